@@ -1,0 +1,300 @@
+"""A local chat-completions server that answers by hash and misbehaves on purpose.
+
+Tests need faults that come back the same in every run; benchmarks, a server that is not the slow side.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
+
+Message = dict[str, str]
+Answer = Callable[[str, list[Message], int, str], str]  # (model, messages, sample, task) -> content
+Latency = float | Callable[[str], float]  # seconds, or key -> seconds
+ALL = ("429", "500", "503", "reset", "truncated", "malformed", "empty", "length", "hang")
+ERROR = b'{"error": {"message": "injected", "type": "error", "param": null, "code": null}}'
+TEXT = """bridge calm clock copies delta dense encodes engine every filter forest guards index inverts joins
+keen keeps kernel limits market measures needle only orbit parser queue rotates signal sorts the when why"""
+WORDS = TEXT.split()
+SPICES = ("数据生成", "🚀✨", "left\u2028right", "{{ x }}", "{0} %s", "naïve")
+
+
+def request_key(model: str, messages: list[Message], sample: int) -> str:
+    """Name a request by what decides its answer, so that every retry of it has the same name."""
+    return sha256(json.dumps([model, messages, sample], sort_keys=True).encode()).hexdigest()
+
+
+def lognormal(median: float, sigma: float) -> Callable[[str], float]:
+    """Spread latencies as model servers do, yet give one request the same wait in every run."""
+    return lambda key: median * Random(f"{key} latency").lognormvariate(0, sigma)
+
+
+def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -> str:
+    """Play every part of Evol-Instruct, at rates that make each of its filters catch something."""
+    dice = Random(f"{request_key(model, messages, sample)} {task}")
+    odd, spice = dice.random(), dice.choice(SPICES) if dice.random() < 1 / 6 else "plain"
+    if task == "evolve/equal":
+        return f"They ask {spice} things.\nVerdict: {'not equal' if odd < 0.88 else 'equal'}"
+    if task.startswith("evolve/") and task != "evolve/answer":
+        prompt = " ".join(dice.choices(WORDS, k=dice.randint(11, 36))).capitalize()
+        return f"{'#Rewritten Prompt#: ' if odd < 0.03 else ''}{prompt} {spice}?"
+    if task == "evolve/answer" and odd < 0.03:
+        return "I'm sorry, but I can't help with that."
+    made = (" ".join(dice.choices(WORDS, k=dice.randint(6, 12))) for _ in range(dice.randint(2, 4)))
+    return f"{'. '.join(sentence.capitalize() for sentence in made)} {spice}."
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How to misbehave: a request gets `most_in_a_row` faults in all at most, so a clean answer comes."""
+
+    share: float = 0.0
+    kinds: tuple[str, ...] = ALL
+    retry_after: float = 0.05
+    hang_seconds: float = 30
+    most_in_a_row: int = 2
+
+
+@dataclass(slots=True)
+class Seen:
+    """One try of one request; `delivered` says that a reply to be paid for left on an open connection."""
+
+    key: str
+    sample: int
+    attempt: int
+    task: str
+    at: float
+    outcome: str = ""
+    retry_at: float = 0.0
+    delivered: bool = False
+
+
+def http(status: int, body: bytes, more: str = "") -> bytes:
+    """Frame a JSON body."""
+    top = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return top.encode() + body
+
+
+def completion(asked: dict[str, Any], key: str, text: str, finish: str) -> bytes:
+    """Wrap a text as OpenAI does, in raw UTF-8; a word counts as a token."""
+    prompt, told = sum(len(str(m.get("content") or "").split()) for m in asked["messages"]), len(text.split())
+    body = {
+        "id": f"chatcmpl-{key[:24]}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": asked["model"],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": told, "total_tokens": prompt + told},
+    }
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+@dataclass(eq=False, repr=False)
+class Server:
+    """What to answer, how to misbehave, and the record of what came."""
+
+    answer: Answer = evolve_answer
+    latency: Latency = 0.0
+    faults: Faults = field(default_factory=Faults)
+    limit: int | None = None
+    url: str = field(default="", init=False)
+    requests: int = field(default=0, init=False)
+    in_flight: int = field(default=0, init=False)
+    peak: int = field(default=0, init=False)  # the most at once, with those that `limit` refused
+    log: list[Seen] = field(default_factory=list, init=False)
+    tries: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
+    faulted: Counter[str] = field(default_factory=Counter, init=False)
+    connections: set["Connection"] = field(default_factory=set, init=False)
+
+    def early_retries(self) -> int:
+        """Count the tries that came before the time their Retry-After named."""
+        early, until = 0, dict[str, float]()
+        for seen in self.log:
+            early += seen.at < until.get(seen.key, 0.0)
+            until[seen.key] = max(seen.retry_at, until.get(seen.key, 0.0))
+        return early
+
+    def paid_twice(self) -> list[tuple[str, int]]:
+        """List each (key, attempt) whose reply was delivered again: the client lost or repeated work."""
+        paid = Counter((seen.key, seen.attempt) for seen in self.log if seen.delivered)
+        return [pair for pair, times in paid.items() if times > 1]
+
+    def fate(self, key: str, attempt: int) -> str:
+        """Choose an outcome by this request's own history, whatever else is going on."""
+        faults, tried = self.faults, self.tries[key, attempt]
+        self.tries[key, attempt] += 1
+        dice = Random(f"{key} {attempt} {tried}")
+        if self.faulted[key] >= faults.most_in_a_row or dice.random() >= faults.share:
+            return "ok"
+        self.faulted[key] += 1
+        return dice.choice(faults.kinds)
+
+    def admit(self, seen: Seen) -> float:
+        """Log a try on arrival, as its client may die before the reply, and say how long the reply takes."""
+        full = self.limit is not None and self.in_flight >= self.limit
+        seen.outcome = "429" if full else self.fate(seen.key, seen.attempt)
+        self.requests += 1
+        self.log.append(seen)
+        if seen.outcome == "429":
+            seen.retry_at = seen.at + self.faults.retry_after
+            return 0.0
+        if seen.outcome == "hang":
+            return self.faults.hang_seconds
+        return self.latency(seen.key) if callable(self.latency) else self.latency
+
+    def reply(self, asked: dict[str, Any], seen: Seen) -> bytes:
+        """Build the bytes that an outcome sends."""
+        if seen.outcome in ("reset", "hang"):
+            return b""
+        if seen.outcome.isdigit():
+            later = f"Retry-After: {self.faults.retry_after:g}\r\n" if seen.outcome == "429" else ""
+            return http(int(seen.outcome), ERROR, later)
+        text = self.answer(asked["model"], asked["messages"], seen.sample, seen.task)
+        kept = {"empty": 0, "length": len(text) // 2}.get(seen.outcome, len(text))
+        body = completion(asked, seen.key, text[:kept], "length" if seen.outcome == "length" else "stop")
+        half = len(body) // 2
+        whole = http(200, body[:half] if seen.outcome == "malformed" else body)
+        return whole[:-half] if seen.outcome == "truncated" else whole
+
+
+@dataclass(eq=False)
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; it serves one request at a time, so replies leave in order."""
+
+    server: Server
+    transport: asyncio.Transport = field(init=False)
+    buffer: bytearray = field(default_factory=bytearray)
+    waiting: asyncio.TimerHandle | None = None
+    last: bool = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a reply that nobody waits for."""
+        self.server.connections.discard(self)
+        if self.waiting:
+            self.waiting.cancel()
+            self.server.in_flight -= 1
+
+    def data_received(self, data: bytes) -> None:
+        """Serve what is buffered, up to a request that is incomplete or whose reply is under way."""
+        self.buffer += data
+        while not self.waiting and not self.last and (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            first, *lines = self.buffer[:end].decode("latin-1").split("\r\n")
+            headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+            stop = end + 4 + int(headers.get("content-length", "0"))
+            if len(self.buffer) < stop:
+                return
+            body = bytes(self.buffer[end + 4 : stop])
+            del self.buffer[:stop]
+            self.last = headers.get("connection", "").lower() == "close"
+            self.route(first.rpartition(" ")[0], headers, body)
+
+    def route(self, page: str, headers: dict[str, str], body: bytes) -> None:
+        if page == "POST /v1/chat/completions":
+            self.chat(headers, body)
+        elif page == "GET /v1/models":
+            self.send(http(200, b'{"object": "list", "data": [{"id": "local", "object": "model"}]}'))
+        elif page == "GET /stats":
+            server, outcomes = self.server, Counter(seen.outcome for seen in self.server.log)
+            stats = {"requests": server.requests, "peak": server.peak, "outcomes": outcomes}
+            self.send(http(200, json.dumps(stats).encode()))
+        else:
+            self.send(http(404, ERROR))
+
+    def chat(self, headers: dict[str, str], body: bytes) -> None:
+        """Decide everything on arrival, so that nothing but the sending is left for later."""
+        server, loop = self.server, asyncio.get_running_loop()
+        try:
+            asked, said = json.loads(body), json.loads(headers.get("x-datagen", "{}"))
+            sample, attempt, task = said.get("sample", 0), said.get("attempt", 1), said.get("task", "")
+            key = request_key(asked["model"], asked["messages"], sample)
+            seen = Seen(key, sample, attempt, task, loop.time())
+            delay, data = server.admit(seen), server.reply(asked, seen)
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            self.send(http(400, json.dumps({"error": {"message": repr(problem)}}).encode()))
+            return
+        server.in_flight += 1
+        server.peak = max(server.peak, server.in_flight)
+        self.waiting = loop.call_later(delay, self.finish, seen, data)
+
+    def finish(self, seen: Seen, data: bytes) -> None:
+        """Send what was decided; a reset closes without lingering, which makes it an RST and not a FIN."""
+        self.waiting = None
+        self.server.in_flight -= 1
+        self.last = self.last or seen.outcome in ("reset", "truncated", "hang")
+        if seen.outcome == "reset":
+            self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, b"\1" + bytes(7))
+        seen.delivered = self.send(data) and seen.outcome in ("ok", "empty", "length")
+        self.data_received(b"")
+
+    def send(self, data: bytes) -> bool:
+        """Hand bytes over, and say whether the connection was open to take them."""
+        self.transport.write(data)
+        was_open = not self.transport.is_closing()
+        if self.last:
+            self.transport.close()
+        return was_open
+
+
+@contextmanager
+def running(server: Server, port: int = 0) -> Iterator[Server]:
+    """Run a server on a loop and thread of its own, so that a test may block or run its own loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    start = loop.create_server(lambda: Connection(server), "127.0.0.1", port, backlog=4096)
+    listener = asyncio.run_coroutine_threadsafe(start, loop).result()
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+
+    def drop() -> None:
+        listener.close()
+        for connection in server.connections:
+            connection.transport.abort()
+        loop.call_soon(loop.stop)  # behind the calls to connection_lost
+
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(drop)
+        thread.join()
+        loop.close()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--port", type=int, default=0)
+    options.add_argument("--latency", default="0", help="SECONDS or lognormal:MEDIAN:SIGMA")
+    options.add_argument("--faults", type=float, default=0.0, help="share of tries that go wrong")
+    options.add_argument("--kinds", default=",".join(ALL), help="which faults, comma-separated")
+    options.add_argument("--log", type=Path, default="/dev/null", help="file for the log, as JSON lines")
+    given = options.parse_args()
+    name, *numbers = given.latency.split(":")
+    latency = lognormal(*map(float, numbers)) if name == "lognormal" else float(name)
+    server = Server(latency=latency, faults=Faults(given.faults, tuple(given.kinds.split(","))))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with running(server, given.port), suppress(KeyboardInterrupt):
+        print(server.url, flush=True)
+        if (stdin := Path("/dev/stdin")).is_fifo() or stdin.is_socket():
+            sys.stdin.read()  # to its end: no server may outlive its parent
+        else:
+            signal.pause()
+    given.log.write_text("".join(json.dumps(asdict(seen)) + "\n" for seen in server.log))
+
+
+if __name__ == "__main__":
+    main()
