@@ -21,7 +21,6 @@ from typing import Any
 
 Message = dict[str, str]
 Answer = Callable[[str, list[Message], int, str], str]  # (model, messages, sample, task) -> content
-Latency = float | Callable[[str], float]  # seconds, or key -> seconds
 ALL = ("429", "500", "503", "reset", "truncated", "malformed", "empty", "length", "hang")
 ERROR = b'{"error": {"message": "injected", "type": "error", "param": null, "code": null}}'
 TEXT = """bridge calm clock copies delta dense encodes engine every filter forest guards index inverts joins
@@ -105,13 +104,13 @@ class Server:
     """What to answer, how to misbehave, and the record of what came."""
 
     answer: Answer = evolve_answer
-    latency: Latency = 0.0
+    latency: float | Callable[[str], float] = 0.0  # seconds, or key -> seconds
     faults: Faults = field(default_factory=Faults)
     limit: int | None = None
     url: str = field(default="", init=False)
     requests: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
-    peak: int = field(default=0, init=False)  # the most at once, with those that `limit` refused
+    peak: int = field(default=0, init=False)  # the most in flight; a 429 is never in flight
     log: list[Seen] = field(default_factory=list, init=False)
     tries: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
     faulted: Counter[str] = field(default_factory=Counter, init=False)
@@ -132,13 +131,12 @@ class Server:
 
     def fate(self, key: str, attempt: int) -> str:
         """Choose an outcome by this request's own history, whatever else is going on."""
-        faults, tried = self.faults, self.tries[key, attempt]
+        dice = Random(f"{key} {attempt} {self.tries[key, attempt]}")
         self.tries[key, attempt] += 1
-        dice = Random(f"{key} {attempt} {tried}")
-        if self.faulted[key] >= faults.most_in_a_row or dice.random() >= faults.share:
+        if self.faulted[key] >= self.faults.most_in_a_row or dice.random() >= self.faults.share:
             return "ok"
         self.faulted[key] += 1
-        return dice.choice(faults.kinds)
+        return dice.choice(self.faults.kinds)
 
     def admit(self, seen: Seen) -> float:
         """Log a try on arrival, as its client may die before the reply, and say how long the reply takes."""
@@ -148,7 +146,6 @@ class Server:
         self.log.append(seen)
         if seen.outcome == "429":
             seen.retry_at = seen.at + self.faults.retry_after
-            return 0.0
         if seen.outcome == "hang":
             return self.faults.hang_seconds
         return self.latency(seen.key) if callable(self.latency) else self.latency
@@ -227,6 +224,9 @@ class Connection(asyncio.Protocol):
             delay, data = server.admit(seen), server.reply(asked, seen)
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             self.send(http(400, json.dumps({"error": {"message": repr(problem)}}).encode()))
+            return
+        if seen.outcome == "429":
+            self.send(data)
             return
         server.in_flight += 1
         server.peak = max(server.peak, server.in_flight)

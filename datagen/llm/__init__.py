@@ -1,0 +1,1 @@
+"""Models behind one interface. Outside in: chat (answer retry), budget, journal, limiter, endpoint or sim."""

@@ -1,0 +1,114 @@
+"""The outermost layer: a model that answers chat requests, asked again until the answer is good.
+
+The stack, outside in: Model (answer retry), Budget, Journal, Limiter with transport retry, Endpoint or Sim. Whether a
+reply is good is decided here and again at every replay, so nothing but raw replies is ever recorded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from datagen.errors import CallFailed
+from datagen.llm.call import (
+    BadAnswer,
+    Call,
+    Completion,
+    Layer,
+    Reply,
+    call_key,
+    read_reply,
+    reply_text,
+    reply_usage,
+)
+from datagen.prompts import Prompt
+from datagen.rows import Record
+
+ATTEMPTS = 3
+"""Answers to pay for before a call has failed."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one record has used so far."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def count(self, reply: Reply) -> None:
+        prompt, completion = reply_usage(reply)
+        self.calls += 1
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
+
+
+class Model:
+    """One model behind the whole stack."""
+
+    def __init__(self, identity: str, below: Layer) -> None:
+        self.identity, self._below = identity, below
+
+    async def chat(
+        self,
+        prompt: Prompt,
+        *,
+        sample: int = 0,
+        parse: Callable[[str], Any] | None = None,
+        tally: Tally | None = None,
+        **params: Any,
+    ) -> Completion:
+        """Return the first good answer, or raise CallFailed.
+
+        Attempts that an earlier run recorded are walked first. Where they all were bad, a new block of ATTEMPTS
+        is asked: running the command again asks exactly the failed ones again.
+        """
+        key = call_key(self.identity, prompt.messages, params, sample)
+        call = Call(key, self.identity, prompt.messages, params, sample, 1, prompt.task, prompt.fields)
+        bad_in_block = 0
+        for attempt in count(1):
+            reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
+            if tally:
+                tally.count(reply)
+            try:
+                return read_reply(reply, parse)
+            except BadAnswer as bad:
+                bad_in_block += 1
+                if bad.final or bad_in_block == ATTEMPTS:
+                    if not reply.old:
+                        raise CallFailed(
+                            bad.reason, stage=prompt.task, detail=bad.detail, reply=reply_text(reply)
+                        ) from bad
+                    bad_in_block = 0
+        raise AssertionError
+
+
+class Roles:
+    """The models as one record's generator sees them: by role, with what they use counted."""
+
+    def __init__(
+        self, models: Mapping[str, Sequence[Model]], record: Record, params: Mapping[str, Any]
+    ) -> None:
+        """`params` are the user's sampling parameters; they overrule a method's own."""
+        self._models, self._record, self._params = models, record, params
+        self.tally = Tally()
+
+    def model(self, role: str, *, turn: int = 0, sample: int = 0) -> Model:
+        """Return the model that plays a role now: several in a role take turns, by record, turn and sample."""
+        models = self._models[role]
+        return models[(int(self._record.id, 16) + turn + sample) % len(models)]
+
+    async def chat(
+        self,
+        role: str,
+        prompt: Prompt,
+        *,
+        turn: int = 0,
+        sample: int = 0,
+        parse: Callable[[str], Any] | None = None,
+        **params: Any,
+    ) -> Completion:
+        """Ask the model that plays a role. A judge keeps the method's parameters: its verdict is a measurement."""
+        asked = params if role == "judge" else {**params, **self._params}
+        model = self.model(role, turn=turn, sample=sample)
+        return await model.chat(prompt, sample=sample, parse=parse, tally=self.tally, **asked)

@@ -1,0 +1,86 @@
+"""The procedural teacher: answers by rules, without a network or a neural net, behind the same stack as a server.
+
+It serves the first run, the tests and load tests. It knows the truth, so what catches its faults can be measured:
+
+    sim:refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
+
+refuse     an answer is a short apology           leak       a rewrite repeats words of its template
+noop       a rewrite changes nothing that counts  malformed  a verdict is missing, or an answer is empty
+
+Deterministic in (request, sample, attempt). An injected fault is named in the raw reply, which methods never see.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from datagen.errors import InputError
+from datagen.llm.call import Call, Reply
+from datagen.llm.sim import arithmetic, evolve
+from datagen.parse import count_words
+
+VERSION = 1
+"""Part of the identity: a changed teacher is another teacher."""
+FAULTS = ("refuse", "leak", "noop", "malformed")
+Act = Callable[[Mapping[str, str], Random], str]
+ACTS: dict[str, Act] = {"answer": arithmetic.answer, "evolve/equal": evolve.equal} | {
+    f"evolve/{name}": act for name, act in evolve.OPERATORS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sim:
+    """The innermost layer of a `sim` model."""
+
+    rates: Mapping[str, float]
+    """Fault to probability."""
+
+    async def send(self, call: Call) -> Reply:
+        chance = Random(f"{call.key.hex()}:{call.attempt}")
+        if call.task not in ACTS:
+            return _refusal(f"sim cannot play {call.task!r}; it can play: {', '.join(sorted(ACTS))}")
+        fault = self._draw(call.task, chance)
+        text = _spoil(fault, call, chance) if fault else ACTS[call.task](call.fields, chance)
+        asked = sum(count_words(message["content"]) for message in call.messages)
+        usage = {"prompt_tokens": asked, "completion_tokens": count_words(text)}
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return Reply(200, json.dumps({"model": "sim", "choices": [choice], "usage": usage, "fault": fault}))
+
+    def _draw(self, task: str, chance: Random) -> str | None:
+        """Choose at most one fault among those that fit the task."""
+        rewrite = task.startswith("evolve/") and task != "evolve/equal"
+        fitting = ("leak", "noop") if rewrite else ("malformed",) if task == "evolve/equal" else FAULTS[::3]
+        at = chance.random()
+        for fault in fitting:
+            if (at := at - self.rates.get(fault, 0.0)) < 0:
+                return fault
+        return None
+
+
+def _spoil(fault: str, call: Call, chance: Random) -> str:
+    if fault == "refuse":
+        return "I'm sorry, but I can't help with that request."
+    if fault == "leak":
+        return f"#Rewritten Prompt#:\n{ACTS[call.task](call.fields, chance)}"
+    if fault == "noop":
+        return chance.choice((call.fields["prompt"], f"Please {call.fields['prompt']}"))
+    return "The two are rather alike, I think." if call.task == "evolve/equal" else ""
+
+
+def _refusal(message: str) -> Reply:
+    return Reply(400, json.dumps({"error": {"message": message}}))
+
+
+def parse_sim(spec: str) -> Sim:
+    """Parse `sim` or `sim:fault=rate,...`."""
+    rates: dict[str, float] = {}
+    for part in filter(None, spec.partition(":")[2].split(",")):
+        name, _, value = part.partition("=")
+        try:
+            rates[name] = float(value)
+        except ValueError:
+            rates[name] = -1.0
+        if name not in FAULTS or not 0 <= rates[name] <= 1:
+            raise InputError(f"model {spec!r}: expected faults {', '.join(FAULTS)} with rates from 0 to 1: {part!r}")
+    return Sim(rates)

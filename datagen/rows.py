@@ -1,0 +1,158 @@
+"""The rows that flow between commands: ids, records read, candidates made.
+
+One JSON line per row. An id is a digest of what made the row, never a counter, so the same input gives the same
+ids whatever ran before, beside or after it.
+"""
+
+import json
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from random import Random
+from typing import Any, Literal
+
+Message = dict[str, str]
+Messages = list[Message]
+Text = str | Messages
+"""A prompt: a string, or a conversation whose last message is the user's."""
+Row = dict[str, Any]
+Status = Literal["kept", "rejected", "failed"]
+
+ID_LENGTH = 16
+
+
+def canonical(value: object) -> bytes:
+    """Encode a JSON value in one way only: sorted keys, no spaces, ASCII (a lone surrogate survives)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def digest(value: object) -> str:
+    """Name a JSON value by the sha256 of its canonical form, 64 hex digits."""
+    return sha256(canonical(value)).hexdigest()
+
+
+def row_id(method: str, parents: list[str], place: object, content: object) -> str:
+    """Name a row by how it was made, from what, at which place, and what it says."""
+    return digest([method, parents, place, content])[:ID_LENGTH]
+
+
+def as_messages(prompt: Text) -> Messages:
+    """Turn a prompt into the messages of a chat request."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def request_text(prompt: Text) -> str:
+    """Return what the user asks: the prompt itself, or the last message of a conversation."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def with_request(prompt: Text, text: str) -> Text:
+    """Return the prompt with what the user asks replaced; earlier turns stay."""
+    return text if isinstance(prompt, str) else [*prompt[:-1], {**prompt[-1], "content": text}]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input row, as a generator sees it."""
+
+    id: str
+    prompt: Text
+    response: str | None = None
+    source_id: str | None = None
+    """The id that a foreign row brought along."""
+    extra: Row = field(default_factory=dict)
+    """Unknown fields of the input row, kept in every row made from it."""
+    pass_no: int = 0
+    """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
+
+    def random(self, seed: int, purpose: str) -> Random:
+        """Return a source of chance that depends on this record alone, never on time or order."""
+        return Random(f"{seed}:{self.id}:{self.pass_no}:{purpose}")
+
+    def again(self, pass_no: int) -> "Record":
+        """Return this record as a later pass asks it."""
+        return replace(self, pass_no=pass_no)
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """An input line that cannot be used."""
+
+    source: str
+    line: int
+    reason: str
+    raw: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Candidate:
+    """What a generator made of one try: a row to keep, or the reason why there is none."""
+
+    status: Status
+    row: Row
+    """The line as it will stand in the file of its status."""
+    reason: str = ""
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def kept(row: Row) -> Candidate:
+    """A row that passed."""
+    return Candidate("kept", row)
+
+
+def rejected(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
+    """A row that a rule dropped."""
+    return _dropped("rejected", reason, stage, record, reply, meta)
+
+
+def failed(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
+    """A row that an error prevented; the same command asks for it again."""
+    return _dropped("failed", reason, stage, record, reply, meta)
+
+
+def _dropped(
+    status: Status, reason: str, stage: str, record: Row, reply: str | None, meta: Row
+) -> Candidate:
+    row = {"status": status, "reason": reason, "stage": stage, "record": record, "reply": reply, "meta": meta}
+    return Candidate(status, row, reason)
+
+
+class Seen:
+    """A set of 64-bit digests in 16 to 32 bytes each, where Python's own takes 80: runs are long, memory is flat."""
+
+    def __init__(self, values: Iterable[object] = ()) -> None:
+        self._slots = array("Q", bytes(8 * 1024))
+        self._count = 0
+        for value in values:
+            self.add(value)
+
+    def add(self, value: object) -> bool:
+        """Remember a JSON value; say whether it is new."""
+        if not self._insert(int.from_bytes(sha256(canonical(value)).digest()[:8]) or 1):
+            return False
+        self._count += 1
+        if 2 * self._count > len(self._slots):
+            self._grow()
+        return True
+
+    def _insert(self, number: int) -> bool:
+        slots, mask = self._slots, len(self._slots) - 1
+        at = number & mask
+        while slots[at]:
+            if slots[at] == number:
+                return False
+            at = (at + 1) & mask
+        slots[at] = number
+        return True
+
+    def _grow(self) -> None:
+        old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+        for number in old:
+            if number:
+                self._insert(number)
