@@ -45,10 +45,10 @@ def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -
     odd, spice = dice.random(), dice.choice(SPICES) if dice.random() < 1 / 6 else "plain"
     if task == "evolve/equal":
         return f"They ask {spice} things.\nVerdict: {'not equal' if odd < 0.88 else 'equal'}"
-    if task.startswith("evolve/") and task != "evolve/answer":
+    if task.startswith("evolve/"):
         prompt = " ".join(dice.choices(WORDS, k=dice.randint(11, 36))).capitalize()
         return f"{'#Rewritten Prompt#: ' if odd < 0.03 else ''}{prompt} {spice}?"
-    if task == "evolve/answer" and odd < 0.03:
+    if task == "answer" and odd < 0.03:
         return "I'm sorry, but I can't help with that."
     made = (" ".join(dice.choices(WORDS, k=dice.randint(6, 12))) for _ in range(dice.randint(2, 4)))
     return f"{'. '.join(sentence.capitalize() for sentence in made)} {spice}."
