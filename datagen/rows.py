@@ -65,14 +65,16 @@ class Record:
     """Unknown fields of the input row, kept in every row made from it."""
     pass_no: int = 0
     """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
+    seed: int = 0
+    """The run's `--seed`."""
 
-    def random(self, seed: int, purpose: str) -> Random:
+    def random(self, purpose: str) -> Random:
         """Return a source of chance that depends on this record alone, never on time or order."""
-        return Random(f"{seed}:{self.id}:{self.pass_no}:{purpose}")
+        return Random(f"{self.seed}:{self.id}:{self.pass_no}:{purpose}")
 
-    def again(self, pass_no: int) -> "Record":
-        """Return this record as a later pass asks it."""
-        return replace(self, pass_no=pass_no)
+    def asked(self, pass_no: int, seed: int) -> "Record":
+        """Return this record as a pass of a run asks it."""
+        return replace(self, pass_no=pass_no, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,22 +93,21 @@ class Roles:
         self._models, self._record, self._params = models, record, params
         self.tally = Tally()
 
-    def model(self, role: str, *, turn: int = 0, sample: int = 0) -> Model:
-        """Return the model that plays a role now: several in a role take turns, by record, turn and sample."""
+    def model(self, role: str, sample: int = 0) -> Model:
+        """Return the model that plays a role now: several in a role take turns, by record and sample."""
         models = self._models[role]
-        return models[(int(self._record.id, 16) + turn + sample) % len(models)]
+        return models[(int(self._record.id, 16) + sample) % len(models)]
 
     async def chat(
         self,
         role: str,
         prompt: Prompt,
         *,
-        turn: int = 0,
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
         **params: Any,
     ) -> Completion:
         """Ask the model that plays a role. A judge keeps the method's parameters: its verdict is a measurement."""
         asked = params if role == "judge" else {**params, **self._params}
-        model = self.model(role, turn=turn, sample=sample)
+        model = self.model(role, sample)
         return await model.chat(prompt, sample=sample, parse=parse, tally=self.tally, **asked)
