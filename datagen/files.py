@@ -67,6 +67,8 @@ class Output:
         self.path = path
         self.folder = path.parent if path else Path()
         self._parts: list[BinaryIO] = []
+        self.rows = self.drops = 0
+        """Lines written so far."""
         if path and path.suffix != ".jsonl":
             raise InputError(f"-o {path}: the name of an output ends in .jsonl")
         if path and not self.folder.is_dir():
@@ -79,6 +81,11 @@ class Output:
     @property
     def meta_path(self) -> Path | None:
         return self.path.with_suffix(".meta.json") if self.path else None
+
+    @property
+    def is_there(self) -> bool:
+        """Are the rows in place?"""
+        return bool(self.path and self.path.exists())
 
     def earlier(self) -> dict[str, Any] | None:
         """Return what x.meta.json says of an earlier run; raise if x.jsonl is not ours."""
@@ -108,6 +115,7 @@ class Output:
             self._parts.append(part)
 
     def kept(self, row: Row) -> None:
+        self.rows += 1
         if self._parts:
             self._parts[0].write(dump_line(row))
         else:
@@ -115,6 +123,7 @@ class Output:
 
     def dropped(self, row: Row) -> None:
         """Write a rejected or failed row; beside standard output there is no place for it."""
+        self.drops += 1
         if self._parts:
             self._parts[1].write(dump_line(row))
 

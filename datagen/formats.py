@@ -208,6 +208,11 @@ class Reader:
             for pair in pairs:
                 yield self._record(line.row or {}, pair, places)
 
+    def count_lines(self) -> int | None:
+        """Count the lines that are not blank, about as many as there are rows; None for a JSON array."""
+        self._file.seek(0)
+        return None if self._is_array() else sum(1 for _ in _raw_lines(self._file))
+
     def _pairs(self, line: Line) -> list[Pair]:
         if line.row is None:
             raise ValueError(line.problem)

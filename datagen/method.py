@@ -20,8 +20,8 @@ class Table(Protocol):
         """Return the counts for x.meta.json."""
         ...
 
-    def cells(self) -> list[list[str]]:
-        """Return a table to print, its first row the heading."""
+    def tables(self) -> list[list[list[str]]]:
+        """Return tables to print, rows of cells, the first row the heading."""
         ...
 
 
@@ -41,7 +41,9 @@ class Method:
     candidates: Callable[[Any], int]
     """The most candidates that one record yields, given the options."""
     calls: Callable[[Any], int]
-    """The most calls that one record makes, answer retries included."""
+    """The most calls that one record makes if every answer is good."""
+    unique: tuple[str, ...]
+    """The fields that no two rows may share."""
     table: Callable[[], Table]
     next_command: str
     """What to do with the output; {} stands for its name."""

@@ -90,6 +90,29 @@ class BadLine:
         return f"{self.source}:{self.line}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was paid for: answers and tokens, good ones or not."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+        )
+
+
 @dataclass(slots=True)
 class Candidate:
     """What a generator made of one try: a row to keep, or the reason why there is none."""
@@ -98,9 +121,8 @@ class Candidate:
     row: Row
     """The line as it will stand in the file of its status."""
     reason: str = ""
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    usage: Usage = Usage()
+    """Filled in by the engine."""
 
 
 def kept(row: Row) -> Candidate:

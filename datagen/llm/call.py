@@ -44,6 +44,12 @@ class Layer(Protocol):
     async def send(self, call: Call) -> Reply: ...
 
 
+class Backend(Layer, Protocol):
+    """The innermost layer."""
+
+    async def close(self) -> None: ...
+
+
 class Transient(Exception):
     """A fault that says nothing about the request: worth sending again, not worth recording."""
 

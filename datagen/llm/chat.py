@@ -5,7 +5,7 @@ reply is good is decided here and again at every replay, so nothing but raw repl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -15,32 +15,16 @@ from datagen.llm.call import (
     Call,
     Completion,
     Layer,
-    Reply,
     call_key,
     read_reply,
     reply_text,
     reply_usage,
 )
 from datagen.prompts import Prompt
-from datagen.rows import Record
+from datagen.rows import Record, Usage
 
 ATTEMPTS = 3
 """Answers to pay for before a call has failed."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one record has used so far."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def count(self, reply: Reply) -> None:
-        prompt, completion = reply_usage(reply)
-        self.calls += 1
-        self.prompt_tokens += prompt
-        self.completion_tokens += completion
 
 
 class Model:
@@ -55,10 +39,10 @@ class Model:
         *,
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
-        tally: Tally | None = None,
+        used: Callable[[Usage], None] = lambda usage: None,
         **params: Any,
     ) -> Completion:
-        """Return the first good answer, or raise CallFailed.
+        """Return the first good answer, or raise CallFailed; `used` is told of every answer, good or not.
 
         Attempts that an earlier run recorded are walked first. Where they all were bad, a new block of ATTEMPTS
         is asked: running the command again asks exactly the failed ones again.
@@ -68,8 +52,7 @@ class Model:
         bad_in_block = 0
         for attempt in count(1):
             reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
-            if tally:
-                tally.count(reply)
+            used(Usage(1, *reply_usage(reply)))
             try:
                 return read_reply(reply, parse)
             except BadAnswer as bad:
@@ -91,7 +74,7 @@ class Roles:
     ) -> None:
         """`params` are the user's sampling parameters; they overrule a method's own."""
         self._models, self._record, self._params = models, record, params
-        self.tally = Tally()
+        self.used = Usage()
 
     def model(self, role: str, sample: int = 0) -> Model:
         """Return the model that plays a role now: several in a role take turns, by record and sample."""
@@ -110,4 +93,7 @@ class Roles:
         """Ask the model that plays a role. A judge keeps the method's parameters: its verdict is a measurement."""
         asked = params if role == "judge" else {**params, **self._params}
         model = self.model(role, sample)
-        return await model.chat(prompt, sample=sample, parse=parse, tally=self.tally, **asked)
+        return await model.chat(prompt, sample=sample, parse=parse, used=self._count, **asked)
+
+    def _count(self, usage: Usage) -> None:
+        self.used += usage

@@ -12,6 +12,7 @@ new. 5 % of random 429s then keep more than a third of the concurrency.
 import asyncio
 import random
 from collections import deque
+from collections.abc import Mapping
 from itertools import count
 
 from datagen.errors import CallFailed, Outage, Stopped
@@ -31,10 +32,10 @@ GROWTH, CUT = 4, 0.85
 
 
 class Limiter:
-    """A layer that sends at most `limit` calls at once to one endpoint."""
+    """A layer that sends at most `limit` calls at once to one address."""
 
-    def __init__(self, below: Layer, stop: Stop, concurrency: int | None = None) -> None:
-        """`concurrency` None adapts between 1 and ADAPTIVE_CEILING."""
+    def __init__(self, below: Mapping[str, Layer], stop: Stop, concurrency: int | None = None) -> None:
+        """`below` maps a model's identity to what sends its calls; `concurrency` None adapts up to ADAPTIVE_CEILING."""
         self._below, self._stop = below, stop
         self._adaptive = concurrency is None
         self.limit: float = ADAPTIVE_START if concurrency is None else concurrency
@@ -50,7 +51,7 @@ class Limiter:
             await self._acquire()
             sent_at = asyncio.get_running_loop().time()
             try:
-                reply = await self._below.send(call)
+                reply = await self._below[call.model].send(call)
             except Transient as fault:
                 self._release()
                 self._check(fault, tries, answered_before, call)

@@ -47,6 +47,9 @@ class Sim:
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return Reply(200, json.dumps({"model": "sim", "choices": [choice], "usage": usage, "fault": fault}))
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     def _draw(self, task: str, chance: Random) -> str | None:
         """Choose at most one fault among those that fit the task."""
         rewrite = task.startswith("evolve/") and task != "evolve/equal"

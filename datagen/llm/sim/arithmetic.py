@@ -66,7 +66,8 @@ def answer(fields: Mapping[str, str], chance: Random) -> str:
     chance.shuffle(topic)
     lines = [*steps, f"The result is {result}."] if steps else [f"This concerns {', '.join(topic) or 'the request'}."]
     for data in DATA.findall(prompt):
-        lines.append(f"The values in the data add up to {sum(map(int, re.findall(r': (\d+)', data)))}.")
+        total = sum(map(int, re.findall(r": (\d+)", data)))
+        lines.append(f"The values in the data add up to {total}.")
     return _meet_demands(prompt, lines)
 
 

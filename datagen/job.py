@@ -1,0 +1,255 @@
+"""One command from its options to its files: check everything, run the engine, put the files in place.
+
+Nothing here touches the terminal; what there is to say is in the Outcome, or told to a Watcher while it happens.
+"""
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic, strftime, gmtime
+from typing import Any, Literal, Protocol
+
+from datagen.engine import Engine, passes
+from datagen.errors import InputError
+from datagen.files import Output, differences, input_digest, open_input
+from datagen.fold import Fold
+from datagen.formats import Reader
+from datagen.llm.call import Call, Reply
+from datagen.llm.chat import ATTEMPTS, Model, Roles
+from datagen.llm.spec import Spec, parse_spec
+from datagen.llm.stack import Stack, StackOptions, build_stack
+from datagen.llm.stop import Stop, StopReason
+from datagen.errors import Stopped
+from datagen.method import Method
+from datagen.options import RunOptions
+from datagen.prompts import Prompts
+from datagen.rows import BadLine, Record, Row
+
+Status = Literal["finished", "incomplete", "short", "stopped"]
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how a run is going."""
+
+    def begin(self, engine: Engine, job: "Job") -> None: ...
+
+    def bad_line(self, bad: BadLine) -> None: ...
+
+    def interrupted(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, checked; nothing has been sent."""
+
+    method: Method
+    options: Any
+    run: RunOptions
+    reader: Reader
+    prompts: Prompts
+    roles: Mapping[str, Sequence[Spec]]
+    output: Output
+    fingerprint: Row
+    """Everything that decides the rows, and the limits."""
+
+    @property
+    def is_done(self) -> bool:
+        """Was exactly this done before? Raise InputError if something else was, under the same name."""
+        earlier = None if self.run.overwrite else self.output.earlier()
+        if earlier is None:
+            return False
+        found = differences(earlier["result"]["fingerprint"], self.fingerprint)
+        if found:
+            raise InputError(
+                f"{self.output.path}: made by another command:\n  " + "\n  ".join(found) + "\n"
+                "Choose another name with -o, or add --overwrite (recorded answers are free)."
+            )
+        same = earlier["result"]["fingerprint"] == self.fingerprint
+        return same and earlier["result"]["status"] == "finished" and self.output.is_there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Status
+    reason: StopReason | None
+    result: Row
+    """The same on every run of the command that finishes."""
+    run: Row
+    """What this run took."""
+    tables: list[list[list[str]]]
+    unrecorded: int
+    """The most requests that a killed predecessor may have paid for without a record."""
+    error: BaseException | None
+
+
+def plan_job(
+    method: Method, input_name: str, options: Any, run: RunOptions, chosen: Mapping[str, Sequence[str]]
+) -> Job:
+    """Check a command; `chosen` maps a role to the models that its own option names."""
+    file = open_input(input_name)
+    reader = Reader("standard input" if input_name == "-" else input_name, file, run.format)
+    output = Output(output_path(method, input_name, run.output))
+    if output.path and input_name != "-" and output.path.resolve() == Path(input_name).resolve():
+        raise InputError(f"-o {output.path}: is the input")
+    prompts = Prompts(run.prompts)
+    roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
+    fingerprint = {
+        "command": method.name,
+        **asdict(options),
+        "input": input_digest(file),
+        "format": reader.shape,
+        **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
+        "params": run.params,
+        **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
+        **{f"prompt {name}": prompts[name].digest for name in method.templates},
+    }
+    return Job(method, options, run, reader, prompts, roles, output, fingerprint)
+
+
+def output_path(method: Method, input_name: str, given: str | None) -> Path | None:
+    """Return where rows go; None is standard output."""
+    if given == "-" or (given is None and input_name == "-"):
+        return None
+    return Path(given) if given else Path(f"{Path(input_name).stem}.{method.name}.jsonl")
+
+
+async def execute(job: Job, watcher: Watcher) -> Outcome:
+    """Run a job to its end, whatever that is; every request in flight is waited for and recorded."""
+    run = job.run
+    folder = job.output.folder
+    stack = build_stack(job.roles, StackOptions(folder, run.max_calls, run.in_flight, run.timeout))
+    job.output.begin()
+    unrecorded = stack.journal.begin_run(str((job.output.path or Path("-")).name), lambda: stack.peak)
+    fold = Fold(
+        job.output,
+        job.method.table(),
+        unique=job.method.unique,
+        n=run.n,
+        max_failed=run.max_failed,
+        on_bad_line=watcher.bad_line,
+    )
+    engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
+    again = run.n is not None
+    items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
+    began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
+    watcher.begin(engine, job)
+    try:
+        with draining(stack.stop, watcher):
+            await engine.run(items)
+    finally:
+        watcher.end()
+        stack.journal.end_run()
+        await stack.close()
+    outcome = conclude(job, engine, unrecorded, {"began": began, "seconds": round(monotonic() - start, 3)})
+    job.output.finish({"result": outcome.result, "run": outcome.run})
+    return outcome
+
+
+def conclude(job: Job, engine: Engine, unrecorded: int, times: Row) -> Outcome:
+    """Say how a run ended, after checking that nothing disappeared."""
+    fold, stack, stop = engine.fold, engine.stack, engine.stop
+    engine.check()
+    fold.funnel.check(job.output.rows, job.output.drops)
+    status = status_of(stop.reason, fold.funnel.failed.total())
+    result = {
+        "status": status,
+        "fingerprint": job.fingerprint,
+        "funnel": fold.funnel.as_dict(),
+        "usage": asdict(fold.used),
+        "table": fold.table.as_dict(),
+    }
+    took = {
+        **times,
+        "ended": stop.reason or "input",
+        "records": engine.records,
+        "requests": stack.sent,
+        "replayed": stack.journal.replayed,
+        "surplus": engine.surplus,
+        "peak_in_flight": stack.peak,
+    }
+    return Outcome(status, stop.reason, result, took, fold.table.tables(), unrecorded, stop.error)
+
+
+def status_of(reason: StopReason | None, failures: int) -> Status:
+    """Finished means that nothing failed: the same command asks for the failed ones again."""
+    if reason in (None, "enough"):
+        return "incomplete" if failures else "finished"
+    return "short" if reason == "stall" else "stopped"
+
+
+@contextmanager
+def draining(stop: Stop, watcher: Watcher) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) end the run, and the second the process; both lose nothing."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        for name in signals:
+            loop.remove_signal_handler(name)
+            signal.signal(name, signal.SIG_DFL)
+        stop.now("interrupted")
+        watcher.interrupted()
+
+    for name in signals:
+        loop.add_signal_handler(name, on_signal)
+    try:
+        yield
+    finally:
+        for name in signals:
+            loop.remove_signal_handler(name)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What would be done."""
+
+    request: Row | None
+    """The first one, as it would be sent."""
+    records: int
+    unreadable: int
+    calls: int
+    """If every answer is good."""
+    most_calls: int
+
+
+class _Probe:
+    """A layer that keeps the first call and sends none."""
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+
+    async def send(self, call: Call) -> Reply:
+        self.call = call
+        raise Stopped
+
+
+def dry_run(job: Job) -> DryRun:
+    """Render the first request and count the calls to expect; open no journal and send nothing."""
+    limits = {"limit": job.run.limit, "again": False, "strict": job.run.strict}
+    items = list(passes(job.reader.read, seed=job.run.seed, **limits))
+    records = [item for item in items if isinstance(item, Record)]
+    calls = job.method.calls(job.options) * len(records)
+    call = asyncio.run(_first_call(job, records[0])) if records else None
+    request = {"model": call.model, "messages": call.messages, **call.params} if call else None
+    return DryRun(request, len(records), len(items) - len(records), calls, calls * ATTEMPTS)
+
+
+async def _first_call(job: Job, record: Record) -> Call | None:
+    probe = _Probe()
+    models = {role: [Model(spec.identity, probe) for spec in specs] for role, specs in job.roles.items()}
+    try:
+        async for _ in job.method.generate(
+            record, Roles(models, record, job.run.params), job.prompts, job.options
+        ):
+            break
+    except Stopped:
+        pass
+    return probe.call
