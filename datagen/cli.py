@@ -73,7 +73,7 @@ def build_command(name: str) -> TyperCommand:
     method: Method = import_module(command.module).METHOD
     parameters = [_input_parameter(), *_parameters(method.options), *_parameters(RunOptions)]
     after_model = 1 + [parameter.name for parameter in parameters].index("model")
-    for role, does in reversed(method.roles.items()):
+    for role, does in reversed(list(method.roles.items())):
         told = option([], f"The model that {does}; in place of --model.", panel=MODELS).metadata
         parameters.insert(after_model, _parameter(role, list[str], None, told))
 
@@ -117,15 +117,13 @@ def _parameter(name: str, kind: Any, default: Any, told: Mapping[str, Any]) -> i
         show_default=default not in (None, False),
     )
     kind = list[str] | None if kind == list[str] else kind
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made]
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])
 
 
 def guarded(method: "Method", given: dict[str, Any]) -> int:
     """Run a command; turn what went wrong into one line and an exit code."""
+    from datagen.command import run_method
     from datagen.progress import shown
-    from datagen.run import run_method
 
     try:
         return run_method(method, given)

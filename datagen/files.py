@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,7 +57,10 @@ def open_input(name: str) -> BinaryIO:
 def input_digest(file: BinaryIO) -> str:
     """Name the bytes of an input."""
     file.seek(0)
-    return file_digest(file, "sha256").hexdigest()
+    sha = sha256()
+    while block := file.read(1 << 20):
+        sha.update(block)
+    return sha.hexdigest()
 
 
 class Output:

@@ -5,25 +5,23 @@ Nothing here touches the terminal; what there is to say is in the Outcome, or to
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, strftime, gmtime
+from time import gmtime, monotonic, strftime
 from typing import Any, Literal, Protocol
 
 from datagen.engine import Engine, passes
-from datagen.errors import InputError
+from datagen.errors import InputError, Stopped
 from datagen.files import Output, differences, input_digest, open_input
 from datagen.fold import Fold
 from datagen.formats import Reader
 from datagen.llm.call import Call, Reply
 from datagen.llm.chat import ATTEMPTS, Model, Roles
 from datagen.llm.spec import Spec, parse_spec
-from datagen.llm.stack import Stack, StackOptions, build_stack
+from datagen.llm.stack import StackOptions, build_stack
 from datagen.llm.stop import Stop, StopReason
-from datagen.errors import Stopped
 from datagen.method import Method
 from datagen.options import RunOptions
 from datagen.prompts import Prompts
@@ -233,8 +231,8 @@ class _Probe:
 
 def dry_run(job: Job) -> DryRun:
     """Render the first request and count the calls to expect; open no journal and send nothing."""
-    limits = {"limit": job.run.limit, "again": False, "strict": job.run.strict}
-    items = list(passes(job.reader.read, seed=job.run.seed, **limits))
+    run = job.run
+    items = list(passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
     records = [item for item in items if isinstance(item, Record)]
     calls = job.method.calls(job.options) * len(records)
     call = asyncio.run(_first_call(job, records[0])) if records else None
@@ -246,9 +244,7 @@ async def _first_call(job: Job, record: Record) -> Call | None:
     probe = _Probe()
     models = {role: [Model(spec.identity, probe) for spec in specs] for role, specs in job.roles.items()}
     try:
-        async for _ in job.method.generate(
-            record, Roles(models, record, job.run.params), job.prompts, job.options
-        ):
+        async for _ in job.method.generate(record, Roles(models, record, job.run.params), job.prompts, job.options):
             break
     except Stopped:
         pass

@@ -35,7 +35,10 @@ class RunOptions:
     """The options of every command that calls a model."""
 
     output: str | None = option(
-        None, "Where rows go: a name in .jsonl, or - for standard output. [INPUT.COMMAND.jsonl]", short="-o", panel=FILES
+        None,
+        "Where rows go: a name in .jsonl, or - for standard output. [INPUT.COMMAND.jsonl]",
+        short="-o",
+        panel=FILES,
     )
     format: str | None = option(
         None, "What the input is: prompt, alpaca, self-instruct, messages or text. [detected]", panel=FILES
@@ -60,7 +63,9 @@ class RunOptions:
     prompts: Path | None = option(None, "A folder of prompts that replace shipped ones, file by file.", panel=MODELS)
     seed: int = option(0, "Draws what the method leaves to chance.", panel=MODELS)
 
-    n: int | None = option(None, "Stop at so many kept rows; go through the input again for them.", short="-n", least=1, panel=LIMITS)
+    n: int | None = option(
+        None, "Stop at so many kept rows; go through the input again for them.", short="-n", least=1, panel=LIMITS
+    )
     max_calls: int | None = option(None, "Use at most so many calls, replayed ones counted too.", least=1, panel=LIMITS)
     max_failed: int = option(100, "Stop when more candidates than this have failed.", least=0, panel=LIMITS)
     concurrency: str = option("auto", "Requests in flight at one address: a number, or auto.", panel=LIMITS)

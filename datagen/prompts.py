@@ -56,9 +56,7 @@ class Template:
         if fields.keys() != self.variables:
             missing, unused = sorted(self.variables - fields.keys()), sorted(fields.keys() - self.variables)
             raise InputError(f"prompt {self.name}: missing values {missing}, unused values {unused}")
-        messages: list[Message] = [
-            {"role": role, "content": part.render(fields).strip()} for role, part in self.parts
-        ]
+        messages: list[Message] = [{"role": role, "content": part.render(fields).strip()} for role, part in self.parts]
         return Prompt(messages, self.name, fields)
 
 

@@ -140,9 +140,7 @@ def failed(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row
     return _dropped("failed", reason, stage, record, reply, meta)
 
 
-def _dropped(
-    status: Status, reason: str, stage: str, record: Row, reply: str | None, meta: Row
-) -> Candidate:
+def _dropped(status: Status, reason: str, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
     row = {"status": status, "reason": reason, "stage": stage, "record": record, "reply": reply, "meta": meta}
     return Candidate(status, row, reason)
 

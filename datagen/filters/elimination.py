@@ -29,7 +29,9 @@ MAX_GROWTH = 120
 """Words that a rewrite may add. The prompt asks for 10 to 20; data that complicates the input takes more."""
 
 LEAK_PHRASE = re.compile(r"(?<![a-z])(given|rewritten|created)[ _-]prompt(?![a-z])", re.IGNORECASE)
-LEAK_LABEL = re.compile(r"#+\s*new[ _]prompt\s*#*|<new_prompt>|^\W*new[ _]prompt\W*?[:：]", re.IGNORECASE | re.MULTILINE)
+LEAK_LABEL = re.compile(
+    r"#+\s*new[ _]prompt\s*#*|<new_prompt>|^\W*new[ _]prompt\W*?[:：]", re.IGNORECASE | re.MULTILINE
+)
 SORRY = re.compile(r"\bsorry\b|抱歉|对不起", re.IGNORECASE)
 ABOUT_APOLOGY = re.compile(r"\bsorry\b|\bapolog|抱歉|对不起|道歉", re.IGNORECASE)
 REFUSAL = re.compile(

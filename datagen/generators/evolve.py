@@ -31,9 +31,9 @@ OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complic
 """Section 3.2: five in depth, one in breadth."""
 ROUNDS = 4
 """Section 4.2."""
-SAMPLING = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
+SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 """Section 4.2."""
-JUDGING = {"temperature": 0, "max_tokens": 1024}
+JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CALLS_PER_ROUND = 3
 """Rewrite, equality, answer."""
 SAMPLES_PER_PASS = 1_000

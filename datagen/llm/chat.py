@@ -69,9 +69,7 @@ class Model:
 class Roles:
     """The models as one record's generator sees them: by role, with what they use counted."""
 
-    def __init__(
-        self, models: Mapping[str, Sequence[Model]], record: Record, params: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, models: Mapping[str, Sequence[Model]], record: Record, params: Mapping[str, Any]) -> None:
         """`params` are the user's sampling parameters; they overrule a method's own."""
         self._models, self._record, self._params = models, record, params
         self.used = Usage()

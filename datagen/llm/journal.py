@@ -59,7 +59,7 @@ class Journal:
 
     async def _fetch(self, call: Call) -> Reply:
         reply = await self._below[call.model].send(call)
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._pending.append((call.key, call.attempt, reply, done))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(COMMIT_EVERY, self._commit)

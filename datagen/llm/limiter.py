@@ -122,4 +122,4 @@ class Limiter:
 
 def backoff(tries: int) -> float:
     """Return the seconds to wait after so many tries; jitter moves time, never content."""
-    return min(FIRST_BACKOFF * 2 ** (tries - 1), LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
+    return float(min(FIRST_BACKOFF * 2.0 ** (tries - 1), LONGEST_BACKOFF) * random.uniform(0.5, 1.0))

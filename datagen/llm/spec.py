@@ -1,9 +1,9 @@
 """One spec names a model: NAME[#tag][@URL], or sim[:options] for the procedural teacher.
 
-    gpt-4o-mini                              the OpenAI API, or OPENAI_BASE_URL
-    qwen3:8b@http://127.0.0.1:11434/v1       any OpenAI-compatible server
-    my-model#2026-11@http://...              the tag tells apart what the server calls by one name
-    sim:refuse=0.05,leak=0.05                the procedural teacher with faults
+gpt-4o-mini                              the OpenAI API, or OPENAI_BASE_URL
+qwen3:8b@http://127.0.0.1:11434/v1       any OpenAI-compatible server
+my-model#2026-11@http://...              the tag tells apart what the server calls by one name
+sim:refuse=0.05,leak=0.05                the procedural teacher with faults
 """
 
 import os

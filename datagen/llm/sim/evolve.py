@@ -1,4 +1,4 @@
-"""How the procedural teacher plays Evol-Instruct: six ways to rewrite a prompt, and the question if anything changed."""
+"""How the procedural teacher plays Evol-Instruct: six ways to rewrite a prompt, and the question if it changed."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -58,12 +58,12 @@ def breadth(fields: Mapping[str, str], chance: Random) -> str:
     """A new problem of the one family."""
     who, what, where = chance.choice(THINGS)
     a, b, c = chance.randint(3, 40), chance.randint(2, 30), chance.randint(1, 60)
-    return f"A {who} has {b} {what} in each {where}, {a} times over, and {c} more. How many {what}? Compute {a} * {b} + {c}."
+    told = f"A {who} has {b} {what} in each {where}, {a} times over, and {c} more."
+    return f"{told} How many {what}? Compute {a} * {b} + {c}."
 
 
 OPERATORS: dict[str, Callable[[Mapping[str, str], Random], str]] = {
-    act.__name__: act
-    for act in (add_constraint, deepen, concretise, add_reasoning, complicate_input, breadth)
+    act.__name__: act for act in (add_constraint, deepen, concretise, add_reasoning, complicate_input, breadth)
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from datagen.errors import InputError
 from datagen.fold import Funnel
 from datagen.job import DryRun, Job, Outcome, dry_run, execute, plan_job
+from datagen.llm.chat import ATTEMPTS
 from datagen.method import Method
 from datagen.options import RunOptions
 from datagen.progress import Display, columns, counts, funnel_lines
@@ -32,7 +33,7 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
     chosen = {role: given[role] for role in method.roles if given[role]}
     if not run.model:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
-        if "DATAGEN_MODEL" not in os.environ and chosen.keys() != method.roles.keys():
+        if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
     job = plan_job(method, given["input"], _pick(method.options, given), run, chosen)
     if run.json and job.output.path is None:
@@ -64,7 +65,7 @@ def _show_dry_run(job: Job, dry: DryRun, display: Display) -> int:
     bad = f", and {dry.unreadable} lines that cannot be used" if dry.unreadable else ""
     display.say(f"{dry.records} rows to read ({job.reader.shape}){bad}.")
     display.say(
-        f"About {dry.calls} calls for one pass; {dry.most_calls} at most, if every answer had to be asked for three times."
+        f"About {dry.calls} calls for one pass; {dry.most_calls} at most, if every answer takes {ATTEMPTS} attempts."
     )
     display.say("Nothing was sent.")
     return 0
@@ -121,7 +122,10 @@ def _ending(job: Job, outcome: Outcome) -> list[str]:
         eaten = counts(funnel["rejected"] | funnel["failed"])
         return [f"Short of -n {job.run.n}: {funnel['asked']} candidates gave {funnel['kept']} rows; dropped: {eaten}."]
     if outcome.status == "incomplete":
-        return [f"Failed: {counts(funnel['failed'])}. The same command asks for these again, and for nothing else:", again]
+        return [
+            f"Failed: {counts(funnel['failed'])}. The same command asks for these again, and for nothing else:",
+            again,
+        ]
     return []
 
 
