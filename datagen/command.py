@@ -12,7 +12,7 @@ from typing import Any
 
 from datagen.errors import InputError
 from datagen.fold import Funnel
-from datagen.job import DryRun, Job, Outcome, dry_run, execute, plan_job
+from datagen.job import DryRun, Job, Outcome, dry_run, execute, planned
 from datagen.llm.chat import ATTEMPTS
 from datagen.method import Method
 from datagen.options import RunOptions
@@ -35,18 +35,22 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
         if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
-    job = plan_job(method, given["input"], _pick(method.options, given), run, chosen)
-    if run.json and job.output.path is None:
+    with planned(method, given["input"], _pick(method.options, given), run, chosen) as job:
+        return run_job(job, display)
+
+
+def run_job(job: Job, display: Display) -> int:
+    """Run a checked command; return the exit code."""
+    if job.run.json and job.output.path is None:
         raise InputError("--json and rows both want standard output: name a file with -o")
-    if run.dry_run:
+    if job.run.dry_run:
         return _show_dry_run(job, dry_run(job), display)
     if job.is_done:
         display.say(f"Nothing to do: {job.output.path} is finished.")
         return _finish(job, display)
     gc.collect()
     gc.freeze()  # what start-up made is here to stay: the collector need not look at it again
-    outcome = asyncio.run(execute(job, display))
-    return report(job, outcome, display)
+    return report(job, asyncio.run(execute(job, display)), display)
 
 
 def _pick(kind: type, given: dict[str, Any]) -> Any:

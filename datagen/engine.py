@@ -79,6 +79,9 @@ class Engine:
     async def _begin_all(self, items: Iterator[Record | BadLine]) -> None:
         for item in items:
             while not self.stop.reason and not self._may_begin():
+                if not self._open:
+                    self.stop.now("cap")
+                    break
                 self._changed.clear()
                 await self._changed.wait()
             if self.stop.reason:
@@ -86,8 +89,8 @@ class Engine:
             self._begin(item)
 
     def _may_begin(self) -> bool:
-        if not self._open:
-            return True
+        if not self._open:  # under -n one more is wanted; under a cap the first gets its chance, however low the cap
+            return self.records == 0 or self._is_covered()
         slots = self.stack.limit
         if len(self._open) >= OPEN_PER_SLOT * slots:
             return False

@@ -12,7 +12,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,8 +104,22 @@ class Output:
             raise InputError(f"{self.path}: exists and was not made by datagen; choose another -o, or --overwrite")
         return None
 
-    def begin(self) -> None:
-        """Open the parts; refuse if another process is writing them."""
+    @property
+    def name(self) -> str:
+        """What the output is called in its folder."""
+        return self.path.name if self.path else "-"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the parts open; refuse if another process does."""
+        try:
+            self._open_parts()
+            yield
+        finally:
+            for part in self._parts:
+                part.close()
+
+    def _open_parts(self) -> None:
         if not self.path or not self.rejected_path:
             return
         for path in (self.path, self.rejected_path):
@@ -140,7 +155,6 @@ class Output:
             part.flush()
             os.fsync(part.fileno())
             os.replace(_part(path), path)
-            part.close()
         write_json(self.meta_path, meta)
 
 

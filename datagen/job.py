@@ -88,28 +88,29 @@ class Outcome:
     error: BaseException | None
 
 
-def plan_job(
+@contextmanager
+def planned(
     method: Method, input_name: str, options: Any, run: RunOptions, chosen: Mapping[str, Sequence[str]]
-) -> Job:
-    """Check a command; `chosen` maps a role to the models that its own option names."""
-    file = open_input(input_name)
-    reader = Reader("standard input" if input_name == "-" else input_name, file, run.format)
-    output = Output(output_path(method, input_name, run.output))
-    if output.path and input_name != "-" and output.path.resolve() == Path(input_name).resolve():
-        raise InputError(f"-o {output.path}: is the input")
-    prompts = Prompts(run.prompts)
-    roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
-    fingerprint = {
-        "command": method.name,
-        **asdict(options),
-        "input": input_digest(file),
-        "format": reader.shape,
-        **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
-        "params": run.params,
-        **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
-        **{f"prompt {name}": prompts[name].digest for name in method.templates},
-    }
-    return Job(method, options, run, reader, prompts, roles, output, fingerprint)
+) -> Iterator[Job]:
+    """Check a command and hold its input open; `chosen` maps a role to the models that its own option names."""
+    with open_input(input_name) as file:
+        reader = Reader("standard input" if input_name == "-" else input_name, file, run.format)
+        output = Output(output_path(method, input_name, run.output))
+        if output.path and input_name != "-" and output.path.resolve() == Path(input_name).resolve():
+            raise InputError(f"-o {output.path}: is the input")
+        prompts = Prompts(run.prompts)
+        roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
+        fingerprint = {
+            "command": method.name,
+            **asdict(options),
+            "input": input_digest(file),
+            "format": reader.shape,
+            **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
+            "params": run.params,
+            **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
+            **{f"prompt {name}": prompts[name].digest for name in method.templates},
+        }
+        yield Job(method, options, run, reader, prompts, roles, output, fingerprint)
 
 
 def output_path(method: Method, input_name: str, given: str | None) -> Path | None:
@@ -121,34 +122,37 @@ def output_path(method: Method, input_name: str, given: str | None) -> Path | No
 
 async def execute(job: Job, watcher: Watcher) -> Outcome:
     """Run a job to its end, whatever that is; every request in flight is waited for and recorded."""
-    run = job.run
-    folder = job.output.folder
-    stack = build_stack(job.roles, StackOptions(folder, run.max_calls, run.in_flight, run.timeout))
-    job.output.begin()
-    unrecorded = stack.journal.begin_run(str((job.output.path or Path("-")).name), lambda: stack.peak)
-    fold = Fold(
-        job.output,
-        job.method.table(),
-        unique=job.method.unique,
-        n=run.n,
-        max_failed=run.max_failed,
-        on_bad_line=watcher.bad_line,
-    )
-    engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
-    again = run.n is not None
-    items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
-    began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
+    run, output = job.run, job.output
+    with output.writing():
+        stack = build_stack(job.roles, StackOptions(output.folder, run.max_calls, run.in_flight, run.timeout))
+        unrecorded = stack.journal.begin_run(output.name, lambda: stack.peak)
+        fold = Fold(
+            output,
+            job.method.table(),
+            unique=job.method.unique,
+            n=run.n,
+            max_failed=run.max_failed,
+            on_bad_line=watcher.bad_line,
+        )
+        engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
+        began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
+        await _work(job, engine, watcher)
+        outcome = conclude(job, engine, unrecorded, {"began": began, "seconds": round(monotonic() - start, 3)})
+        output.finish({"result": outcome.result, "run": outcome.run})
+    return outcome
+
+
+async def _work(job: Job, engine: Engine, watcher: Watcher) -> None:
+    run, stack = job.run, engine.stack
+    items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=run.n is not None, strict=run.strict)
     watcher.begin(engine, job)
     try:
         with draining(stack.stop, watcher):
             await engine.run(items)
+        stack.journal.end_run()
     finally:
         watcher.end()
-        stack.journal.end_run()
         await stack.close()
-    outcome = conclude(job, engine, unrecorded, {"began": began, "seconds": round(monotonic() - start, 3)})
-    job.output.finish({"result": outcome.result, "run": outcome.run})
-    return outcome
 
 
 def conclude(job: Job, engine: Engine, unrecorded: int, times: Row) -> Outcome:

@@ -70,6 +70,7 @@ class Seen:
     """One try of one request; `delivered` says that a reply to be paid for left on an open connection."""
 
     key: str
+    call: str  # the client's own name for it
     sample: int
     attempt: int
     task: str
@@ -107,6 +108,7 @@ class Server:
     latency: float | Callable[[str], float] = 0.0  # seconds, or key -> seconds
     faults: Faults = field(default_factory=Faults)
     limit: int | None = None
+    refuse: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda asked: None  # to a status and body
     url: str = field(default="", init=False)
     requests: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
@@ -219,8 +221,12 @@ class Connection(asyncio.Protocol):
         try:
             asked, said = json.loads(body), json.loads(headers.get("x-datagen", "{}"))
             sample, attempt, task = said.get("sample", 0), said.get("attempt", 1), said.get("task", "")
+            if refused := server.refuse(asked):
+                server.requests += 1
+                self.send(http(refused[0], json.dumps(refused[1]).encode()))
+                return
             key = request_key(asked["model"], asked["messages"], sample)
-            seen = Seen(key, sample, attempt, task, loop.time())
+            seen = Seen(key, said.get("key", ""), sample, attempt, task, loop.time())
             delay, data = server.admit(seen), server.reply(asked, seen)
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             self.send(http(400, json.dumps({"error": {"message": repr(problem)}}).encode()))

@@ -60,7 +60,7 @@ class Endpoint:
         body = {"model": self._name, "messages": call.messages, **self._adapt(call.params)}
         headers = {}
         if self._tell_test_server:
-            told = {"sample": call.sample, "attempt": call.attempt, "task": call.task}
+            told = {"key": call.key.hex(), "sample": call.sample, "attempt": call.attempt, "task": call.task}
             headers["x-datagen"] = json.dumps(told)
         response = await self._client.post(
             "/chat/completions", cast_to=httpx2.Response, body=body, options={"headers": headers}

@@ -1,0 +1,63 @@
+"""Run a whole command inside a test: real files, real journal, real sockets."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from datagen.engine import Engine
+from datagen.files import dump_line
+from datagen.generators.evolve import METHOD, Options
+from datagen.job import Job, Outcome, execute, planned
+from datagen.options import RunOptions
+from datagen.rows import BadLine, Row
+
+
+class Quiet:
+    """A watcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.bad: list[BadLine] = []
+        self.engine: Engine | None = None
+
+    def begin(self, engine: Engine, job: Job) -> None:
+        self.engine = engine
+
+    def bad_line(self, bad: BadLine) -> None:
+        self.bad.append(bad)
+
+    def interrupted(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:
+    """Write that many seeds, each another one."""
+    rows = ({"prompt": f"Describe thing number {i} in a few words."} for i in range(count))
+    Path(path).write_bytes(b"".join(map(dump_line, rows)))
+    return Path(path)
+
+
+def evolve(
+    seeds: Path, model: str | Sequence[str], output: str = "out.jsonl", *, rounds: int = 4, **run: Any
+) -> Outcome:
+    """Run `datagen evolve` as its command does, but for the terminal."""
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    models = [model] if isinstance(model, str) else list(model)
+    options = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
+    with planned(METHOD, str(seeds), Options(rounds=rounds), options, {}) as job:
+        return asyncio.run(execute(job, Quiet()))
+
+
+def digest(path: str | Path) -> str:
+    """Name an output by its rows, its rejected rows and its result."""
+    path = Path(path)
+    result = json.loads(path.with_suffix(".meta.json").read_text())["result"]
+    files = path.read_bytes() + path.with_suffix(".rejected.jsonl").read_bytes()
+    return sha256(files + json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
+def rows(path: str | Path) -> list[Row]:
+    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
