@@ -59,6 +59,10 @@ class Limiter:
                     self._cut(sent_at)
                 self.retries += 1
                 await self._stop.sleep(max(fault.retry_after, backoff(tries)))
+            except Outage as error:
+                self._stop.now("outage", error)  # before the slot is free, or the next in line would be sent
+                self._release()
+                raise
             except BaseException:
                 self._release()
                 raise

@@ -32,7 +32,7 @@ def parse_spec(text: str) -> Spec:
         from datagen.llm.sim import VERSION
 
         return Spec(f"{text}/{VERSION}", text, None)
-    name, at, url = text.rpartition("@") if "@http" in text else (text, "", "")
+    name, at, url = text.rpartition("@") if "://" in text else (text, "", "")
     url = url if at else os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
     plain, _, _ = name.partition("#")
     if not plain or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
