@@ -16,6 +16,7 @@ from datagen.job import DryRun, Job, Outcome, dry_run, execute, planned
 from datagen.llm.chat import ATTEMPTS
 from datagen.method import Method
 from datagen.options import RunOptions
+from datagen.rows import Row
 from datagen.progress import Display, columns, counts, funnel_lines
 
 SIM_NOTICE = (
@@ -47,6 +48,8 @@ def run_job(job: Job, display: Display) -> int:
         return _show_dry_run(job, dry_run(job), display)
     if job.is_done:
         display.say(f"Nothing to do: {job.output.path} is finished.")
+        if not job.run.quiet:
+            _show_funnel((job.output.earlier() or {})["result"]["funnel"], display)
         return _finish(job, display)
     gc.collect()
     gc.freeze()  # what start-up made is here to stay: the collector need not look at it again
@@ -98,16 +101,17 @@ def _show_tables(outcome: Outcome, display: Display) -> None:
     for table in outcome.tables:
         if len(table) > 1:
             display.say("\n".join(columns(table)) + "\n")
-    funnel = result["funnel"]
-    told = Funnel(
-        funnel["asked"], funnel["kept"], Counter(funnel["rejected"]), Counter(funnel["failed"]), funnel["unreadable"]
-    )
-    display.say("\n".join(funnel_lines(told)))
+    _show_funnel(result["funnel"], display)
     usage = result["usage"]
     display.say(
         f"{run['requests']} requests in {run['seconds']:.1f} s, {run['replayed']} answers replayed, "
         f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens, {run['surplus']} surplus"
     )
+
+
+def _show_funnel(funnel: Row, display: Display) -> None:
+    counted = {name: Counter(value) if isinstance(value, dict) else value for name, value in funnel.items()}
+    display.say("\n".join(funnel_lines(Funnel(**counted))))
 
 
 def _ending(job: Job, outcome: Outcome) -> list[str]:

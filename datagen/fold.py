@@ -4,9 +4,8 @@ Nothing in it waits and nothing in it looks at the clock, so the same candidates
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from datagen.files import Output
 from datagen.method import Table
@@ -48,6 +47,14 @@ class Funnel:
         }
 
 
+class Listener(Protocol):
+    """Whoever wants to know what goes wrong while it does."""
+
+    def bad_line(self, bad: BadLine) -> None: ...
+
+    def failed(self, candidate: Candidate) -> None: ...
+
+
 class Fold:
     """Counts, writes, and says when the run has what it wants or never will."""
 
@@ -59,13 +66,13 @@ class Fold:
         unique: tuple[str, ...],
         n: int | None,
         max_failed: int,
-        on_bad_line: Callable[[BadLine], None],
+        listener: Listener,
     ) -> None:
         """`unique` names the fields that no two kept rows may share."""
         self.funnel, self.table, self.used = Funnel(), table, Usage()
         self.end: FoldEnd | None = None
         self._output, self._unique, self._n, self._max_failed = output, unique, n, max_failed
-        self._on_bad_line = on_bad_line
+        self._listener = listener
         self._seen = Seen()
         self._since_kept = 0
 
@@ -83,6 +90,8 @@ class Fold:
             self._output.kept(candidate.row)
         else:
             self._output.dropped(candidate.row)
+        if candidate.status == "failed":
+            self._listener.failed(candidate)
         self.table.add(candidate)
         self.end = self._ending()
 
@@ -91,7 +100,7 @@ class Fold:
         self.funnel.unreadable += 1
         record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
         self._output.dropped(rejected(bad.reason, stage="read", record=record, reply=None, meta={}).row)
-        self._on_bad_line(bad)
+        self._listener.bad_line(bad)
 
     def _count(self, candidate: Candidate) -> None:
         funnel = self.funnel

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from datagen.engine import Engine, passes
 from datagen.errors import InputError, Stopped
 from datagen.files import Output, differences, input_digest, open_input
-from datagen.fold import Fold
+from datagen.fold import Fold, Listener
 from datagen.formats import Reader
 from datagen.llm.call import Call, Reply
 from datagen.llm.chat import ATTEMPTS, Model, Roles
@@ -25,17 +25,15 @@ from datagen.llm.stop import Stop, StopReason
 from datagen.method import Method
 from datagen.options import RunOptions
 from datagen.prompts import Prompts
-from datagen.rows import BadLine, Record, Row
+from datagen.rows import Record, Row
 
 Status = Literal["finished", "incomplete", "short", "stopped"]
 
 
-class Watcher(Protocol):
+class Watcher(Listener, Protocol):
     """Whoever wants to know how a run is going."""
 
     def begin(self, engine: Engine, job: "Job") -> None: ...
-
-    def bad_line(self, bad: BadLine) -> None: ...
 
     def interrupted(self) -> None: ...
 
@@ -132,7 +130,7 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
             unique=job.method.unique,
             n=run.n,
             max_failed=run.max_failed,
-            on_bad_line=watcher.bad_line,
+            listener=watcher,
         )
         engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()

@@ -19,7 +19,7 @@ from rich.text import Text
 from datagen.engine import Engine
 from datagen.fold import Funnel
 from datagen.job import Job
-from datagen.rows import BadLine
+from datagen.rows import BadLine, Candidate
 
 REFRESH_EVERY, LINE_EVERY = 0.2, 10.0
 """Seconds: the live bar, and plain lines."""
@@ -121,6 +121,12 @@ class Display:
         self._bad_lines += 1
         if self._verbose or self._bad_lines <= BAD_LINES_SHOWN:
             self.say(f"{bad} (skipped)")
+
+    def failed(self, candidate: Candidate) -> None:
+        """Report a failed candidate, if all are wanted."""
+        if self._verbose:
+            row = candidate.row
+            self.say(f"{row['record'].get('id')}: {row['stage']}: {row['reason']} {row['record'].get('error') or ''}")
 
     def interrupted(self) -> None:
         """Say what an interrupt does."""

@@ -12,7 +12,7 @@ from datagen.files import dump_line
 from datagen.generators.evolve import METHOD, Options
 from datagen.job import Job, Outcome, execute, planned
 from datagen.options import RunOptions
-from datagen.rows import BadLine, Row
+from datagen.rows import BadLine, Candidate, Row
 
 
 class Quiet:
@@ -27,6 +27,8 @@ class Quiet:
 
     def bad_line(self, bad: BadLine) -> None:
         self.bad.append(bad)
+
+    def failed(self, candidate: Candidate) -> None: ...
 
     def interrupted(self) -> None: ...
 

@@ -37,7 +37,13 @@ def deepen(fields: Mapping[str, str], chance: Random) -> str:
 
 
 def concretise(fields: Mapping[str, str], chance: Random) -> str:
-    return f"{fields['prompt']} Set it in {chance.choice(PLACES)} in {chance.randint(1900, 2020)}."
+    """Name a place and a year, then a reader; there is nothing more to be made concrete."""
+    prompt = fields["prompt"]
+    if "Set it in" not in prompt:
+        return f"{prompt} Set it in {chance.choice(PLACES)} in {chance.randint(1900, 2020)}."
+    if "Write for" not in prompt:
+        return f"{prompt} Write for a {chance.choice(THINGS)[0]} of {chance.randint(20, 80)} years."
+    return deepen(fields, chance)
 
 
 def add_reasoning(fields: Mapping[str, str], chance: Random) -> str:

@@ -1,0 +1,49 @@
+# make demo   run the main job offline, from nothing but Python
+# make test   the fast suite        make test-slow   kill loops        make lint        make bench
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+DEMO := datagen evolve examples/seeds.jsonl -o demo/seeds.evolve.jsonl \
+    --model sim:refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
+
+.PHONY: demo test test-slow lint bench docs clean
+
+demo: $(VENV)/base
+	@mkdir -p demo
+	$(DEMO)
+	@$(BIN)/python examples/show.py demo/seeds.evolve.jsonl
+	$(DEMO)
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -n auto
+
+test-slow: $(VENV)/dev
+	$(BIN)/python -m pytest -n auto -m slow
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks.all
+
+docs: $(VENV)/dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/base: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) --editable '.[dev]'
+	@touch $@
