@@ -1,0 +1,168 @@
+"""The journal: what was answered is never asked for again, by this process or another."""
+
+import asyncio
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from datagen.errors import DatagenError
+from datagen.llm.call import Call, Reply
+from datagen.llm.journal import Journal
+
+FOLDER = Path()
+
+
+class Source:
+    """A layer that answers with a counter."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    async def send(self, call: Call) -> Reply:
+        self.calls.append(call)
+        await asyncio.sleep(0.001)
+        return Reply(200, f"answer {len(self.calls)}")
+
+
+def call(name: str = "a", attempt: int = 1) -> Call:
+    return Call(name.encode().ljust(32, b"."), "m", [], {}, 0, attempt, "", {})
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Journal]:
+    journal = Journal(FOLDER, {"m": source})
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def ask(journal: Journal, *calls: Call) -> list[Reply]:
+    async def all_of_them() -> list[Reply]:
+        return await asyncio.gather(*(journal.send(each) for each in calls))
+
+    return asyncio.run(all_of_them())
+
+
+def test_an_answer_survives_the_process_and_is_marked_old() -> None:
+    source = Source()
+    with opened(source) as journal:
+        (first,) = ask(journal, call())
+    with opened(source) as journal:
+        (second,) = ask(journal, call())
+        assert journal.replayed == 1
+    assert (first.body, first.old) == ("answer 1", False)
+    assert (second.body, second.old) == ("answer 1", True)
+    assert len(source.calls) == 1
+
+
+def test_equal_calls_under_way_are_one_flight() -> None:
+    source = Source()
+    with opened(source) as journal:
+        replies = ask(journal, *[call()] * 50)
+    assert len(source.calls) == 1
+    assert {reply.body for reply in replies} == {"answer 1"}
+
+
+def test_attempts_and_keys_are_apart() -> None:
+    source = Source()
+    with opened(source) as journal:
+        ask(journal, call("a"), call("b"), call("a", attempt=2))
+    assert len(source.calls) == 3
+
+
+def test_an_answer_is_handed_on_after_its_commit() -> None:
+    """Whoever has seen an answer may rely on it: another connection sees it too."""
+    found: list[int] = []
+
+    async def look() -> None:
+        with opened(Source()) as journal:
+            await journal.send(call())
+            other = sqlite3.connect(".datagen/journal.sqlite3")
+            found.extend(other.execute("SELECT count(*) FROM replies").fetchone())
+            other.close()
+
+    asyncio.run(look())
+    assert found == [1]
+
+
+def test_of_two_processes_that_asked_the_same_the_first_recorded_answer_stands() -> None:
+    here, there = Source(), Source()
+    there.calls = [call()] * 6
+
+    async def both() -> list[Reply]:
+        with opened(here) as one, opened(there) as other:
+            first = await one.send(call())
+            # `other` looked before the answer was there: play its late insert through the same commit
+            late = asyncio.ensure_future(other._fetch(call()))
+            return [first, await late]
+
+    replies = asyncio.run(both())
+    assert [reply.body for reply in replies] == ["answer 1", "answer 1"]
+
+
+def test_a_failure_below_is_not_recorded_and_reaches_all_who_wait() -> None:
+    class Broken(Source):
+        async def send(self, call: Call) -> Reply:
+            await super().send(call)
+            raise DatagenError("no")
+
+    source = Broken()
+    with opened(source) as journal:
+
+        async def ask_all() -> list[object]:
+            return await asyncio.gather(*(journal.send(call()) for _ in range(3)), return_exceptions=True)
+
+        assert [type(result) for result in asyncio.run(ask_all())] == [DatagenError] * 3
+    working = Source()
+    with opened(working) as journal:
+        ask(journal, call())
+    assert len(working.calls) == 1
+
+
+def test_half_a_character_in_a_reply_is_stored_as_it_came() -> None:
+    class Odd(Source):
+        async def send(self, call: Call) -> Reply:
+            return Reply(200, '{"text": "\\ud83d"}')
+
+    with opened(Odd()) as journal:
+        ask(journal, call())
+    with opened(Source()) as journal:
+        assert ask(journal, call())[0].body == '{"text": "\\ud83d"}'
+
+
+def test_the_folder_is_for_its_owner_alone_and_ignored_by_git() -> None:
+    with opened(Source()):
+        pass
+    assert stat.S_IMODE(Path(".datagen").stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path(".datagen/journal.sqlite3").stat().st_mode) == 0o600
+    assert Path(".datagen/.gitignore").read_text() == "*\n"
+
+
+def test_a_run_that_ended_leaves_no_note_and_a_killed_one_does() -> None:
+    peak: Callable[[], int] = lambda: 7  # noqa: E731
+    for ended, expected in ((True, 0), (False, 7)):
+        with opened(Source()) as journal:
+            assert journal.begin_run("x.jsonl", peak) == 0
+            ask(journal, call(f"run {ended}"))
+            if ended:
+                journal.end_run()
+        with opened(Source()) as journal:
+            assert journal.begin_run("x.jsonl", peak) == expected
+            assert journal.begin_run("another.jsonl", peak) == 0
+
+
+@pytest.mark.parametrize("damage", ["not a database", "a folder"])
+def test_a_journal_that_cannot_be_opened_is_one_clear_line(damage: str) -> None:
+    Path(".datagen").mkdir()
+    journal = Path(".datagen/journal.sqlite3")
+    if damage == "a folder":
+        journal.mkdir()
+    else:
+        journal.write_bytes(b"not a database" * 1000)
+    with pytest.raises(DatagenError, match="the journal cannot be opened"):
+        Journal(FOLDER, {})
