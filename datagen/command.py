@@ -6,18 +6,16 @@ import json
 import os
 import shlex
 import sys
-from collections import Counter
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from datagen.errors import InputError
-from datagen.fold import Funnel
 from datagen.job import DryRun, Job, Outcome, dry_run, execute, planned
 from datagen.llm.chat import ATTEMPTS
 from datagen.method import Method
 from datagen.options import RunOptions
-from datagen.rows import Row
 from datagen.progress import Display, columns, counts, funnel_lines
+from datagen.rows import Row
 
 SIM_NOTICE = (
     "No --model and no DATAGEN_MODEL: using sim, a procedural teacher for trying the tool. It is not a language model."
@@ -105,13 +103,15 @@ def _show_tables(outcome: Outcome, display: Display) -> None:
     usage = result["usage"]
     display.say(
         f"{run['requests']} requests in {run['seconds']:.1f} s, {run['replayed']} answers replayed, "
-        f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens, {run['surplus']} surplus"
+        f"{usage['prompt_tokens']:,} + {usage['completion_tokens']:,} tokens"
     )
+
+    if run["surplus"]:
+        display.say(f"{run['surplus']} more candidates were made and not written; they are free next time.")
 
 
 def _show_funnel(funnel: Row, display: Display) -> None:
-    counted = {name: Counter(value) if isinstance(value, dict) else value for name, value in funnel.items()}
-    display.say("\n".join(funnel_lines(Funnel(**counted))))
+    display.say("\n".join(funnel_lines(funnel)))
 
 
 def _ending(job: Job, outcome: Outcome) -> list[str]:

@@ -9,7 +9,7 @@ Three numbers bound the work: requests in flight (the limiter), records open (be
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from datagen.llm.chat import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
 from datagen.method import Method
 from datagen.prompts import Prompts
-from datagen.rows import BadLine, Candidate, Record, Usage
+from datagen.rows import BadLine, Candidate, Record, Status, Usage
 
 OPEN_PER_SLOT = 4
 WINDOW_PER_SLOT, LEAST_WINDOW = 16, 1_000
@@ -48,14 +48,15 @@ class Engine:
         """`params` are the user's sampling parameters."""
         self._method, self._options, self._prompts, self._params = method, options, prompts, params
         self.stack, self.fold, self.stop = stack, fold, stack.stop
-        self._per_record = method.candidates(options)
+        self.per_record = method.candidates(options)
         self._bound = method.calls(options) * ATTEMPTS
         self._slots: deque[Slot] = deque()
         self._open: set[Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.stop.call(self._changed.set)
-        self.records = self.written = self.produced = 0
+        self.records = 0
+        self.produced = Counter[Status]()
 
     @property
     def surplus(self) -> int:
@@ -64,7 +65,7 @@ class Engine:
 
     def check(self) -> None:
         """Nothing disappears: what was made was written or is surplus."""
-        if self.produced != self.fold.funnel.asked + self.surplus:
+        if self.produced.total() != self.fold.funnel.asked + self.surplus:
             raise AssertionError(f"{self.produced} candidates made, {self.fold.funnel} written, {self.surplus} surplus")
 
     async def run(self, items: Iterator[Record | BadLine]) -> None:
@@ -102,7 +103,7 @@ class Engine:
         """Under `-n`: are the pending records expected to yield too little?"""
         funnel = self.fold.funnel
         rate = (funnel.kept + 1) / (funnel.asked + 1)
-        return len(self._slots) * self._per_record * rate < MARGIN * self.fold.missing
+        return len(self._slots) * self.per_record * rate < MARGIN * self.fold.missing
 
     def _is_covered(self) -> bool:
         """Under a cap: does it cover the bound of every record begun, and of one more?"""
@@ -132,7 +133,7 @@ class Engine:
         try:
             async for candidate in self._method.generate(record, roles, self._prompts, self._options):
                 candidate.usage, slot.counted = roles.used - slot.counted, roles.used
-                self.produced += 1
+                self.produced[candidate.status] += 1
                 slot.ready.append(candidate)
                 self._advance()
             slot.done = True
@@ -157,8 +158,6 @@ class Engine:
                 break
             if isinstance(slot.item, BadLine):
                 self.fold.add_bad_line(slot.item)
-            else:
-                self.written += 1
             self._slots.popleft()
         if self.fold.end:
             self.stop.now(self.fold.end)

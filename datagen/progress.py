@@ -7,7 +7,7 @@ import asyncio
 import re
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from rich.console import Console, Group, RenderableType
@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from datagen.engine import Engine
-from datagen.fold import Funnel
 from datagen.job import Job
-from datagen.rows import BadLine, Candidate
+from datagen.rows import BadLine, Candidate, Row
 
 REFRESH_EVERY, LINE_EVERY = 0.2, 10.0
 """Seconds: the live bar, and plain lines."""
@@ -47,15 +46,15 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def funnel_lines(funnel: Funnel) -> list[str]:
-    """Say where every candidate ended."""
-    share = f"{100 * funnel.kept / funnel.asked:.1f} %" if funnel.asked else ""
+def funnel_lines(funnel: Row) -> list[str]:
+    """Say where every candidate ended, as `Funnel.as_dict` has it."""
+    asked, kept = funnel["asked"], funnel["kept"]
     rows = [
-        ("asked", funnel.asked, ""),
-        ("kept", funnel.kept, share),
-        ("rejected", funnel.rejected.total(), counts(funnel.rejected)),
-        ("failed", funnel.failed.total(), counts(funnel.failed)),
-        ("unreadable lines", funnel.unreadable, ""),
+        ("asked", asked, ""),
+        ("kept", kept, f"{100 * kept / asked:.1f} %" if asked else ""),
+        ("rejected", sum(funnel["rejected"].values()), counts(funnel["rejected"])),
+        ("failed", sum(funnel["failed"].values()), counts(funnel["failed"])),
+        ("unreadable lines", funnel["unreadable"], ""),
     ]
     width = max(len(str(number)) for _, number, _ in rows)
     return [
@@ -65,7 +64,7 @@ def funnel_lines(funnel: Funnel) -> list[str]:
     ]
 
 
-def counts(counter: "dict[str, int]") -> str:
+def counts(counter: Mapping[str, int]) -> str:
     """List reasons, the most frequent first."""
     ordered = sorted(counter.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{reason} {number}" for reason, number in ordered)
@@ -89,9 +88,7 @@ class Display:
     def begin(self, engine: Engine, job: Job) -> None:
         """Start to show how a run is going."""
         self._engine, self._job, self._start = engine, job, monotonic()
-        self._total = job.run.n or job.reader.count_lines()
-        if self._total and job.run.limit and not job.run.n:
-            self._total = min(self._total, job.run.limit)
+        self._total = self._count_total()
         if self._quiet:
             return
         if self._console.is_terminal:
@@ -105,7 +102,7 @@ class Display:
             if self._live:
                 self._live.update(self._render(), refresh=True)
             else:
-                print(shown(self._line()), file=sys.stderr, flush=True)
+                print(" · ".join(self._lines()), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Clear the live bar."""
@@ -130,27 +127,37 @@ class Display:
 
     def interrupted(self) -> None:
         """Say what an interrupt does."""
-        waiting = self._engine.stack.in_flight
-        self.say(f"Stopping: {waiting} requests in flight are waited for. Ctrl-C again to quit at once.")
         if self._live:
             self._live.stop()
+            self._live = None
+        waiting = self._engine.stack.in_flight
+        self.say(f"Stopping: {waiting} requests in flight are waited for. Ctrl-C again to quit at once.")
+
+    def _count_total(self) -> int | None:
+        """Say how many there will be of what `_done` counts, if that is known."""
+        run = self._job.run
+        if run.n:
+            return run.n
+        lines = self._job.reader.count_lines()
+        return min(lines, run.limit or lines) * self._engine.per_record if lines else None
 
     def _done(self) -> int:
-        return self._engine.fold.funnel.kept if self._job.run.n else self._engine.written
+        engine = self._engine
+        return engine.fold.funnel.kept if self._job.run.n else engine.produced.total()
 
-    def _line(self) -> str:
-        engine, funnel, stack = self._engine, self._engine.fold.funnel, self._engine.stack
-        of = f" of {self._total}" if self._total else ""
-        parts = [
-            f"{self._done()}{of} {'rows' if self._job.run.n else 'records'}",
-            f"kept {funnel.kept}, rejected {funnel.rejected.total()}, failed {funnel.failed.total()}",
+    def _lines(self) -> tuple[str, str]:
+        """How far, and how: what is made counts at once, also behind what is written in order."""
+        stack, used, made = self._engine.stack, self._engine.fold.used, self._engine.produced
+        of = f" of {'' if self._job.run.n else 'about '}{self._total}" if self._total else ""
+        far = f"{self._done()}{of} {'rows' if self._job.run.n else 'candidates'} · {self._clock()}"
+        how = [
+            f"kept {made['kept']}, rejected {made['rejected']}, failed {made['failed']}",
             f"{self._rate():.0f} requests/s",
-            f"{engine.fold.used.prompt_tokens + engine.fold.used.completion_tokens} tokens",
             f"in flight {stack.in_flight} of {stack.limit}",
             f"replayed {stack.journal.replayed}",
-            self._clock(),
+            f"{used.prompt_tokens + used.completion_tokens:,} tokens",
         ]
-        return " · ".join(parts)
+        return far, " · ".join(how)
 
     def _rate(self) -> float:
         now, sent = monotonic(), self._engine.stack.sent
@@ -166,9 +173,11 @@ class Display:
         return clock(seconds) + left
 
     def _render(self) -> RenderableType:
+        far, how = self._lines()
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(Text(self._job.method.name), ProgressBar(total=self._total, completed=self._done(), width=40))
-        return Group(bar, Text(shown(self._line()), overflow="ellipsis", no_wrap=True))
+        progress = ProgressBar(total=self._total, completed=self._done(), width=40)
+        bar.add_row(Text(self._job.method.name), progress, Text(far, no_wrap=True))
+        return Group(bar, Text(how, overflow="ellipsis", no_wrap=True))
 
 
 def clock(seconds: float) -> str:
