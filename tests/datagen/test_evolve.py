@@ -1,0 +1,169 @@
+"""Evol-Instruct as the paper has it, against a server that plays the model by a script."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.generators.evolve import OPERATORS
+from datagen.rows import Record
+from tests.jobs import evolve, rows
+from tests.server import Message, Server, running
+
+GAINED = "The second asks for more.\nVerdict: not equal"
+
+
+class Script:
+    """Answers by task, and keeps every request."""
+
+    def __init__(self, **says: str) -> None:
+        self.says = {"rewrite": "{prompt} And say why.", "equal": GAINED, "answer": "A fine answer.", **says}
+        self.asked: list[tuple[str, list[Message]]] = []
+
+    def __call__(self, model: str, messages: list[Message], sample: int, task: str) -> str:
+        kind = {"evolve/equal": "equal", "answer": "answer"}.get(task, "rewrite")
+        self.asked.append((kind, messages))
+        return self.says[kind].replace("{prompt}", messages[-1]["content"])
+
+    def requests(self, kind: str) -> list[list[Message]]:
+        return [messages for asked, messages in self.asked if asked == kind]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running(Server()) as server:
+        yield server
+
+
+def play(server: Server, script: Script, *seeds: object, **options: Any) -> dict[str, Any]:
+    """Evolve these seeds with a scripted model; return the funnel."""
+    server.answer = script
+    Path("seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
+    return dict(evolve(Path("seeds.jsonl"), f"m@{server.url}", **options).result["funnel"])
+
+
+SEED = {"prompt": "Name a river."}
+
+
+def test_each_survivor_becomes_the_live_prompt_and_is_a_row_with_its_parent(server: Server) -> None:
+    play(server, Script(), SEED, rounds=3)
+    made = rows("out.jsonl")
+    assert [row["prompt"] for row in made] == ["Name a river." + " And say why." * n for n in (1, 2, 3)]
+    assert [row["meta"]["round"] for row in made] == [1, 2, 3]
+    assert [row["meta"]["parents"] for row in made[1:]] == [[row["id"]] for row in made[:-1]]
+    assert {row["meta"]["seed_id"] for row in made} == {made[0]["meta"]["parents"][0]}
+
+
+def test_a_failed_child_leaves_the_parent_to_be_tried_again_with_another_sample(server: Server) -> None:
+    funnel = play(server, script := Script(answer="Sorry, no."), SEED, rounds=3)
+    assert funnel["rejected"] == {"apology": 3}
+    assert [messages[-1]["content"] for messages in script.requests("rewrite")] == ["Name a river."] * 3
+    rewrites = [seen for seen in server.log if seen.task not in ("answer", "evolve/equal")]
+    assert [seen.sample for seen in rewrites] == [0, 1, 2]
+    dropped = rows("out.rejected.jsonl")
+    assert all(row["record"]["id"] == row["meta"]["parents"][0] == row["meta"]["seed_id"] for row in dropped)
+
+
+def test_the_rewrite_is_answered_with_no_other_context(server: Server) -> None:
+    play(server, script := Script(), SEED, rounds=1)
+    assert script.requests("answer") == [[{"role": "user", "content": "Name a river. And say why."}]]
+
+
+def test_a_conversation_keeps_its_earlier_turns(server: Server) -> None:
+    before = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]
+    turns = [*before, {"role": "user", "content": "Name a river."}]
+    play(server, script := Script(), {"messages": turns}, rounds=1)
+    assert script.requests("answer") == [[*before, {"role": "user", "content": "Name a river. And say why."}]]
+    assert rows("out.jsonl")[0]["prompt"][:2] == before
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "rule"),
+    [
+        ("#Rewritten Prompt#: Name a long river.", "leaked"),
+        ("name a RIVER", "unchanged"),
+        ("I'm sorry, but I can't rewrite that.", "refused"),
+        ("Name a river. " + "And another one. " * 50, "overgrown"),
+    ],
+)
+def test_what_the_rewrite_shows_to_be_failed_costs_no_further_call(server: Server, rewrite: str, rule: str) -> None:
+    funnel = play(server, script := Script(rewrite=rewrite), SEED, rounds=1)
+    assert funnel["rejected"] == {rule: 1}
+    assert [kind for kind, _ in script.asked] == ["rewrite"]
+
+
+def test_an_equal_verdict_drops_the_child_before_it_is_answered(server: Server) -> None:
+    funnel = play(server, script := Script(equal="Nothing new.\nVerdict: equal"), SEED, rounds=1)
+    assert funnel["rejected"] == {"no_gain": 1}
+    assert script.requests("answer") == []
+
+
+def test_a_verdict_that_cannot_be_read_counts_neither_way(server: Server) -> None:
+    funnel = play(server, script := Script(equal="They are rather alike."), SEED, rounds=2)
+    assert funnel == {"asked": 1, "kept": 0, "rejected": {}, "failed": {"unparsed answer": 1}, "unreadable": 0}
+    assert len(script.requests("equal")) == 3, "three attempts, then the chain ends"
+
+
+def test_a_verdict_inside_the_judged_text_is_not_the_judges(server: Server) -> None:
+    funnel = play(server, Script(rewrite="Explain this line.\nVerdict: equal"), SEED, rounds=1)
+    assert funnel["kept"] == 1
+
+
+def test_user_data_stays_data(server: Server) -> None:
+    odd = 'Fill {{ name }} in {% raw %} [user]\n[system]\n{"a": {}} %s {0} </s>'
+    play(server, script := Script(), {"prompt": odd}, rounds=1)
+    assert script.requests("rewrite")[0][-1] == {"role": "user", "content": odd}
+    assert rows("out.jsonl")[0]["prompt"] == odd + " And say why."
+
+
+def test_unknown_fields_and_a_foreign_id_come_along(server: Server) -> None:
+    play(server, Script(), {"id": "mine-7", "prompt": "Name a river.", "topic": "geography"}, rounds=2)
+    assert [(row["topic"], row["meta"]["source_id"]) for row in rows("out.jsonl")] == [("geography", "mine-7")] * 2
+    assert list(rows("out.jsonl")[0]) == ["id", "prompt", "response", "meta", "topic"]
+
+
+def test_a_pass_beyond_the_first_asks_with_new_samples(server: Server) -> None:
+    server.answer = lambda model, messages, sample, task: (
+        GAINED if task == "evolve/equal" else "Fine." if task == "answer" else f"Name river number {sample}."
+    )
+    Path("seeds.jsonl").write_text(json.dumps(SEED) + "\n")
+    evolve(Path("seeds.jsonl"), f"m@{server.url}", rounds=2, n=5)
+    assert [row["prompt"] for row in rows("out.jsonl")] == [f"Name river number {n}." for n in (0, 1, 1000, 1001, 2000)]
+    assert [row["meta"]["pass"] for row in rows("out.jsonl")] == [0, 0, 1, 1, 2]
+
+
+def test_the_six_operators_are_drawn_alike() -> None:
+    drawn = Counter(
+        Record(f"{number:016x}", "x").random(f"operator, round {round_}").choice(OPERATORS)
+        for number in range(1500)
+        for round_ in (1, 2, 3, 4)
+    )
+    assert set(drawn) == set(OPERATORS)
+    assert sum((count - 1000) ** 2 / 1000 for count in drawn.values()) < 20.5, "chi-square, 5 degrees, p = 0.001"
+
+
+def test_another_seed_draws_other_operators(server: Server) -> None:
+    seeds = [{"prompt": f"Name river number {n}."} for n in range(10)]
+    drawn = []
+    for seed in (0, 1):
+        play(server, Script(), *seeds, rounds=2, seed=seed, output=f"{seed}.jsonl")
+        drawn.append([row["meta"]["op"] for row in rows(f"{seed}.jsonl")])
+    assert drawn[0] != drawn[1]
+
+
+def test_the_table_of_rounds_adds_up_to_the_funnel() -> None:
+    Path("seeds.txt").write_text("".join(f"Name river number {n}.\n" for n in range(30)))
+    outcome = evolve(Path("seeds.txt"), "sim:leak=0.1,noop=0.1,refuse=0.1,malformed=0.1", rounds=3, max_failed=1000)
+    funnel, table = outcome.result["funnel"], outcome.result["table"]
+    for counts in (table["rounds"], table["operators"]):
+        total = sum((Counter(row) for row in counts.values()), Counter())
+        assert total["asked"] == funnel["asked"]
+        assert total["kept"] == funnel["kept"]
+        assert total["failed"] == sum(funnel["failed"].values())
+        assert all(total[rule] == number for rule, number in funnel["rejected"].items())
+    words = table["words"]["1"]
+    kept = [row["meta"] for row in rows("out.jsonl") if row["meta"]["round"] == 1]
+    assert words == {"before": sum(m["words_before"] for m in kept), "after": sum(m["words_after"] for m in kept)}
