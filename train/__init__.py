@@ -1,0 +1,6 @@
+"""From the files of `datagen` to a model: pre-training, SFT, DPO, with no silent failure."""
+
+import os
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when trl is imported; its trainers phone home otherwise
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
