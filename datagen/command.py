@@ -6,10 +6,11 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from datagen.errors import InputError
+from datagen.flags import pick
 from datagen.job import DryRun, Job, Outcome, dry_run, execute, planned
 from datagen.llm.chat import ATTEMPTS
 from datagen.method import Method
@@ -27,14 +28,14 @@ EXIT_CODES = {"stall": SHORT, "failures": SHORT, "cap": AT_CAP, "outage": 5, "in
 
 def run_method(method: Method, given: dict[str, Any]) -> int:
     """Run one command from its parsed options; return the exit code."""
-    run = _pick(RunOptions, given)
+    run = pick(RunOptions, given)
     display = Display(quiet=run.quiet, verbose=run.verbose)
     chosen = {role: given[role] for role in method.roles if given[role]}
     if not run.model:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
         if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
-    with planned(method, given["input"], _pick(method.options, given), run, chosen) as job:
+    with planned(method, given["input"], pick(method.options, given), run, chosen) as job:
         return run_job(job, display)
 
 
@@ -52,15 +53,6 @@ def run_job(job: Job, display: Display) -> int:
     gc.collect()
     gc.freeze()  # what start-up made is here to stay: the collector need not look at it again
     return report(job, asyncio.run(execute(job, display)), display)
-
-
-def _pick(kind: type, given: dict[str, Any]) -> Any:
-    """Fill a dataclass of options from what the command line gave."""
-    values = {f.name: given[f.name] for f in fields(kind)}
-    return kind(**{
-        f.name: f.default_factory() if values[f.name] is None and f.default_factory is not MISSING else values[f.name]
-        for f in fields(kind)
-    })  # fmt: skip
 
 
 def _show_dry_run(job: Job, dry: DryRun, display: Display) -> int:

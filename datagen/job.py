@@ -47,7 +47,7 @@ class Job:
     method: Method
     options: Any
     run: RunOptions
-    reader: Reader
+    reader: Reader[Record]
     prompts: Prompts
     roles: Mapping[str, Sequence[Spec]]
     output: Output

@@ -40,9 +40,7 @@ class RunOptions:
         short="-o",
         panel=FILES,
     )
-    format: str | None = option(
-        None, "What the input is: prompt, alpaca, self-instruct, messages or text. [detected]", panel=FILES
-    )
+    format: str | None = option(None, "What shape the input has. [detected]", panel=FILES)
     limit: int | None = option(None, "Read only the first so many rows.", least=1, panel=FILES)
     strict: bool = option(False, "Stop at the first input line that cannot be used.", panel=FILES)
     overwrite: bool = option(False, "Replace an output of another command. Recorded answers stay free.", panel=FILES)
@@ -89,7 +87,7 @@ class RunOptions:
 
 def parse_param(text: str) -> tuple[str, Any]:
     """Parse NAME=VALUE; the value is JSON where it reads as JSON, else text."""
-    from datagen.formats import loads_strictly
+    from datagen.lines import loads_strictly
 
     name, equals, value = text.partition("=")
     if not equals or not name or name in ("messages", "model", "stream", "n"):

@@ -1,4 +1,4 @@
-"""The rows that flow between commands: ids, records read, candidates made.
+"""The rows that flow between commands: ids, rows read (records, preferences, documents), candidates made.
 
 One JSON line per row. An id is a digest of what made the row, never a counter, so the same input gives the same
 ids whatever ran before, beside or after it.
@@ -67,6 +67,8 @@ class Record:
     """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
     seed: int = 0
     """The run's `--seed`."""
+    line: int = field(default=0, compare=False)
+    """The place in its file: a line, or an item of a JSON array, from 1. No part of any id."""
 
     def random(self, purpose: str) -> Random:
         """Return a source of chance that depends on this record alone, never on time or order."""
@@ -75,6 +77,32 @@ class Record:
     def asked(self, pass_no: int, seed: int) -> "Record":
         """Return this record as a pass of a run asks it."""
         return replace(self, pass_no=pass_no, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, the better one first."""
+
+    id: str
+    prompt: Text
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    """By how much `chosen` is better, on the scale of whoever judged."""
+    line: int = field(default=0, compare=False)
+    source_id: str | None = None
+    extra: Row = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text that answers nobody: pre-training, instruction backtranslation."""
+
+    id: str
+    text: str
+    line: int = field(default=0, compare=False)
+    source_id: str | None = None
+    extra: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

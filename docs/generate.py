@@ -11,6 +11,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from datagen.cli import COMMANDS, app
+from train.cli import TOOLS, TRAINERS
 
 PAGE = Path(__file__).with_name("commands.md")
 HEADING = """# Commands
@@ -29,6 +30,7 @@ def help_text(*command: str) -> str:
 def page() -> str:
     parts = [HEADING, section("datagen")]
     parts += [section(f"datagen {name}", name) for name in COMMANDS]
+    parts += [section(f"datagen train {name}", "train", name) for name in TRAINERS | TOOLS]
     return "\n".join(parts)
 
 

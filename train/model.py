@@ -221,7 +221,7 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
     if options.qlora:
         model = prepare_model_for_kbit_training(model)
     try:
-        return get_peft_model(model, config)  # type: ignore[return-value]
+        return get_peft_model(model, config)
     except ValueError as error:
         raise InputError(f"--lora-targets {targets}: {_first_line(error)}") from error
 

@@ -1,8 +1,9 @@
-"""One spec names a model: NAME[#tag][@URL], or sim[:options] for the procedural teacher.
+"""One spec names a model: NAME[#tag][@URL], hf:PATH, or sim[:options] for the procedural teacher.
 
 gpt-4o-mini                              the OpenAI API, or OPENAI_BASE_URL
 qwen3:8b@http://127.0.0.1:11434/v1       any OpenAI-compatible server
 my-model#2026-11@http://...              the tag tells apart what the server calls by one name
+hf:out/policy                            the folder of a trained model, run in this process
 sim:refuse=0.05,leak=0.05                the procedural teacher with faults
 """
 
@@ -20,10 +21,11 @@ class Spec:
     """A model spec, parsed."""
 
     identity: str
-    """What the call key holds: name and tag, never URL or key; the whole spec and its version for `sim`."""
+    """What the call key holds: name and tag, never URL or key; the whole spec and its version for `sim`; a digest of
+    what is in the folder for `hf:`."""
     name: str
     url: str | None
-    """None for `sim`."""
+    """None for `sim` and `hf:`."""
 
 
 def parse_spec(text: str) -> Spec:
@@ -32,6 +34,11 @@ def parse_spec(text: str) -> Spec:
         from datagen.llm.sim import VERSION
 
         return Spec(f"{text}/{VERSION}", text, None)
+    if text.startswith("hf:"):
+        from datagen.llm.weights import model_folder, weights_digest
+
+        folder = model_folder(text)
+        return Spec(f"hf:{folder.resolve().name}/{weights_digest(folder)}", text, None)
     name, at, url = text.rpartition("@") if "://" in text else (text, "", "")
     url = url if at else os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
     plain, _, _ = name.partition("#")

@@ -1,4 +1,4 @@
-"""Puts the layers together: Model, Budget, Journal, Limiter, then Endpoint or Sim.
+"""Puts the layers together: Model, Budget, Journal, Limiter, then Endpoint, Local or Sim.
 
 One journal, one budget and one stop for a run; one limiter for each address, since what is limited is a server.
 """
@@ -90,6 +90,13 @@ def check_addresses(roles: Mapping[str, Sequence[Spec]]) -> None:
 
 def open_backend(spec: Spec, options: StackOptions) -> Backend:
     """Open what answers a model's calls; nothing is sent."""
+    if spec.url is None and spec.name.startswith("hf:"):
+        from datagen.llm.weights import need_libraries
+
+        need_libraries()
+        from datagen.llm.local import Local
+
+        return Local(spec.name)
     if spec.url is None:
         from datagen.llm.sim import parse_sim
 

@@ -1,0 +1,67 @@
+"""From dataclasses of options to flags of a command: one place for name, type, default, bounds and help."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+Options = TypeVar("Options")
+
+
+def argument(name: str, help: str) -> inspect.Parameter:
+    """Make a positional argument."""
+    told = typer.Argument(help=help, metavar=name.upper(), show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, told])
+
+
+def flags(options: type) -> list[inspect.Parameter]:
+    """Make a flag of every field."""
+    hints = get_type_hints(options)
+    return [flag(f.name, hints[f.name], _default(f), f.metadata) for f in fields(options)]
+
+
+def _default(field: Field[Any]) -> Any:
+    return None if field.default is MISSING else field.default
+
+
+def flag(name: str, kind: Any, default: Any, told: Mapping[str, Any]) -> inspect.Parameter:
+    """Make one flag. A switch has no `--no-` form: off is how it starts."""
+    long = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+    declared = [long] if told["short"] in (None, long) else [long, told["short"]]
+    made = typer.Option(
+        *declared,
+        help=told["help"].replace("[", r"\["),  # brackets are markup in help texts
+        min=told["least"],
+        max=told["most"],
+        rich_help_panel=told["panel"],
+        show_default=default not in (None, False),
+    )
+    kind = list[str] | None if kind == list[str] else kind
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])
+
+
+def pick(options: type[Options], given: Mapping[str, Any]) -> Options:
+    """Fill a dataclass of options from what the command line gave; a list that was not given keeps its default."""
+    names = [each.name for each in fields(options)]  # type: ignore[arg-type]
+    return options(**{name: given[name] for name in names if given[name] is not None})
+
+
+def make_command(
+    name: str, line: str, parameters: list[inspect.Parameter], act: Callable[[dict[str, Any]], int]
+) -> TyperCommand:
+    """Make a command that hands what it was given to `act` and exits with what that returns."""
+
+    def run(**given: Any) -> None:
+        raise typer.Exit(act(given))
+
+    run.__doc__ = line
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
+    built = typer.main.get_command(single)
+    assert isinstance(built, TyperCommand)
+    return built

@@ -1,0 +1,180 @@
+"""Public files of every shape: how many rows each gives, which of its rows are refused, and that no word is lost."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.formats import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
+from datagen.rows import BadLine, Document, Preference, Record, Row, as_messages
+from tests.conftest import REAL_DATA
+
+Words = list[str]
+Item = Record | Preference | Document
+
+
+def raw_rows(path: Path) -> list[Any]:
+    """Read a file without the code under test."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return list(json.loads(content))
+    lines = [line for line in content.split("\n") if line.strip()]
+    return [json.loads(line) for line in lines] if path.suffix == ".jsonl" else lines
+
+
+def words_of(item: Item) -> Words:
+    """Return all that is said in a row as it was read."""
+    if isinstance(item, Document):
+        return [item.text]
+    said = [message["content"] for message in as_messages(item.prompt)]
+    answers = [item.response] if isinstance(item, Record) else [item.chosen, item.rejected]
+    return said + [answer for answer in answers if answer]
+
+
+def fields(*names: str) -> Callable[[Row], Words]:
+    return lambda row: [row[name] for name in names if row[name]]
+
+
+def history(row: Row) -> Words:
+    return [said for pair in row["history"] for said in pair]
+
+
+def request(row: Row) -> str:
+    return str(row["instruction"]) + (f"\n\n{row['input']}" if row["input"] else "")
+
+
+def turn_values(row: Row) -> Words:
+    return [turn["value"] for turn in row["conversations"]]
+
+
+def last(value: Any) -> Any:
+    return value if isinstance(value, str) else value["value"]
+
+
+def reward(*names: str) -> Callable[[Row], Words]:
+    return lambda row: [
+        *([row["system"]] if row["system"] else []), *history(row), row["question"], *(row[name] for name in names)
+    ]  # fmt: skip
+
+
+def ranked(row: Row) -> Words:
+    return [*history(row), request(row), row["output"][0], row["output"][-1]]
+
+
+def choice(row: Row) -> Words:
+    return [*turn_values(row), last(row["chosen"]), last(row["rejected"])]
+
+
+def line(row: str) -> Words:
+    return [row]
+
+
+ANY, TEXT = fields("question", "answer"), fields("text")
+PREFIXED = ("response_chosen", "response_rejected")
+FILES: list[tuple[str, Kind[Any], str, int, Callable[[Any], Words]]] = [
+    ("sft/sharegpt_dummy.json", PROMPTS, "sharegpt", 500, turn_values),
+    ("sft/glaive_toolcall_100.json", PROMPTS, "sharegpt", 47, turn_values),
+    ("sft/oasst_zh_sft_dev.json", PROMPTS, "alpaca", 339, lambda row: [*history(row), request(row), row["output"]]),
+    ("formats/medicalgpt_sft_sharegpt.jsonl", PROMPTS, "sharegpt", 200, turn_values),
+    ("formats/medicalgpt_grpo.jsonl", PROMPTS, "question", 200, ANY),
+    ("gsm8k/train_2000.jsonl", PROMPTS, "question", 2000, ANY),
+    ("gsm8k/test_300.jsonl", PROMPTS, "question", 300, ANY),
+    ("ifeval/input_data_341.jsonl", PROMPTS, "prompt", 341, fields("prompt")),
+    ("prefs/hhh_dev.jsonl", PREFERENCES, "preference", 69, fields("prompt", "chosen", "rejected")),
+    ("prefs/oasst_zh_rank_dev.json", PREFERENCES, "ranked", 367, ranked),
+    ("prefs/dpo_sharegpt_en_dev.json", PREFERENCES, "sharegpt", 188, choice),
+    (
+        "formats/medicalgpt_reward_v1.jsonl", PREFERENCES, "question", 77,
+        fields("question", *PREFIXED),
+    ),
+    ("formats/medicalgpt_reward_v2.jsonl", PREFERENCES, "question", 100, reward("chosen", "rejected")),
+    ("formats/medicalgpt_reward_v3.jsonl", PREFERENCES, "question", 100, reward(*PREFIXED)),
+    ("formats/medicalgpt_reward_v4.jsonl", PREFERENCES, "sharegpt", 100, choice),
+    ("corpus/docs_dev.jsonl", DOCUMENTS, "document", 431, TEXT),
+    ("corpus/paragraphs_dev.jsonl", DOCUMENTS, "document", 2579, TEXT),
+    ("corpus/wiki_dev.txt", DOCUMENTS, "text", 18, line),
+    ("formats/medicalgpt_pretrain.txt", DOCUMENTS, "text", 300, line),
+]  # fmt: skip
+REFUSED = {
+    "sft/glaive_toolcall_100.json": {
+        f'turn {turn} of "conversations" has the role "function_call", expected user, assistant or system': count
+        for turn, count in ((2, 34), (4, 18), (6, 1))
+    },
+    "prefs/oasst_zh_rank_dev.json": {"chosen and rejected are equal": 1},
+}
+
+
+def here(name: str) -> Path:
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"the real data are not here: ../shared/data/{name}")
+    return path
+
+
+@pytest.mark.parametrize(("name", "kind", "shape", "count", "words"), FILES, ids=[name for name, *_ in FILES])
+def test_every_row_is_read_word_for_word_or_refused_with_its_reason(
+    name: str, kind: Kind[Any], shape: str, count: int, words: Callable[[Any], Words]
+) -> None:
+    rows = raw_rows(here(name))
+    with (REAL_DATA / name).open("rb") as file:
+        reader = Reader(name, file, kind=kind)
+        items = list(reader.read())
+    good = [item for item in items if not isinstance(item, BadLine)]
+    assert (reader.shape, len(good)) == (shape, count)
+    assert Counter(item.reason for item in items if isinstance(item, BadLine)) == REFUSED.get(name, {})
+    assert [item.line for item in items] == list(range(1, len(rows) + 1))
+    assert all(words_of(item) == words(rows[item.line - 1]) for item in good)
+    assert len({item.id for item in good}) == len(good)
+
+
+def test_the_seed_tasks_give_a_record_per_instance() -> None:
+    rows = raw_rows(here("self_instruct/seed_tasks.jsonl"))
+    with (REAL_DATA / "self_instruct/seed_tasks.jsonl").open("rb") as file:
+        records = [item for item in Reader("seeds", file).read() if isinstance(item, Record)]
+    made = [
+        [
+            request({**instance, "instruction": row["instruction"]}),
+            *([instance["output"]] if instance["output"] else []),
+        ]
+        for row in rows
+        for instance in row["instances"]
+    ]
+    assert [words_of(record) for record in records] == made
+    assert len(records) == 175
+
+
+def test_a_transcript_is_split_into_its_turns_and_nothing_else() -> None:
+    name = "prefs/hh_rlhf_transcripts_dev.jsonl"
+    rows = raw_rows(here(name))
+    with (REAL_DATA / name).open("rb") as file:
+        items = [item for item in Reader(name, file, kind=PREFERENCES).read() if isinstance(item, Preference)]
+    speakers = {"user": "Human", "assistant": "Assistant"}
+    for item, row in zip(items, rows, strict=True):
+        prompt = "".join(f"\n\n{speakers[turn['role']]}: {turn['content']}" for turn in as_messages(item.prompt))
+        assert row == {key: f"{prompt}\n\nAssistant: {getattr(item, key)}" for key in ("chosen", "rejected")}
+    assert Counter(len(as_messages(item.prompt)) for item in items) == {1: 12, 3: 7, 5: 4, 7: 2}
+    assert items[24].rejected.startswith("Human: It is warm")
+    assert items[9].chosen.startswith("I don’t understand") and items[9].rejected.startswith("I can do that")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sft/glaive_toolcall_100.json", PROMPTS),
+        ("sft/sharegpt_dummy.json", PROMPTS),
+        ("prefs/dpo_sharegpt_en_dev.json", PREFERENCES),
+        ("formats/medicalgpt_reward_v4.jsonl", PREFERENCES),
+    ],
+)
+def test_every_turn_keeps_its_speaker(name: str, kind: Kind[Any]) -> None:
+    rows = raw_rows(here(name))
+    roles = {"human": "user", "gpt": "assistant", "system": "system"}
+    with (REAL_DATA / name).open("rb") as file:
+        good = [item for item in Reader(name, file, kind=kind).read() if not isinstance(item, BadLine)]
+    for item in good:
+        answered = ["assistant"] if getattr(item, "response", None) else []
+        read = [message["role"] for message in as_messages(item.prompt)] + answered
+        assert read == [roles[turn["from"]] for turn in rows[item.line - 1]["conversations"]]

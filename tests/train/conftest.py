@@ -1,0 +1,105 @@
+"""Tiny models for the tests of `train`: one made from nothing, and one that has learned a few answers by heart."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datagen.rows import Record
+
+if TYPE_CHECKING:
+    from train.data import Encoded
+    from train.model import Loaded
+
+if find_spec("torch") is None:
+    collect_ignore_glob = ["test_*.py"]
+else:
+    import torch
+
+    torch.set_num_threads(1)
+
+COLOURS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "rose": "red"}
+STEPS = 60
+
+
+def colour_rows() -> list[Record]:
+    """Return questions whose answers are three labels."""
+    prompts = {f"What colour is the {thing}?": colour for thing, colour in COLOURS.items()}
+    return [Record(f"{i:016x}", prompt, answer) for i, (prompt, answer) in enumerate(prompts.items())]
+
+
+def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
+    from train.data import Encoder, conversation
+    from train.model import end_ids
+
+    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 256)
+    return [encoder.turns(conversation(row)) for row in rows]
+
+
+def make() -> "Loaded":
+    """Make a tiny model whose tokenizer knows the words of the rows."""
+    from train.model import Loaded, fit_tokenizer
+    from train.tiny import make_tiny
+
+    model, tokenizer = make_tiny("tiny", [f"{row.prompt} {row.response}" for row in colour_rows()], 0)
+    return Loaded(model, tokenizer, fit_tokenizer(model, tokenizer))
+
+
+def teach(loaded: "Loaded", rows: list[Record], steps: int = STEPS) -> None:
+    """Train the parameters that want it until the answers are known by heart."""
+    encoded = encode(loaded, rows)
+    wide = max(len(each.ids) for each in encoded)
+    ids = torch.tensor([each.ids + [0] * (wide - len(each.ids)) for each in encoded])
+    labels = torch.tensor([each.labels + [-100] * (wide - len(each.labels)) for each in encoded])
+    trained = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=6e-3)
+    loaded.model.train()
+    for _ in range(steps):
+        loaded.model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    loaded.model.eval()  # type: ignore[no-untyped-call]
+
+
+def save(loaded: "Loaded", folder: Path) -> Path:
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model made from nothing: it babbles, and does not end."""
+    return save(make(), tmp_path_factory.mktemp("models") / "fresh")
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the colours by heart."""
+    loaded = make()
+    teach(loaded, colour_rows())
+    return save(loaded, tmp_path_factory.mktemp("models") / "taught")
+
+
+@pytest.fixture(scope="session")
+def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter on it that has learned the colours the other way round."""
+    from train.evaluate import load_trained
+    from train.model import ModelOptions, choose_trained
+
+    loaded = load_trained(str(taught), "float32")
+    loaded.model = choose_trained(loaded.model, ModelOptions(lora=True, lora_rank=8))
+    turned = {"blue": "red", "green": "blue", "red": "green"}
+    rows = [Record(row.id, row.prompt, turned[row.response or ""]) for row in colour_rows()]
+    teach(loaded, rows)
+    return save(loaded, tmp_path_factory.mktemp("models") / "adapter")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copy a model, so that a test may spoil it."""
+    from shutil import copytree
+
+    return lambda folder: Path(copytree(folder, tmp_path / f"copy of {folder.name}"))

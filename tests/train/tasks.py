@@ -1,0 +1,46 @@
+"""One-step word problems: a task that a tiny model learns in seconds, with a verifier that is string equality."""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from random import Random
+
+NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo June Kai Lea".split()
+ITEMS = "apples books coins cups keys pens shells stamps".split()
+TEMPLATES = (
+    ("{name} has {a} {items} and gets {b} more. How many {items}?", 1),
+    ("{name} has {a} {items} and loses {b}. How many {items} are left?", -1),
+    ("There are {a} {items} in a box and {b} beside it, says {name}. How many in all?", 1),
+    ("Out of {a} {items}, {name} gives away {b}. How many stay?", -1),
+)
+Problem = tuple[str, int]
+
+
+def problems(seed: int) -> list[Problem]:
+    """Return every problem with its answer, in an order drawn from the seed."""
+    made = list(_all())
+    Random(f"problems {seed}").shuffle(made)
+    return made
+
+
+def _all() -> Iterator[Problem]:
+    for (text, sign), name, items, a, b in product(TEMPLATES, NAMES, ITEMS, range(10), range(10)):
+        if a + sign * b >= 0:
+            yield text.format(name=name, items=items, a=a, b=b), a + sign * b
+
+
+def write_sft(path: Path, made: list[Problem]) -> None:
+    path.write_text("".join(json.dumps({"prompt": p, "response": str(answer)}) + "\n" for p, answer in made))
+
+
+def biased(made: list[Problem], seed: int, share: float = 0.6) -> list[Problem]:
+    """Spoil a share of the answers in one way: right plus one. A model learns the sums, and a habit."""
+    chance = Random(f"bias {seed}")
+    return [(prompt, answer + (chance.random() < share)) for prompt, answer in made]
+
+
+def write_preferences(path: Path, made: list[Problem], offset: int = 1) -> None:
+    """Prefer the right answer to the habit."""
+    rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in made)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,77 @@
+"""Talking to a model: turns are remembered, a pipe gets the words alone, a terminal is not steered by them."""
+
+from pathlib import Path
+
+import pytest
+
+from datagen.errors import InputError
+from datagen.llm.generation import Generated
+from train import chat
+from train.chat import Chat, Options, run
+from train.evaluate import load_trained
+
+
+def test_one_prompt_is_answered_on_standard_output_alone(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(taught), Options(prompt="What colour is the sky?", temperature=0)) == 0
+    assert capsys.readouterr() == ("blue\n", "")
+
+
+def test_a_conversation_goes_on_until_it_is_reset(
+    taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+    honest = Chat._generate
+
+    def counted(self: Chat, messages: list[dict[str, str]]) -> Generated:
+        asked.append(len(messages))
+        return honest(self, messages)
+
+    typed = iter(
+        ["What colour is the sky?", "  ", "And the sea?", "/reset", "What colour is the rose?", "/what", "/quit", "x"]
+    )
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    monkeypatch.setattr(Chat, "_generate", counted)
+    assert run(str(taught), Options(system="Be brief.", temperature=0, max_tokens=8)) == 0
+    assert asked == [2, 4, 2]
+    assert next(typed) == "x", "/quit ends it"
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0] == "blue"
+    assert "A new conversation." in told.err
+    assert "No such command." in told.err
+
+
+def test_the_end_of_the_input_ends_it(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ended)
+    assert run(str(taught), Options()) == 0
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    chat.tell(Generated("\x1b[2Jred\u202e\nnext", [1], "stop"))
+    assert capsys.readouterr().out == "\\x1b[2Jred\\u202e\nnext\n"
+
+
+def test_a_cut_answer_says_so_and_is_remembered(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Chat(load_trained(str(fresh), "float32"), Options(temperature=0, max_tokens=4))
+    chat.tell(talk.ask("Hello"))
+    assert "--max-tokens" in capsys.readouterr().err
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"]
+
+
+def test_a_seed_draws_the_same_conversation_again(fresh: Path) -> None:
+    def talk(seed: int | None) -> list[str]:
+        one = Chat(load_trained(str(fresh), "float32"), Options(max_tokens=12, seed=seed))
+        return [one.ask("Hello").text, one.ask("Hello").text]
+
+    assert talk(1) == talk(1) != talk(2)
+
+
+def test_a_conversation_that_fills_the_context_says_what_to_do(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Chat(load_trained(str(fresh), "float32"), Options())
+    chat.tell(talk.ask("word " * 1024))
+    assert "/reset" in capsys.readouterr().err
+    assert talk.messages == [], "it is not remembered"
+    with pytest.raises(InputError, match="whole context"):
+        run(str(fresh), Options(prompt="word " * 1024))

@@ -1,0 +1,122 @@
+"""Merging an adapter: the merged model says what the adapter says, or is not written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datagen.errors import DatagenError, InputError
+from datagen.llm.generation import generate, open_model
+from datagen.llm.weights import weights_digest
+from tests.train.conftest import colour_rows
+from train import merge
+from train.data import Encoder
+from train.merge import ATOL, Difference, Options, refuse, run
+
+
+def greedy(folder: Path) -> list[str]:
+    model, tokenizer = open_model(folder)
+    encoder = Encoder(tokenizer, set(), 0)
+    prompts = [encoder.prompt(row.prompt) for row in colour_rows()]
+    return [made.text for made in generate(model, tokenizer, prompts, max_tokens=12)]
+
+
+def test_the_merged_model_says_what_the_adapter_says(adapter: Path, taught: Path) -> None:
+    result = run(str(adapter), Options(output="merged"))
+    assert result["merged"]["largest"] < ATOL[torch.float32]
+    assert result["merged"]["same_choice"] == result["read_again"]["same_choice"] == 1.0
+    assert result["read_again"]["largest"] < 1e-5
+    assert greedy(Path("merged")) == greedy(adapter) == ["red", "red", "blue", "blue", "green", "green"]
+    assert greedy(adapter) != greedy(taught)
+
+
+def test_the_merged_model_needs_nothing_else(adapter: Path) -> None:
+    run(str(adapter), Options(output="merged"))
+    out, (_, tokenizer) = Path("merged"), open_model(adapter)
+    assert not list(out.glob("adapter*"))
+    assert not list(Path().glob("*.part"))
+    assert open_model(out)[1].chat_template == tokenizer.chat_template
+    config = json.loads((out / "generation_config.json").read_text())
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in config["eos_token_id"]
+    assert config["pad_token_id"] not in config["eos_token_id"]
+
+
+def test_a_base_in_bfloat16_stays_so(adapter: Path, taught: Path) -> None:
+    model, tokenizer = open_model(taught, dtype=torch.bfloat16)
+    model.save_pretrained("base")
+    tokenizer.save_pretrained("base")
+    result = run(str(adapter), Options(output="merged", base="base"))
+    assert result["dtype"] == json.loads(Path("merged/config.json").read_text())["dtype"] == "bfloat16"
+    assert result["read_again"]["largest"] == 0.0
+    assert greedy(Path("merged")) == greedy(adapter)
+
+
+def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter((0.0, 0.01))
+    honest = merge.logits
+    monkeypatch.setattr(merge, "logits", lambda *args: [each + next(looks) for each in [torch.cat(honest(*args))]])
+    with pytest.raises(DatagenError, match=r"is not its adapter: logits differ by up to 0\.01"):
+        run(str(adapter), Options(output="merged"))
+    assert not Path("merged").exists()
+
+
+def test_what_was_written_wrongly_does_not_take_its_place(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = merge.load_whole
+
+    def torn(path: str, dtype: Any) -> Any:
+        model = honest(path, dtype)
+        next(model.parameters()).data[:] += 0.1
+        return model
+
+    monkeypatch.setattr(merge, "load_whole", torn)
+    with pytest.raises(DatagenError, match="what was written is not what was merged"):
+        run(str(adapter), Options(output="merged"))
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "difference", "passes"),
+    [
+        (torch.float32, Difference(9e-4, 1.0, 30.0), True),
+        (torch.float32, Difference(2e-3, 1.0, 30.0), False),
+        (torch.float32, Difference(1e-6, 0.99, 30.0), False),
+        (torch.float32, Difference(float("nan"), 1.0, 30.0), False),
+        (torch.bfloat16, Difference(0.04, 0.99, 0.5), True),
+        (torch.bfloat16, Difference(0.06, 1.0, 0.5), False),
+        (torch.bfloat16, Difference(0.25, 1.0, 20.0), True),
+    ],
+)
+def test_only_rounding_is_tolerated(dtype: torch.dtype, difference: Difference, passes: bool) -> None:
+    if passes:
+        refuse("it", dtype, difference)
+    else:
+        with pytest.raises(DatagenError):
+            refuse("it", dtype, difference)
+
+
+def test_nothing_is_replaced_unasked(adapter: Path, taught: Path, copied: Callable[[Path], Path]) -> None:
+    out = copied(taught)
+    with pytest.raises(InputError, match="exists"):
+        run(str(adapter), Options(output=str(out)))
+    assert weights_digest(out) == weights_digest(taught)
+    run(str(adapter), Options(output=str(out), overwrite=True))
+    assert greedy(out) == greedy(adapter)
+    Path("notes").mkdir()
+    Path("notes/mine.txt").touch()
+    with pytest.raises(InputError, match="holds no model"):
+        run(str(adapter), Options(output="notes", overwrite=True))
+
+
+def test_what_is_no_adapter_or_has_no_base_is_told(adapter: Path, taught: Path, copied: Callable[[Path], Path]) -> None:
+    with pytest.raises(InputError, match="no LoRA adapter"):
+        run(str(taught), Options())
+    lost = copied(adapter)
+    config = json.loads((lost / "adapter_config.json").read_text())
+    (lost / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/no/where"}))
+    with pytest.raises(InputError, match="--base"):
+        run(str(lost), Options())
+    run(str(lost), Options(output="merged", base=str(taught)))
+    assert greedy(Path("merged")) == greedy(adapter)

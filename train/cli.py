@@ -1,0 +1,118 @@
+"""`datagen train`: the table of its commands. Nothing heavy is imported before one runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from datagen.cli import HELP, Command, Lazy, guarded
+from datagen.errors import InputError
+
+TRAINERS = {
+    "pretrain": Command("train.pretrain", "Learn to continue documents."),
+    "sft": Command("train.sft", "Learn to answer prompts as the rows do."),
+    "dpo": Command("train.dpo", "Learn to prefer the chosen answers to the rejected ones (DPO, KTO and others)."),
+}
+TOOLS = {
+    "eval": Command("train.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),
+    "merge": Command("train.merge", "Merge adapters into their model, and compare."),
+    "chat": Command("train.chat", "Talk to a model."),
+    "check": Command("train.show", "Show what would be trained: tokens, loss mask, findings."),
+}
+ARGUMENTS = {
+    "eval": (("model", "A model's folder."), ("data", "Rows with prompts and responses.")),
+    "merge": (("adapter", "The folder of the adapters."),),
+    "chat": (("model", "A model's folder."),),
+    "check": (("data", "A file of rows."),),
+}
+LAUNCHED = "LOCAL_RANK"
+"""torchrun sets it."""
+
+
+def build_command(name: str) -> Any:
+    """Make a command of `datagen train`."""
+    from datagen.flags import argument, flags, make_command
+    from train.options import TrainOptions
+
+    command = (TRAINERS | TOOLS)[name]
+    try:
+        module = import_module(command.module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "rapidfuzz"):
+            raise
+        missing = error.name
+        raise SystemExit(guarded(lambda: needs_extra(missing))) from error
+    if name in TRAINERS:
+        parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
+        return make_command(name, command.line, parameters, lambda given: run_trainer(module, given))
+    parameters = [*(argument(*each) for each in ARGUMENTS[name]), *flags(module.Options)]
+    return make_command(name, command.line, parameters, lambda given: run_tool(name, module, given))
+
+
+def needs_extra(missing: str) -> int:
+    raise InputError(f"training needs {missing}: pip install 'datagen-train[train]'")
+
+
+def run_trainer(module: Any, given: dict[str, Any]) -> int:
+    """Run a trainer, in as many processes as were asked for."""
+    from datagen.flags import pick
+    from train.options import TrainOptions
+    from train.terminal import Terminal
+
+    options = pick(TrainOptions, given)
+    if options.nproc > 1 and LAUNCHED not in os.environ:
+        return launch(options.nproc)
+
+    def act() -> int:
+        terminal = Terminal(quiet=options.quiet)
+        report = module.run(given["data"], options, pick(module.Options, given), terminal)
+        return terminal.conclude(report, options) if report else 0
+
+    return guarded(act)
+
+
+def launch(processes: int) -> int:
+    """Start this very command again in several processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return subprocess.run([*launcher, "-m", "datagen.cli", *sys.argv[1:]], check=False).returncode
+
+
+def run_tool(name: str, module: Any, given: dict[str, Any]) -> int:
+    """Run a command that trains nothing; print what it returns."""
+    from datagen.flags import pick
+
+    arguments = [given[argument] for argument, _ in ARGUMENTS[name]]
+
+    def act() -> int:
+        result = module.run(*arguments, pick(module.Options, given))
+        if isinstance(result, int):
+            return result
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return 0
+
+    return guarded(act)
+
+
+class Commands(Lazy):
+    """The commands of `datagen train`."""
+
+    table = TRAINERS | TOOLS
+    build: Callable[[str], Any] = staticmethod(build_command)
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
+)
+
+
+@app.callback(
+    help="Train a model on rows, with checks before the first step. Stopped or killed, the same command goes on from "
+    "the newest complete checkpoint."
+)
+def train() -> None:
+    """Hold what all commands share."""

@@ -1,0 +1,292 @@
+"""What every trainer does around its algorithm: read, load, encode, check, train or go on, save, report.
+
+A trainer's file calls these in order, so that it reads from top to bottom; what is here is the same for all of them.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, Trainer, TrainerState
+
+from datagen.errors import InputError
+from datagen.files import dump_line, input_digest, open_input
+from datagen.formats import Reader
+from datagen.llm.weights import weights_digest
+from datagen.rows import BadLine, Record
+from train.checks import Subject, run_checks
+from train.data import Account, Encoder, Made, Row, Split, encode_rows
+from train.errors import Interrupted, TrainingStopped
+from train.model import Loaded, choose_trained, count_parameters, end_ids, load
+from train.options import Rates, TrainOptions
+from train.report import write_card, write_curves
+from train.runs import RunFolder, step_of
+from train.trl_adapter import Watch, measured, quiet_libraries, shared_arguments
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
+"""Options that change nothing about the model."""
+BAD_LINES_SHOWN = 5
+
+
+class Terminal(Protocol):
+    """Whoever shows a run to a person."""
+
+    def say(self, text: str) -> None: ...
+
+    def show(self, state: TrainerState, numbers: dict[str, Any]) -> None: ...
+
+
+class Session:
+    """One run of one trainer."""
+
+    def __init__(
+        self, name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
+    ) -> None:
+        self.name, self.data, self.options, self.own, self._kind = name, data, options, own, kind
+        self.rate, self.terminal = rates.pick(options), terminal
+        self.folder = RunFolder(Path(options.output or f"{Path(data).stem}.{name}"))
+        self.account = Account()
+        self.loaded: Loaded
+        self.encoder: Encoder
+        self.findings: dict[str, str] = {}
+
+    def config(self) -> dict[str, Any]:
+        """Everything that decides the model."""
+        shaping = {name: value for name, value in asdict(self.options).items() if name not in NOT_SHAPING}
+        with open_input(self.data) as file:
+            data = input_digest(file)
+        return {
+            "command": f"train {self.name}",
+            **shaping,
+            **asdict(self.own),
+            "learning_rate": self.rate,
+            "model": model_identity(self.options.model),
+            "data": data,
+        }
+
+    def read(self) -> list[Any]:
+        """Read every row; keep what cannot be used, with the reason, in the run's folder."""
+        rows: list[Any] = []
+        with open_input(self.data) as file, self.folder.dropped.open("wb") as dropped:
+            for item in Reader(self.data, file, self.options.format, self._kind).read():
+                if isinstance(item, BadLine):
+                    self._drop(item, dropped)
+                elif self.options.limit is None or len(rows) < self.options.limit:
+                    rows.append(item)
+        self.account.read = len(rows) + self.account.unreadable
+        if not rows:
+            raise InputError(f"{self.data}: no row could be used")
+        return rows
+
+    def _drop(self, bad: BadLine, dropped: Any) -> None:
+        self.account.unreadable += 1
+        dropped.write(dump_line({"source": bad.source, "line": bad.line, "reason": bad.reason, "raw": bad.raw}))
+        if self.account.unreadable <= BAD_LINES_SHOWN:
+            self.terminal.say(f"{bad} (skipped)")
+
+    def load(self, texts: Iterable[str]) -> Loaded:
+        """Load the model and choose what is trained of it."""
+        options = self.options
+        if options.is_tiny and (options.lora or options.qlora):
+            raise InputError("--lora adapts a trained model; tiny is made from nothing: leave --lora out")
+        self.loaded = load(options.model, options.model_options, texts, options.seed)
+        for note in self.loaded.notes:
+            self.terminal.say(note)
+        ends = end_ids(self.loaded.model, self.loaded.tokenizer)
+        self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length)
+        self.loaded.model = choose_trained(self.loaded.model, options.model_options)
+        return self.loaded
+
+    def encode(
+        self,
+        rows: Iterable[tuple[Row, object]],
+        encode: Callable[[Row], Iterable[Made]],
+        measure: Callable[[Made], tuple[int, int, bool]],
+    ) -> Split[Row, Made]:
+        """Encode rows, each with its prompt; tell what was dropped and cut."""
+        split = encode_rows(rows, encode, measure, self.account, self.options.held_out)
+        if not split.train:
+            raise InputError(f"{self.data}: no row is left to train on: {dict(self.account.dropped)}")
+        account = self.account
+        self.terminal.say(
+            f"{account.read} rows: {account.train} sequences to train on, {account.held_out} held out, "
+            f"{account.unreadable} unreadable, {account.dropped.total()} dropped, {account.cut} cut"
+        )
+        return split
+
+    def check(self, subject: Subject) -> None:
+        """Run the checks; raise CheckFailed if one fails."""
+        self.findings = run_checks(subject)
+        for name, finding in self.findings.items():
+            self.terminal.say(f"check {name}: {finding}")
+
+    def steps(self, sequences: int) -> int:
+        """Return the optimiser steps of the whole run."""
+        a_step = self.options.batch_size * self.options.nproc
+        return self.options.steps or max(1, ceil(self.options.epochs * sequences / a_step))
+
+    def arguments(self, split: Split[Any, Any]) -> dict[str, Any]:
+        """Return the settings that all trainers share."""
+        return shared_arguments(
+            self.options,
+            self.folder,
+            rate=self.rate,
+            steps=self.steps(len(split.train)),
+            rows=len(split.held_out),
+        )
+
+    def measure(self, rows: Sequence[Record]) -> Callable[[Any], dict[str, float]] | None:
+        """Return what answers held-out prompts with a model, if that is wanted and there are any."""
+        if not self.options.generate or not rows:
+            return None
+        from train.evaluate import evaluate_generation
+
+        def measure(model: Any) -> dict[str, float]:
+            return evaluate_generation(
+                model,
+                self.loaded.tokenizer,
+                list(rows[: self.options.generate]),
+                max_tokens=self.options.max_length,
+                batch_size=self.options.batch_size,
+                limit=None,
+            )
+
+        return measure
+
+    def train(
+        self, trainer: Trainer, expect: Callable[[dict[str, float]], None] = lambda start: None
+    ) -> dict[str, Any]:
+        """Train to the end, or go on from the newest complete checkpoint; save the model and the report.
+
+        `expect` looks at what was measured before the first step.
+        """
+        running = trainer.accelerator.num_processes
+        if running != self.options.nproc:
+            raise InputError(f"--nproc {self.options.nproc}: {running} processes run; start it without a launcher")
+        watch = Watch(self.folder, self.terminal.show, self.options.patience)
+        trainer.add_callback(watch)
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = self.folder.newest_checkpoint()
+        self.folder.rewind(step_of(checkpoint) if checkpoint else -1)
+        began = monotonic()
+        with interruptible(watch), told_clearly():
+            start = self._start(trainer, checkpoint)
+            expect(start)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if watch.interrupted:
+                raise Interrupted(
+                    f"Interrupted at step {trainer.state.global_step}; the same command goes on from there"
+                )
+            end = trainer.evaluate() if trainer.eval_dataset is not None else {}
+            return self._finish(trainer, start, end, monotonic() - began)
+
+    def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
+        """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
+        if checkpoint:
+            self.terminal.say(f"Going on from step {step_of(checkpoint)}")
+            first = next((m for m in self.folder.read_metrics() if m["step"] == 0 and "eval_loss" in m), {})
+            return dict(first)
+        if trainer.eval_dataset is None:
+            return {}
+        with torch.random.fork_rng():
+            return dict(trainer.evaluate())
+
+    def _finish(self, trainer: Trainer, start: Any, end: Any, seconds: float) -> dict[str, Any]:
+        trainer.save_model(str(self.folder.path))
+        (self.folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
+        trained, total = count_parameters(trainer.model)
+        report = {
+            "folder": str(self.folder.path),
+            "result": {
+                "command": f"train {self.name}",
+                "rows": self.account.as_dict(),
+                "checks": self.findings,
+                "steps": trainer.state.global_step,
+                "best_step": trainer.state.best_global_step,
+                "parameters": {"trained": trained, "all": total},
+                "start": measured(start),
+                "end": measured(end),
+            },
+            "run": {
+                "seconds": round(seconds, 1),
+                "device": str(trainer.accelerator.device),
+                "processes": trainer.accelerator.num_processes,
+                "versions": {name: version(name) for name in LIBRARIES},
+            },
+        }
+        if trainer.is_world_process_zero():
+            write_curves(self.folder)
+            write_card(self.folder, self.data, self.options.model, report)
+            self.folder.finish(report)
+        return report
+
+
+@contextmanager
+def opened(
+    name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
+) -> Iterator[Session | None]:
+    """Open a run; None if exactly this one is finished."""
+    quiet_libraries()
+    run = Session(name, data, kind, options, own, rates, terminal)
+    main = os.environ.get("RANK", "0") == "0"
+    config = run.config()
+    if run.folder.is_done(config, overwrite=options.overwrite and main):
+        terminal.say(f"Nothing to do: {run.folder.path} is finished.")
+        yield None
+        return
+    if not main:
+        run.folder.run.mkdir(parents=True, exist_ok=True)
+        yield run
+        return
+    with run.folder.held():
+        run.folder.begin(config)
+        yield run
+
+
+def model_identity(spec: str) -> str:
+    """Name a model by what is in its folder, if it is one: a retrained one is another."""
+    path = Path(spec.removeprefix("hf:"))
+    return weights_digest(path) if path.is_dir() else spec
+
+
+def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
+    """Make a dataset of columns; None where there is no row."""
+    return Dataset.from_dict(columns) if next(iter(columns.values())) else None
+
+
+@contextmanager
+def interruptible(watch: Watch) -> Iterator[None]:
+    """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second the process."""
+
+    def on_signal(*_: object) -> None:
+        watch.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def told_clearly() -> Iterator[None]:
+    """Turn a full disk into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if "No space left" in str(error) or "PytorchStreamWriter" in str(error):
+            raise TrainingStopped(
+                f"the disk is full: {error}. Free some space; the same command goes on from the last checkpoint"
+            ) from error
+        raise

@@ -1,0 +1,160 @@
+"""The module that knows TRL. It hands TRL token ids that we made and settings that we chose, and adds what TRL
+leaves out: measuring by generation, numbers that are none, complete checkpoints, a clear end.
+
+TRL's defaults that are not ours: bf16 and gradient checkpointing on, rows dropped without a word, NaN losses filtered
+from the log, resuming from whatever folder has the highest number.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import DPOTrainer, KTOTrainer, SFTTrainer
+
+from train.errors import TrainingStopped
+from train.model import has_bf16
+from train.options import TrainOptions
+from train.runs import RunFolder, mark_complete
+
+Measure = Callable[[Any], dict[str, float]]
+"""Answers held-out prompts with a model and returns metrics by name."""
+Show = Callable[[TrainerState, dict[str, Any]], None]
+"""Shows a line of metrics to a person."""
+NOT_MEASURED = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
+BEST = {"loss": ("eval_loss", False), "exact_match": ("eval_exact_match", True), "rouge_l": ("eval_rouge_l", True)}
+
+
+def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, steps: int, rows: int) -> dict[str, Any]:
+    """Return the settings that all trainers share. `steps` is the length of the run, `rows` the held-out ones."""
+    every = options.eval_every or max(1, steps // 10)
+    save = options.save_every or every
+    best, greater = BEST[options.best]
+    pick_best = rows > 0 and save % every == 0
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder.checkpoints),
+        "max_steps": steps,
+        "per_device_train_batch_size": max(1, options.batch_size // options.accumulate),
+        "per_device_eval_batch_size": options.batch_size,
+        "gradient_accumulation_steps": options.accumulate,
+        "learning_rate": rate,
+        "lr_scheduler_type": options.schedule,
+        "warmup_steps": math.ceil(options.warmup * steps),
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": 1.0,
+        "bf16": has_bf16(),
+        "use_cpu": not on_gpu,
+        "gradient_checkpointing": options.checkpointing,
+        "seed": options.seed,
+        "logging_steps": options.log_every,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if rows else "no",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": save,
+        "save_total_limit": options.keep,
+        "load_best_model_at_end": pick_best,
+        "metric_for_best_model": best if pick_best else None,
+        "greater_is_better": greater if pick_best else None,
+        "report_to": options.report_to,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and notes away from ours; warnings about what is wrong stay."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+
+
+class Measured(Trainer):
+    """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
+
+    measure: Measure | None = None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        if self.measure is not None:
+            more = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
+            self.log(more)
+            metrics |= more
+        return metrics
+
+
+class Sft(Measured, SFTTrainer):
+    """SFT and pre-training on our ids and labels."""
+
+
+class AsItIs(Trainer):
+    """Takes our ids as they are; TRL would tokenise, and drop, again."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+class Dpo(Measured, AsItIs, DPOTrainer):
+    """DPO on our ids."""
+
+
+class Kto(Measured, AsItIs, KTOTrainer):
+    """KTO on our ids."""
+
+
+def measured(logs: dict[str, Any]) -> dict[str, float]:
+    """Keep what was measured: not how long it took, nor the token count, which a resumed run starts again."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if isinstance(value, int | float) and not name.endswith(NOT_MEASURED)
+    }
+
+
+class Watch(TrainerCallback):
+    """Writes metrics, marks checkpoints, ends the run where it cannot or should not go on."""
+
+    def __init__(self, folder: RunFolder, show: Show, patience: int | None) -> None:
+        """`patience` in measurements without a better one."""
+        self._folder, self._show, self._patience = folder, show, patience
+        self.interrupted = False
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        numbers = measured(logs)
+        bad = sorted(
+            name for name in numbers if name.endswith(("loss", "grad_norm")) and not math.isfinite(numbers[name])
+        )
+        if bad:
+            raise TrainingStopped(
+                f"step {state.global_step}: {', '.join(bad)} is not a number. Lower --learning-rate, or use "
+                "--dtype float32; the last checkpoint is from before."
+            )
+        self._folder.log({"step": state.global_step, **numbers})
+        self._show(state, numbers)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+        best = state.best_global_step
+        if self._patience and best and state.global_step - best >= self._patience * args.eval_steps:
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
