@@ -79,7 +79,7 @@ def run_trainer(module: Any, given: dict[str, Any]) -> int:
 def launch(processes: int) -> int:
     """Start this very command again in several processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*launcher, "-m", "datagen.cli", *sys.argv[1:]], check=False).returncode
+    return subprocess.run([*launcher, "-m", "--", "datagen.cli", *sys.argv[1:]], check=False).returncode
 
 
 def run_tool(name: str, module: Any, given: dict[str, Any]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any, Protocol
 
 import torch
@@ -182,13 +182,15 @@ class Session:
         with interruptible(watch), told_clearly():
             start = self._start(trainer, checkpoint)
             expect(start)
+            before = process_time()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            cpu = process_time() - before
             if watch.interrupted:
                 raise Interrupted(
                     f"Interrupted at step {trainer.state.global_step}; the same command goes on from there"
                 )
             end = trainer.evaluate() if trainer.eval_dataset is not None else {}
-            return self._finish(trainer, start, end, monotonic() - began)
+            return self._finish(trainer, start, end, {"seconds": monotonic() - began, "cpu_seconds_training": cpu})
 
     def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
         """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
@@ -201,7 +203,7 @@ class Session:
         with torch.random.fork_rng():
             return dict(trainer.evaluate())
 
-    def _finish(self, trainer: Trainer, start: Any, end: Any, seconds: float) -> dict[str, Any]:
+    def _finish(self, trainer: Trainer, start: Any, end: Any, took: dict[str, float]) -> dict[str, Any]:
         trainer.save_model(str(self.folder.path))
         (self.folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
         trained, total = count_parameters(trainer.model)
@@ -218,7 +220,7 @@ class Session:
                 "end": measured(end),
             },
             "run": {
-                "seconds": round(seconds, 1),
+                **{name: round(value, 2) for name, value in took.items()},
                 "device": str(trainer.accelerator.device),
                 "processes": trainer.accelerator.num_processes,
                 "versions": {name: version(name) for name in LIBRARIES},

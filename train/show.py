@@ -53,7 +53,10 @@ def run(data: str, options: Options) -> dict[str, Any]:
     if not sequences:
         raise InputError(f"{data}: no row could be trained on: {dict(account.dropped)}")
     findings = run_checks(Subject(loaded, sequences, account, documents=options.trainer == "pretrain"))
-    return {"rows": account.as_dict(), "notes": loaded.notes, "checks": findings}
+    rows_told = {
+        name: value for name, value in account.as_dict().items() if name in ("read", "unreadable", "dropped", "cut")
+    }
+    return {"rows": rows_told, "notes": loaded.notes, "checks": findings}
 
 
 def words(row: Record | Preference | Document) -> list[str]:

@@ -221,5 +221,5 @@ METHOD = Method(
     calls=lambda options: options.rounds * CALLS_PER_ROUND,
     unique=("prompt",),
     table=RoundTable,
-    next_command="python -m json.tool --json-lines {}",
+    next_command="datagen train sft {}",
 )

@@ -1,0 +1,22 @@
+"""Every benchmark of the engine, one after another, as one table.
+
+    python -m benchmarks.all [--quick]
+
+About six minutes on two cores; under two with --quick.
+"""
+
+from collections.abc import Iterator
+
+from benchmarks import kills, memory, replay, startup, stragglers, throughput, waste
+from benchmarks.common import Line, main
+
+BENCHMARKS = (throughput, stragglers, waste, kills, replay, memory, startup)
+
+
+def measure(quick: bool) -> Iterator[Line]:
+    for benchmark in BENCHMARKS:
+        yield from benchmark.measure(quick)
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,126 @@
+"""What the benchmarks share: fresh processes to measure in, a method of one call, a run, and the table.
+
+Every benchmark is run from the root of the repository, `python -m benchmarks.NAME [--quick]`, and prints a table; with
+--quick it does about a fifth of the work, and its numbers say only whether it still runs. Nothing but ratios of
+numbers from one run travels to another machine.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, NamedTuple, TypeVar
+
+import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
+from datagen.errors import CallFailed
+from datagen.job import Outcome, execute, planned
+from datagen.llm.chat import Roles
+from datagen.method import Method
+from datagen.options import RunOptions
+from datagen.prompts import Prompts, plain
+from datagen.rows import Candidate, Record, failed, kept
+from tests.jobs import Quiet
+
+T = TypeVar("T")
+
+
+class Line(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    target: str
+    measured: str
+    limited_by: str
+
+
+def show(lines: Iterable[Line]) -> None:
+    """Print the table in Markdown, each line as soon as it is there."""
+    for cells in (Line("what", "target", "measured", "limited by"), ("---",) * 4, *lines):
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main(measure: Callable[[bool], Iterable[Line]]) -> None:
+    """Run a benchmark as a script."""
+    show(measure("--quick" in sys.argv))
+
+
+def in_fresh_process(work: Callable[..., T], *given: Any) -> T:
+    """Call a function in a new interpreter, which has measured nothing before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A method without options."""
+
+
+class NoTable:
+    """A method without counts of its own."""
+
+    def add(self, candidate: Candidate) -> None: ...
+
+    def as_dict(self) -> dict[str, Any]:
+        return {}
+
+    def tables(self) -> list[list[list[str]]]:
+        return []
+
+
+async def ask(record: Record, llm: Roles, prompts: Prompts, options: NoOptions) -> AsyncIterator[Candidate]:
+    """Ask each prompt as it stands: one call a record."""
+    try:
+        said = await llm.chat("teacher", plain(record.prompt), temperature=1)
+    except CallFailed as error:
+        about = {"id": record.id, "prompt": record.prompt}
+        yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
+        return
+    meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
+    yield kept({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
+
+
+ASK = Method(
+    name="ask",
+    generate=ask,
+    options=NoOptions,
+    roles={"teacher": "answers"},
+    templates=(),
+    candidates=lambda options: 1,
+    calls=lambda options: 1,
+    unique=("prompt",),
+    table=NoTable,
+    next_command="",
+)
+
+
+class Ran(NamedTuple):
+    """A run: how it ended, and what it took in seconds."""
+
+    outcome: Outcome
+    wall: float
+    cpu: float
+
+
+def run(method: Method, rows: Path, model: str, **options: Any) -> Ran:
+    """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
+    told = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
+    with planned(method, str(rows), method.options(), told, {}) as job:
+        gc.collect()
+        gc.freeze()
+        cpu, wall = process_time(), perf_counter()
+        outcome = asyncio.run(execute(job, Quiet()))
+        return Ran(outcome, perf_counter() - wall, process_time() - cpu)
+
+
+def write_rows(folder: Path, count: int) -> Path:
+    """Write that many prompts, no two the same, to rows.jsonl."""
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(count):
+            file.write(json.dumps({"prompt": f"Say in a few plain words what the number {number} is good for."}) + "\n")
+    return folder / "rows.jsonl"

@@ -1,0 +1,35 @@
+"""How much memory a run of 100,000 rows takes beyond one of 1,000.
+
+    python -m benchmarks.memory
+
+The peak of the resident set (VmHWM) of a process of its own for each size. One call a record, 256 in flight, a server
+that answers at once, the input streamed from a file, rows written in order.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
+from benchmarks.remote import serving
+
+
+def peak(rows: int, model: str) -> float:
+    """Run so many rows; return the peak in MB."""
+    with TemporaryDirectory() as folder:
+        ran = run(ASK, write_rows(Path(folder), rows), model, concurrency="256")
+        assert ran.outcome.result["funnel"]["kept"] == rows
+    status = Path("/proc/self/status").read_text()  # getrusage would count what the parent had at the fork
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measure(quick: bool) -> list[Line]:
+    few, many = 1_000, 10_000 if quick else 100_000
+    with serving() as server:
+        low, high = (in_fresh_process(peak, rows, server.model) for rows in (few, many))
+    growth = (high - low) * 100_000 / (many - few)
+    found = f"{growth:.1f} MB ({low:.0f} MB at {few:,} rows, {high:.0f} MB at {many:,})"
+    return [Line("memory, growth per 100,000 rows", "≤ 8 MB", found, "16 to 32 bytes for each id and prompt seen")]
+
+
+if __name__ == "__main__":
+    main(measure)

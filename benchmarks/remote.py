@@ -1,0 +1,71 @@
+"""A server in a process of its own, so that what is measured does not pay for it."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from tests.server import Answer, Faults, Message, Seen, Server, lognormal, running
+
+FILLER = " ".join(["The answer is long enough to be like one of a model, and it is cheap to make."] * 5)
+"""About 400 characters."""
+
+
+def echo(model: str, messages: list[Message], sample: int, task: str) -> str:
+    """Answer at once, each prompt in its own words."""
+    return f"{messages[-1]['content']} {FILLER}"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A server in another process."""
+
+    url: str
+    pipe: Connection
+
+    @property
+    def model(self) -> str:
+        return f"local@{self.url}"
+
+    def record(self) -> Server:
+        """Return a server that answers nobody and holds the log so far; its times are `time.monotonic` here too."""
+        self.pipe.send("log")
+        told = Server()
+        told.log = self.pipe.recv()
+        return told
+
+
+@contextmanager
+def serving(
+    answer: Answer = echo,
+    latency: float | tuple[float, float] = 0.0,
+    faults: Faults = Faults(),  # noqa: B008 (frozen)
+    limit: int | None = None,
+) -> Iterator[Remote]:
+    """Run a server in a process of its own; a latency is seconds, or median and sigma of a log-normal one."""
+    ours, theirs = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=_serve, args=(theirs, answer, latency, faults, limit), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield Remote(ours.recv(), ours)
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve(
+    pipe: Connection, answer: Answer, latency: float | tuple[float, float], faults: Faults, limit: int | None
+) -> None:
+    waits = lognormal(*latency) if isinstance(latency, tuple) else latency
+    gc.disable()  # the log holds no cycles, and would be gone through again and again
+    with running(Server(answer=answer, latency=waits, faults=faults, limit=limit)) as server:
+        pipe.send(server.url)
+        while True:
+            try:
+                pipe.recv()
+            except EOFError:  # whoever started this has left
+                return
+            pipe.send(list[Seen](server.log))

@@ -1,0 +1,70 @@
+"""How much of 64 slots is used where some answers take ten times as long as others.
+
+    python -m benchmarks.stragglers
+
+Latency is log-normal, median 400 ms, sigma 0.7, and a function of the request, so what a perfect scheduler needs is
+computed from the server's log and not measured: greedy list scheduling over the same latencies in the same order for
+single calls; the sum of all latencies over 64 for chains of `evolve`, whose calls depend on each other. Time runs from
+the first request's arrival to the last reply. The 2,000 chains run at a quarter of the latencies, to end within a
+minute; the engine's own time then weighs four times as much, so their number is a lower bound.
+"""
+
+from heapq import heapify, heapreplace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks.common import ASK, Line, main, run, write_rows
+from benchmarks.remote import serving
+from datagen.generators.evolve import METHOD as EVOLVE
+from datagen.method import Method
+from tests.server import evolve_answer, lognormal
+
+MEDIAN, SIGMA, SLOTS = 0.4, 0.7, 64
+
+
+class Took(NamedTuple):
+    """One run: seconds, and the latencies of its requests in the order of their arrival."""
+
+    seconds: float
+    waits: list[float]
+
+
+def took(method: Method, records: int, scale: float) -> Took:
+    """Run a method over so many records against a server with stragglers."""
+    wait = lognormal(MEDIAN * scale, SIGMA)
+    with serving(evolve_answer, (MEDIAN * scale, SIGMA)) as server, TemporaryDirectory() as folder:
+        ran = run(method, write_rows(Path(folder), records), server.model, concurrency=str(SLOTS))
+        log = sorted(server.record().log, key=lambda seen: seen.at)
+    assert ran.outcome.status == "finished" and ran.outcome.run["requests"] == len(log)
+    waits = [wait(seen.key) for seen in log]
+    ends = [seen.at + seconds for seen, seconds in zip(log, waits, strict=True)]
+    return Took(max(ends) - log[0].at, waits)
+
+
+def greedy(waits: list[float]) -> float:
+    """Return the seconds of list scheduling: each call in turn goes to the slot that is free first."""
+    slots = [0.0] * SLOTS
+    heapify(slots)
+    for wait in waits:
+        heapreplace(slots, slots[0] + wait)
+    return max(slots)
+
+
+def measure(quick: bool) -> list[Line]:
+    less = 5 if quick else 1
+    single = took(ASK, 1_000 // less, 1.0)
+    share, bound = greedy(single.waits) / single.seconds, sum(single.waits) / SLOTS / single.seconds
+    found = f"{share:.3f} ({bound:.2f} of the sum / {SLOTS}; {single.seconds:.1f} s)"
+    lines = [Line(f"{len(single.waits):,} single calls, against list scheduling", "≥ 0.97", found, "-")]
+    for chains, scale, target in ((200, 1.0, "≥ 0.85"), (2_000, 0.25, "≥ 0.95")):
+        chain = took(EVOLVE, chains // less, scale)
+        share = sum(chain.waits) / SLOTS / chain.seconds
+        what = f"{chains // less:,} chains of evolve, against the sum / {SLOTS}"
+        found = f"{share:.3f} ({len(chain.waits):,} calls, {chain.seconds:.1f} s)"
+        lines.append(Line(what, target, found, "the last chains' own length" if scale == 1 else "-"))
+    return lines
+
+
+if __name__ == "__main__":
+    main(measure)

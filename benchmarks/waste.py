@@ -1,0 +1,79 @@
+"""What is paid for and not needed, and what faults cost.
+
+    python -m benchmarks.waste
+
+`-n 100`: the calls that reached the server against the calls of the candidates that were counted. Faults: 500 prompts
+at 50 in flight and a client timeout of 5 s, every fifth try goes wrong in one of nine ways (429 with a Retry-After of
+one second, 500, 503, reset, truncated, malformed, empty, cut, hanging). Concurrency: the mean number of requests in
+flight at a server that takes 50 at once, with and without 5 % of random 429s.
+"""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.common import ASK, Line, main, run, write_rows
+from benchmarks.remote import Remote, echo, serving
+from datagen.generators.evolve import METHOD as EVOLVE
+from tests.server import ALL, Faults, evolve_answer
+
+SEEDS = (0, 1, 2, 3, 4)
+MIXED = Faults(0.2, ALL, retry_after=1.0)
+REFUSALS = Faults(0.05, ("429",), most_in_a_row=100)
+LATENCY, ROOM = 0.2, 50
+
+
+def surplus() -> Line:
+    """Ask for 100 rows at 16 in flight, with several seeds."""
+    paid = needed = 0
+    for seed in SEEDS:
+        with serving(evolve_answer, (0.02, 0.7)) as server, TemporaryDirectory() as folder:
+            ran = run(EVOLVE, write_rows(Path(folder), 200), server.model, concurrency="16", n=100, seed=seed)
+            assert ran.outcome.result["funnel"]["kept"] == 100
+            paid += len(server.record().log)
+            needed += ran.outcome.result["usage"]["calls"]
+    return Line(
+        "-n 100, 16 in flight: calls paid / calls needed", "≤ 1.3", f"{paid / needed:.2f} ({paid} / {needed})", "margin"
+    )
+
+
+def faults(rows: int) -> Line:
+    """Count good rows, requests and retries that came too early."""
+    with serving(latency=0.05, faults=MIXED) as server, TemporaryDirectory() as folder:
+        source = write_rows(Path(folder), rows)
+        ran = run(ASK, source, server.model, concurrency="50", timeout=5.0)
+        made = map(json.loads, source.with_name("out.jsonl").read_text().splitlines())
+        good = sum(row["response"] == echo("", [{"content": row["prompt"]}], 0, "") for row in made)
+        record = server.record()
+    found = f"{good} good, {len(record.log)} requests, {record.early_retries()} early, {ran.wall:.1f} s"
+    target = f"{rows} good, ≤ {1.3 * rows:.0f} requests, 0 early"
+    return Line(f"{rows} prompts, 20 % mixed faults", target, found, "the faults themselves")
+
+
+def mean_in_flight(server: Remote) -> float:
+    """Return how many requests were being answered at once, on average, between the first and the last arrival."""
+    log = server.record().log
+    answered = sum(LATENCY for seen in log if seen.outcome == "ok")
+    return answered / (log[-1].at + LATENCY - log[0].at)
+
+
+def concurrency(rows: int) -> Line:
+    """Adapt to a server with room for 50, without and with random refusals."""
+    means = []
+    for refusals in (Faults(), REFUSALS):
+        with serving(latency=LATENCY, faults=refusals, limit=ROOM) as server, TemporaryDirectory() as folder:
+            ran = run(ASK, write_rows(Path(folder), rows), server.model)
+            assert ran.outcome.status == "finished"
+            means.append(mean_in_flight(server))
+    calm, refused = means
+    found = f"{refused / ROOM:.2f} ({refused:.1f} in flight; {calm:.1f} without)"
+    return Line(f"5 % random 429s: share of {ROOM} kept in flight", "≥ 0.33", found, "cuts of 15 %")
+
+
+def measure(quick: bool) -> list[Line]:
+    less = 5 if quick else 1
+    return [surplus(), faults(500 // less), concurrency(2_000 // less)]
+
+
+if __name__ == "__main__":
+    main(measure)

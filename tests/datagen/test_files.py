@@ -1,0 +1,242 @@
+"""What is written can be read by anyone, appears at once, and replaces nothing that is not ours."""
+
+import json
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.errors import DatagenError, InputError
+from datagen.files import Output, differences, dump_line, input_digest, open_input, write_json
+
+META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def names() -> set[str]:
+    return {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize(
+    "character", ["\u2028", "\u2029", "\x85", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1e"], ids=ascii
+)
+def test_a_row_is_one_line_to_every_reader(character: str) -> None:
+    line = dump_line({"prompt": f"a{character}b"})
+    assert line.endswith(b"\n")
+    assert len(line.decode().splitlines()) == 1
+    assert json.loads(line) == {"prompt": f"a{character}b"}
+
+
+def test_a_row_is_readable_utf_8() -> None:
+    assert dump_line({"prompt": "你好, é"}) == '{"prompt": "你好, é"}\n'.encode()
+
+
+def test_half_a_character_survives() -> None:
+    line = dump_line({"prompt": "é\ud800\u2028"})
+    assert line.isascii()
+    assert json.loads(line) == {"prompt": "é\ud800\u2028"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")], ids=str)
+@pytest.mark.parametrize("text", ["a", "\ud800"], ids=ascii)
+def test_what_json_cannot_hold_is_an_error(number: float, text: str) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        dump_line({"prompt": text, "score": number})
+
+
+@given(st.dictionaries(st.text(st.characters()), JSON | st.text(st.characters())))
+def test_any_row_comes_back_from_one_line(row: dict[str, Any]) -> None:
+    line = dump_line(row)
+    assert len(line.decode().splitlines()) == line.count(b"\n") == 1
+    assert json.loads(line) == row
+
+
+@pytest.mark.parametrize(
+    ("name", "telling"),
+    [("missing.jsonl", "missing.jsonl: no such file"), ("folder", "folder: is a folder; name a file in it")],
+)
+def test_what_cannot_be_opened_is_said(name: str, telling: str) -> None:
+    Path("folder").mkdir()
+    with pytest.raises(InputError) as raised:
+        open_input(name)
+    assert str(raised.value) == telling
+
+
+def test_standard_input_can_be_gone_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"one\ntwo\n")))
+    with open_input("-") as file:
+        assert [file.read(), file.seek(0), file.read()] == [b"one\ntwo\n", 0, b"one\ntwo\n"]
+
+
+def test_an_input_is_named_by_all_of_its_bytes() -> None:
+    def digest(content: bytes) -> str:
+        file = BytesIO(content)
+        file.read(3)
+        return input_digest(file)
+
+    assert digest(b"a\n") == digest(b"a\n")
+    assert len({digest(b"a\n"), digest(b"a"), digest(b""), digest(b"a\n" * (1 << 20))}) == 4
+
+
+def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
+    output = Output(Path("out.jsonl"))
+    with output.writing():
+        output.kept({"id": "1"})
+        output.dropped({"id": "2"})
+        output.kept({"id": "3"})
+        assert names() == {"out.jsonl.part", "out.rejected.jsonl.part"}
+        assert not output.is_there
+        output.finish(META)
+    assert names() == {"out.jsonl", "out.rejected.jsonl", "out.meta.json"}
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n{"id": "3"}\n'
+    assert Path("out.rejected.jsonl").read_bytes() == b'{"id": "2"}\n'
+    assert (output.rows, output.drops, output.is_there) == (2, 1, True)
+    assert output.earlier() == META
+
+
+def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
+    first = Output(Path("out.jsonl"))
+    with first.writing():
+        first.kept({"id": "1"})
+        first.finish(META)
+    second = Output(Path("out.jsonl"))
+    with pytest.raises(TypeError), second.writing():
+        second.kept({"id": object()})
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
+    assert second.earlier() == META
+
+
+def test_a_start_begins_its_parts_anew() -> None:
+    Path("out.jsonl.part").write_text("left over")
+    output = Output(Path("out.jsonl"))
+    with output.writing():
+        output.kept({"id": "1"})
+        output.finish(META)
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
+
+
+def test_meta_says_writing_until_all_files_are_in_place() -> None:
+    """A file that cannot be replaced stops the finish half way; the mark of a finished output is then missing."""
+    Path("out.rejected.jsonl").mkdir()
+    output = Output(Path("out.jsonl"))
+    with pytest.raises(OSError, match="rejected"), output.writing():
+        output.finish(META)
+    assert output.earlier() == {"command": "evolve", "result": {"status": "writing"}}
+
+
+def test_two_runs_cannot_write_one_output() -> None:
+    first, second = Output(Path("out.jsonl")), Output(Path("out.jsonl"))
+    with first.writing():
+        first.kept({"id": "1"})
+        with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.writing():
+            pass
+        first.finish(META)
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
+    with second.writing():
+        second.finish(META)
+    assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_two_outputs_in_one_folder_do_not_meet() -> None:
+    first, second = Output(Path("a.jsonl")), Output(Path("b.jsonl"))
+    with first.writing(), second.writing():
+        first.kept({"id": "1"})
+        second.kept({"id": "2"})
+        first.finish(META)
+        second.finish(META)
+    assert (Path("a.jsonl").read_bytes(), Path("b.jsonl").read_bytes()) == (b'{"id": "1"}\n', b'{"id": "2"}\n')
+
+
+@pytest.mark.parametrize("name", ["out.json", "out", "out.jsonl.gz", ".jsonl", "out.JSONL"])
+def test_an_output_has_its_suffix(name: str) -> None:
+    with pytest.raises(InputError, match=r"the name of an output ends in \.jsonl"):
+        Output(Path(name))
+
+
+def test_an_output_goes_to_a_folder_that_is_there() -> None:
+    with pytest.raises(InputError, match="no such folder nowhere"):
+        Output(Path("nowhere/out.jsonl"))
+    Path("file").touch()
+    with pytest.raises(InputError, match="no such folder file"):
+        Output(Path("file/out.jsonl"))
+
+
+def test_a_name_with_dots_keeps_its_stem() -> None:
+    output = Output(Path("v1.2.jsonl"))
+    assert (output.rejected_path, output.meta_path) == (Path("v1.2.rejected.jsonl"), Path("v1.2.meta.json"))
+
+
+def test_a_file_of_somebody_else_is_not_replaced() -> None:
+    output = Output(Path("out.jsonl"))
+    assert output.earlier() is None
+    Path("out.jsonl").write_text("mine")
+    with pytest.raises(InputError, match=r"out\.jsonl: exists and was not made by datagen"):
+        output.earlier()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff"], ids=ascii)
+def test_an_unreadable_meta_is_said(content: bytes) -> None:
+    Path("out.meta.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"out\.meta\.json: not readable"):
+        Output(Path("out.jsonl")).earlier()
+
+
+def test_standard_output_gets_rows_and_has_no_files_beside_it(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output = Output(None)
+    with output.writing():
+        output.kept({"id": "é"})
+        output.dropped({"id": "2"})
+        output.finish(META)
+    assert capfdbinary.readouterr().out == '{"id": "é"}\n'.encode()
+    assert (names(), output.rows, output.drops, output.is_there, output.name) == (set(), 1, 1, False, "-")
+    assert output.earlier() is None
+
+
+def test_json_is_replaced_in_one_step() -> None:
+    path = Path("x.meta.json")
+    write_json(path, {"a": "\ud800é"})
+    write_json(path, {"a": "\u2028"})
+    assert json.loads(path.read_text(encoding="ascii")) == {"a": "\u2028"}
+    assert names() == {"x.meta.json"}
+
+
+BASE: dict[str, Any] = {"command": "evolve", "model": "m", "seed": 0, "n": 10, "max_calls": 100, "max_failed": 5}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"n": 11}, {"n": None}, {"max_calls": 101}, {"max_calls": None}, {"max_failed": 6},
+        {"n": 20, "max_calls": 200, "max_failed": 50},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_raised_limit_is_no_difference(change: dict[str, Any]) -> None:
+    assert differences(BASE, BASE | change) == []
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "said"),
+    [
+        ({}, {"n": 9}, ["n: 10 then, 9 now (it can only be raised)"]),
+        ({"n": None}, {"n": 1000}, ["n: None then, 1000 now (it can only be raised)"]),
+        ({}, {"max_calls": 99}, ["max_calls: 100 then, 99 now (it can only be raised)"]),
+        ({}, {"max_failed": 0}, ["max_failed: 5 then, 0 now (it can only be raised)"]),
+        ({}, {"model": "k"}, ["model: 'm' then, 'k' now"]),
+        ({}, {"seed": 1, "model": "k", "n": 5}, [
+            "model: 'm' then, 'k' now", "seed: 0 then, 1 now", "n: 10 then, 5 now (it can only be raised)"
+        ]),
+        ({}, {"rounds": 4}, ["rounds: None then, 4 now"]),
+        ({"rounds": 4}, {}, ["rounds: 4 then, None now"]),
+    ],
+)  # fmt: skip
+def test_every_other_difference_is_named(earlier: dict[str, Any], now: dict[str, Any], said: list[str]) -> None:
+    assert differences(BASE | earlier, BASE | now) == said

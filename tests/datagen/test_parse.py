@@ -1,0 +1,116 @@
+"""What is read from a reply, and what is not guessed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.errors import ParseError
+from datagen.parse import count_words, split_thinking, verdict
+
+ALLOWED = ("equal", "not equal")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Verdict: equal", "equal"),
+        ("Verdict: not equal", "not equal"),
+        ("They ask the same.\nVerdict: equal\n", "equal"),
+        ("verdict: Not Equal", "not equal"),
+        ("VERDICT:EQUAL", "equal"),
+        ("  Verdict :  not   equal  ", "not equal"),
+        ("**Verdict:** equal", "equal"),
+        ("**Verdict**: not equal", "not equal"),
+        ("**Verdict: not equal**", "not equal"),
+        ("### Verdict: _equal_", "equal"),
+        ("> Verdict: `not equal`", "not equal"),
+        ('Verdict: "equal".', "equal"),
+        ("Verdict: 'not equal'!", "not equal"),
+        ("Verdict：not equal。", "not equal"),
+        ("**Verdict**：**equal**", "equal"),
+        ("Verdict: equal\r\n", "equal"),
+        ("Verdict: equal\nOn second thought:\nVerdict: not equal", "not equal"),
+        ("Verdict: not equal\nNo, wait.\nVerdict: equal\nThat is it.", "equal"),
+        ("The second one says:\nVerdict: equal\nbut it asks for more.\nVerdict: not equal", "not equal"),
+        ("Verdict: not equal\nVerdict: unsure", "not equal"),
+        ("Verdict: not equal\nVerdict: equal | not equal", "not equal"),
+        ("The end says 'Verdict: equal', as a quote.\nVerdict: not equal", "not equal"),
+    ],
+)
+def test_the_last_line_with_a_verdict_counts(text: str, said: str) -> None:
+    assert verdict(text, ALLOWED) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "equal",
+        "They are equal.",
+        "Verdict:",
+        "Verdict: ",
+        "Verdict:\nequal",
+        "Verdict: equal or not equal",
+        "Verdict: equal | not equal",
+        "Verdict: very equal",
+        "Verdict: unequal",
+        "Verdict: equal, since both ask the same",
+        "My verdict: equal",
+        "The line 'Verdict: equal' is a quote.",
+        "Verdicts: equal",
+        "Verdict equal",
+    ],
+)
+def test_what_is_no_verdict_is_not_guessed(text: str) -> None:
+    with pytest.raises(ParseError, match=r"no line 'Verdict: equal \| not equal'"):
+        verdict(text, ALLOWED)
+
+
+def test_only_the_allowed_verdicts_count() -> None:
+    assert verdict("Verdict: A\nVerdict: tie", ("a", "b")) == "a"
+    with pytest.raises(ParseError, match=r"Verdict: a \| b"):
+        verdict("Verdict: equal", ("a", "b"))
+
+
+@given(st.text(), st.sampled_from(ALLOWED))
+def test_a_verdict_at_the_end_is_found_after_any_text(text: str, said: str) -> None:
+    assert verdict(f"{text}\nVerdict: {said}", ALLOWED) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        (" \n\t", 0),
+        ("one", 1),
+        ("one  two\nthree", 3),
+        ("don't stop", 2),
+        ("你好世界", 4),
+        ("写一首诗 about rain", 6),
+        ("我喜欢Python和Rust", 6),
+        ("ひらがなカナ", 6),
+        ("豈", 1),
+        ("안녕 세계", 2),
+        ("a\u00a0b\u3000c", 3),
+    ],
+)
+def test_words_are_counted_and_a_chinese_character_is_one(text: str, count: int) -> None:
+    assert count_words(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("<think>hm</think>Yes.", "hm", "Yes."),
+        ("\n <think>\nhm\nso\n</think>\n\nYes.\n", "hm\nso", "Yes.\n"),
+        ("<think></think>Yes.", "", "Yes."),
+        ("<think>a</think>b</think>c", "a", "b</think>c"),
+        ("<think>hm</think>", "hm", ""),
+        ("Yes.", "", "Yes."),
+        ("<think>never ends", "", "<think>never ends"),
+        ("Use <think>x</think> tags.", "", "Use <think>x</think> tags."),
+        ("", "", ""),
+    ],
+)
+def test_a_leading_block_of_thinking_is_parted_from_the_answer(text: str, thinking: str, answer: str) -> None:
+    assert split_thinking(text) == (thinking, answer)
