@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.errors import InputError
@@ -91,7 +92,7 @@ def load_model(path: str, options: ModelOptions) -> PreTrainedModel:
         kwargs["quantization_config"] = four_bits()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"model {path}: cannot be loaded: {_first_line(error)}. Name a folder, a hub name, or tiny"
         ) from error

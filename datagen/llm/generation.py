@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -257,7 +258,7 @@ def open_model(
         tokenizer = AutoTokenizer.from_pretrained(folder if (folder / "tokenizer_config.json").exists() else whole)
         if own_base is not None:
             model = _with_adapter(model, tokenizer, folder)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         said = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
         raise InputError(f"model {folder}: cannot be loaded: {said}") from error
     placed: Any = model

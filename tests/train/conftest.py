@@ -60,7 +60,7 @@ def teach(loaded: "Loaded", rows: list[Record], steps: int = STEPS) -> None:
         loaded.model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    loaded.model.eval()  # type: ignore[no-untyped-call]
+    loaded.model.eval()
 
 
 def save(loaded: "Loaded", folder: Path) -> Path:

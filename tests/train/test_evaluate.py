@@ -38,7 +38,7 @@ def varied(loaded: object) -> list[Encoded]:
 
 def loss_by_hand(folder: Path, encoded: list[Encoded]) -> float:
     """Look at one token of one sequence at a time."""
-    model, losses = load_trained(str(folder), "float32").model, []
+    model, losses = load_trained(str(folder), "float32").model.requires_grad_(False), []
     for each in encoded:
         shares = model(input_ids=torch.tensor([each.ids])).logits[0].log_softmax(-1)
         losses += [-float(shares[i - 1, t]) for i, t in enumerate(each.labels) if i and t != IGNORED]

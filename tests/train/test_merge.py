@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datagen.errors import DatagenError, InputError
-from datagen.llm.generation import generate, open_model
+from datagen.llm.generation import generate, load_whole, open_model
 from datagen.llm.weights import weights_digest
 from tests.train.conftest import colour_rows
 from train import merge
@@ -64,10 +64,8 @@ def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeyp
 
 
 def test_what_was_written_wrongly_does_not_take_its_place(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = merge.load_whole
-
     def torn(path: str, dtype: Any) -> Any:
-        model = honest(path, dtype)
+        model = load_whole(path, dtype)
         next(model.parameters()).data[:] += 0.1
         return model
 
