@@ -111,7 +111,7 @@ def apology(step: Step) -> str | None:
 def stop_words(step: Step) -> str | None:
     """The answer says nothing; a single letter is a choice, and says something."""
     words = _strip_punctuation(step.response.replace("’", "'"), keep="'").lower().split()
-    if len(words) == 1 and len(words[0]) == 1:
+    if len(words) == 1 and len(words[0].strip("'")) == 1:
         return None
     return "stop_words" if all(word.strip("'") in STOP_WORDS | {""} for word in words) else None
 

@@ -1,0 +1,148 @@
+"""Precision and recall of each elimination rule over the hand-written cases.
+
+    python -m benchmarks.elimination
+
+A case says which rule drops it, the first one in their order, or that none does. No model is asked: what the judge
+said is part of the case, so `no_gain` shows whether verdicts are read as they were meant, not whether they are right.
+A hard negative of a rule is a case that it must let pass although a careless rule would not (LURES).
+
+The rules were written with these cases at hand, so the first table says that they do what is meant, not how they fare
+elsewhere. The second one counts what the rules on answers drop of answers that people wrote.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datagen.errors import ParseError
+from datagen.files import open_input
+from datagen.filters.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
+from datagen.formats import Reader
+from datagen.generators.evolve import read_verdict
+from datagen.parse import count_words, split_thinking
+from datagen.rows import Record, request_text
+from tests.conftest import REAL_DATA
+
+CASES = Path(__file__).resolve().parents[1] / "tests" / "data" / "eliminations.jsonl"
+RULES = (*BEFORE_ANSWER, *ON_VERDICT, *ON_ANSWER)
+"""In the order in which a candidate meets them."""
+ANSWERED = ("self_instruct/seed_tasks.jsonl", "gsm8k/train_2000.jsonl")
+"""Real files whose answers were written by people."""
+NOT_ASKED = "No answer was asked for."
+"""Stands where a case has no answer, and trips no rule."""
+
+
+class Case(NamedTuple):
+    """One line of the file."""
+
+    id: str
+    rule: str | None
+    """The rule that drops it."""
+    hard: bool
+    says: str
+    """What the judge meant: equal, not equal, unparsed; empty where nobody was asked."""
+    reply: str
+    """The judge's, as it stands."""
+    step: Step
+
+
+LURES: dict[str, Callable[[Case], object]] = {
+    "unchanged": lambda case: set(case.step.parent.lower().split()) <= set(case.step.child.lower().split()),
+    "leaked": lambda case: re.search("prompt", case.step.child, re.IGNORECASE),
+    "refused": lambda case: re.search(r"sorry|can't|cannot|apolog|unable|抱歉|不能", case.step.child, re.IGNORECASE),
+    "overgrown": lambda case: count_words(case.step.child) - count_words(case.step.parent) > MAX_GROWTH / 2,
+    "no_gain": lambda case: re.search(r"(?<!not )\bequal\b", case.reply, re.IGNORECASE),
+    "apology": lambda case: re.search("sorry|抱歉|对不起", case.step.response, re.IGNORECASE),
+    "stop_words": lambda case: count_words(case.step.response) <= 3,
+}
+"""What a careless rule would go by."""
+
+
+class Score(NamedTuple):
+    """What one rule did over all cases."""
+
+    rule: str
+    should: int
+    """Cases that it is to drop."""
+    dropped: int
+    right: int
+    hard_negatives: int
+
+    @property
+    def precision(self) -> float:
+        return self.right / self.dropped if self.dropped else float("nan")
+
+    @property
+    def recall(self) -> float:
+        return self.right / self.should
+
+
+def load_cases() -> list[Case]:
+    """Read the cases; a verdict goes through the parser that reads a judge's."""
+    rows = map(json.loads, CASES.read_bytes().splitlines())
+    return [
+        Case(
+            row["id"], row["rule"], row["hard"], row["says"] or "", row["verdict"] or "",
+            Step(row["parent"], row["child"], said(row["verdict"]), row["response"] or NOT_ASKED),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def said(reply: str | None) -> str:
+    """Return what a judge's reply says, as the stack reads it: thinking is no part of the answer."""
+    if reply is None:
+        return ""
+    try:
+        return read_verdict(split_thinking(reply)[1])
+    except ParseError:
+        return "unparsed"
+
+
+def score(rule: str, cases: Sequence[Case]) -> Score:
+    """Count what a rule is the first to drop."""
+    dropped = [case for case in cases if eliminate(case.step, RULES) == rule]
+    right = sum(case.rule == rule for case in dropped)
+    hard = sum(case.hard and case.rule != rule and bool(LURES[rule](case)) for case in cases)
+    return Score(rule, sum(case.rule == rule for case in cases), len(dropped), right, hard)
+
+
+def real_answers(path: Path) -> Counter[str | None]:
+    """Count what the rules on answers make of a file's answers; None is kept."""
+    with open_input(str(path)) as file:
+        rows = [row for row in Reader(path.name, file).read() if isinstance(row, Record) and row.response]
+    return Counter(
+        eliminate(Step("", request_text(row.prompt), response=row.response or ""), ON_ANSWER) for row in rows
+    )
+
+
+def show(*rows: Iterable[object]) -> None:
+    """Print a table in Markdown, the first row the heading."""
+    heading, *rest = (list(map(str, row)) for row in rows)
+    for cells in (heading, ["---"] * len(heading), *rest):
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    cases = load_cases()
+    scores = [score(rule.__name__, cases) for rule in RULES]
+    print(f"{len(cases)} cases, {sum(case.rule is None for case in cases)} of them to be kept\n")
+    show(
+        ("rule", "cases to drop", "precision", "recall", "hard negatives"),
+        *((s.rule, s.should, f"{s.precision:.3f}", f"{s.recall:.3f}", s.hard_negatives) for s in scores),
+    )
+    files = [path for name in ANSWERED if (path := REAL_DATA / name).exists()]
+    counts = [(path.name, real_answers(path)) for path in files]
+    if counts:
+        print()
+        show(
+            ("answers written by people", "number", *(rule.__name__ for rule in ON_ANSWER)),
+            *((name, c.total(), *(c[rule.__name__] for rule in ON_ANSWER)) for name, c in counts),
+        )
+
+
+if __name__ == "__main__":
+    main()
