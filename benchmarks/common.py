@@ -21,7 +21,7 @@ import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
 from datagen.errors import CallFailed
 from datagen.job import Outcome, execute, planned
 from datagen.llm.chat import Roles
-from datagen.method import Method
+from datagen.method import Method, Unique
 from datagen.options import RunOptions
 from datagen.prompts import Prompts, plain
 from datagen.rows import Candidate, Record, failed, kept
@@ -93,7 +93,7 @@ ASK = Method(
     templates=(),
     candidates=lambda options: 1,
     calls=lambda options: 1,
-    unique=("prompt",),
+    memory=lambda options: [Unique("prompt")],
     table=NoTable,
     next_command="",
 )

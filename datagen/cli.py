@@ -52,29 +52,49 @@ class Lazy(TyperGroup):
 
 
 def build_command(name: str) -> Any:
-    """Make a command: a method's own options, a model for each role, and what all methods share."""
+    """Make a command of what its module holds: a method or several ways to go, a group of commands, or a tool."""
     command = COMMANDS[name]
     module = import_module(command.module)
-    if name == "train":
+    if hasattr(module, "app"):
         return typer.main.get_command(module.app)
-    from datagen.flags import argument, flag, flags, make_command
-    from datagen.options import MODELS, RunOptions, option
+    from datagen.flags import make_command, method_parameters, tool_parameters
 
-    method: Method = module.METHOD
-    parameters = [argument("input", "A file of rows, or - for standard input."), *flags(method.options)]
-    parameters += flags(RunOptions)
-    after_model = 1 + [parameter.name for parameter in parameters].index("model")
-    for role, does in reversed(list(method.roles.items())):
-        told = option([], f"The model that {does}; in place of --model.", panel=MODELS).metadata
-        parameters.insert(after_model, flag(role, list[str], None, told))
-    return make_command(name, command.line, parameters, lambda given: run_method(method, given))
+    if hasattr(module, "METHOD"):
+        parameters = method_parameters([module.METHOD])
+        return make_command(name, command.line, parameters, lambda given: run_method(module.METHOD, given))
+    if hasattr(module, "METHODS"):
+        ways: Mapping[str, Method] = module.METHODS
+        parameters = method_parameters(list(ways.values()), module.CHOICE)
+        return make_command(name, command.line, parameters, lambda given: choose(module.CHOICE, ways, given))
+    parameters = tool_parameters(module.ARGUMENTS, module.Options)
+    return make_command(name, command.line, parameters, lambda given: run_tool(module, given))
+
+
+def choose(choice: str, ways: "Mapping[str, Method]", given: dict[str, Any]) -> int:
+    """Run one of a command's ways."""
+    from datagen.errors import InputError
+
+    def act() -> int:
+        if given[choice] not in ways:
+            raise InputError(f"--{choice} {given[choice]}: expected one of {', '.join(ways)}")
+        return run_method(ways[given[choice]], given)
+
+    return guarded(act)
 
 
 def run_method(method: "Method", given: dict[str, Any]) -> int:
-    """Run a generator's command."""
+    """Run a method."""
     from datagen import command
 
     return guarded(lambda: command.run_method(method, given))
+
+
+def run_tool(module: Any, given: dict[str, Any]) -> int:
+    """Run a command that makes no rows; it returns its exit code."""
+    from datagen.flags import pick
+
+    arguments = [given[name] for name, _ in module.ARGUMENTS]
+    return guarded(lambda: int(module.run(*arguments, pick(module.Options, given))))
 
 
 def guarded(act: Callable[[], int]) -> int:

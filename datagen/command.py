@@ -31,7 +31,7 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
     run = pick(RunOptions, given)
     display = Display(quiet=run.quiet, verbose=run.verbose)
     chosen = {role: given[role] for role in method.roles if given[role]}
-    if not run.model:
+    if method.roles and not run.model:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
         if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
@@ -41,7 +41,7 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
 
 def run_job(job: Job, display: Display) -> int:
     """Run a checked command; return the exit code."""
-    if job.run.json and job.output.path is None:
+    if job.run.json and job.output.piped:
         raise InputError("--json and rows both want standard output: name a file with -o")
     if job.run.dry_run:
         return _show_dry_run(job, dry_run(job), display)
@@ -131,9 +131,9 @@ def _ending(job: Job, outcome: Outcome) -> list[str]:
 
 def _finish(job: Job, display: Display) -> int:
     """Print what was asked for on standard output, and the next command."""
-    if job.run.json and job.output.meta_path:
+    if job.run.json:
         print(job.output.meta_path.read_text(encoding="utf-8"), end="")
-    if job.output.path and not job.run.quiet:
+    if not job.output.piped and not job.run.quiet:
         display.say(f"Rows: {job.output.path}   dropped: {job.output.rejected_path}")
         display.say(job.method.next_command.format(shlex.quote(str(job.output.path))))
     return 0

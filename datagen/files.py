@@ -5,6 +5,9 @@
 
 Rows go to x.jsonl.part from the first byte on every start, since everything that was paid for is in the journal; the
 parts take their places at the end. x.meta.json says `writing` while they do, and comes last.
+
+What goes to standard output is kept as well, in .datagen/piped/: in a pipe nothing disappears either, and
+`datagen trace` finds it.
 """
 
 import fcntl
@@ -19,10 +22,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from datagen.errors import DatagenError, InputError
-from datagen.rows import Row
+from datagen.rows import ID_LENGTH, Row, digest
 
 LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
 """Legal in JSON strings, and line ends to many readers."""
+HOME = ".datagen"
+"""Holds the journal, and what went to standard output."""
 RAISED = ("n", "max_calls", "max_failed")
 """Limits that may grow between two runs of one output."""
 
@@ -64,36 +69,49 @@ def input_digest(file: BinaryIO) -> str:
     return sha.hexdigest()
 
 
-class Output:
-    """The files of one run, or standard output (`path` None), which has no files beside it."""
+def content_digest(path: Path) -> str:
+    """Name a file, or a folder with all that lies in it, by its bytes."""
+    if not path.is_dir():
+        with open_input(str(path)) as file:
+            return input_digest(file)
+    files = (each for each in sorted(path.rglob("*")) if each.is_file())
+    return digest([[str(each.relative_to(path)), content_digest(each)] for each in files])
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.folder = path.parent if path else Path()
+
+def home(folder: Path) -> Path:
+    """Return the folder of the journal, made on first use, readable by its owner alone and ignored by git."""
+    path = folder / HOME
+    path.mkdir(mode=0o700, exist_ok=True)
+    (path / ".gitignore").write_text("*\n")
+    return path
+
+
+class Output:
+    """The files of one run; `piped`, its rows go to standard output too."""
+
+    def __init__(self, path: Path, folder: Path, *, piped: bool = False) -> None:
+        """`folder` is where the journal lies."""
+        self.path, self.folder, self.piped = path, folder, piped
         self._parts: list[BinaryIO] = []
         self.rows = self.drops = 0
         """Lines written so far."""
-        if path and path.suffix != ".jsonl":
-            raise InputError(f"-o {path}: the name of an output ends in .jsonl")
-        if path and not self.folder.is_dir():
-            raise InputError(f"-o {path}: no such folder {self.folder}")
 
     @property
-    def rejected_path(self) -> Path | None:
-        return self.path.with_suffix(".rejected.jsonl") if self.path else None
+    def rejected_path(self) -> Path:
+        return self.path.with_suffix(".rejected.jsonl")
 
     @property
-    def meta_path(self) -> Path | None:
-        return self.path.with_suffix(".meta.json") if self.path else None
+    def meta_path(self) -> Path:
+        return self.path.with_suffix(".meta.json")
 
     @property
     def is_there(self) -> bool:
         """Are the rows in place?"""
-        return bool(self.path and self.path.exists())
+        return self.path.exists()
 
     def earlier(self) -> dict[str, Any] | None:
         """Return what x.meta.json says of an earlier run; raise if x.jsonl is not ours."""
-        if not self.path or not self.meta_path:
+        if self.piped:
             return None
         if self.meta_path.exists():
             try:
@@ -107,7 +125,7 @@ class Output:
     @property
     def name(self) -> str:
         """What the output is called in its folder."""
-        return self.path.name if self.path else "-"
+        return self.path.name
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -120,8 +138,9 @@ class Output:
                 part.close()
 
     def _open_parts(self) -> None:
-        if not self.path or not self.rejected_path:
-            return
+        if self.piped:
+            home(self.folder)
+            self.path.parent.mkdir(exist_ok=True)
         for path in (self.path, self.rejected_path):
             part = open(_part(path), "ab")
             try:
@@ -134,28 +153,41 @@ class Output:
 
     def kept(self, row: Row) -> None:
         self.rows += 1
-        if self._parts:
-            self._parts[0].write(dump_line(row))
-        else:
-            sys.stdout.buffer.write(dump_line(row))
+        line = dump_line(row)
+        self._parts[0].write(line)
+        if self.piped:
+            sys.stdout.buffer.write(line)
 
     def dropped(self, row: Row) -> None:
-        """Write a rejected or failed row; beside standard output there is no place for it."""
+        """Write a rejected or failed row."""
         self.drops += 1
-        if self._parts:
-            self._parts[1].write(dump_line(row))
+        self._parts[1].write(dump_line(row))
 
     def finish(self, meta: Mapping[str, Any]) -> None:
         """Put the files in place."""
-        if not self.path or not self.rejected_path or not self.meta_path:
+        if self.piped:
             sys.stdout.buffer.flush()
-            return
         write_json(self.meta_path, {**meta, "result": {**meta["result"], "status": "writing"}})
         for part, path in zip(self._parts, (self.path, self.rejected_path), strict=True):
             part.flush()
             os.fsync(part.fileno())
             os.replace(_part(path), path)
         write_json(self.meta_path, meta)
+
+
+def named_output(path: Path) -> Output:
+    """Return the output of a name that the user gave."""
+    if path.suffix != ".jsonl":
+        raise InputError(f"-o {path}: the name of an output ends in .jsonl")
+    if not path.parent.is_dir():
+        raise InputError(f"-o {path}: no such folder {path.parent}")
+    return Output(path, path.parent)
+
+
+def piped_output(command: str, fingerprint: Row) -> Output:
+    """Return the output of a run that writes to standard output, kept under a name that says what made it."""
+    name = f"{command}-{digest(fingerprint)[:ID_LENGTH]}.jsonl"
+    return Output(Path(HOME, "piped", name), Path(), piped=True)
 
 
 def _part(path: Path) -> Path:

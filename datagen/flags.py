@@ -1,12 +1,15 @@
 """From dataclasses of options to flags of a command: one place for name, type, default, bounds and help."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+
+from datagen.method import Method
+from datagen.options import FILES, MODELS, RunOptions, option
 
 Options = TypeVar("Options")
 
@@ -15,6 +18,47 @@ def argument(name: str, help: str) -> inspect.Parameter:
     """Make a positional argument."""
     told = typer.Argument(help=help, metavar=name.upper(), show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, told])
+
+
+def tool_parameters(arguments: Iterable[tuple[str, str]], options: type) -> list[inspect.Parameter]:
+    """Make the parameters of a command that makes no rows."""
+    return [*(argument(*each) for each in arguments), *flags(options)]
+
+
+def method_parameters(methods: Sequence[Method], choice: str | None = None) -> list[inspect.Parameter]:
+    """Make the parameters of a command: which way to go, the options of every way, a model for each role, and what
+    all methods share."""
+    parameters = [argument("input", "A file of rows, or - for standard input.")]
+    if choice:
+        ways = [method.way for method in methods]
+        told = option(ways[0], f"How: {', '.join(ways)}.").metadata
+        parameters.append(flag(choice, str, ways[0], told))
+    own: dict[str, inspect.Parameter] = {}
+    for made in (made for method in methods for made in flags(method.options)):
+        same = own.setdefault(made.name, made)
+        if same.default != made.default:  # each way has its own
+            own[made.name] = same.replace(default=None)
+    roles = {role: does for method in methods for role, does in method.roles.items()}
+    return [*parameters, *own.values(), *run_parameters(roles)]
+
+
+def run_parameters(roles: Mapping[str, str]) -> list[inspect.Parameter]:
+    """Make the parameters that all methods share; one that asks no model needs those about files alone."""
+    if not roles:
+        return [made for made, each in zip(flags(RunOptions), fields(RunOptions), strict=True) if _is_about_files(each)]
+    shared = flags(RunOptions)
+    after_model = 1 + [parameter.name for parameter in shared].index("model")
+    told = {
+        role: option([], f"The model that {does}; in place of --model.", panel=MODELS).metadata
+        for role, does in roles.items()
+    }
+    return (
+        shared[:after_model] + [flag(role, list[str], None, each) for role, each in told.items()] + shared[after_model:]
+    )
+
+
+def _is_about_files(field: Field[Any]) -> bool:
+    return field.metadata["panel"] == FILES and field.name != "dry_run"
 
 
 def flags(options: type) -> list[inspect.Parameter]:
@@ -29,7 +73,7 @@ def _default(field: Field[Any]) -> Any:
 
 def flag(name: str, kind: Any, default: Any, told: Mapping[str, Any]) -> inspect.Parameter:
     """Make one flag. A switch has no `--no-` form: off is how it starts."""
-    long = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+    long = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
     declared = [long] if told["short"] in (None, long) else [long, told["short"]]
     made = typer.Option(
         *declared,
@@ -44,9 +88,9 @@ def flag(name: str, kind: Any, default: Any, told: Mapping[str, Any]) -> inspect
 
 
 def pick(options: type[Options], given: Mapping[str, Any]) -> Options:
-    """Fill a dataclass of options from what the command line gave; a list that was not given keeps its default."""
+    """Fill a dataclass of options from what the command line gave; what was not given keeps its default."""
     names = [each.name for each in fields(options)]  # type: ignore[arg-type]
-    return options(**{name: given[name] for name in names if given[name] is not None})
+    return options(**{name: given[name] for name in names if given.get(name) is not None})
 
 
 def make_command(

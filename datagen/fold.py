@@ -4,12 +4,13 @@ Nothing in it waits and nothing in it looks at the clock, so the same candidates
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from datagen.files import Output
-from datagen.method import Table
-from datagen.rows import BadLine, Candidate, Row, Seen, Usage, rejected
+from datagen.method import Memory, Table
+from datagen.rows import BadLine, Candidate, Row, Usage, rejected
 
 CANDIDATES_PER_ROW = 10
 """Under `-n`, the most candidates per row asked for."""
@@ -63,17 +64,15 @@ class Fold:
         output: Output,
         table: Table,
         *,
-        unique: tuple[str, ...],
+        memory: Sequence[Memory],
         n: int | None,
         max_failed: int,
         listener: Listener,
     ) -> None:
-        """`unique` names the fields that no two kept rows may share."""
         self.funnel, self.table, self.used = Funnel(), table, Usage()
         self.end: FoldEnd | None = None
-        self._output, self._unique, self._n, self._max_failed = output, unique, n, max_failed
+        self._output, self._memory, self._n, self._max_failed = output, memory, n, max_failed
         self._listener = listener
-        self._seen = Seen()
         self._since_kept = 0
 
     @property
@@ -83,8 +82,8 @@ class Fold:
 
     def add(self, candidate: Candidate) -> None:
         """Decide what a candidate becomes, write it, and see whether it was the last one."""
-        if candidate.status == "kept" and not self._seen.add([candidate.row[name] for name in self._unique]):
-            candidate = _as_duplicate(candidate)
+        if candidate.status == "kept" and (reason := self._drops(candidate.row)):
+            candidate = _dropped(candidate, reason)
         self._count(candidate)
         if candidate.status == "kept":
             self._output.kept(candidate.row)
@@ -101,6 +100,9 @@ class Fold:
         record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
         self._output.dropped(rejected(bad.reason, stage="read", record=record, reply=None, meta={}).row)
         self._listener.bad_line(bad)
+
+    def _drops(self, row: Row) -> str | None:
+        return next((reason for rule in self._memory if (reason := rule.drops(row))), None)
 
     def _count(self, candidate: Candidate) -> None:
         funnel = self.funnel
@@ -124,9 +126,9 @@ class Fold:
         return "stall" if exhausted else None
 
 
-def _as_duplicate(candidate: Candidate) -> Candidate:
+def _dropped(candidate: Candidate, reason: str) -> Candidate:
     row = candidate.row
-    record = {"id": row["id"], "prompt": row["prompt"]}
-    dropped = rejected("duplicate", stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
+    record = {"id": row["id"], "prompt": row.get("prompt")}
+    dropped = rejected(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
     dropped.usage = candidate.usage
     return dropped

@@ -131,7 +131,8 @@ class Reader(Generic[T]):
         name = base if place == 0 else row_id("input", [base], place, list(parts))
         source = None if own or row.get("id") is None else str(row["id"])
         extra = {key: value for key, value in row.items() if key not in self.kind.shapes[self.shape].fields}
-        made: T = self.kind.make(name, *parts, line=line.number, source_id=source, extra=extra)
+        meta = row["meta"] if own else {}
+        made: T = self.kind.make(name, *parts, line=line.number, source_id=source, extra=extra, meta=meta)
         return made
 
     def _detect(self) -> str:

@@ -14,7 +14,15 @@ from typing import Any, Literal, Protocol
 
 from datagen.engine import Engine, passes
 from datagen.errors import InputError, Stopped
-from datagen.files import Output, differences, input_digest, open_input
+from datagen.files import (
+    Output,
+    content_digest,
+    differences,
+    input_digest,
+    named_output,
+    open_input,
+    piped_output,
+)
 from datagen.fold import Fold, Listener
 from datagen.formats import Reader
 from datagen.llm.call import Call, Reply
@@ -92,15 +100,13 @@ def planned(
 ) -> Iterator[Job]:
     """Check a command and hold its input open; `chosen` maps a role to the models that its own option names."""
     with open_input(input_name) as file:
-        reader = Reader("standard input" if input_name == "-" else input_name, file, run.format)
-        output = Output(output_path(method, input_name, run.output))
-        if output.path and input_name != "-" and output.path.resolve() == Path(input_name).resolve():
-            raise InputError(f"-o {output.path}: is the input")
+        method.prepare(options)
+        reader = Reader("standard input" if input_name == "-" else input_name, file, run.format, method.kind)
         prompts = Prompts(run.prompts)
         roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
         fingerprint = {
-            "command": method.name,
-            **asdict(options),
+            "command": f"{method.name} {method.way}".strip(),
+            **{name: told(value) for name, value in asdict(options).items()},
             "input": input_digest(file),
             "format": reader.shape,
             **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
@@ -108,14 +114,23 @@ def planned(
             **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
             **{f"prompt {name}": prompts[name].digest for name in method.templates},
         }
+        output = open_output(method, input_name, run.output, fingerprint)
         yield Job(method, options, run, reader, prompts, roles, output, fingerprint)
 
 
-def output_path(method: Method, input_name: str, given: str | None) -> Path | None:
-    """Return where rows go; None is standard output."""
+def told(value: Any) -> Any:
+    """Return an option as the fingerprint tells it: a file by what is in it."""
+    return content_digest(value) if isinstance(value, Path) else value
+
+
+def open_output(method: Method, input_name: str, given: str | None, fingerprint: Row) -> Output:
+    """Return where rows go: the name given, a name made of the input's and the method's, or standard output."""
     if given == "-" or (given is None and input_name == "-"):
-        return None
-    return Path(given) if given else Path(f"{Path(input_name).stem}.{method.name}.jsonl")
+        return piped_output(method.name, fingerprint)
+    output = named_output(Path(given or f"{Path(input_name).stem}.{method.name}.jsonl"))
+    if input_name != "-" and output.path.resolve() == Path(input_name).resolve():
+        raise InputError(f"-o {output.path}: is the input")
+    return output
 
 
 async def execute(job: Job, watcher: Watcher) -> Outcome:
@@ -127,7 +142,7 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
         fold = Fold(
             output,
             job.method.table(),
-            unique=job.method.unique,
+            memory=job.method.memory(job.options),
             n=run.n,
             max_failed=run.max_failed,
             listener=watcher,

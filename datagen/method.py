@@ -1,12 +1,16 @@
-"""What a generator's file says about itself: one METHOD constant, which the table of commands names."""
+"""What a generator's file says about itself: one METHOD constant, which the table of commands names.
 
-from collections.abc import AsyncIterator, Callable, Mapping
+A command that can go several ways (`respond --strategy`) has a table METHODS, one Method for each way.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from datagen.formats import PROMPTS, Kind
 from datagen.llm.chat import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record
+from datagen.rows import Candidate, Record, Row, Seen
 
 Generate = Callable[[Record, Roles, Prompts, Any], AsyncIterator[Candidate]]
 
@@ -25,6 +29,36 @@ class Table(Protocol):
         ...
 
 
+class NoTable:
+    """A method that has nothing to count beyond the funnel."""
+
+    def add(self, candidate: Candidate) -> None: ...
+
+    def as_dict(self) -> dict[str, Any]:
+        return {}
+
+    def tables(self) -> list[list[list[str]]]:
+        return []
+
+
+class Memory(Protocol):
+    """A rule about a row and all rows kept before it. It lives in the fold, so it sees them in input order."""
+
+    def drops(self, row: Row) -> str | None:
+        """Return why to drop a row; None keeps it, and it is remembered."""
+        ...
+
+
+class Unique:
+    """No two rows share these fields."""
+
+    def __init__(self, *fields: str) -> None:
+        self._fields, self._seen = fields, Seen()
+
+    def drops(self, row: Row) -> str | None:
+        return None if self._seen.add([row.get(name) for name in self._fields]) else "duplicate"
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A way to make rows."""
@@ -35,15 +69,21 @@ class Method:
     options: type
     """A frozen dataclass: its annotated fields are the command's options."""
     roles: Mapping[str, str]
-    """Role to what it does."""
+    """Role to what it does; none for a method that asks no model."""
     templates: tuple[str, ...]
     """The prompts it uses."""
     candidates: Callable[[Any], int]
     """The most candidates that one record yields, given the options."""
     calls: Callable[[Any], int]
     """The most calls that one record makes if every answer is good."""
-    unique: tuple[str, ...]
-    """The fields that no two rows may share."""
-    table: Callable[[], Table]
+    memory: Callable[[Any], Sequence[Memory]]
+    """What the fold remembers, given the options."""
     next_command: str
     """What to do with the output; {} stands for its name."""
+    table: Callable[[], Table] = NoTable
+    kind: Kind[Record] = PROMPTS
+    """What it reads."""
+    way: str = ""
+    """Which of a command's ways this is."""
+    prepare: Callable[[Any], None] = lambda options: None
+    """Raises InputError if the options do not fit, before anything is sent; reads the files that they name."""

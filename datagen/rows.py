@@ -20,6 +20,8 @@ Row = dict[str, Any]
 Status = Literal["kept", "rejected", "failed"]
 
 ID_LENGTH = 16
+SAMPLES_PER_PASS = 1_000
+"""Sample numbers that one pass over the input may use."""
 
 
 def canonical(value: object) -> bytes:
@@ -63,6 +65,10 @@ class Record:
     """The id that a foreign row brought along."""
     extra: Row = field(default_factory=dict)
     """Unknown fields of the input row, kept in every row made from it."""
+    meta: Row = field(default_factory=dict)
+    """What the input row says about itself, if a command of ours wrote it."""
+    responses: tuple[str, ...] = ()
+    """Several answers to the prompt, where the row holds samples."""
     pass_no: int = 0
     """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
     seed: int = 0
@@ -73,6 +79,10 @@ class Record:
     def random(self, purpose: str) -> Random:
         """Return a source of chance that depends on this record alone, never on time or order."""
         return Random(f"{self.seed}:{self.id}:{self.pass_no}:{purpose}")
+
+    def sample(self, number: int) -> int:
+        """Number a sample so that no other pass over the input has the same."""
+        return SAMPLES_PER_PASS * self.pass_no + number
 
     def asked(self, pass_no: int, seed: int) -> "Record":
         """Return this record as a pass of a run asks it."""
@@ -92,6 +102,7 @@ class Preference:
     line: int = field(default=0, compare=False)
     source_id: str | None = None
     extra: Row = field(default_factory=dict)
+    meta: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,7 @@ class Document:
     line: int = field(default=0, compare=False)
     source_id: str | None = None
     extra: Row = field(default_factory=dict)
+    meta: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

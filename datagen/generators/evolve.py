@@ -22,10 +22,22 @@ from datagen.errors import CallFailed
 from datagen.filters.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
-from datagen.method import Method
+from datagen.method import Method, Unique
 from datagen.options import option
 from datagen.prompts import Prompts, plain
-from datagen.rows import Candidate, Record, Row, Text, failed, kept, rejected, request_text, row_id, with_request
+from datagen.rows import (
+    SAMPLES_PER_PASS,
+    Candidate,
+    Record,
+    Row,
+    Text,
+    failed,
+    kept,
+    rejected,
+    request_text,
+    row_id,
+    with_request,
+)
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
 """Section 3.2: five in depth, one in breadth."""
@@ -36,8 +48,6 @@ SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CALLS_PER_ROUND = 3
 """Rewrite, equality, answer."""
-SAMPLES_PER_PASS = 1_000
-"""Sample numbers that one pass over the input may use."""
 read_verdict = partial(parse.verdict, allowed=("equal", "not equal"))
 
 
@@ -78,7 +88,7 @@ class Evolution:
 
     def __post_init__(self) -> None:
         self.operator = self.record.random(f"operator, round {self.round}").choice(OPERATORS)
-        self.sample = SAMPLES_PER_PASS * self.record.pass_no + self.round - 1
+        self.sample = self.record.sample(self.round - 1)
         template = self.prompts[f"evolve/{self.operator}"]
         self.meta: Row = {
             "method": "evolve",
@@ -219,7 +229,7 @@ METHOD = Method(
     templates=(*(f"evolve/{name}" for name in OPERATORS), "evolve/equal"),
     candidates=lambda options: options.rounds,
     calls=lambda options: options.rounds * CALLS_PER_ROUND,
-    unique=("prompt",),
+    memory=lambda options: [Unique("prompt")],
     table=RoundTable,
     next_command="datagen train sft {}",
 )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from datagen.errors import DatagenError
+from datagen.files import HOME, home
 from datagen.llm.call import Call, Layer, Reply
 
 COMMIT_EVERY = 0.01
@@ -115,15 +116,14 @@ class Journal:
 
 def open_database(folder: Path) -> sqlite3.Connection:
     """Open the journal of a folder, made on first use, readable by its owner alone and ignored by git."""
-    home = folder / ".datagen"
+    path = folder / HOME / "journal.sqlite3"
     try:
-        home.mkdir(mode=0o700, exist_ok=True)
-        (home / ".gitignore").write_text("*\n")
-        os.close(os.open(home / "journal.sqlite3", os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(home / "journal.sqlite3", isolation_level=None, timeout=BUSY_TIMEOUT)
+        home(folder)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        database = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(SCHEMA)
     except (OSError, sqlite3.Error) as error:
-        raise DatagenError(f"{home}: the journal cannot be opened: {error}") from error
+        raise DatagenError(f"{path.parent}: the journal cannot be opened: {error}") from error
     return database

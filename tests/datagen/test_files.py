@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import DatagenError, InputError
-from datagen.files import Output, differences, dump_line, input_digest, open_input, write_json
+from datagen.files import differences, dump_line, input_digest, named_output, open_input, piped_output, write_json
 
 META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
 JSON = st.recursive(
@@ -87,7 +87,7 @@ def test_an_input_is_named_by_all_of_its_bytes() -> None:
 
 
 def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
-    output = Output(Path("out.jsonl"))
+    output = named_output(Path("out.jsonl"))
     with output.writing():
         output.kept({"id": "1"})
         output.dropped({"id": "2"})
@@ -103,11 +103,11 @@ def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
 
 
 def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
-    first = Output(Path("out.jsonl"))
+    first = named_output(Path("out.jsonl"))
     with first.writing():
         first.kept({"id": "1"})
         first.finish(META)
-    second = Output(Path("out.jsonl"))
+    second = named_output(Path("out.jsonl"))
     with pytest.raises(TypeError), second.writing():
         second.kept({"id": object()})
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
@@ -116,7 +116,7 @@ def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
 
 def test_a_start_begins_its_parts_anew() -> None:
     Path("out.jsonl.part").write_text("left over")
-    output = Output(Path("out.jsonl"))
+    output = named_output(Path("out.jsonl"))
     with output.writing():
         output.kept({"id": "1"})
         output.finish(META)
@@ -126,14 +126,14 @@ def test_a_start_begins_its_parts_anew() -> None:
 def test_meta_says_writing_until_all_files_are_in_place() -> None:
     """A file that cannot be replaced stops the finish half way; the mark of a finished output is then missing."""
     Path("out.rejected.jsonl").mkdir()
-    output = Output(Path("out.jsonl"))
+    output = named_output(Path("out.jsonl"))
     with pytest.raises(OSError, match="rejected"), output.writing():
         output.finish(META)
     assert output.earlier() == {"command": "evolve", "result": {"status": "writing"}}
 
 
 def test_two_runs_cannot_write_one_output() -> None:
-    first, second = Output(Path("out.jsonl")), Output(Path("out.jsonl"))
+    first, second = named_output(Path("out.jsonl")), named_output(Path("out.jsonl"))
     with first.writing():
         first.kept({"id": "1"})
         with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.writing():
@@ -146,7 +146,7 @@ def test_two_runs_cannot_write_one_output() -> None:
 
 
 def test_two_outputs_in_one_folder_do_not_meet() -> None:
-    first, second = Output(Path("a.jsonl")), Output(Path("b.jsonl"))
+    first, second = named_output(Path("a.jsonl")), named_output(Path("b.jsonl"))
     with first.writing(), second.writing():
         first.kept({"id": "1"})
         second.kept({"id": "2"})
@@ -158,24 +158,24 @@ def test_two_outputs_in_one_folder_do_not_meet() -> None:
 @pytest.mark.parametrize("name", ["out.json", "out", "out.jsonl.gz", ".jsonl", "out.JSONL"])
 def test_an_output_has_its_suffix(name: str) -> None:
     with pytest.raises(InputError, match=r"the name of an output ends in \.jsonl"):
-        Output(Path(name))
+        named_output(Path(name))
 
 
 def test_an_output_goes_to_a_folder_that_is_there() -> None:
     with pytest.raises(InputError, match="no such folder nowhere"):
-        Output(Path("nowhere/out.jsonl"))
+        named_output(Path("nowhere/out.jsonl"))
     Path("file").touch()
     with pytest.raises(InputError, match="no such folder file"):
-        Output(Path("file/out.jsonl"))
+        named_output(Path("file/out.jsonl"))
 
 
 def test_a_name_with_dots_keeps_its_stem() -> None:
-    output = Output(Path("v1.2.jsonl"))
+    output = named_output(Path("v1.2.jsonl"))
     assert (output.rejected_path, output.meta_path) == (Path("v1.2.rejected.jsonl"), Path("v1.2.meta.json"))
 
 
 def test_a_file_of_somebody_else_is_not_replaced() -> None:
-    output = Output(Path("out.jsonl"))
+    output = named_output(Path("out.jsonl"))
     assert output.earlier() is None
     Path("out.jsonl").write_text("mine")
     with pytest.raises(InputError, match=r"out\.jsonl: exists and was not made by datagen"):
@@ -186,18 +186,23 @@ def test_a_file_of_somebody_else_is_not_replaced() -> None:
 def test_an_unreadable_meta_is_said(content: bytes) -> None:
     Path("out.meta.json").write_bytes(content)
     with pytest.raises(InputError, match=r"out\.meta\.json: not readable"):
-        Output(Path("out.jsonl")).earlier()
+        named_output(Path("out.jsonl")).earlier()
 
 
-def test_standard_output_gets_rows_and_has_no_files_beside_it(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    output = Output(None)
+def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    output = piped_output("evolve", {"seed": 0})
     with output.writing():
         output.kept({"id": "é"})
         output.dropped({"id": "2"})
         output.finish(META)
     assert capfdbinary.readouterr().out == '{"id": "é"}\n'.encode()
-    assert (names(), output.rows, output.drops, output.is_there, output.name) == (set(), 1, 1, False, "-")
+    assert (names(), output.rows, output.drops) == ({".datagen"}, 1, 1)
+    assert output.path.read_bytes() == '{"id": "é"}\n'.encode()
+    assert output.rejected_path.read_bytes() == b'{"id": "2"}\n'
     assert output.earlier() is None
+    assert piped_output("evolve", {"seed": 1}).path != output.path
 
 
 def test_json_is_replaced_in_one_step() -> None:

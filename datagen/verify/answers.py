@@ -1,0 +1,72 @@
+"""The final answer of a response, and when two answers are the same.
+
+The last one stated wins: a line `#### 18` (GSM8K), `\\boxed{18}`, "The answer is 18.", "Answer: 18", "A: 18", 答案是18.
+Nothing is guessed: a response that states none of these has no answer. Two answers are the same when their keys are
+equal, and votes are counted by key (self-consistency, arXiv 2203.11171): numbers by value, whatever their format or
+unit; options by letter; all else by its words.
+"""
+
+import re
+
+from datagen.verify.choices import ALL_BREAKS, letter, words, yes_no
+from datagen.verify.numbers import MAX_LENGTH, parse_number, plain
+
+TAIL = 100_000
+"""Characters at the end of a response that are searched for its answer."""
+MAX_ANSWER = 2_000
+"""Characters; what is longer is a text, not a final answer."""
+
+STATED = re.compile(
+    r"""^[ \t>]*\#{4}(?!\#)
+      | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
+        (?:\b(?:final|correct|right)\s{1,3})? \banswer (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
+        (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | [*_]{0,3}\s{1,3}(?:is|=)\b?(?:\s{0,3}[:：])? )
+      | ^[ \t>*_]*(?-i:A)[*_]{0,3}[:：](?!.*\n\s{0,9}(?-i:B)[:：])
+      | (?:因此|所以)?[，,]?(?:最终|正确)?答案(?:是|为|[:：])[:：]?
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
+LINE = re.compile(r"[\s*_]*([^\n]*)")
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\W\d_a-z]|\s*$)|[。！？]")
+AROUND = " \t\r\n*_`"
+
+
+def final_answer(text: str) -> str | None:
+    """Return the answer that a response states last, as it is written; None if it states none."""
+    return split_answer(text)[1]
+
+
+def split_answer(text: str) -> tuple[str, str | None]:
+    """Part a response into (rationale, answer): what stands before the last stated answer, and the answer.
+
+    What follows the answer belongs to neither. Without an answer the rationale is the whole text.
+    """
+    offset = max(0, len(text) - TAIL)
+    tail = text[offset:]
+    found = max(_last_stated(tail), _last_boxed(tail), key=lambda place: place[1])
+    start, _, answer = found
+    return (text[: offset + start].rstrip(" \t\r\n*_`$\\[("), answer) if answer else (text, None)
+
+
+def answer_key(answer: str) -> str:
+    """Return the one form of an answer that votes are counted by; equal keys mean the same answer.
+
+    A number is its reduced fraction ("145.0" and "$145" are "145"), "(B)" is "b", "Yes." is "yes", a list is its
+    elements ("[a, b]", "a, b and c" without its "and").
+    """
+    if len(answer) > MAX_ANSWER:
+        return " ".join(answer.casefold().split())
+    bare = answer.strip(AROUND)
+    if bare.startswith("[") and bare.endswith("]") and not letter(bare):
+        return words(bare[1:-1], ALL_BREAKS)
+    number = parse_number(bare)
+    return str(number) if number is not None else letter(bare) or yes_no(bare) or words(_unwrapped(bare))
+
+
+def same_answer(given: str | None, reference: str | None) -> bool | None:
+    """Say whether two answers are the same; None if either is missing or empty."""
+    if not given or not reference or not (key := answer_key(reference)) or not answer_key(given):
+        return None
+    option = letter(given, loose=True) if letter(reference) else None
+    return key in (answer_key(given), option)

@@ -1,0 +1,255 @@
+"""One function per constraint of IFEval (arXiv 2311.07911): does a response hold it? None is don't know.
+
+Where IFEval's own checks contradict the sentence that the reader of the prompt sees, the sentence wins: keywords are
+whole words ("cat" is not in "education"), list markers and rules are no words, a sentence does not end after "e.g.",
+brackets of links and subscripts are no placeholders, Chinese commas are commas, and choosing all three fixed answers is
+no choice. Kwargs are those of `constraints.read_constraint`, the response is not blank. All take time linear in the
+response: no pattern can backtrack over more than a line's worth of its own match.
+"""
+
+import json
+import re
+from typing import Any
+
+from datagen.parse import CJK
+from datagen.verify.languages import NAMES, detect, letters, prose
+
+Kwargs = dict[str, Any]
+
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+"""Characters of scripts whose words touch: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
+NOT_IN_WORD = (rf"(?<![^\W{UNSPACED}])", rf"(?![^\W{UNSPACED}])")
+ANSWERS = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
+HIGHLIGHT = re.compile(r"(?<![A-Za-z0-9*\\])\*{1,3}(?![\s*])[^*\n]+(?<!\s)\*")
+PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9_\])!])\[(?=[^\]\n]*[^\W\d])[^\[\]\n]{2,}\](?![(\[])")
+BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(?![-*+ \t]*$)\S")
+TITLE = re.compile(r"<<(?=[^<>\n]*\w)[^<>\n]+>>")
+DIVIDER = re.compile(r"^[ \t]*\*(?:[ \t]?\*){2}[ \t]*$", re.MULTILINE)
+SIX_STARS = re.compile(r"(?<!\*)\*{6}(?!\*)")
+CAPITAL_TOKEN = re.compile(r"(?:[^\W\d_]\.){2,}|\w[\w-]*")
+COMMA = re.compile("[,，、،]")
+MARKUP = " \t\n*_#>`"
+QUOTES = str.maketrans("“”„‟«»‘’", '""""""\'\'')
+
+SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]»*_]*(?=\s|$)|[。！？।۔؟]+[\"'”’」』）)*_]*")
+BLOCK_START = re.compile(r"^[ \t>]*(?:[-*+•][ \t]+|\d{1,3}[.)][ \t]+)", re.MULTILINE)
+HEADING = re.compile(r"^ {0,3}#{1,6}[ \t].*$", re.MULTILINE)
+ABBREVIATIONS = frozenset(
+    "e.g i.e cf vs etc mr mrs ms dr prof st jr sr no fig eq approx dept est inc ltd co vol pp ed al gen sgt capt rev "
+    "jan feb mar apr jun jul aug sep sept oct nov dec a.m p.m u.s u.k z.b bzw ca usw z d.h p.ex sra dra".split()
+)
+NEVER_LAST = frozenset("e.g i.e cf vs mr mrs ms dr prof fig eq approx z.b d.h sra dra gen sgt capt rev".split())
+"""Abbreviations that something always follows; the others can end a sentence."""
+
+
+def as_asked(count: int, relation: str, wanted: int) -> bool:
+    """Compare a count as IFEval's relations say: "at least" or "less than"."""
+    return count >= wanted if relation == "at least" else count < wanted
+
+
+def count_keyword(text: str, keyword: str) -> int:
+    """Count a word or phrase, any case, not as a part of a longer word where words are spaced."""
+    return sum(1 for _ in re.finditer(re.escape(keyword).join(NOT_IN_WORD), text, re.IGNORECASE))
+
+
+def count_words(text: str) -> int | None:
+    """Count words that hold a letter or digit, each Han or kana character as one; None for unspaced other scripts."""
+    if letters(text)["Thai"]:
+        return None
+    spaced, characters = CJK.subn(" ", text)
+    return characters + sum(any(map(str.isalnum, word)) for word in spaced.split())
+
+
+def count_sentences(text: str) -> int | None:
+    """Count sentences of running text and list entries; headings, rules and code are none. None for Thai."""
+    said = HEADING.sub("\n", prose(text))
+    if letters(said)["Thai"]:
+        return None
+    blocks = re.split(r"\n[ \t]*\n", BLOCK_START.sub("\n\n", said))
+    return sum(map(_sentences_of_block, blocks))
+
+
+def _sentences_of_block(block: str) -> int:
+    lower_case = not any(map(str.isupper, block))
+    count, start = 0, 0
+    for end in SENTENCE_END.finditer(block):
+        if _ends_sentence(block, end, lower_case):
+            count += any(map(str.isalnum, block[start : end.end()]))
+            start = end.end()
+    return count + any(map(str.isalnum, block[start:]))
+
+
+def _ends_sentence(text: str, end: re.Match[str], lower_case: bool) -> bool:
+    """A stop is no end after an abbreviation or an initial, or where a small letter follows in text with capitals."""
+    after = text[end.end() : end.end() + 12].lstrip(" \t\n\"'“‘(*_")[:1]
+    if not after or end[0][0] in "。！？।۔؟":
+        return True
+    if after.islower() and not lower_case:
+        return False
+    before = text[max(0, end.start() - 12) : end.start()].split()
+    word = before[-1].strip("\"'“‘([*_").casefold() if before else ""
+    if end[0][0] != "." or end[0].startswith(".."):
+        return True
+    initial = len(word) == 1 and word.isalpha() and word != "i" and after.isupper()
+    return not (initial or word in NEVER_LAST or (word in ABBREVIATIONS and not after.isupper()))
+
+
+def existence(response: str, kwargs: Kwargs) -> bool:
+    return all(count_keyword(response, word) for word in kwargs["keywords"])
+
+
+def forbidden_words(response: str, kwargs: Kwargs) -> bool:
+    return not any(count_keyword(response, word) for word in kwargs["forbidden_words"])
+
+
+def keyword_frequency(response: str, kwargs: Kwargs) -> bool:
+    return as_asked(count_keyword(response, kwargs["keyword"]), kwargs["relation"], kwargs["frequency"])
+
+
+def letter_frequency(response: str, kwargs: Kwargs) -> bool:
+    count = response.casefold().count(kwargs["letter"].casefold())
+    return as_asked(count, kwargs["let_relation"], kwargs["let_frequency"])
+
+
+def response_language(response: str, kwargs: Kwargs) -> bool | None:
+    return same_language(response, kwargs["language"])
+
+
+def same_language(response: str, code: str) -> bool | None:
+    """Say whether a text is in a language; None where either is beyond `languages.detect`."""
+    found = detect(response)
+    return None if found is None or code not in NAMES else found == code
+
+
+def number_sentences(response: str, kwargs: Kwargs) -> bool | None:
+    count = count_sentences(response)
+    return None if count is None else as_asked(count, kwargs["relation"], kwargs["num_sentences"])
+
+
+def number_words(response: str, kwargs: Kwargs) -> bool | None:
+    count = count_words(response)
+    return None if count is None else as_asked(count, kwargs["relation"], kwargs["num_words"])
+
+
+def number_paragraphs(response: str, kwargs: Kwargs) -> bool:
+    """Paragraphs stand between lines of three asterisks; a divider at either end parts nothing."""
+    parts = [part.strip() for part in DIVIDER.split(response)]
+    inner = parts[not parts[0] : len(parts) - (not parts[-1])]
+    return all(inner) and len(inner) == kwargs["num_paragraphs"]
+
+
+def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
+    """Paragraphs stand between blank lines here: their number and the first word of one are asked for."""
+    paragraphs = [part for part in re.split(r"\n[ \t]*\n", response) if part.strip()]
+    if len(paragraphs) != kwargs["num_paragraphs"]:
+        return False
+    text = paragraphs[kwargs["nth_paragraph"] - 1].translate(QUOTES).strip(MARKUP + "\"'([-")
+    wanted = kwargs["first_word"].translate(QUOTES)
+    return bool(re.match(re.escape(wanted) + NOT_IN_WORD[1], text, re.IGNORECASE))
+
+
+def number_placeholders(response: str, kwargs: Kwargs) -> bool:
+    return sum(1 for _ in PLACEHOLDER.finditer(response)) >= kwargs["num_placeholders"]
+
+
+def postscript(response: str, kwargs: Kwargs) -> bool:
+    """A line after the first starts with the marker, and says something."""
+    letters_of = [re.escape(letter) for letter in kwargs["postscript_marker"] if letter.isalnum()]
+    marker = r"\.? ?".join(letters_of) + r"(?![A-Za-z])(?!\.? ?[A-Za-z]\.)"
+    found = re.finditer(rf"^[ \t*_#>]*{marker}[^\w\n]*\w", response, re.IGNORECASE | re.MULTILINE)
+    return any(response[: match.start()].strip() for match in found)
+
+
+def number_bullet_lists(response: str, kwargs: Kwargs) -> bool:
+    """Exactly so many Markdown bullets, nested ones included; code is not looked at."""
+    return sum(1 for line in prose(response).split("\n") if BULLET.match(line)) == int(kwargs["num_bullets"])
+
+
+def constrained_response(response: str, kwargs: Kwargs) -> bool:
+    said = " ".join(response.casefold().split())
+    return sum(answer in said for answer in ANSWERS) == 1
+
+
+def number_highlighted_sections(response: str, kwargs: Kwargs) -> bool:
+    return sum(1 for _ in HIGHLIGHT.finditer(prose(response))) >= kwargs["num_highlights"]
+
+
+def multiple_sections(response: str, kwargs: Kwargs) -> bool:
+    """At least so many different headings, such as SECTION 1 or Day IV, each at the start of a line."""
+    name = re.escape(kwargs["section_spliter"].strip())
+    numbers = re.findall(rf"^[ \t#*_>]*{name}[ \t]+(\d{{1,9}}|[IVXLC]{{1,9}})(?!\w)", response, re.MULTILINE)
+    return len(set(numbers)) >= kwargs["num_sections"]
+
+
+def json_format(response: str, kwargs: Kwargs) -> bool:
+    """The whole response is one object or array, in a fence or not."""
+    text = response.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        text = text[text.index("\n") : -3]
+    try:  # numbers stay text: they may have more digits than int() takes
+        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict | list)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def title(response: str, kwargs: Kwargs) -> bool:
+    return bool(TITLE.search(response))
+
+
+def two_responses(response: str, kwargs: Kwargs) -> bool:
+    parts = [part.strip() for part in SIX_STARS.split(response)]
+    return len(parts) == 2 and all(parts) and parts[0] != parts[1]
+
+
+def repeat_prompt(response: str, kwargs: Kwargs) -> bool:
+    """The request stands first, word for word, and something follows it."""
+    said, asked = (" ".join(text.casefold().split()) for text in (response, kwargs["prompt_to_repeat"]))
+    return said.startswith(asked) and any(map(str.isalnum, said[len(asked) :]))
+
+
+def end_checker(response: str, kwargs: Kwargs) -> bool:
+    said, wanted = (_bare_end(text) for text in (response, kwargs["end_phrase"]))
+    return bool(re.search(rf"{NOT_IN_WORD[0]}{re.escape(wanted)}\Z", said[-len(wanted) - 1 :]))
+
+
+def _bare_end(text: str) -> str:
+    """Drop what may stand after the last word: quotation marks, emphasis, spaces."""
+    return " ".join(text[-20_000:].translate(QUOTES).casefold().split()).rstrip("\"'*_ ")
+
+
+def quotation(response: str, kwargs: Kwargs) -> bool:
+    """Double quotation marks around all of it. Straight marks inside cannot be told apart, curly ones are matched."""
+    text = response.strip()
+    if len(text) < 3 or text[0] not in '"“' or text[-1] not in '"”':
+        return False
+    if text[0] == '"' or text[-1] == '"':
+        return text[0] == text[-1]
+    depth = 0
+    for mark in re.finditer("[“”]", text):
+        depth += 1 if mark[0] == "“" else -1
+        if depth == 0:
+            return mark.end() == len(text)
+    return False
+
+
+def capital_word_frequency(response: str, kwargs: Kwargs) -> bool:
+    """Words in capitals only; I and A are such words, U.S. and COVID-19 are one each."""
+    count = sum(token.isupper() for token in CAPITAL_TOKEN.findall(response))
+    return as_asked(count, kwargs["capital_relation"], kwargs["capital_frequency"])
+
+
+def english_capital(response: str, kwargs: Kwargs) -> bool | None:
+    return same_language(response, "en") if response.isupper() else False
+
+
+def english_lowercase(response: str, kwargs: Kwargs) -> bool | None:
+    return same_language(response, "en") if response.islower() else False
+
+
+def no_comma(response: str, kwargs: Kwargs) -> bool:
+    return not COMMA.search(response)

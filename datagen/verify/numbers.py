@@ -1,0 +1,122 @@
+"""From an answer to the one number that it is: exact, bounded, never guessed.
+
+Signs, thousands separators, currencies, units, percent signs, fractions, mixed numbers, scientific notation and their
+LaTeX are read; so are Chinese scales (3万). A percent sign is a unit like any other (18% is 18), and no unit is
+compared: 3 km equals 3. A text with two numbers, a date, a comparison or a variable is no number.
+"""
+
+import re
+from fractions import Fraction
+
+MAX_LENGTH = 200
+"""Characters of an answer that can be a number; checked before any pattern sees the text."""
+MAX_UNIT_WORDS = 6
+
+VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
+SYMBOLS = str.maketrans(
+    {
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
+        **dict.fromkeys("−–—﹣－‐‑", "-"),
+        **dict.fromkeys("$€£¥￥₹＄", " "),
+        **dict.fromkeys("\u00a0\u2002\u2003\u2009\u202f\u3000", " "),
+        **dict.fromkeys("×∗＊·⋅", "*"),
+        **dict.fromkeys("÷⁄∕／", "/"),
+        **{"，": ",", "．": ".", "％": "%", "＋": "+", "＝": "=", "（": "(", "）": ")", "：": ":"},
+        **{sign: f" {fraction}" for sign, fraction in VULGAR.items()},
+    }
+)
+LATEX = (
+    (re.compile(r"\\[dt]?frac\{([^{}]{1,60})\}\{([^{}]{1,60})\}"), r" (\1)/(\2)"),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\{([^{}]{0,100})\}"), r" \1 "),
+    (re.compile(r"\\(?:times|cdot)(?![a-z])"), "*"),
+    (re.compile(r"\\div(?![a-z])"), "/"),
+    (re.compile(r"\^?\{?\\circ(?![a-z])\}?"), "°"),
+    (re.compile(r"\\(?:left|right|!)|\\?\\[()\[\]](?=\s*$)|^\s*\\[(\[]"), ""),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;: ]"), " "),
+    (re.compile(r"\\(?=[$%])"), ""),
+)
+INTEGER = r"(?:[0-9]{1,3}(?:[, ][0-9]{3})+(?![0-9])|[0-9]+)"
+DECIMAL = rf"(?:{INTEGER}(?:\.[0-9]*)?|\.[0-9]+)"
+LEAD_WORDS = (
+    "about|approximately|approx|around|roughly|nearly|exactly|only|just|an?|the|totals?|of|is|are|was|equals?|to|it"
+    "|there|they|us|usd|rmb|cny|eur|gbp"
+)
+LEAD = re.compile(
+    rf"\s*+(?:[^=<>!≠≤≥≈,;]{{0,80}}[=≈])?+\s*+(?:(?:(?:{LEAD_WORDS})(?![^\W\d])|大?约|一?共|总共|是|为|百分之|人民币)[\s:.]*+)*+"
+    r"[\s(]*+",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(
+    rf"""(?P<sign>[-+]?)\s*+
+    (?: (?:(?P<whole>[0-9]+)\s+(?:and\s+)?)? \(?(?P<top>[-+]?{INTEGER})\)?\s*/\s*\(?(?P<bottom>{INTEGER})\)?
+      | (?P<decimal>{DECIMAL})
+        (?: e(?P<e>[-+]?[0-9]{{1,3}})(?![0-9])
+          | \s*[*x]\s*10\s*(?:\^|\*\*)\s*[({{]?(?P<power>[-+]?[0-9]{{1,3}})(?![0-9])[)}}]? )?
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+UNIT = re.compile(
+    r"(?:[\s%°().,:!?'\"’²³\]。]|/(?=\s*[^\W\d_])|(?<=[^\W\d_])-(?=[^\W\d_])|[^\W\d_]|(?<=[^\W\d_])\^?[23](?!\w))*+"
+)
+WORD = re.compile(r"[^\W\d_]+")
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+CHINESE_SCALE = re.compile(r"\s*(万亿|亿|万|千(?![克米瓦])|百(?!分))")
+CHINESE_SCALES = {"百": 100, "千": 10**3, "万": 10**4, "亿": 10**8, "万亿": 10**12}
+ONE_LETTER_UNITS = frozenset("amgshlwvcfkj")
+NOT_UNITS = frozenset(
+    """january february march april may june july august september october november december jan feb mar apr jun jul
+    aug sep sept oct nov dec am pm ad bc bce or and to pi π sqrt log ln sin cos tan half halves thirds fourths fifths
+    sixths eighths tenths hundredths thousandths""".split()
+)
+"""Words that make another answer of the number before them."""
+
+
+def parse_number(text: str) -> Fraction | None:
+    """Return the number that a text is, or None: no number, more than one, or too long to be one."""
+    if len(text) > MAX_LENGTH:
+        return None
+    text = plain(text).strip(" \t\n*_`\"'“”")
+    lead = LEAD.match(text)
+    match = NUMBER.match(text, lead.end() if lead else 0)
+    value = _value(match) if match else None
+    scale = _scale(text[match.end() :]) if match else None
+    return None if value is None or scale is None else value * scale
+
+
+def plain(text: str) -> str:
+    """Write symbols in ASCII: full-width digits, signs, currencies (a space), the LaTeX of arithmetic."""
+    text = text.translate(SYMBOLS)
+    if "\\" in text or "{" in text:
+        for pattern, replacement in LATEX:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    sign = -1 if match["sign"] == "-" else 1
+    if match["decimal"] is not None:
+        exponent = int(match["e"] or match["power"] or 0)
+        return sign * Fraction(_digits(match["decimal"])) * Fraction(10) ** exponent
+    bottom = int(_digits(match["bottom"]))
+    if bottom == 0:
+        return None
+    return sign * (int(match["whole"] or 0) + Fraction(int(_digits(match["top"])), bottom))
+
+
+def _digits(text: str) -> str:
+    return text.replace(",", "").replace(" ", "").rstrip(".")
+
+
+def _scale(rest: str) -> int | None:
+    """Return the factor that the words after a number stand for, 1 for a unit; None if they are no unit."""
+    words = WORD.findall(rest.lower())
+    if not UNIT.fullmatch(rest) or len(words) > MAX_UNIT_WORDS or re.match(r"\s*[ap]\.\s?m\b", rest, re.IGNORECASE):
+        return None
+    if any(word in NOT_UNITS or (len(word) == 1 and word.isascii() and word not in ONE_LETTER_UNITS) for word in words):
+        return None
+    if chinese := CHINESE_SCALE.match(rest):
+        return CHINESE_SCALES[chinese[1]]
+    if rest[:1] in ("k", "K") and words[0] == "k":
+        return 1000
+    return SCALES.get(words[0].removesuffix("s"), 1) if words else 1
