@@ -56,7 +56,12 @@ class Template:
         if fields.keys() != self.variables:
             missing, unused = sorted(self.variables - fields.keys()), sorted(fields.keys() - self.variables)
             raise InputError(f"prompt {self.name}: missing values {missing}, unused values {unused}")
-        messages: list[Message] = [{"role": role, "content": part.render(fields).strip()} for role, part in self.parts]
+        try:
+            messages: list[Message] = [
+                {"role": role, "content": part.render(fields).strip()} for role, part in self.parts
+            ]
+        except Exception as error:  # a template is a program: it may divide by zero, or reach for what it must not
+            raise InputError(f"prompt {self.name}: {error}") from error
         return Prompt(messages, self.name, fields)
 
 
@@ -95,4 +100,7 @@ class Prompts:
         file = f"{name}.en.md"
         own = self._folder / file if self._folder else None
         path = own if own and own.is_file() else SHIPPED / file
-        return parse_template(name, path.read_text(encoding="utf-8"))
+        try:
+            return parse_template(name, path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not UTF-8") from None
