@@ -12,16 +12,17 @@ import re
 from typing import Any
 
 from datagen.parse import CJK
-from datagen.verify.languages import NAMES, detect, letters, prose
+from datagen.verify.languages import NAMES, detect, dominant_script, prose
 
 Kwargs = dict[str, Any]
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Characters of scripts whose words touch: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
-NOT_IN_WORD = (rf"(?<![^\W{UNSPACED}])", rf"(?![^\W{UNSPACED}])")
+SPACED = rf"[^\W{UNSPACED}]"
+"""A letter or digit of a script that puts spaces between words."""
 ANSWERS = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
 HIGHLIGHT = re.compile(r"(?<![A-Za-z0-9*\\])\*{1,3}(?![\s*])[^*\n]+(?<!\s)\*")
-PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9_\])!])\[(?=[^\]\n]*[^\W\d])[^\[\]\n]{2,}\](?![(\[])")
+PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9_\])!])\[(?=[^\[\]\n]*[^\W\d])[^\[\]\n]{2,}\](?![(\[])")
 BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(?![-*+ \t]*$)\S")
 TITLE = re.compile(r"<<(?=[^<>\n]*\w)[^<>\n]+>>")
 DIVIDER = re.compile(r"^[ \t]*\*(?:[ \t]?\*){2}[ \t]*$", re.MULTILINE)
@@ -31,14 +32,14 @@ COMMA = re.compile("[,，、،]")
 MARKUP = " \t\n*_#>`"
 QUOTES = str.maketrans("“”„‟«»‘’", '""""""\'\'')
 
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]»*_]*(?=\s|$)|[。！？।۔؟]+[\"'”’」』）)*_]*")
+SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]»*_]*(?=\s|$)|[。！？।۔؟]+[\"'”’」』）)*_]*")
 BLOCK_START = re.compile(r"^[ \t>]*(?:[-*+•][ \t]+|\d{1,3}[.)][ \t]+)", re.MULTILINE)
-HEADING = re.compile(r"^ {0,3}#{1,6}[ \t].*$", re.MULTILINE)
+HEADING = re.compile(r"^ {0,3}#{1,6}[ \t].*$|^[ \t]*\*\*[^*\n]+\*\*:?[ \t]*$|<<[^<>\n]+>>", re.MULTILINE)
 ABBREVIATIONS = frozenset(
     "e.g i.e cf vs etc mr mrs ms dr prof st jr sr no fig eq approx dept est inc ltd co vol pp ed al gen sgt capt rev "
     "jan feb mar apr jun jul aug sep sept oct nov dec a.m p.m u.s u.k z.b bzw ca usw z d.h p.ex sra dra".split()
 )
-NEVER_LAST = frozenset("e.g i.e cf vs mr mrs ms dr prof fig eq approx z.b d.h sra dra gen sgt capt rev".split())
+NEVER_LAST = frozenset("e.g i.e cf vs mr mrs ms dr prof fig eq approx z.b d.h sra dra gen sgt capt rev st".split())
 """Abbreviations that something always follows; the others can end a sentence."""
 
 
@@ -47,14 +48,21 @@ def as_asked(count: int, relation: str, wanted: int) -> bool:
     return count >= wanted if relation == "at least" else count < wanted
 
 
+def whole(phrase: str) -> str:
+    """Return the pattern of a word or phrase that is no part of a longer word, in scripts where words are spaced."""
+    before = rf"(?<!{SPACED})" if re.match(SPACED, phrase[0]) else ""
+    after = rf"(?!{SPACED})" if re.match(SPACED, phrase[-1]) else ""
+    return before + re.escape(phrase) + after
+
+
 def count_keyword(text: str, keyword: str) -> int:
-    """Count a word or phrase, any case, not as a part of a longer word where words are spaced."""
-    return sum(1 for _ in re.finditer(re.escape(keyword).join(NOT_IN_WORD), text, re.IGNORECASE))
+    """Count a word or phrase, in any case."""
+    return sum(1 for _ in re.finditer(whole(keyword), text, re.IGNORECASE))
 
 
 def count_words(text: str) -> int | None:
-    """Count words that hold a letter or digit, each Han or kana character as one; None for unspaced other scripts."""
-    if letters(text)["Thai"]:
+    """Count words that hold a letter or digit, each Han or kana character as one; None for Thai."""
+    if dominant_script(text) == "Thai":
         return None
     spaced, characters = CJK.subn(" ", text)
     return characters + sum(any(map(str.isalnum, word)) for word in spaced.split())
@@ -63,7 +71,7 @@ def count_words(text: str) -> int | None:
 def count_sentences(text: str) -> int | None:
     """Count sentences of running text and list entries; headings, rules and code are none. None for Thai."""
     said = HEADING.sub("\n", prose(text))
-    if letters(said)["Thai"]:
+    if dominant_script(said) == "Thai":
         return None
     blocks = re.split(r"\n[ \t]*\n", BLOCK_START.sub("\n\n", said))
     return sum(map(_sentences_of_block, blocks))
@@ -132,10 +140,15 @@ def number_words(response: str, kwargs: Kwargs) -> bool | None:
 
 
 def number_paragraphs(response: str, kwargs: Kwargs) -> bool:
-    """Paragraphs stand between lines of three asterisks; a divider at either end parts nothing."""
-    parts = [part.strip() for part in DIVIDER.split(response)]
-    inner = parts[not parts[0] : len(parts) - (not parts[-1])]
-    return all(inner) and len(inner) == kwargs["num_paragraphs"]
+    """Paragraphs stand between lines of three asterisks."""
+    parts = _between(DIVIDER, response)
+    return bool(all(parts) and len(parts) == kwargs["num_paragraphs"])
+
+
+def _between(divider: re.Pattern[str], text: str) -> list[str]:
+    """Split a text; a divider at either end parts nothing."""
+    parts = [part.strip() for part in divider.split(text)]
+    return parts[not parts[0] : len(parts) - (not parts[-1])]
 
 
 def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
@@ -144,25 +157,24 @@ def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
     if len(paragraphs) != kwargs["num_paragraphs"]:
         return False
     text = paragraphs[kwargs["nth_paragraph"] - 1].translate(QUOTES).strip(MARKUP + "\"'([-")
-    wanted = kwargs["first_word"].translate(QUOTES)
-    return bool(re.match(re.escape(wanted) + NOT_IN_WORD[1], text, re.IGNORECASE))
+    return bool(re.match(whole(kwargs["first_word"].translate(QUOTES)), text, re.IGNORECASE))
 
 
 def number_placeholders(response: str, kwargs: Kwargs) -> bool:
-    return sum(1 for _ in PLACEHOLDER.finditer(response)) >= kwargs["num_placeholders"]
+    return bool(sum(1 for _ in PLACEHOLDER.finditer(response)) >= kwargs["num_placeholders"])
 
 
 def postscript(response: str, kwargs: Kwargs) -> bool:
     """A line after the first starts with the marker, and says something."""
     letters_of = [re.escape(letter) for letter in kwargs["postscript_marker"] if letter.isalnum()]
-    marker = r"\.? ?".join(letters_of) + r"(?![A-Za-z])(?!\.? ?[A-Za-z]\.)"
-    found = re.finditer(rf"^[ \t*_#>]*{marker}[^\w\n]*\w", response, re.IGNORECASE | re.MULTILINE)
-    return any(response[: match.start()].strip() for match in found)
+    marker = r"\.? ?".join(letters_of) + r"(?![A-Za-z]|\.[A-Za-z]\.)"
+    found = re.finditer(rf"^[ \t*_#>]*{marker}\W*\w", response, re.IGNORECASE | re.MULTILINE)
+    return any(not response[: match.start()].isspace() for match in found if match.start())
 
 
 def number_bullet_lists(response: str, kwargs: Kwargs) -> bool:
     """Exactly so many Markdown bullets, nested ones included; code is not looked at."""
-    return sum(1 for line in prose(response).split("\n") if BULLET.match(line)) == int(kwargs["num_bullets"])
+    return bool(sum(1 for line in prose(response).split("\n") if BULLET.match(line)) == kwargs["num_bullets"])
 
 
 def constrained_response(response: str, kwargs: Kwargs) -> bool:
@@ -171,14 +183,14 @@ def constrained_response(response: str, kwargs: Kwargs) -> bool:
 
 
 def number_highlighted_sections(response: str, kwargs: Kwargs) -> bool:
-    return sum(1 for _ in HIGHLIGHT.finditer(prose(response))) >= kwargs["num_highlights"]
+    return bool(sum(1 for _ in HIGHLIGHT.finditer(prose(response))) >= kwargs["num_highlights"])
 
 
 def multiple_sections(response: str, kwargs: Kwargs) -> bool:
     """At least so many different headings, such as SECTION 1 or Day IV, each at the start of a line."""
     name = re.escape(kwargs["section_spliter"].strip())
     numbers = re.findall(rf"^[ \t#*_>]*{name}[ \t]+(\d{{1,9}}|[IVXLC]{{1,9}})(?!\w)", response, re.MULTILINE)
-    return len(set(numbers)) >= kwargs["num_sections"]
+    return bool(len(set(numbers)) >= kwargs["num_sections"])
 
 
 def json_format(response: str, kwargs: Kwargs) -> bool:
@@ -202,7 +214,7 @@ def title(response: str, kwargs: Kwargs) -> bool:
 
 
 def two_responses(response: str, kwargs: Kwargs) -> bool:
-    parts = [part.strip() for part in SIX_STARS.split(response)]
+    parts = _between(SIX_STARS, response)
     return len(parts) == 2 and all(parts) and parts[0] != parts[1]
 
 
@@ -214,7 +226,7 @@ def repeat_prompt(response: str, kwargs: Kwargs) -> bool:
 
 def end_checker(response: str, kwargs: Kwargs) -> bool:
     said, wanted = (_bare_end(text) for text in (response, kwargs["end_phrase"]))
-    return bool(re.search(rf"{NOT_IN_WORD[0]}{re.escape(wanted)}\Z", said[-len(wanted) - 1 :]))
+    return bool(re.search(rf"{whole(wanted)}\Z", said[-len(wanted) - 1 :]))
 
 
 def _bare_end(text: str) -> str:
