@@ -29,6 +29,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "evolve": Command("datagen.generators.evolve", "Rewrite prompts into harder and rarer ones, and answer them."),
+    "respond": Command(
+        "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
+    ),
     "train": Command("train.cli", "Train a model on the rows: pretrain, sft, dpo; merge, eval, chat, check."),
 }
 """Adding a generator is one line here."""

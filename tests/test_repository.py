@@ -20,6 +20,7 @@ LAYERS = (
     {"llm", "filters"},
     {"method"},
     {"fold", "engine", "job"},
+    {"strategies"},
     {"generators"},
     {"flags", "progress", "command"},
     {"cli"},

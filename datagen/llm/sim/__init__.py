@@ -2,7 +2,9 @@
 
 It serves the first run, the tests and load tests. It knows the truth, so what catches its faults can be measured:
 
-    sim:refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
+    sim:skill=0.7,refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
+
+skill      how often a chain of thought comes to the right answer; 1 unless told
 
 refuse     an answer is a short apology           leak       a rewrite repeats words of its template
 noop       a rewrite changes nothing that counts  malformed  a verdict is missing, or an answer is empty
@@ -17,16 +19,21 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve
+from datagen.llm.sim import arithmetic, evolve, reason
+from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
 VERSION = 1
 """Part of the identity: a changed teacher is another teacher."""
 FAULTS = ("refuse", "leak", "noop", "malformed")
-Act = Callable[[Mapping[str, str], Random], str]
-ACTS: dict[str, Act] = {"answer": arithmetic.answer, "evolve/equal": evolve.equal} | {
-    f"evolve/{name}": act for name, act in evolve.OPERATORS.items()
+Act = Callable[[Mapping[str, str], Chance], str]
+ACTS: dict[str, Act] = {
+    "answer": arithmetic.answer,
+    "evolve/equal": evolve.equal,
+    **{f"evolve/{name}": act for name, act in evolve.OPERATORS.items()},
+    **reason.ACTS,
 }
+"""Task to what plays it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +42,10 @@ class Sim:
 
     rates: Mapping[str, float]
     """Fault to probability."""
+    skill: float = 1.0
 
     async def send(self, call: Call) -> Reply:
-        chance = Random(f"{call.key.hex()}:{call.attempt}")
+        chance = Chance(f"{call.key.hex()}:{call.attempt}", self.skill)
         if call.task not in ACTS:
             return _refusal(f"sim cannot play {call.task!r}; it can play: {', '.join(sorted(ACTS))}")
         fault = self._draw(call.task, chance)
@@ -61,7 +69,7 @@ class Sim:
         return None
 
 
-def _spoil(fault: str, call: Call, chance: Random) -> str:
+def _spoil(fault: str, call: Call, chance: Chance) -> str:
     if fault == "refuse":
         return "I'm sorry, but I can't help with that request."
     if fault == "leak":
@@ -76,7 +84,7 @@ def _refusal(message: str) -> Reply:
 
 
 def parse_sim(spec: str) -> Sim:
-    """Parse `sim` or `sim:fault=rate,...`."""
+    """Parse `sim` or `sim:skill=share,fault=rate,...`."""
     rates: dict[str, float] = {}
     for part in filter(None, spec.partition(":")[2].split(",")):
         name, _, value = part.partition("=")
@@ -84,6 +92,7 @@ def parse_sim(spec: str) -> Sim:
             rates[name] = float(value)
         except ValueError:
             rates[name] = -1.0
-        if name not in FAULTS or not 0 <= rates[name] <= 1:
-            raise InputError(f"model {spec!r}: expected faults {', '.join(FAULTS)} with rates from 0 to 1: {part!r}")
-    return Sim(rates)
+        if name not in (*FAULTS, "skill") or not 0 <= rates[name] <= 1:
+            known = ", ".join(FAULTS)
+            raise InputError(f"model {spec!r}: expected skill, or faults {known}, with rates from 0 to 1: {part!r}")
+    return Sim(rates, rates.pop("skill", 1.0))
