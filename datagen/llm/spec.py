@@ -1,19 +1,26 @@
-"""One spec names a model: NAME[#tag][@URL], hf:PATH, or sim[:options] for the procedural teacher.
+"""One spec names a model: NAME[#tag][@URL], hf:PATH, replay:FILE, or sim[:options] for the procedural teacher.
 
 gpt-4o-mini                              the OpenAI API, or OPENAI_BASE_URL
 qwen3:8b@http://127.0.0.1:11434/v1       any OpenAI-compatible server
 my-model#2026-11@http://...              the tag tells apart what the server calls by one name
 hf:out/policy                            the folder of a trained model, run in this process
+replay:replies.jsonl                     recorded replies
 sim:refuse=0.05,leak=0.05                the procedural teacher with faults
 """
 
 import os
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from datagen.errors import InputError
+from datagen.files import content_digest
 
 OPENAI_URL = "https://api.openai.com/v1"
+ADDRESS = re.compile(r"(.*?)@([a-z]+://.*)", re.IGNORECASE)
+HIDDEN = re.compile(r"//[^/]*@|\?.*")
+"""Where a URL can hold a secret: user and password, query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +29,10 @@ class Spec:
 
     identity: str
     """What the call key holds: name and tag, never URL or key; the whole spec and its version for `sim`; a digest of
-    what is in the folder for `hf:`."""
+    what is in the folder or file for `hf:` and `replay:`."""
     name: str
     url: str | None
-    """None for `sim` and `hf:`."""
+    """None for what answers in this process."""
 
 
 def parse_spec(text: str) -> Spec:
@@ -39,24 +46,44 @@ def parse_spec(text: str) -> Spec:
 
         folder = model_folder(text)
         return Spec(f"hf:{folder.resolve().name}/{weights_digest(folder)}", text, None)
-    name, at, url = text.rpartition("@") if "://" in text else (text, "", "")
-    url = url if at else os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    match = ADDRESS.fullmatch(text)
+    name, url = match.groups() if match else (text, default_url())
     plain, _, _ = name.partition("#")
-    if not plain or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise InputError(f"model {text!r}: expected NAME[#tag][@URL], such as qwen3:8b@http://127.0.0.1:11434/v1")
+    if HIDDEN.search(url):
+        raise InputError(f"model {name!r}: no user, password or query belongs in its URL; the key is OPENAI_API_KEY")
+    if not plain or "://" in name or not is_address(url):
+        shown = HIDDEN.sub("//...", text)
+        raise InputError(f"model {shown!r}: expected NAME[#tag][@URL], such as qwen3:8b@http://127.0.0.1:11434/v1")
     return Spec(name, plain, url.rstrip("/"))
 
 
+def default_url() -> str:
+    """Return where a model without a URL is asked."""
+    return os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+
+
+def is_address(url: str) -> bool:
+    """Say whether a URL names a server."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+    except ValueError:
+        return False
+
+
 def is_loopback(url: str) -> bool:
-    """Say whether a URL names this machine."""
+    """Say whether a URL names this machine, by address: 127.example.com does not."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def api_key(url: str) -> str:
     """Return the key for a URL, from the environment alone; over plain http it goes to this machine only."""
     key = os.environ.get("OPENAI_API_KEY", "")
-    if key and (url.startswith("https:") or is_loopback(url)):
+    if key and (urlsplit(url).scheme == "https" or is_loopback(url)):
         return key
     if url == OPENAI_URL:
         raise InputError(
