@@ -7,6 +7,7 @@ unit; options by letter; all else by its words.
 """
 
 import re
+from typing import NamedTuple
 
 from datagen.verify.choices import ALL_BREAKS, letter, words, yes_no
 from datagen.verify.numbers import MAX_LENGTH, parse_number, plain
@@ -20,7 +21,7 @@ STATED = re.compile(
     r"""^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
         (?:\b(?:final|correct|right)\s{1,3})? \banswer (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
-        (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | [*_]{0,3}\s{1,3}(?:is|=)\b?(?:\s{0,3}[:：])? )
+        (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | \*\*\s{0,3}\n | [*_]{0,3}\s{1,3}(?:is\b|=)(?:\s{0,3}[:：])? )
       | ^[ \t>*_]*(?-i:A)[*_]{0,3}[:：](?!.*\n\s{0,9}(?-i:B)[:：])
       | (?:因此|所以)?[，,]?(?:最终|正确)?答案(?:是|为|[:：])[:：]?
     """,
@@ -28,8 +29,20 @@ STATED = re.compile(
 )
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
 LINE = re.compile(r"[\s*_]*([^\n]*)")
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\W\d_a-z]|\s*$)|[。！？]")
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]")
 AROUND = " \t\r\n*_`"
+
+
+class _Found(NamedTuple):
+    """An answer in a text: where its statement starts, where the answer itself starts, where it ends."""
+
+    start: int
+    at: int
+    end: int
+    answer: str
+
+
+NOTHING = _Found(-1, -1, -1, "")
 
 
 def final_answer(text: str) -> str | None:
@@ -43,10 +56,12 @@ def split_answer(text: str) -> tuple[str, str | None]:
     What follows the answer belongs to neither. Without an answer the rationale is the whole text.
     """
     offset = max(0, len(text) - TAIL)
-    tail = text[offset:]
-    found = max(_last_stated(tail), _last_boxed(tail), key=lambda place: place[1])
-    start, _, answer = found
-    return (text[: offset + start].rstrip(" \t\r\n*_`$\\[("), answer) if answer else (text, None)
+    stated, boxed = _last_stated(text[offset:]), _last_boxed(text[offset:])
+    found = max(stated, boxed, key=lambda one: one.at)
+    if not found.answer:
+        return text, None
+    start = stated.start if stated.at <= found.at <= stated.end else found.start
+    return text[: offset + start].rstrip(" \t\r\n*_`$\\[("), found.answer
 
 
 def answer_key(answer: str) -> str:
@@ -70,3 +85,38 @@ def same_answer(given: str | None, reference: str | None) -> bool | None:
         return None
     option = letter(given, loose=True) if letter(reference) else None
     return key in (answer_key(given), option)
+
+
+def _last_stated(text: str) -> _Found:
+    """Find the last line or sentence that states an answer."""
+    for match in reversed(list(STATED.finditer(text))):
+        line = LINE.match(text, match.end(), match.end() + MAX_ANSWER + 1)
+        if line and (answer := _first_sentence(line[1])) and len(line[0]) <= MAX_ANSWER:
+            return _Found(match.start(), line.start(1), line.end(), answer)
+    return NOTHING
+
+
+def _first_sentence(line: str) -> str:
+    end = SENTENCE_END.search(line)
+    return line[: end.start() if end else None].strip(AROUND)
+
+
+def _last_boxed(text: str) -> _Found:
+    """Find the box that opens last among those whose braces close, in one pass."""
+    last, still_open = NOTHING, list[re.Match[str]]()
+    for brace in BRACES.finditer(text):
+        if brace[1] or brace[2] == "{":
+            still_open.append(brace)
+        elif brace[2] and still_open:
+            opened = still_open.pop()
+            answer = text[opened.end() : brace.start()][: MAX_ANSWER + 1].strip()
+            if opened[1] and answer and len(answer) <= MAX_ANSWER and opened.end() > last.at:
+                last = _Found(opened.start(), opened.end(), brace.end(), answer)
+    return last
+
+
+def _unwrapped(answer: str) -> str:
+    """Drop the brackets or the \\text{} around an answer that is no tuple."""
+    answer = plain(answer).strip() if len(answer) <= MAX_LENGTH else answer
+    tuple_like = "," in answer
+    return answer[1:-1] if answer[:1] == "(" and answer[-1:] == ")" and not tuple_like else answer

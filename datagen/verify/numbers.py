@@ -31,7 +31,7 @@ LATEX = (
     (re.compile(r"\\(?:times|cdot)(?![a-z])"), "*"),
     (re.compile(r"\\div(?![a-z])"), "/"),
     (re.compile(r"\^?\{?\\circ(?![a-z])\}?"), "°"),
-    (re.compile(r"\\(?:left|right|!)|\\?\\[()\[\]](?=\s*$)|^\s*\\[(\[]"), ""),
+    (re.compile(r"\\(?:left|right|!)|\\[()\[\]]"), ""),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[,;: ]"), " "),
     (re.compile(r"\\(?=[$%])"), ""),

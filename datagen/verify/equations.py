@@ -1,0 +1,164 @@
+"""The equations that a solution states, and whether they hold (RFT, arXiv 2308.01825, section 3.3).
+
+Calculator notes as in GSM8K, `<<48/2=24>>`, are taken alone where there are any; else plain equations, `48 / 2 = 24
+clips`, and chains `a = b = c`. An equation with a variable, a function or converted units is not arithmetic and not
+listed. Beyond the paper's code: no `eval`; percent signs, units, currencies and thousands separators do not fail a
+path; and a path without equations is "don't know", where there it was right.
+"""
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
+
+from datagen.errors import ParseError
+from datagen.verify.expressions import MAX_LENGTH, NUMBER, TIMES, evaluate
+from datagen.verify.numbers import ONE_LETTER_UNITS, SCALES, plain
+
+TOLERANCE = Fraction(1, 1000)
+"""How far apart the sides of a right equation may be (RFT's released code)."""
+MAX_TEXT = 100_000
+"""Characters of a text whose equations are looked for; a longer one has none that are known."""
+
+NOTE = re.compile(r"<<([^<>\n]{1,400})>>")
+BULLET = re.compile(r"^\s*(?:[-*+•]|[0-9]{1,3}[.)])\s+")
+BOLD = re.compile(r"(?<![0-9)] )(?<![0-9)])\*\*|\*\*(?! ?[-0-9(])|[`_]")
+RELATION = re.compile(r"[<>!:]=|=[=>]|[<>≤≥≠≈]")
+"""What looks like an equals sign, or parts a line as one does."""
+WORDS = r"[^\W\d_]{2,20}(?:[ -][^\W\d_]{2,20})?"
+UNIT = re.compile(
+    rf"(?<=[0-9%)])\s{{0,3}}(?!(?:of|times|plus|minus|and|or|{'|'.join(SCALES)})\b)({WORDS})"
+    r"(?=\s{0,3}(?:[-+*/=)]|[xX]\s?[0-9(]|$))"
+)
+WORD_OPERATORS = ((re.compile(r"(?<=[0-9%)])\s{0,3}\b(?:of|times)\s+(?=[0-9(.])"), " * "),)
+SIDE = rf"[-+(\s]*+(?:{NUMBER})[%)\s]*+(?:(?:\*\*|[-+*/^])[-+(\s]*+(?:{NUMBER})[%)\s]*+)*"
+AT_START, AT_END = re.compile(SIDE), re.compile(rf"(?<![0-9.,]){SIDE}$")
+CENTS = re.compile(r"[0-9]\s?(?:cents?\b|¢)")
+OPERATION = re.compile(r"[0-9)%]\s*[-+*/^]")
+WHOLE_BEFORE = re.compile(r"(?:^\s*|[^\W\d_]\s+|[;,.?!。，：；)\"'’”>|]\s*|(?<![0-9]):\s*|[\u3400-\u9fff])$")
+"""What may stand before a left side; after an operator, a number or a variable it is a part of something."""
+BY_FRACTION = re.compile(r"/\s+[0-9]+/[0-9]")
+"""6 / 1/30: meant as 6 / (1/30), written as 6 / 1 / 30."""
+PART_AFTER = re.compile(
+    rf"""\s*[-+*/^]\s*[^\W\d_](?![^\W\d_]) | \s*\(\s*[-0-9.] | [(^!] | \s+(?:and\s+)?[0-9]
+       | [^=]{0, 60}\bremainder\b
+       | (?![{"".join(ONE_LETTER_UNITS)}])[a-zA-Z](?![a-zA-Z])""",
+    re.VERBOSE,
+)
+"""What shows that a right side goes on: a variable, a factor, the rest of a mixed number."""
+SCALE_AFTER = re.compile(rf"\s*(?:{'|'.join(SCALES)}|[万亿千百])", re.IGNORECASE)
+CONVERTED = (
+    {"second", "minute", "hour", "day", "week", "month", "year"},
+    {"cent", "dollar", "penny", "pennies", "quarter", "dime", "nickel"},
+    {"inch", "inche", "foot", "feet", "yard", "mile", "meter", "metre", "km", "cm", "mm"},
+    {"gram", "kilogram", "kg", "pound", "ounce", "lb", "oz", "ton"},
+    {"ml", "liter", "litre", "cup", "pint", "quart", "gallon"},
+)
+"""Units that one sum may convert into each other, singular."""
+
+
+class Equation(NamedTuple):
+    """Two sides without spaces, in ASCII."""
+
+    lhs: str
+    rhs: str
+
+
+def equations(text: str) -> list[Equation]:
+    """List the equations of a solution in order; a chain a = b = c gives two."""
+    if len(text) > MAX_TEXT:
+        return []
+    if notes := NOTE.findall(text):
+        return [pair for note in notes for pair in _note(note)]
+    return [pair for line in text.splitlines() if "=" in line for pair in _line(line)]
+
+
+def equations_hold(text: str) -> bool | None:
+    """Say whether all equations are right; None where there are none, or none is wrong and some cannot be read."""
+    verdicts = [holds(equation) for equation in equations(text)]
+    if False in verdicts:
+        return False
+    return True if verdicts and None not in verdicts else None
+
+
+def holds(equation: Equation) -> bool | None:
+    """Say whether the sides are equal within TOLERANCE, a percent sign read as a hundredth or as a unit."""
+    try:
+        readings = [tuple(evaluate(side) for side in equation)]
+        if "%" in "".join(equation):
+            readings.append(tuple(evaluate(side.replace("%", "")) for side in equation))
+    except ParseError:
+        return None
+    return any(abs(lhs - rhs) < TOLERANCE for lhs, rhs in readings)
+
+
+def equation_key(text: str) -> str:
+    """Return what a solution computes: its equations joined in order; "" if it states none.
+
+    3+4 and 4+3, or another order of steps, are different (section 3.3); spaces, currencies and × for * are not.
+    """
+    return ";".join(f"{lhs}={rhs}" for lhs, rhs in equations(text))
+
+
+def _note(note: str) -> list[Equation]:
+    sides = [re.sub(r"\s", "", side) for side in _arithmetic(note).split("=")]
+    return [Equation(*pair) for pair in pairwise(sides)]
+
+
+def _line(line: str) -> list[Equation]:
+    line = BOLD.sub("", BULLET.sub("", line))
+    if _converts(line):
+        return []
+    found = []
+    for part in RELATION.split(_arithmetic(line)):
+        for place, (left, right) in enumerate(pairwise(part.split("="))):
+            pair = Equation(_left(left), _right(right))
+            chained = place > 0 and _balanced(left) == pair.lhs
+            if all(pair) and OPERATION.search(pair.lhs if not chained else " ".join(pair)):
+                found.append(pair)
+    return found
+
+
+def _converts(line: str) -> bool:
+    """Tell a line that converts units, where numbers alone say too little: $0.50 + $0.20 = 70 cents."""
+    used = {word.lower().rstrip("s") for words in UNIT.findall(plain(line)) for word in words.split()}
+    used |= {"cent", "dollar"} if "$" in line and CENTS.search(line) else set()
+    return any(len(used & kind) > 1 for kind in CONVERTED)
+
+
+def _arithmetic(text: str) -> str:
+    """Write arithmetic in ASCII and drop the units."""
+    text = UNIT.sub("", plain(text))
+    for pattern, operator in WORD_OPERATORS:
+        text = pattern.sub(operator, text)
+    return TIMES.sub("*", text)
+
+
+def _left(text: str) -> str:
+    """Return the expression that a text ends with, "" if there is none or it is part of another."""
+    text = text[-MAX_LENGTH:]
+    match = AT_END.search(text)
+    side = match[0].lstrip() if match else ""
+    before = text[: len(text) - len(side)]
+    continues = side[:1] in ("+", "-") and before.rstrip()[-1:].isalnum()
+    if not side or continues or not WHOLE_BEFORE.search(before) or BY_FRACTION.search(side):
+        return ""
+    return _balanced(side)
+
+
+def _right(text: str) -> str:
+    """Return the expression that a text begins with, "" if there is none or it is part of another."""
+    match = AT_START.match(text[:MAX_LENGTH])
+    side = match[0].rstrip() if match else ""
+    rest = text[len(side) :]
+    return "" if PART_AFTER.match(rest) or SCALE_AFTER.match(rest) else _balanced(side)
+
+
+def _balanced(side: str) -> str:
+    """Drop spaces, and brackets at the ends that have no partner."""
+    side = re.sub(r"\s", "", side)
+    while side.startswith("(") and side.count("(") > side.count(")"):
+        side = side[1:]
+    while side.endswith(")") and side.count(")") > side.count("("):
+        side = side[:-1]
+    return side
