@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"errors"},
     {"rows", "parse", "prompts", "options", "lines", "shapes", "formats", "responses", "preferences", "files"},
+    {"verify"},
     {"llm", "filters"},
     {"method"},
     {"fold", "engine", "job"},
