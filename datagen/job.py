@@ -182,6 +182,7 @@ def conclude(job: Job, engine: Engine, unrecorded: int, times: Row) -> Outcome:
         "table": fold.table.as_dict(),
     }
     took = {
+        "input": job.reader.name,
         **times,
         "ended": stop.reason or "input",
         "records": engine.records,

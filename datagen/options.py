@@ -50,7 +50,10 @@ class RunOptions:
     verbose: bool = option(False, "Show every bad line and every failure.", short="-v", panel=FILES)
 
     model: list[str] = option(
-        [], "The model for every role: NAME[#tag][@URL], or sim. Repeat it to take turns. [DATAGEN_MODEL]", panel=MODELS
+        [],
+        "The model for every role: NAME[#tag][@URL], hf:PATH, replay:FILE or sim. Repeat it to take turns. "
+        "[DATAGEN_MODEL]",
+        panel=MODELS,
     )
     temperature: float | None = option(None, "Sampling temperature, in place of the method's.", least=0, panel=MODELS)
     top_p: float | None = option(None, "Nucleus sampling, in place of the method's.", least=0, most=1, panel=MODELS)

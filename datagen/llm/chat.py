@@ -54,7 +54,7 @@ class Model:
             reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
             used(Usage(1, *reply_usage(reply)))
             try:
-                return read_reply(reply, parse)
+                return replace(read_reply(reply, parse), model=self.identity)  # not what the server calls itself
             except BadAnswer as bad:
                 bad_in_block += 1
                 if bad.final or bad_in_block == ATTEMPTS:

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from datagen.errors import InputError
@@ -46,6 +47,9 @@ def parse_spec(text: str) -> Spec:
 
         folder = model_folder(text)
         return Spec(f"hf:{folder.resolve().name}/{weights_digest(folder)}", text, None)
+    if text.startswith("replay:"):
+        path = Path(text.removeprefix("replay:"))
+        return Spec(f"replay:{path.name}/{content_digest(path)[:16]}", text, None)
     match = ADDRESS.fullmatch(text)
     name, url = match.groups() if match else (text, default_url())
     plain, _, _ = name.partition("#")

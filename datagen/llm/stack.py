@@ -97,6 +97,10 @@ def open_backend(spec: Spec, options: StackOptions) -> Backend:
         from datagen.llm.local import Local
 
         return Local(spec.name)
+    if spec.url is None and spec.name.startswith("replay:"):
+        from datagen.llm.replay import load_replay
+
+        return load_replay(Path(spec.name.removeprefix("replay:")))
     if spec.url is None:
         from datagen.llm.sim import parse_sim
 
