@@ -29,7 +29,9 @@ STATED = re.compile(
 )
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
 LINE = re.compile(r"[\s*_]*([^\n]*)")
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]")
+SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|,?\s+(?:because|since)\b"
+)
 AROUND = " \t\r\n*_`"
 
 
@@ -81,10 +83,11 @@ def answer_key(answer: str) -> str:
 
 def same_answer(given: str | None, reference: str | None) -> bool | None:
     """Say whether two answers are the same; None if either is missing or empty."""
-    if not given or not reference or not (key := answer_key(reference)) or not answer_key(given):
+    said, key = answer_key(given or ""), answer_key(reference or "")
+    if not said or not key:
         return None
-    option = letter(given, loose=True) if letter(reference) else None
-    return key in (answer_key(given), option)
+    option = letter(given, loose=True) if given and reference and letter(reference) else None
+    return key in (said, option)
 
 
 def _last_stated(text: str) -> _Found:

@@ -19,6 +19,7 @@ YES_NO = re.compile(
 CHINESE = {"是": "yes", "是的": "yes", "否": "no", "不是": "no", "正确": "true", "错误": "false"}
 BREAKS = re.compile(r"[\s;|、，；→\"“”]+|,(?![0-9]{3}(?![0-9]))")
 ALL_BREAKS = re.compile(r"[\s,;|、，；→\"“”]+")
+FIGURES = re.compile(r"[-+]?[0-9.][0-9.,/]{0,40}")
 EDGES = "*_`'’‘.。!?！？:：$"
 
 
@@ -45,5 +46,5 @@ def words(text: str, breaks: re.Pattern[str] = BREAKS) -> str:
 
 
 def _one(part: str) -> str:
-    number = parse_number(part) if part[-1:].isdigit() else None
+    number = parse_number(part) if FIGURES.fullmatch(part) else None
     return part if number is None else str(number)

@@ -41,7 +41,7 @@ BY_FRACTION = re.compile(r"/\s+[0-9]+/[0-9]")
 """6 / 1/30: meant as 6 / (1/30), written as 6 / 1 / 30."""
 PART_AFTER = re.compile(
     rf"""\s*[-+*/^]\s*[^\W\d_](?![^\W\d_]) | \s*\(\s*[-0-9.] | [(^!] | \s+(?:and\s+)?[0-9]
-       | [^=]{0, 60}\bremainder\b
+       | [^=]{{0,60}}\bremainder\b
        | (?![{"".join(ONE_LETTER_UNITS)}])[a-zA-Z](?![a-zA-Z])""",
     re.VERBOSE,
 )
