@@ -32,3 +32,11 @@ def real_seeds() -> Path:
     if not path.exists():
         pytest.skip("the real seed tasks are not here: ../shared/data/self_instruct/seed_tasks.jsonl")
     return path
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real public data."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data are not here: ../shared/data")
+    return REAL_DATA

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from datagen.engine import Engine
 from datagen.files import dump_line
 from datagen.generators.evolve import METHOD, Options
+from datagen.generators.respond import METHODS as STRATEGIES
 from datagen.job import Job, Outcome, execute, planned
+from datagen.method import Method
 from datagen.options import RunOptions
 from datagen.rows import BadLine, Candidate, Row
 
@@ -46,10 +49,24 @@ def evolve(
     seeds: Path, model: str | Sequence[str], output: str = "out.jsonl", *, rounds: int = 4, **run: Any
 ) -> Outcome:
     """Run `datagen evolve` as its command does, but for the terminal."""
+    return perform(METHOD, seeds, model, output, Options(rounds=rounds), **run)
+
+
+def respond(
+    prompts: Path, model: str | Sequence[str], output: str = "out.jsonl", *, way: str = "direct", **given: Any
+) -> Outcome:
+    """Run `datagen respond`; `given` holds the strategy's options and those of every run."""
+    method = STRATEGIES[way]
+    own = {name: given.pop(name) for name in list(given) if name in {each.name for each in fields(method.options)}}
+    return perform(method, prompts, model, output, method.options(**own), **given)
+
+
+def perform(method: Method, rows: Path, model: str | Sequence[str], output: str, options: Any, **run: Any) -> Outcome:
+    """Run a method as its command does, but for the terminal."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     models = [model] if isinstance(model, str) else list(model)
-    options = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
-    with planned(METHOD, str(seeds), Options(rounds=rounds), options, {}) as job:
+    told = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
+    with planned(method, str(rows), options, told, {}) as job:
         return asyncio.run(execute(job, Quiet()))
 
 

@@ -57,8 +57,7 @@ def with_system(record: Record, prompts: Prompts, system: str | None) -> Record:
         return record
     if system == "orca":
         system = record.random("system").choice(prompts[SYSTEMS].render().messages)["content"]
-    told = [{"role": "system", "content": system}, *messages] if system != "none" else messages
-    return replace(record, prompt=told)
+    return record if system == "none" else replace(record, prompt=[{"role": "system", "content": system}, *messages])
 
 
 METHOD = Method(
