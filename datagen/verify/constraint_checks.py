@@ -18,7 +18,7 @@ Kwargs = dict[str, Any]
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Characters of scripts whose words touch: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
-SPACED = rf"[^\W{UNSPACED}]"
+SPACED = rf"[^\W_{UNSPACED}]"
 """A letter or digit of a script that puts spaces between words."""
 ANSWERS = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
 HIGHLIGHT = re.compile(r"(?<![A-Za-z0-9*\\])\*{1,3}(?![\s*])[^*\n]+(?<!\s)\*")
@@ -92,7 +92,7 @@ def _ends_sentence(text: str, end: re.Match[str], lower_case: bool) -> bool:
     after = text[end.end() : end.end() + 12].lstrip(" \t\n\"'“‘(*_")[:1]
     if not after or end[0][0] in "。！？।۔؟":
         return True
-    if after.islower() and not lower_case:
+    if after.islower() and (not lower_case or end[0].startswith(("..", "…"))):
         return False
     before = text[max(0, end.start() - 12) : end.start()].split()
     word = before[-1].strip("\"'“‘([*_").casefold() if before else ""

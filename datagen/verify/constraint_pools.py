@@ -19,18 +19,18 @@ TO_USE = tuple(
 TO_AVOID = tuple(
     "actually although always amount amusing another basically because become believe clearly course delve different "
     "easily especially everyone finally first furthermore generally great however important indeed interesting "
-    "literally many maybe moreover much never often overall particular perhaps possible pretty probably rather "
+    "literally many maybe moreover never often overall particular perhaps possible pretty probably rather "
     "really several simply some something sometimes special therefore things thus truly unfortunately usually "
     "various very whereas while".split()
 )
 TO_COUNT = tuple(
     "bird boat book bread city color dream family farm fire floor flower friend game gift goal hand home house idea "
-    "island lake learning letter light map memory moon music name night number path people picture plan plant price "
-    "road room school season second ship song sound story street teacher time town train tree water wind word world "
+    "island lake learning letter light map memory moon music name night number path park picture plan plant price "
+    "road room school season ship song sound story street teacher time town train tree water wind word world "
     "year".split()
 )
 TO_OPEN = tuple(
-    "after before consider during every few in later most nobody nothing one our people second some suppose "
+    "after before consider during every few in later most nobody nothing one our people second suppose "
     "there they today two under we when with without yesterday".split()
 )
 COMMON_LETTERS, SCARCE_LETTERS = "aeinorstlc", "jqxz"

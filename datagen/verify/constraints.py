@@ -14,7 +14,8 @@ from datagen.errors import InputError
 from datagen.parse import split_thinking
 from datagen.rows import Record
 from datagen.verify.constraint_checks import Kwargs
-from datagen.verify.constraint_families import FAMILIES, Family
+from datagen.verify.constraint_families import FAMILIES as FAMILIES
+from datagen.verify.constraint_families import Family
 from datagen.verify.languages import NAMES
 
 RELATIONS = ("at least", "less than")

@@ -11,7 +11,7 @@ from collections import Counter
 FENCES = ("```", "~~~")
 DOMINANT = 0.6
 """The share of all letters that a script needs: answers in Hindi or Chinese quote Latin names."""
-FEWEST_HITS, LEAST_SHARE, LEAD = 2, 0.08, 1.5
+FEWEST_HITS, LEAST_SHARE, LEAD = 2, 0.08, 1.25
 """Function words needed, their share of all words, and how far ahead of the next language. Running text has 0.2 to
 0.5 of them, so the share is low enough for lists and high enough for a language that is not in the table."""
 
@@ -73,12 +73,12 @@ FUNCTION_WORDS = {
         "hänen jotka mitä vain sekä olla ole ovat sinun kanssa mukaan tämän siitä",
     },
     "Cyrillic": {
-        "ru": "и в что это как для или но он она вы мы его её их был была было при также чтобы когда я если очень быть "
-        "все так ещё от из с по может у к только не на",
+        "ru": "и в что это как для или но он она они вы мы его её их был была было при также чтобы когда я если очень "
+        "быть все всё где так ещё от из с по может у к только не на",
         "uk": "і й в що це як для або але він вона ви ми його її їх був була було при також щоб коли я якщо дуже бути "
         "всі так ще від із з та є до може у тільки не на",
         "bg": "и в че това като за или но той тя вие ние да се са ще със е от до който която при също когато аз ако "
-        "много бъде всички така още си по може ги не на",
+        "много бъде всички така още си по може ги не на с към през без",
     },
     "Devanagari": {
         "hi": "है हैं और के का की में से को यह पर ने भी नहीं एक कि तो था थी थे हो कर लिए या वह इस जो होता करना आप मैं हम",
