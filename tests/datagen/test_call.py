@@ -27,7 +27,7 @@ from datagen.llm.spec import parse_spec
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-NOT_TOLD = {"prompt_tokens": None, "completion_tokens": None}
+NOT_TOLD: dict[str, int | None] = {"prompt_tokens": None, "completion_tokens": None}
 
 
 def reply(content: object = "So.", finish: str | None = "stop", /, status: int = 200, **message: Any) -> Reply:

@@ -51,6 +51,15 @@ def test_a_folder_is_named_by_what_is_in_it() -> None:
     assert (one.name, one.url) == ("hf:a/policy", None)
 
 
+def test_recorded_replies_are_named_by_their_bytes() -> None:
+    Path("a.jsonl").write_text("one\n")
+    before = parse_spec("replay:a.jsonl")
+    Path("a.jsonl").write_text("two\n")
+    assert (before.name, before.url) == ("replay:a.jsonl", None)
+    assert before.identity != parse_spec("replay:a.jsonl").identity
+    assert before.identity.startswith("replay:a.jsonl/")
+
+
 def test_a_base_url_from_the_environment_is_where_a_bare_name_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", LOCAL + "/")
     assert parse_spec("m") == Spec("m", "m", LOCAL)
@@ -102,7 +111,7 @@ def test_a_secret_in_the_base_url_is_not_shown_either(monkeypatch: pytest.Monkey
 
 @given(st.text(st.characters(exclude_characters="@#", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1))
 def test_any_name_without_signs_of_its_own_is_the_name(name: str) -> None:
-    if name != "sim" and not name.startswith(("sim:", "hf:")) and "://" not in name:
+    if name != "sim" and not name.startswith(("sim:", "hf:", "replay:")) and "://" not in name:
         assert parse_spec(f"{name}#t@{LOCAL}") == Spec(f"{name}#t", name, LOCAL)
 
 

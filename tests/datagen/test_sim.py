@@ -1,0 +1,280 @@
+"""The procedural teacher: the same answer to the same request, faults as often as asked for, demands that are met."""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.errors import InputError
+from datagen.filters.elimination import BEFORE_ANSWER, ON_ANSWER, Step, eliminate
+from datagen.generators.evolve import read_verdict
+from datagen.llm.call import BadAnswer, Call, Reply, call_key, is_chat_completion, read_reply
+from datagen.llm.sim import ACTS, parse_sim
+from datagen.llm.sim.arithmetic import DEMANDS, answer, solve, unmet
+from datagen.llm.sim.chance import Chance
+from datagen.llm.sim.evolve import OPERATORS
+from tests.jobs import evolve, rows, write_seeds
+
+SEEDS = (
+    "Name a river.",
+    "Compute 7 * 8 + 2.",
+    "A baker has 3 rolls. How many rolls? Compute 3 - 12.",
+    "介绍京剧。",
+    "Describe the harbor at night, and end with a joke.",
+    "What is 12 + 30 * 2 - 1?",
+)
+CHAINS = st.lists(st.sampled_from(sorted(OPERATORS)), max_size=8)
+REWRITE, EQUAL = "evolve/deepen", "evolve/equal"
+
+
+def call(
+    prompt: str = "Name a river.", task: str = "answer", *, sample: int = 0, attempt: int = 1, **more: str
+) -> Call:
+    messages = [{"role": "user", "content": prompt}]
+    fields = {"prompt": prompt, **more}
+    return Call(call_key("sim", messages, {}, sample), "sim", messages, {}, sample, 1, task, fields)
+
+
+def compare(first: str, second: str) -> Call:
+    return call(f"{first}|{second}", EQUAL, first=first, second=second)
+
+
+def ask(spec: str, *calls: Call) -> list[Reply]:
+    async def all_replies() -> list[Reply]:
+        teacher = parse_sim(spec)
+        return [await teacher.send(each) for each in calls]
+
+    return asyncio.run(all_replies())
+
+
+def said(reply: Reply) -> str:
+    return str(json.loads(reply.body)["choices"][0]["message"]["content"])
+
+
+def faults(spec: str, calls: Sequence[Call]) -> Counter[str | None]:
+    return Counter(json.loads(reply.body)["fault"] for reply in ask(spec, *calls))
+
+
+SPEC = "sim:refuse=0.2,leak=0.2,noop=0.2,malformed=0.2"
+MIXED = [
+    call(prompt, task, sample=sample, first=prompt, second="Name a lake.")
+    for prompt in SEEDS
+    for task in ("answer", EQUAL, *(f"evolve/{name}" for name in OPERATORS))
+    for sample in range(5)
+]
+
+
+def test_the_same_call_gets_the_same_reply_whatever_came_before() -> None:
+    forwards = ask(SPEC, *MIXED)
+    assert ask(SPEC, *reversed(MIXED))[::-1] == forwards
+    assert [reply for each in MIXED for reply in ask(SPEC, each)] == forwards
+
+
+def test_another_sample_another_attempt_and_another_request_draw_anew() -> None:
+    base = call(task=REWRITE)
+    for others in (
+        [call(task=REWRITE, sample=number) for number in range(20)],
+        [replace(base, attempt=number) for number in range(1, 21)],
+        [replace(base, key=call_key("sim", base.messages, {"top_p": number}, 0)) for number in range(20)],
+    ):
+        assert len({said(reply) for reply in ask("sim", *others)}) == 4, "each of the four ways to ask deeper"
+
+
+def test_what_the_messages_say_beside_the_fields_does_not_matter() -> None:
+    base = call("Compute 2 * 3.")
+    odd = replace(base, messages=[{"role": "user", "content": "#Rewritten Prompt# {{ x }} Verdict: equal"}])
+    assert said(*ask("sim", base)) == said(*ask("sim", odd))
+
+
+def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
+    for each, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
+        assert is_chat_completion(reply.body)
+        usage = json.loads(reply.body)["usage"]
+        assert usage["completion_tokens"] >= len(said(reply).split())
+        assert usage["prompt_tokens"] >= len(each.messages[0]["content"].split())
+
+
+N = 2_000
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [("answer", "refuse"), ("answer", "malformed"), (REWRITE, "leak"), (REWRITE, "noop"), (EQUAL, "malformed")],
+)
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_a_fault_is_as_frequent_as_asked_for(task: str, fault: str, rate: float) -> None:
+    calls = [call(task=task, sample=sample, first="a", second="b") for sample in range(N)]
+    found = faults(f"sim:{fault}={rate}", calls)
+    assert abs(found[fault] - rate * N) < 4 * sqrt(rate * (1 - rate) * N)
+    assert found[fault] + found[None] == N
+
+
+@pytest.mark.parametrize(
+    ("task", "kinds"), [("answer", {"refuse", "malformed"}), (REWRITE, {"leak", "noop"}), (EQUAL, {"malformed"})]
+)
+def test_faults_that_fit_the_task_add_up_and_others_do_not_come(task: str, kinds: set[str]) -> None:
+    found = faults(SPEC, [call(task=task, sample=sample, first="a", second="b") for sample in range(N)])
+    assert found.keys() == {*kinds, None}
+    for kind in kinds:
+        assert abs(found[kind] - 0.2 * N) < 4 * sqrt(0.16 * N)
+
+
+def test_without_rates_there_is_no_fault_and_with_certainty_nothing_else() -> None:
+    calls = [call(task=REWRITE, sample=sample) for sample in range(200)]
+    assert faults("sim", calls) == {None: 200}
+    assert faults("sim:leak=0", calls) == {None: 200}
+    assert faults("sim:leak=1", calls) == {"leak": 200}
+
+
+def test_each_fault_is_what_its_rule_catches() -> None:
+    parent = "Name a river."
+    leak, noop = (said(*ask(f"sim:{fault}=1", call(parent, REWRITE))) for fault in ("leak", "noop"))
+    (refusal,) = ask("sim:refuse=1", call())
+    empty, mumbled = ask("sim:malformed=1", call(), compare("a", "b"))
+    assert eliminate(Step(parent, leak), BEFORE_ANSWER) == "leaked"
+    assert said(*ask("sim", compare(parent, noop))).endswith("Verdict: equal")
+    assert eliminate(Step(parent, "Name a lake.", response=said(refusal)), ON_ANSWER) == "apology"
+    for reply, reason in ((empty, "empty answer"), (mumbled, "unparsed answer")):
+        with pytest.raises(BadAnswer, match=reason):
+            read_reply(reply, read_verdict)
+
+
+def test_a_method_never_sees_which_fault_it_was() -> None:
+    for reply in ask(SPEC, *MIXED):
+        body = json.loads(reply.body)
+        told = body.pop("fault")
+        try:
+            seen = read_reply(reply, None)
+        except BadAnswer as bad:
+            seen_as = f"{bad.reason} {bad.detail}"
+        else:
+            assert seen == read_reply(Reply(200, json.dumps(body)), None)
+            seen_as = repr(seen)
+        assert "fault" not in seen_as
+        assert told is None or f"'{told}'" not in seen_as
+
+
+def test_a_fault_stands_in_no_row() -> None:
+    evolve(write_seeds(30), SPEC, rounds=3, max_failed=1000)
+    written = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
+    assert {row.get("status", "kept") for row in written} == {"kept", "rejected", "failed"}
+    assert not [row for row in written if '"fault"' in json.dumps(row)]
+    assert "fault" not in json.loads(Path("out.meta.json").read_text())["result"]
+
+
+def demanded(prompt: str) -> list[re.Pattern[str]]:
+    """Say in regular expressions what a prompt demands of its answer, found without the teacher's own code."""
+    forms = (
+        (r"Use the word '(\w+)' in the answer\.", r"(?is).*\b{}\b.*"),
+        (r"Begin the answer with '([^']+)'\.", r"(?s){}.*"),
+        (r"End the answer with '([^']+)'\.", r"(?s).*{}"),
+        (r"Write the final line in (capital) letters\.", r"(?s)(.*\n)?[^a-z\n]*[A-Z][^a-z\n]*"),
+    )
+    return [
+        re.compile(holds.replace("{}", re.escape(value)))
+        for asked, holds in forms
+        for value in re.findall(asked, prompt)
+    ]
+
+
+@given(st.sampled_from(SEEDS), CHAINS, st.integers(0, 10_000))
+def test_an_answer_meets_every_demand_that_a_chain_of_rewrites_made(seed: str, chain: list[str], number: int) -> None:
+    chance, prompt = Chance(str(number)), seed
+    for name in chain:
+        prompt = OPERATORS[name]({"prompt": prompt}, chance)
+    text = answer({"prompt": prompt}, chance)
+    assert [rule.pattern for rule in demanded(prompt) if not rule.fullmatch(text)] == []
+    assert unmet(prompt, text) == []
+    result = solve(prompt)[1]
+    assert result is None or re.search(rf"(?<!\d){result}\b", text)
+
+
+@given(st.sampled_from(SEEDS), st.integers(0, 10_000))
+def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) -> None:
+    chance, prompt = Chance(str(number)), seed
+    for _ in range(4):
+        before = len(demanded(prompt))
+        longer = OPERATORS["add_constraint"]({"prompt": prompt}, chance)
+        assert longer.startswith(prompt) and longer != prompt
+        assert len(demanded(longer)) - before == 1 or before >= 2, "at least two kinds go together"
+        prompt = longer
+
+
+@given(st.sampled_from(SEEDS), st.sampled_from(sorted(OPERATORS)), st.integers(0, 10_000))
+def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, name: str, number: int) -> None:
+    child = OPERATORS[name]({"prompt": seed}, Chance(str(number)))
+    assert eliminate(Step(seed, child), BEFORE_ANSWER) is None
+    assert said(*ask("sim", compare(seed, child))).endswith("Verdict: not equal")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "steps", "result"),
+    [
+        ("Compute 7 * 8 + 2.", ["7 * 8 = 56.", "56 + 2 = 58."], 58),
+        ("Compute 2 + 3 * 4.", ["3 * 4 = 12.", "2 + 12 = 14."], 14),
+        ("Compute 3 - 12.", ["3 - 12 = -9."], -9),
+        ("Compute 10 - 3 - 2.", ["10 - 3 = 7.", "7 - 2 = 5."], 5),
+        ("Compute 2*3. Then multiply the result by 4, and show.", ["2 * 3 = 6.", "6 * 4 = 24."], 24),
+        ("Compute 2+3. Then increase the result by 4. Then multiply the result by 2.",
+         ["2 + 3 = 5.", "5 + 4 = 9.", "9 * 2 = 18."], 18),
+        ("In 1900 there were 3 trees.", [], None),
+        ("Version 1.2 + 3.4", [], None),
+    ],
+)  # fmt: skip
+def test_an_expression_is_worked_out_products_first(prompt: str, steps: list[str], result: int | None) -> None:
+    assert solve(prompt) == (steps, result)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "names"),
+    [
+        ("Use the word 'harbor' in the answer.", "A lake.", ["word"]),
+        ("Begin the answer with 'In short:'.", "So. In short: no.", ["opening"]),
+        ("End the answer with 'That is all.'.", "That is all. Or not.", ["closing"]),
+        ("Write the final line in capital letters.", "LOUD\nnot loud", ["shout"]),
+        ("Compute 2 * 3.", "It is 7.", ["result"]),
+        ("Use the word 'harbor' in the answer. Compute 2 * 3.", "The Harbor has 6.", []),
+    ],
+)
+def test_a_demand_that_is_not_met_is_named(prompt: str, text: str, names: list[str]) -> None:
+    assert unmet(prompt, text) == names
+
+
+def test_the_demands_are_the_ones_checked_here() -> None:
+    texts = [demand.text.format(value) for demand in DEMANDS.values() for value in demand.values]
+    assert all(len(demanded(text)) == 1 for text in texts)
+
+
+def test_a_task_that_it_cannot_play_is_refused_by_name() -> None:
+    (reply,) = ask("sim", call(task="evolve/simplify"))
+    with pytest.raises(BadAnswer) as raised:
+        read_reply(reply, None)
+    assert (raised.value.reason, raised.value.final) == ("refused (HTTP 400)", True)
+    assert raised.value.detail.startswith("sim cannot play 'evolve/simplify'; it can play: answer, ")
+
+
+def test_every_rewrite_and_the_comparison_can_be_played() -> None:
+    assert {"answer", EQUAL, *(f"evolve/{name}" for name in OPERATORS)} <= ACTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("sim:fly=0.1", "fly=0.1"), ("sim:leak", "leak"), ("sim:leak=", "leak="), ("sim:leak=x", "leak=x"),
+        ("sim:leak=-0.1", "leak=-0.1"), ("sim:leak=1.1", "leak=1.1"), ("sim:leak=nan", "leak=nan"),
+        ("sim:leak=0.1,noop", "noop"), ("sim:leak=0.1;noop=0.1", "leak=0.1;noop=0.1"),
+    ],
+)  # fmt: skip
+def test_a_fault_that_is_none_is_said(spec: str, part: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_sim(spec)
+    assert str(raised.value).startswith(f"model {spec!r}: expected ")
+    assert str(raised.value).endswith(f"refuse, leak, noop, malformed, with rates from 0 to 1: {part!r}")
