@@ -49,15 +49,17 @@ def as_asked(count: int, relation: str, wanted: int) -> bool:
 
 
 def whole(phrase: str) -> str:
-    """Return the pattern of a word or phrase that is no part of a longer word, in scripts where words are spaced."""
+    """Return the pattern of a word or phrase that is no part of a longer word, in any case."""
     before = rf"(?<!{SPACED})" if re.match(SPACED, phrase[0]) else ""
     after = rf"(?!{SPACED})" if re.match(SPACED, phrase[-1]) else ""
-    return before + re.escape(phrase) + after
+    return (
+        f"{before}(?i:{re.escape(phrase)}){after}"  # the flag on the class of UNSPACED would compile for milliseconds
+    )
 
 
 def count_keyword(text: str, keyword: str) -> int:
     """Count a word or phrase, in any case."""
-    return sum(1 for _ in re.finditer(whole(keyword), text, re.IGNORECASE))
+    return sum(1 for _ in re.finditer(whole(keyword), text))
 
 
 def count_words(text: str) -> int | None:
@@ -157,7 +159,7 @@ def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
     if len(paragraphs) != kwargs["num_paragraphs"]:
         return False
     text = paragraphs[kwargs["nth_paragraph"] - 1].translate(QUOTES).strip(MARKUP + "\"'([-")
-    return bool(re.match(whole(kwargs["first_word"].translate(QUOTES)), text, re.IGNORECASE))
+    return bool(re.match(whole(kwargs["first_word"].translate(QUOTES)), text))
 
 
 def number_placeholders(response: str, kwargs: Kwargs) -> bool:
