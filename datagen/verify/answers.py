@@ -20,7 +20,7 @@ MAX_ANSWER = 2_000
 STATED = re.compile(
     r"""^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
-        (?:\b(?:final|correct|right)\s{1,3})? \banswer (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
+        (?:\b(?:final|correct|right)\s{1,3})? (?<!\bno\s)\banswer (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
         (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | \*\*\s{0,3}\n | [*_]{0,3}\s{1,3}(?:is\b|=)(?:\s{0,3}[:：])? )
       | ^[ \t>*_]*(?-i:A)[*_]{0,3}[:：](?!.*\n\s{0,9}(?-i:B)[:：])
       | (?:因此|所以)?[，,]?(?:最终|正确)?答案(?:是|为|[:：])[:：]?
@@ -57,8 +57,9 @@ def split_answer(text: str) -> tuple[str, str | None]:
 
     What follows the answer belongs to neither. Without an answer the rationale is the whole text.
     """
-    offset = max(0, len(text) - TAIL)
-    stated, boxed = _last_stated(text[offset:]), _last_boxed(text[offset:])
+    end = len(text.rstrip())
+    offset = max(0, end - TAIL)
+    stated, boxed = _last_stated(text[offset:end]), _last_boxed(text[offset:end])
     found = max(stated, boxed, key=lambda one: one.at)
     if not found.answer:
         return text, None

@@ -35,7 +35,7 @@ SIDE = rf"[-+(\s]*+(?:{NUMBER})[%)\s]*+(?:(?:\*\*|[-+*/^])[-+(\s]*+(?:{NUMBER})[
 AT_START, AT_END = re.compile(SIDE), re.compile(rf"(?<![0-9.,]){SIDE}$")
 CENTS = re.compile(r"[0-9]\s?(?:cents?\b|¢)")
 OPERATION = re.compile(r"[0-9)%]\s*[-+*/^]")
-WHOLE_BEFORE = re.compile(r"(?:^\s*|[^\W\d_]\s+|[;,.?!。，：；)\"'’”>|]\s*|(?<![0-9]):\s*|[\u3400-\u9fff])$")
+WHOLE_BEFORE = re.compile(r"(?:^\s*|[^\W\d_]\s+|[;,.?!。，：；)\"'’”>|]\s*|:\s+|(?<![0-9]):|[\u3400-\u9fff])$")
 """What may stand before a left side; after an operator, a number or a variable it is a part of something."""
 BY_FRACTION = re.compile(r"/\s+[0-9]+/[0-9]")
 """6 / 1/30: meant as 6 / (1/30), written as 6 / 1 / 30."""

@@ -20,8 +20,8 @@ GOAL = 24
 MAX_PUZZLE = 10_000
 """Characters at the end of a prompt in which its numbers stand."""
 
-NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
-TOKEN = re.compile(rf"\s*(?:(?P<number>(?:{NUMBER})(?:[eE][-+]?[0-9]{{1,2}})?)|(?P<operator>\*\*|[-+*/^%()]))")
+NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+TOKEN = re.compile(rf"\s*(?:(?P<number>(?:{NUMBER})\.?(?:[eE][-+]?[0-9]{{1,2}})?)|(?P<operator>\*\*|[-+*/^%()]))")
 SQUARE = str.maketrans("[]{}", "()()")
 TIMES = re.compile(r"(?<=[0-9)%])\s*[xX]\s*(?=[0-9(.$])")
 """The letter x between two numbers."""

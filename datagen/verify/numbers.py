@@ -43,10 +43,12 @@ LEAD_WORDS = (
     "|there|they|us|usd|rmb|cny|eur|gbp"
 )
 LEAD = re.compile(
-    rf"\s*+(?:(?:[^\W\d][^\d=<>!≠≤≥≈,;]{{0,40}}|[-+*/^%(). 0-9]{{1,80}})?[=≈])?+\s*+(?:(?:(?:{LEAD_WORDS})(?![^\W\d])|大?约|一?共|总共|是|为|百分之|人民币)[\s:.]*+)*+"
-    r"[\s(]*+",
-    re.IGNORECASE,
+    rf"""\s*+ (?:(?:[^\W\d][^\d=<>!≠≤≥≈,;]{{0,40}} | [-+*/^%().\ 0-9]{{1,80}})? [=≈])?+
+    \s*+ (?:(?:(?:{LEAD_WORDS})(?![^\W\d]) | 大?约 | 一?共 | 总共 | 是 | 为 | 百分之 | 人民币) [\s:.]*+)*+
+    [\s(]*+""",
+    re.IGNORECASE | re.VERBOSE,
 )
+"""What may stand before the number: "x =", "4 + 5 =", "about"; any other word makes another answer: Room 12, May 5."""
 NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)\s*+
     (?: (?:(?P<whole>[0-9]+)\s+(?:and\s+)?)? \(?(?P<top>[-+]?{INTEGER})\)?\s*/\s*\(?(?P<bottom>{INTEGER})\)?
@@ -56,10 +58,12 @@ NUMBER = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+LETTER = r"[^\W\d_²³¹⁰-₟]"
+"""A letter; Python counts superscripts among the word characters."""
 UNIT = re.compile(
-    r"(?:[\s%°().,:!?'\"’²³\]。]|/(?=\s*[^\W\d_])|(?<=[^\W\d_])-(?=[^\W\d_])|[^\W\d_]|(?<=[^\W\d_])\^?[23](?!\w))*+"
+    rf"(?:[\s%°().,:!?'\"’\]。]|/(?=\s*{LETTER})|(?<={LETTER})-(?={LETTER})|{LETTER}|(?<={LETTER})(?:\^?[23]|[²³])(?!\w))*+"
 )
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(rf"{LETTER}+")
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 CHINESE_SCALE = re.compile(r"\s*(万亿|亿|万|千(?![克米瓦])|百(?!分))")
 CHINESE_SCALES = {"百": 100, "千": 10**3, "万": 10**4, "亿": 10**8, "万亿": 10**12}
