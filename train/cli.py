@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +15,7 @@ from datagen.errors import InputError
 TRAINERS = {
     "pretrain": Command("train.pretrain", "Learn to continue documents."),
     "sft": Command("train.sft", "Learn to answer prompts as the rows do."),
+    "reward": Command("train.reward_model", "Learn to score answers from ranked ones, or from preferences."),
     "dpo": Command("train.dpo", "Learn to prefer the chosen answers to the rejected ones (DPO, KTO and others)."),
 }
 TOOLS = {
@@ -30,8 +30,6 @@ ARGUMENTS = {
     "chat": (("model", "A model's folder."),),
     "check": (("data", "A file of rows."),),
 }
-LAUNCHED = "LOCAL_RANK"
-"""torchrun sets it."""
 
 
 def build_command(name: str) -> Any:
@@ -61,25 +59,22 @@ def needs_extra(missing: str) -> int:
 def run_trainer(module: Any, given: dict[str, Any]) -> int:
     """Run a trainer, in as many processes as were asked for."""
     from datagen.flags import pick
+    from train.launch import LAUNCHED, is_main, launch
     from train.options import TrainOptions
     from train.terminal import Terminal
 
     options = pick(TrainOptions, given)
     if options.nproc > 1 and LAUNCHED not in os.environ:
-        return launch(options.nproc)
+        return guarded(lambda: launch(options.nproc, [sys.executable, "-m", "datagen.cli", *sys.argv[1:]]))
 
     def act() -> int:
-        terminal = Terminal(quiet=options.quiet)
+        terminal = Terminal(quiet=options.quiet or not is_main())
         report = module.run(given["data"], options, pick(module.Options, given), terminal)
-        return terminal.conclude(report, options) if report else 0
+        return terminal.conclude(report, options) if report and is_main() else 0
 
+    if options.nproc == 1:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process takes one device
     return guarded(act)
-
-
-def launch(processes: int) -> int:
-    """Start this very command again in several processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*launcher, "-m", "--", "datagen.cli", *sys.argv[1:]], check=False).returncode
 
 
 def run_tool(name: str, module: Any, given: dict[str, Any]) -> int:

@@ -67,7 +67,7 @@ class Encoder:
         self._refuse_special(messages)
         ids, labels = Ids(), Ids()
         for text, trained in self._pieces(messages, all_turns):
-            piece = self._ids(text)
+            piece = self.ids(text)
             answer = self._until_end(piece) if trained else Ids()
             rest = piece[len(answer) :] if trained else piece
             ids += answer + rest
@@ -92,14 +92,20 @@ class Encoder:
         """Encode a document in windows of max_length; nothing of it is lost, and its end is marked."""
         if any(token in text for token in self._special):
             raise Unfit("the text holds a special token")
-        ids = [*self._ids(text), self._end]
+        ids = [*self.ids(text), self._end]
         for at in range(0, len(ids), self.max_length):
             window = ids[at : at + self.max_length]
             yield Encoded(window, window)
 
     def prompt(self, prompt: Text) -> Ids:
         """Encode what a model is given before it answers."""
-        return self._ids(self._render(as_messages(prompt), ask=True))
+        return self.ids(self._render(as_messages(prompt), ask=True))
+
+    def without_special(self, text: str) -> str:
+        """Take special tokens out of a text, until none is left: taking one out may make another."""
+        while (found := next((token for token in self._special if token in text), None)) is not None:
+            text = text.replace(found, "")
+        return text
 
     @property
     def _end(self) -> int:
@@ -124,7 +130,7 @@ class Encoder:
     def _render(self, messages: Messages, *, ask: bool = False) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
 
-    def _ids(self, text: str) -> Ids:
+    def ids(self, text: str) -> Ids:
         """Tokenise without special tokens: the template has written those that belong, so none comes twice."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert isinstance(ids, list)

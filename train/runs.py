@@ -49,7 +49,7 @@ class RunFolder:
             yield
 
     def is_done(self, config: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Was exactly this run finished here? Raise if another one was begun; clear it if it may be overwritten."""
+        """Was exactly this run finished here? Raise if another one has trained; clear it if it may be overwritten."""
         if not self.config.exists():
             if self.path.exists() and any(entry.name != "run" for entry in self.path.iterdir()):
                 raise InputError(f"{self.path}: exists and holds no run of datagen; choose another -o")
@@ -58,7 +58,7 @@ class RunFolder:
             self.clear()
             return False
         found = differences(json.loads(self.config.read_text()), config)
-        if found:
+        if found and (self.report.exists() or self.newest_checkpoint()):
             raise InputError(
                 f"{self.path}: holds another run:\n  " + "\n  ".join(found) + "\nChoose another -o, or --overwrite."
             )

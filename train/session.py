@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerState
 
 from datagen.errors import InputError
@@ -26,6 +27,7 @@ from datagen.rows import BadLine, Record
 from train.checks import Subject, run_checks
 from train.data import Account, Encoder, Made, Row, Split, encode_rows
 from train.errors import Interrupted, TrainingStopped
+from train.launch import is_main
 from train.model import Loaded, choose_trained, count_parameters, end_ids, load
 from train.options import Rates, TrainOptions
 from train.report import write_card, write_curves
@@ -36,6 +38,10 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
 """Options that change nothing about the model."""
 BAD_LINES_SHOWN = 5
+ROOM = 4
+"""Times the longest expected answer that a measured one may take; a model that babbles on tells nothing more."""
+DISK_FULL = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "inline_container", "iostream")
+"""What the system, and PyTorch in its place, say when there is no room."""
 
 
 class Terminal(Protocol):
@@ -52,7 +58,8 @@ class Session:
     def __init__(
         self, name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
     ) -> None:
-        self.name, self.data, self.options, self.own, self._kind = name, data, options, own, kind
+        self.name, self.data, self.own, self._kind = name, data, own, kind
+        self.options = replace(options, epochs=options.epochs or rates.epochs)
         self.rate, self.terminal = rates.pick(options), terminal
         self.folder = RunFolder(Path(options.output or f"{Path(data).stem}.{name}"))
         self.account = Account()
@@ -77,7 +84,7 @@ class Session:
     def read(self) -> list[Any]:
         """Read every row; keep what cannot be used, with the reason, in the run's folder."""
         rows: list[Any] = []
-        with open_input(self.data) as file, self.folder.dropped.open("wb") as dropped:
+        with open_input(self.data) as file, self._dropped().open("wb") as dropped:
             for item in Reader(self.data, file, self.options.format, self._kind).read():
                 if isinstance(item, BadLine):
                     self._drop(item, dropped)
@@ -88,14 +95,17 @@ class Session:
             raise InputError(f"{self.data}: no row could be used")
         return rows
 
+    def _dropped(self) -> Path:
+        return self.folder.dropped if is_main() else Path(os.devnull)
+
     def _drop(self, bad: BadLine, dropped: Any) -> None:
         self.account.unreadable += 1
         dropped.write(dump_line({"source": bad.source, "line": bad.line, "reason": bad.reason, "raw": bad.raw}))
         if self.account.unreadable <= BAD_LINES_SHOWN:
             self.terminal.say(f"{bad} (skipped)")
 
-    def load(self, texts: Iterable[str]) -> Loaded:
-        """Load the model and choose what is trained of it."""
+    def load(self, texts: Iterable[str], adapt: Callable[[Any], Any] = lambda model: model) -> Loaded:
+        """Load the model, `adapt` it to the trainer, and choose what is trained of it."""
         options = self.options
         if options.is_tiny and (options.lora or options.qlora):
             raise InputError("--lora adapts a trained model; tiny is made from nothing: leave --lora out")
@@ -104,7 +114,7 @@ class Session:
             self.terminal.say(note)
         ends = end_ids(self.loaded.model, self.loaded.tokenizer)
         self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length)
-        self.loaded.model = choose_trained(self.loaded.model, options.model_options)
+        self.loaded.model = choose_trained(adapt(self.loaded.model), options.model_options)
         return self.loaded
 
     def encode(
@@ -133,7 +143,7 @@ class Session:
     def steps(self, sequences: int) -> int:
         """Return the optimiser steps of the whole run."""
         a_step = self.options.batch_size * self.options.nproc
-        return self.options.steps or max(1, ceil(self.options.epochs * sequences / a_step))
+        return self.options.steps or max(1, ceil((self.options.epochs or 0) * sequences / a_step))
 
     def arguments(self, split: Split[Any, Any]) -> dict[str, Any]:
         """Return the settings that all trainers share."""
@@ -151,12 +161,15 @@ class Session:
             return None
         from train.evaluate import evaluate_generation
 
+        asked = [row for row in rows if row.response is not None][: self.options.generate]
+        longest = max((len(self.encoder.ids(row.response or "")) for row in asked), default=0)
+
         def measure(model: Any) -> dict[str, float]:
             return evaluate_generation(
                 model,
                 self.loaded.tokenizer,
-                list(rows[: self.options.generate]),
-                max_tokens=self.options.max_length,
+                asked,
+                max_tokens=min(self.options.max_length, ROOM * (longest + 1)),
                 batch_size=self.options.batch_size,
                 limit=None,
             )
@@ -164,11 +177,15 @@ class Session:
         return measure
 
     def train(
-        self, trainer: Trainer, expect: Callable[[dict[str, float]], None] = lambda start: None
+        self,
+        trainer: Trainer,
+        expect: Callable[[dict[str, float]], None] = lambda start: None,
+        conclude: Callable[[], dict[str, Any]] = dict,
     ) -> dict[str, Any]:
         """Train to the end, or go on from the newest complete checkpoint; save the model and the report.
 
-        `expect` looks at what was measured before the first step.
+        `expect` looks at what was measured before the first step; `conclude` is called when the model is saved, and
+        what it returns joins the result ("about": paragraphs for the card).
         """
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
@@ -179,7 +196,7 @@ class Session:
         checkpoint = self.folder.newest_checkpoint()
         self.folder.rewind(step_of(checkpoint) if checkpoint else -1)
         began = monotonic()
-        with interruptible(watch), told_clearly():
+        with interruptible(watch):
             start = self._start(trainer, checkpoint)
             expect(start)
             before = process_time()
@@ -189,8 +206,10 @@ class Session:
                 raise Interrupted(
                     f"Interrupted at step {trainer.state.global_step}; the same command goes on from there"
                 )
+            watch.finished = True
             end = trainer.evaluate() if trainer.eval_dataset is not None else {}
-            return self._finish(trainer, start, end, {"seconds": monotonic() - began, "cpu_seconds_training": cpu})
+            took = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
+            return self._finish(trainer, start, end, took, conclude)
 
     def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
         """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
@@ -203,7 +222,9 @@ class Session:
         with torch.random.fork_rng():
             return dict(trainer.evaluate())
 
-    def _finish(self, trainer: Trainer, start: Any, end: Any, took: dict[str, float]) -> dict[str, Any]:
+    def _finish(
+        self, trainer: Trainer, start: Any, end: Any, took: dict[str, float], conclude: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         trainer.save_model(str(self.folder.path))
         (self.folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
         trained, total = count_parameters(trainer.model)
@@ -218,6 +239,7 @@ class Session:
                 "parameters": {"trained": trained, "all": total},
                 "start": measured(start),
                 "end": measured(end),
+                **conclude(),
             },
             "run": {
                 **{name: round(value, 2) for name, value in took.items()},
@@ -240,7 +262,7 @@ def opened(
     """Open a run; None if exactly this one is finished."""
     quiet_libraries()
     run = Session(name, data, kind, options, own, rates, terminal)
-    main = os.environ.get("RANK", "0") == "0"
+    main = is_main()
     config = run.config()
     if run.folder.is_done(config, overwrite=options.overwrite and main):
         terminal.say(f"Nothing to do: {run.folder.path} is finished.")
@@ -250,7 +272,7 @@ def opened(
         run.folder.run.mkdir(parents=True, exist_ok=True)
         yield run
         return
-    with run.folder.held():
+    with told_clearly(), run.folder.held():
         run.folder.begin(config)
         yield run
 
@@ -286,8 +308,8 @@ def told_clearly() -> Iterator[None]:
     """Turn a full disk into one line."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if "No space left" in str(error) or "PytorchStreamWriter" in str(error):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if any(sign in str(error) for sign in DISK_FULL):
             raise TrainingStopped(
                 f"the disk is full: {error}. Free some space; the same command goes on from the last checkpoint"
             ) from error

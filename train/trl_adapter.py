@@ -65,6 +65,8 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "metric_for_best_model": best if pick_best else None,
         "greater_is_better": greater if pick_best else None,
         "report_to": options.report_to,
+        "log_level": "error",
+        "log_level_replica": "error",
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,
@@ -123,13 +125,22 @@ def measured(logs: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def anywhere(said: bool, device: torch.device) -> bool:
+    """Did any process say so? They stop at the same step, or they would wait for each other for ever."""
+    if not torch.distributed.is_initialized():
+        return said
+    told = torch.tensor(float(said), device=device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return bool(told)
+
+
 class Watch(TrainerCallback):
     """Writes metrics, marks checkpoints, ends the run where it cannot or should not go on."""
 
     def __init__(self, folder: RunFolder, show: Show, patience: int | None) -> None:
         """`patience` in measurements without a better one."""
         self._folder, self._show, self._patience = folder, show, patience
-        self.interrupted = False
+        self.interrupted = self.finished = False
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -145,11 +156,14 @@ class Watch(TrainerCallback):
                 f"step {state.global_step}: {', '.join(bad)} is not a number. Lower --learning-rate, or use "
                 "--dtype float32; the last checkpoint is from before."
             )
+        if self.finished or not numbers:  # the best model is measured once more, long after its step
+            return
         self._folder.log({"step": state.global_step, **numbers})
         self._show(state, numbers)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.interrupted:
+        if anywhere(self.interrupted, args.device):
+            self.interrupted = True
             control.should_save = control.should_training_stop = True
         best = state.best_global_step
         if self._patience and best and state.global_step - best >= self._patience * args.eval_steps:

@@ -66,6 +66,8 @@ def test_going_on_drops_the_metrics_that_come_again(folder: RunFolder) -> None:
 
 
 def test_another_run_in_the_same_folder_is_refused_with_the_difference(folder: RunFolder) -> None:
+    assert not folder.is_done({**CONFIG, "seed": 1}, overwrite=False), "it has not trained yet: nothing is lost"
+    checkpoint(folder, 20)
     with pytest.raises(InputError, match="seed: 0 then, 1 now"):
         folder.is_done({**CONFIG, "seed": 1}, overwrite=False)
     assert not folder.is_done({**CONFIG, "seed": 1}, overwrite=True)
