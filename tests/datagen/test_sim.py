@@ -31,7 +31,7 @@ SEEDS = (
     "Describe the harbor at night, and end with a joke.",
     "What is 12 + 30 * 2 - 1?",
 )
-CHAINS = st.lists(st.sampled_from(sorted(OPERATORS)), max_size=8)
+CHAINS = st.lists(st.sampled_from(["add_constraint"] * 5 + sorted(OPERATORS)), max_size=8)
 REWRITE, EQUAL = "evolve/deepen", "evolve/equal"
 
 
@@ -102,7 +102,7 @@ def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
         assert usage["prompt_tokens"] >= len(each.messages[0]["content"].split())
 
 
-N = 2_000
+N = 4_000
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ N = 2_000
 def test_a_fault_is_as_frequent_as_asked_for(task: str, fault: str, rate: float) -> None:
     calls = [call(task=task, sample=sample, first="a", second="b") for sample in range(N)]
     found = faults(f"sim:{fault}={rate}", calls)
-    assert abs(found[fault] - rate * N) < 4 * sqrt(rate * (1 - rate) * N)
+    assert abs(found[fault] - rate * N) < 3.5 * sqrt(rate * (1 - rate) * N)
     assert found[fault] + found[None] == N
 
 
@@ -124,7 +124,7 @@ def test_faults_that_fit_the_task_add_up_and_others_do_not_come(task: str, kinds
     found = faults(SPEC, [call(task=task, sample=sample, first="a", second="b") for sample in range(N)])
     assert found.keys() == {*kinds, None}
     for kind in kinds:
-        assert abs(found[kind] - 0.2 * N) < 4 * sqrt(0.16 * N)
+        assert abs(found[kind] - 0.2 * N) < 3.5 * sqrt(0.16 * N)
 
 
 def test_without_rates_there_is_no_fault_and_with_certainty_nothing_else() -> None:
