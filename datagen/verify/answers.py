@@ -18,9 +18,11 @@ MAX_ANSWER = 2_000
 """Characters; what is longer is a text, not a final answer."""
 
 STATED = re.compile(
-    r"""^[ \t>]*\#{4}(?!\#)
+    r"""^[ \t>]*\#{1,6}[ \t]*(?:final[ \t])?answer[ \t]*[:：]?[ \t]*\n
+      | ^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
-        (?:\b(?:final|correct|right)\s{1,3})? (?<!\bno\s)\banswer (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
+        (?:\b(?:final|correct|right)\s{1,3})? (?<!\bno\s)(?<!\bthis\s)(?<!\bthat\s)(?<!\byour\s)\banswer
+        (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
         (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | \*\*\s{0,3}\n | [*_]{0,3}\s{1,3}(?:is\b|=)(?:\s{0,3}[:：])? )
       | ^[ \t>*_]*(?-i:A)[*_]{0,3}[:：](?!.*\n\s{0,9}(?-i:B)[:：])
       | (?:因此|所以)?[，,]?(?:最终|正确)?答案(?:是|为|[:：])[:：]?
@@ -30,8 +32,9 @@ STATED = re.compile(
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
 LINE = re.compile(r"[\s*_]*([^\n]*)")
 SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|,?\s+(?:because|since)\b"
+    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|,?\s+(?:because|since)\b"
 )
+"""Of the single letters only A to H end a sentence: those are options ("B. We are done"), later ones are initials."""
 AROUND = " \t\r\n*_`"
 
 
@@ -120,7 +123,7 @@ def _last_boxed(text: str) -> _Found:
 
 
 def _unwrapped(answer: str) -> str:
-    """Drop the brackets or the \\text{} around an answer that is no tuple."""
+    """Drop LaTeX's \\text{} and the brackets around an answer; those of a tuple belong to it."""
     answer = plain(answer).strip() if len(answer) <= MAX_LENGTH else answer
-    tuple_like = "," in answer
-    return answer[1:-1] if answer[:1] == "(" and answer[-1:] == ")" and not tuple_like else answer
+    bracketed = answer[:1] == "(" and answer[-1:] == ")" and "," not in answer
+    return answer[1:-1] if bracketed else answer

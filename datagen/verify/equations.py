@@ -30,7 +30,7 @@ UNIT = re.compile(
     rf"(?<=[0-9%)])\s{{0,3}}(?!(?:of|times|plus|minus|and|or|{'|'.join(SCALES)})\b)({WORDS})"
     r"(?=\s{0,3}(?:[-+*/=)]|[xX]\s?[0-9(]|$))"
 )
-WORD_OPERATORS = ((re.compile(r"(?<=[0-9%)])\s{0,3}\b(?:of|times)\s+(?=[0-9(.])"), " * "),)
+TIMES_IN_WORDS = re.compile(r"(?<=[0-9%)])\s{0,3}\b(?:of|times)\s+(?=[0-9(.])")
 SIDE = rf"[-+(\s]*+(?:{NUMBER})[%)\s]*+(?:(?:\*\*|[-+*/^])[-+(\s]*+(?:{NUMBER})[%)\s]*+)*"
 AT_START, AT_END = re.compile(SIDE), re.compile(rf"(?<![0-9.,]){SIDE}$")
 CENTS = re.compile(r"[0-9]\s?(?:cents?\b|¢)")
@@ -42,7 +42,7 @@ BY_FRACTION = re.compile(r"/\s+[0-9]+/[0-9]")
 PART_AFTER = re.compile(
     rf"""\s*[-+*/^]\s*[^\W\d_](?![^\W\d_]) | \s*\(\s*[-0-9.] | [(^!] | \s+(?:and\s+)?[0-9]
        | [^=]{{0,60}}\bremainder\b
-       | (?![{"".join(ONE_LETTER_UNITS)}])[a-zA-Z](?![a-zA-Z])""",
+       | (?![{"".join(sorted(ONE_LETTER_UNITS))}])[a-zA-Z](?![a-zA-Z])""",
     re.VERBOSE,
 )
 """What shows that a right side goes on: a variable, a factor, the rest of a mixed number."""
@@ -128,10 +128,7 @@ def _converts(line: str) -> bool:
 
 def _arithmetic(text: str) -> str:
     """Write arithmetic in ASCII and drop the units."""
-    text = UNIT.sub("", plain(text))
-    for pattern, operator in WORD_OPERATORS:
-        text = pattern.sub(operator, text)
-    return TIMES.sub("*", text)
+    return TIMES.sub("*", TIMES_IN_WORDS.sub("*", UNIT.sub("", plain(text))))
 
 
 def _left(text: str) -> str:

@@ -74,7 +74,7 @@ def test_gold_solutions_without_a_verdict_are_algebra_or_beyond_the_notation() -
 
 
 def test_5000_samples_of_game24_get_the_reward_that_was_recorded() -> None:
-    """Wei et al.'s prompt solves 5.08 % of these 50 puzzles a sample, and 28 of 50 with any of 100 samples."""
+    """A mean of 5.08 % of the samples, and any of 100 for 28 of the 50 puzzles (ToT's CoT baseline)."""
     rows = json_lines("game24/gpt4_cot_samples_50x100.jsonl")
     verdicts = [
         [
