@@ -32,6 +32,7 @@ COMMANDS = {
     "respond": Command(
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),
+    "judge": Command("datagen.generators.judge", "Score, compare and rank answers."),
     "trace": Command("datagen.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
     "train": Command("train.cli", "Train a model on the rows: pretrain, sft, dpo; merge, eval, chat, check."),
 }

@@ -38,6 +38,11 @@ def _document(row: Row) -> list[tuple[str]]:
     return [(text(row, "text"),)]
 
 
+def _has_several(row: Row) -> bool:
+    """Does a row hold more than one answer?"""
+    return is_preference(row) or "responses" in row
+
+
 DOCUMENT_SHAPES = {
     "document": Shape(_document, frozenset(("id", "text", "meta"))),
     "text": Shape(_document, frozenset(("text",))),
@@ -63,9 +68,10 @@ class Kind(Generic[T]):
 
 
 PROMPTS = Kind(
-    "prompts", Record, RESPONSE_SHAPES, lambda row: None if is_preference(row) else response_shape(row), "prompt",
+    "prompts", Record, RESPONSE_SHAPES, lambda row: None if _has_several(row) else response_shape(row), "prompt",
     '"prompt", "instruction" or "messages"',
-    'Prompts are rows with "prompt", "instruction", "messages", "conversations", or "question" and "answer"',
+    'Prompts are rows with "prompt", "instruction", "messages", "conversations", or "question" and "answer"; rows '
+    'with "responses" go to \'datagen judge\' and \'datagen pairs\'',
     "Prompts with responses go to 'datagen train sft'",
 )  # fmt: skip
 PREFERENCES = Kind(

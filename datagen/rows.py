@@ -69,6 +69,10 @@ class Record:
     """What the input row says about itself, if a command of ours wrote it."""
     responses: tuple[str, ...] = ()
     """Several answers to the prompt, where the row holds samples."""
+    ranks: tuple[int, ...] = ()
+    """Their ranks, 1 the best and equal ones a tie, once they are ranked."""
+    scores: tuple[float | None, ...] = ()
+    """Their scores; None where no score could be had."""
     pass_no: int = 0
     """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
     seed: int = 0

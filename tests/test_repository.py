@@ -16,12 +16,12 @@ from tests.jobs import evolve, write_seeds
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"errors"},
-    {"rows", "parse", "prompts", "options", "lines", "shapes", "formats", "responses", "preferences", "files"},
+    {"rows", "parse", "prompts", "options", "lines", "shapes", "formats", "responses", "preferences", "ranked", "samples", "files"},
     {"verify"},
     {"llm", "filters"},
     {"method"},
     {"fold", "engine", "job"},
-    {"strategies"},
+    {"strategies", "judge"},
     {"generators"},
     {"flags", "progress", "command"},
     {"cli"},

@@ -74,10 +74,17 @@ class Roles:
         self._models, self._record, self._params = models, record, params
         self.used = Usage()
 
+    def identities(self, role: str) -> list[str]:
+        """Name all models of a role."""
+        return [model.identity for model in self._models[role]]
+
+    def turn(self, role: str, sample: int = 0) -> int:
+        """Say which of a role's models plays it now: several take turns, by record and sample."""
+        return (int(self._record.id, 16) + sample) % len(self._models[role])
+
     def model(self, role: str, sample: int = 0) -> Model:
-        """Return the model that plays a role now: several in a role take turns, by record and sample."""
-        models = self._models[role]
-        return models[(int(self._record.id, 16) + sample) % len(models)]
+        """Return the model that plays a role now."""
+        return self._models[role][self.turn(role, sample)]
 
     async def chat(
         self,
@@ -86,11 +93,13 @@ class Roles:
         *,
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
+        member: int | None = None,
         **params: Any,
     ) -> Completion:
-        """Ask the model that plays a role. A judge keeps the method's parameters: its verdict is a measurement."""
+        """Ask the model that plays a role, or that member of it. A judge keeps the method's parameters: its verdict is
+        a measurement."""
         asked = params if role == "judge" else {**params, **self._params}
-        model = self.model(role, sample)
+        model = self.model(role, sample) if member is None else self._models[role][member]
         return await model.chat(prompt, sample=sample, parse=parse, used=self._count, **asked)
 
     def _count(self, usage: Usage) -> None:

@@ -4,10 +4,11 @@ It serves the first run, the tests and load tests. It knows the truth, so what c
 
     sim:skill=0.7,refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
 
-skill      how often a chain of thought comes to the right answer; 1 unless told
+skill      how often a chain of thought or a judgement comes out right; 1 unless told
 
 refuse     an answer is a short apology           leak       a rewrite repeats words of its template
 noop       a rewrite changes nothing that counts  malformed  a verdict is missing, or an answer is empty
+position_bias, verbosity_bias: see judge.py
 
 Deterministic in (request, sample, attempt). An injected fault is named in the raw reply, which methods never see.
 """
@@ -19,19 +20,21 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve, reason
+from datagen.llm.sim import arithmetic, evolve, judge, reason
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
 VERSION = 1
 """Part of the identity: a changed teacher is another teacher."""
 FAULTS = ("refuse", "leak", "noop", "malformed")
+KNOWN = ("skill", *FAULTS, "position_bias", "verbosity_bias")
 Act = Callable[[Mapping[str, str], Chance], str]
 ACTS: dict[str, Act] = {
     "answer": arithmetic.answer,
     "evolve/equal": evolve.equal,
     **{f"evolve/{name}": act for name, act in evolve.OPERATORS.items()},
     **reason.ACTS,
+    **judge.ACTS,
 }
 """Task to what plays it."""
 
@@ -41,11 +44,10 @@ class Sim:
     """The innermost layer of a `sim` model."""
 
     rates: Mapping[str, float]
-    """Fault to probability."""
-    skill: float = 1.0
+    """Fault or bias to probability, and `skill`."""
 
     async def send(self, call: Call) -> Reply:
-        chance = Chance(f"{call.key.hex()}:{call.attempt}", self.skill)
+        chance = Chance(f"{call.key.hex()}:{call.attempt}", self.rates)
         if call.task not in ACTS:
             return _refusal(f"sim cannot play {call.task!r}; it can play: {', '.join(sorted(ACTS))}")
         fault = self._draw(call.task, chance)
@@ -61,7 +63,7 @@ class Sim:
     def _draw(self, task: str, chance: Random) -> str | None:
         """Choose at most one fault among those that fit the task."""
         rewrite = task.startswith("evolve/") and task != "evolve/equal"
-        fitting = ("leak", "noop") if rewrite else ("malformed",) if task == "evolve/equal" else FAULTS[::3]
+        fitting = ("leak", "noop") if rewrite else ("malformed",) if is_verdict(task) else FAULTS[::3]
         at = chance.random()
         for fault in fitting:
             if (at := at - self.rates.get(fault, 0.0)) < 0:
@@ -76,7 +78,12 @@ def _spoil(fault: str, call: Call, chance: Chance) -> str:
         return f"#Rewritten Prompt#:\n{ACTS[call.task](call.fields, chance)}"
     if fault == "noop":
         return chance.choice((call.fields["prompt"], f"Please {call.fields['prompt']}"))
-    return "The two are rather alike, I think." if call.task == "evolve/equal" else ""
+    return "It is hard to say, I think." if is_verdict(call.task) else ""
+
+
+def is_verdict(task: str) -> bool:
+    """Does a task ask for an opinion?"""
+    return task == "evolve/equal" or task.startswith("judge/")
 
 
 def _refusal(message: str) -> Reply:
@@ -92,7 +99,6 @@ def parse_sim(spec: str) -> Sim:
             rates[name] = float(value)
         except ValueError:
             rates[name] = -1.0
-        if name not in (*FAULTS, "skill") or not 0 <= rates[name] <= 1:
-            known = ", ".join(FAULTS)
-            raise InputError(f"model {spec!r}: expected skill, or faults {known}, with rates from 0 to 1: {part!r}")
-    return Sim(rates, rates.pop("skill", 1.0))
+        if name not in KNOWN or not 0 <= rates[name] <= 1:
+            raise InputError(f"model {spec!r}: expected {', '.join(KNOWN)} with rates from 0 to 1: {part!r}")
+    return Sim(rates)

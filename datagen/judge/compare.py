@@ -1,0 +1,176 @@
+"""Comparing answers two by two (MT-bench, arXiv 2306.05685): both orders always, a win only if both agree.
+
+Every pair of a prompt's answers is shown to the judge in both orders; verdicts that do not agree are a tie. A verdict
+that cannot be read is no opinion and counts for nothing. Strengths come from Bradley-Terry (bradley_terry.py), and a
+prompt whose verdicts go in circles says so in `meta.cycles`. In a panel the majority decides; no majority is a tie.
+
+Departures: labels are drawn anew for each question (labels.py), where MT-bench says A and B.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
+
+from datagen import parse
+from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
+from datagen.judge.judging import (
+    ROLES,
+    Judging,
+    allow_self_option,
+    check_rubrics,
+    panel_option,
+    rubric_option,
+)
+from datagen.judge.labels import draw_labels
+from datagen.llm.chat import Roles
+from datagen.method import Method, Unique
+from datagen.prompts import Prompts
+from datagen.rows import Candidate, Record, Row
+from datagen.samples import SAMPLES
+
+COMPARE = "judge/compare"
+FIRST, SECOND, TIE = 1.0, 0.0, 0.5
+"""The share of a comparison that its first answer gets."""
+
+
+UNKNOWN: Row = {"cycles": None, "agreed_in_both_orders": None}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What comparing can be told."""
+
+    rubric: list[str] = rubric_option()
+    panel: bool = panel_option()
+    allow_self: bool = allow_self_option()
+
+
+class Verdict(NamedTuple):
+    """What one judge says of two answers."""
+
+    judge: int
+    forward: float | None
+    """The share of the first answer when it stands first; None for a verdict that cannot be read."""
+    backward: float | None
+    """Its share when it stands second."""
+
+    @property
+    def share(self) -> float | None:
+        """A win if both orders agree on it, else a tie; None unless both could be read."""
+        if self.forward is None or self.backward is None:
+            return None
+        return self.forward if self.forward == self.backward else TIE
+
+
+class Comparison(NamedTuple):
+    """What all judges say of two answers, by their places."""
+
+    first: int
+    second: int
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def share(self) -> float | None:
+        """What most of the judges say; a tie if there is no majority; None if nobody could be read."""
+        said = Counter(verdict.share for verdict in self.verdicts if verdict.share is not None)
+        if not said:
+            return None
+        winner, votes = said.most_common(1)[0]
+        return winner if 2 * votes > said.total() else TIE
+
+    def as_meta(self, place: Sequence[int]) -> Row:
+        """Tell of it, with the places that the answers have in the row."""
+        orders = [[verdict.forward, verdict.backward] for verdict in self.verdicts]
+        return {"first": place[self.first], "second": place[self.second], "share": self.share, "orders": orders}
+
+
+async def in_one_order(judging: Judging, member: int, first: int, second: int) -> float | None:
+    """Ask a judge which of two answers is better, the first one shown first; return the first one's share."""
+    answers = [judging.answers[first], judging.answers[second]]
+    labels = draw_labels(judging.record.random(f"labels {first} {second}"), answers)
+    prompt = judging.prompts[COMPARE].render(
+        criteria=judging.criteria,
+        prompt=judging.request,
+        reference=judging.reference,
+        first_label=labels[0],
+        second_label=labels[1],
+        first=answers[0],
+        second=answers[1],
+    )
+    allowed = (labels[0].lower(), labels[1].lower(), "tie")
+    said = await judging.ask(prompt, member, partial(parse.verdict, allowed=allowed))
+    return None if said is None else (FIRST, SECOND, TIE)[allowed.index(said.value)]
+
+
+async def by_one_judge(judging: Judging, member: int, first: int, second: int) -> Verdict:
+    """Ask in both orders."""
+    forward, backward = await asyncio.gather(
+        in_one_order(judging, member, first, second), in_one_order(judging, member, second, first)
+    )
+    return Verdict(member, forward, None if backward is None else 1 - backward)
+
+
+async def compare(judging: Judging, first: int, second: int) -> Comparison:
+    """Have two answers compared by every judge."""
+    verdicts = await asyncio.gather(*(by_one_judge(judging, member, first, second) for member in judging.judges))
+    return Comparison(first, second, tuple(verdicts))
+
+
+async def tournament(judging: Judging, places: list[int]) -> list[Comparison]:
+    """Compare all pairs of some answers."""
+    return list(await asyncio.gather(*(compare(judging, i, j) for i, j in combinations(places, 2))))
+
+
+def outcomes(comparisons: list[Comparison]) -> list[Outcome]:
+    """Return the comparisons that were decided."""
+    return [Outcome(each.first, each.second, each.share) for each in comparisons if each.share is not None]
+
+
+def tell(judging: Judging, comparisons: list[Comparison]) -> list[Outcome]:
+    """Note the comparisons in the row; return those that were decided."""
+    decided = outcomes(comparisons)
+    agreed = [each.forward == each.backward for c in comparisons for each in c.verdicts if each.share is not None]
+    judging.comparisons = comparisons
+    judging.extra = {
+        "cycles": count_cycles(len(judging.answers), decided),
+        "agreed_in_both_orders": sum(agreed) / len(agreed) if agreed else None,
+    }
+    return decided
+
+
+async def by_comparison(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+    """Yield the ranked row of a record."""
+    judging = Judging(record, llm, prompts, "compare", options, extra=dict(UNKNOWN))
+
+    async def judge() -> Candidate:
+        decided = tell(judging, await tournament(judging, list(range(len(judging.answers)))))
+        met = {at for game in decided for at in (game.first, game.second)}
+        found = strengths(len(judging.answers), decided)
+        return judging.ranked([float(found[at]) if at in met else None for at in range(len(judging.answers))])
+
+    yield await judging.concluded(judge)
+
+
+def most_calls(answers: int = 4) -> int:
+    """Calls for so many answers: every pair in both orders."""
+    return answers * (answers - 1)
+
+
+METHOD = Method(
+    name="judge",
+    way="compare",
+    generate=by_comparison,
+    options=Options,
+    roles=ROLES,
+    templates=(COMPARE,),
+    candidates=lambda options: 1,
+    calls=lambda options: most_calls(),
+    memory=lambda options: [Unique("prompt", "responses")],
+    next_command="datagen pairs {}",
+    kind=SAMPLES,
+    prepare=check_rubrics,
+)

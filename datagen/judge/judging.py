@@ -1,0 +1,201 @@
+"""What the ways to judge share: who judges, what is shown, and the ranked row that comes of it."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import CallFailed, InputError
+from datagen.llm.call import Completion
+from datagen.llm.chat import Roles
+from datagen.options import option
+from datagen.prompts import Prompts, Template, parse_template
+from datagen.ranked import dense_ranks
+from datagen.rows import Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.verify import reference_answer
+
+JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
+"""MT-bench judges at temperature 0 (2306.05685)."""
+UNREAD = "unparsed answer"
+"""Why a call failed whose reply holds no verdict: it leaves one comparison undecided, where another failure leaves the
+row to be asked for again."""
+ROLES = {"judge": "judges the answers"}
+DIGITS = 4
+"""Decimals of a score."""
+
+
+def rubric_option() -> Any:
+    known = "helpful, honest, harmless, relevance, consistency, creativity"
+    return option(["helpful"], f"What to judge by: {known}, or a file NAME.md. Repeat it for more.")
+
+
+def panel_option() -> Any:
+    return option(False, "Every --judge judges everything, and their verdicts are combined; else they take turns.")
+
+
+def allow_self_option() -> Any:
+    return option(False, "Let a model judge its own answers, and those of its family.")
+
+
+@dataclass
+class Judging:
+    """One record's answers before their judges."""
+
+    record: Record
+    llm: Roles
+    prompts: Prompts
+    way: str
+    options: Any
+    unread: int = 0
+    """Verdicts that could not be read."""
+    extra: Row = field(default_factory=dict)
+    """What a way adds to `meta`: the same keys in every row."""
+    told: list[Row] = field(default_factory=list)
+    """What a way adds to what is known of each answer."""
+    comparisons: list[Any] = field(default_factory=list)
+    """Comparisons of answers, by their places in the input."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.record.responses
+
+    @cached_property
+    def judges(self) -> list[int]:
+        """The members of the role that may judge: none that is of the family of an author, unless told."""
+        names = self.llm.identities("judge")
+        authors = {family(str(about["model"])) for about in self.about if about.get("model")}
+        fit = [at for at, name in enumerate(names) if self.options.allow_self or family(name) not in authors - {"sim"}]
+        if self.options.panel or not fit:
+            return fit
+        return [fit[self.llm.turn("judge") % len(fit)]]
+
+    @property
+    def about(self) -> list[Row]:
+        """What is known of each answer."""
+        told = self.record.meta.get("responses")
+        return list(told) if isinstance(told, list) else [{"model": None} for _ in self.answers]
+
+    @property
+    def reference(self) -> str:
+        """The answer that is known to be right, if one is."""
+        given = self.record.extra.get("reference")
+        return given if isinstance(given, str) else reference_answer(self.record) or ""
+
+    @property
+    def request(self) -> str:
+        return request_text(self.record.prompt)
+
+    @property
+    def criteria(self) -> str:
+        """All statements of the rubrics, in one line."""
+        return " ".join(" ".join(statements(each)) for each in self.rubrics.values())
+
+    @cached_property
+    def rubrics(self) -> dict[str, Template]:
+        return {Path(name).stem: load_rubric(self.prompts, name) for name in self.options.rubric}
+
+    async def ask(self, prompt: Any, member: int, parse: Callable[[str], Any], sample: int = 0, **more: Any) -> Any:
+        """Ask a judge; None if what it says cannot be read."""
+        try:
+            said: Completion = await self.llm.chat(
+                "judge", prompt, sample=self.record.sample(sample), parse=parse, member=member, **{**JUDGING, **more}
+            )
+        except CallFailed as error:
+            if error.reason != UNREAD:
+                raise
+            self.unread += 1
+            return None
+        return said
+
+    def ranked(self, scores: Sequence[float | None], ranks: Sequence[int] | None = None) -> Candidate:
+        """Make the ranked row: the best first, equal scores a tie; what has no score comes last."""
+        rounded = [None if score is None else round(score, DIGITS) for score in scores]
+        told = list(ranks or dense_ranks(rounded))
+        order = sorted(range(len(told)), key=lambda at: (told[at], at))
+        responses = [self.answers[at] for at in order]
+        row = {
+            "prompt": self.record.prompt,
+            "responses": responses,
+            "scores": [rounded[at] for at in order],
+            "ranks": [told[at] for at in order],
+        }
+        meta = self.meta(order)
+        name = row_id(f"judge {self.way}", [self.record.id], self.record.pass_no, [row["responses"], row["scores"]])
+        return kept({"id": name, **row, "meta": meta, **self.record.extra})
+
+    def meta(self, order: Sequence[int] = ()) -> Row:
+        """Tell how the row came about; answers and comparisons as they are ordered in it."""
+        names, about = self.llm.identities("judge"), self.about
+        known = [row | more for row, more in zip(about, self.told or [{} for _ in about], strict=True)]
+        return {
+            "method": "judge",
+            "op": self.way,
+            "pass": self.record.pass_no,
+            "parents": [self.record.id],
+            "source_id": self.record.source_id,
+            "judges": [names[at] for at in self.judges],
+            "rubrics": {name: template.digest for name, template in self.rubrics.items()},
+            "unread": self.unread,
+            **self.extra,
+            "comparisons": [each.as_meta([order.index(at) for at in range(len(order))]) for each in self.comparisons],
+            "responses": [known[at] for at in order or range(len(known))],
+        }
+
+    def rejected(self, reason: str) -> Candidate:
+        return rejected(reason, stage=self.way, record=self._record(), reply=None, meta=self.meta())
+
+    def failed(self, error: CallFailed) -> Candidate:
+        about = {**self._record(), "error": error.detail}
+        return failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta())
+
+    def _record(self) -> Row:
+        return {"id": self.record.id, "prompt": self.record.prompt, "responses": list(self.answers)}
+
+    async def concluded(self, judge: "Callable[[], Any]") -> Candidate:
+        """Judge, unless there is nothing to judge or nobody to do it."""
+        if len(self.answers) < 2 and self.way != "score":
+            return self.rejected("one_answer")
+        if not self.judges:
+            return self.rejected("no_impartial_judge")
+        try:
+            made: Candidate = await judge()
+        except CallFailed as error:
+            return self.failed(error)
+        return made
+
+
+def load_rubric(prompts: Prompts, name: str) -> Template:
+    """Return a rubric by its name, or from a file of the user's."""
+    path = Path(name)
+    if path.suffix == ".md" and path.is_file():
+        return parse_template(path.stem, path.read_text(encoding="utf-8"))
+    try:
+        return prompts[f"rubrics/{name}"]
+    except FileNotFoundError:
+        raise InputError(f"--rubric {name}: no such rubric, and no file NAME.md") from None
+
+
+def statements(rubric: Template) -> list[str]:
+    """Return the statements of a rubric: one point for each that is true of an answer."""
+    return [line for message in rubric.render().messages for line in message["content"].splitlines() if line.strip()]
+
+
+def family(identity: str) -> str:
+    """Name the family of a model: the letters that its name begins with, without the folder before it."""
+    name = identity.removeprefix("hf:").partition("/")[0] if identity.startswith("hf:") else identity.rpartition("/")[2]
+    name = "sim" if identity.startswith("sim") else name
+    found = re.match(r"[a-z]+", name.casefold())
+    return found[0] if found else name
+
+
+def shown_answers(labels: Sequence[str], answers: Sequence[str]) -> str:
+    """Show answers under their labels."""
+    return "\n\n".join(f"Answer {label}:\n<<<\n{answer}\n>>>" for label, answer in zip(labels, answers, strict=True))
+
+
+def check_rubrics(options: Any) -> None:
+    """Raise InputError if a rubric is not known."""
+    for name in options.rubric:
+        load_rubric(Prompts(), name)

@@ -1,0 +1,114 @@
+"""Ranking many answers: all at once to screen them, two by two where it matters.
+
+One call puts all answers in order (listwise); then the first `--top` of that order are compared in both orders, two
+by two (compare.py), since listwise judging is cheap and pairwise judging agrees best with people. The rest keep the
+order of the screening. A screening that cannot be read leaves all answers to be compared.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from datagen.errors import ParseError
+from datagen.judge.bradley_terry import strengths
+from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, tell, tournament
+from datagen.judge.judging import (
+    DIGITS,
+    ROLES,
+    Judging,
+    allow_self_option,
+    check_rubrics,
+    panel_option,
+    rubric_option,
+    shown_answers,
+)
+from datagen.judge.labels import draw_labels
+from datagen.llm.chat import Roles
+from datagen.method import Method, Unique
+from datagen.options import option
+from datagen.prompts import Prompts
+from datagen.rows import Candidate, Record
+from datagen.samples import SAMPLES
+
+SCREEN = "judge/screen"
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ranking can be told."""
+
+    rubric: list[str] = rubric_option()
+    panel: bool = panel_option()
+    allow_self: bool = allow_self_option()
+    top: int = option(TOP, "rank: how many of the first are compared two by two.", least=0)
+
+
+def read_order(text: str, labels: Sequence[str]) -> list[str]:
+    """Return the labels as the last `Order: ...` line has them, each once."""
+    known = {label.lower(): label for label in labels}
+    for line in reversed(text.splitlines()):
+        head, colon, rest = line.strip(" *_`>#").partition(":")
+        named = [
+            known.get(word.strip(" .,*_`[]()").lower()) for word in rest.replace(">", " ").replace(",", " ").split()
+        ]
+        if colon and head.strip(" *_`").lower() == "order" and sorted(map(str, named)) == sorted(labels):
+            return [str(name) for name in named]
+    raise ParseError(f"no line 'Order: ...' that names each of {', '.join(labels)} once")
+
+
+async def screen(judging: Judging) -> list[int] | None:
+    """Ask a judge for the order of all answers, the best first; None if it cannot be read."""
+    shown = list(range(len(judging.answers)))
+    random = judging.record.random("screen")
+    random.shuffle(shown)
+    labels = draw_labels(random, judging.answers)
+    prompt = judging.prompts[SCREEN].render(
+        criteria=judging.criteria,
+        form=" > ".join(sorted(labels)),
+        prompt=judging.request,
+        reference=judging.reference,
+        answers=shown_answers(labels, [judging.answers[at] for at in shown]),
+    )
+    said = await judging.ask(prompt, judging.judges[0], lambda text: read_order(text, labels))
+    return None if said is None else [shown[labels.index(label)] for label in said.value]
+
+
+async def by_rank(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+    """Yield the ranked row of a record."""
+    judging = Judging(record, llm, prompts, "rank", options, extra=dict(UNKNOWN))
+
+    async def judge() -> Candidate:
+        order = await screen(judging)
+        top = list(range(len(judging.answers))) if order is None else order[: options.top]
+        decided = tell(judging, await tournament(judging, sorted(top)))
+        if not decided and order is None:
+            return judging.ranked([None for _ in judging.answers])
+        found = [round(float(each), DIGITS) for each in strengths(len(judging.answers), decided)]
+        ranks = placed(found, top, (order or [])[options.top :]) if decided else placed([], [], order or [])
+        return judging.ranked([float(max(ranks) - rank) for rank in ranks], ranks)
+
+    yield await judging.concluded(judge)
+
+
+def placed(strength: Sequence[float], top: Sequence[int], rest: Sequence[int]) -> list[int]:
+    """Rank the compared by their strength, equals alike, and the rest after them in their order."""
+    order = sorted({strength[at] for at in top}, reverse=True)
+    ranks = {at: 1 + order.index(strength[at]) for at in top}
+    ranks |= {at: len(order) + place for place, at in enumerate(rest, 1)}
+    return [ranks[at] for at in sorted(ranks)]
+
+
+METHOD = Method(
+    name="judge",
+    way="rank",
+    generate=by_rank,
+    options=Options,
+    roles=ROLES,
+    templates=(SCREEN, COMPARE),
+    candidates=lambda options: 1,
+    calls=lambda options: 1 + most_calls(options.top),
+    memory=lambda options: [Unique("prompt", "responses")],
+    next_command="datagen pairs {}",
+    kind=SAMPLES,
+    prepare=check_rubrics,
+)

@@ -1,0 +1,182 @@
+"""Scoring answers by rubrics: one point for each statement that is true of an answer.
+
+The additive rubric of Self-Rewarding Language Models (arXiv 2401.10020): picking one of five descriptions agrees with
+people far less. All answers of a prompt and all aspects stand in one call, the answers in drawn order (UltraFeedback,
+arXiv 2310.01377): scored one by one, nearly all get the same. The score of an aspect is the mean over `--samples`
+calls, and with `--logprobs` the expected value over the probabilities of the score's token instead of the one sampled
+(Deita, arXiv 2312.15685). What cannot be read is no score: null, never a number.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from datagen.errors import ParseError
+from datagen.judge.judging import (
+    ROLES,
+    Judging,
+    allow_self_option,
+    check_rubrics,
+    panel_option,
+    rubric_option,
+    shown_answers,
+    statements,
+)
+from datagen.judge.labels import draw_labels
+from datagen.llm.call import Completion
+from datagen.llm.chat import Roles
+from datagen.method import Method, Unique
+from datagen.options import option
+from datagen.prompts import Prompts
+from datagen.rows import Candidate, Record
+from datagen.samples import SAMPLES
+
+SCORE = "judge/score"
+TOP_LOGPROBS = 20
+"""The most that the API gives."""
+Points = dict[tuple[str, str], float]
+"""(label, aspect) to points."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What scoring can be told."""
+
+    rubric: list[str] = rubric_option()
+    panel: bool = panel_option()
+    allow_self: bool = allow_self_option()
+    samples: int = option(1, "score: calls for each prompt, whose points are averaged.", least=1, most=100)
+    logprobs: bool = option(False, "score: ask for the probabilities of the points, and take the expected value.")
+
+
+async def points(judging: Judging, member: int, sample: int) -> list[dict[str, float]] | None:
+    """Ask a judge for the points of all answers: aspect to points, for each answer; None if it cannot be read."""
+    order = list(range(len(judging.answers)))
+    random = judging.record.random(f"order, sample {sample}")
+    random.shuffle(order)
+    labels = draw_labels(random, judging.answers)
+    most = {aspect: len(statements(rubric)) for aspect, rubric in judging.rubrics.items()}
+    prompt = judging.prompts[SCORE].render(
+        rubrics="\n\n".join(
+            f"Aspect {name}:\n" + bullets(statements(rubric)) for name, rubric in judging.rubrics.items()
+        ),
+        form="\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in most.items()),
+        prompt=judging.request,
+        reference=judging.reference,
+        answers=shown_answers(labels, [judging.answers[at] for at in order]),
+    )
+    more: dict[str, Any] = {"temperature": 1} if judging.options.samples > 1 else {}
+    more |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if judging.options.logprobs else {}
+    said = await judging.ask(prompt, member, lambda text: read_points(text, labels, most), sample, **more)
+    if said is None:
+        return None
+    found = expected_points(said, labels, most) if judging.options.logprobs else said.value
+    of = dict(zip(order, labels, strict=True))
+    return [{aspect: found[of[at], aspect] for aspect in most} for at in range(len(order))]
+
+
+def bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def score_lines(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[tuple[str, str], re.Match[str]]:
+    """Find the last line that gives points to each answer under each aspect."""
+    found: dict[tuple[str, str], re.Match[str]] = {}
+    known = {label.lower(): label for label in labels}, {aspect.lower(): aspect for aspect in most}
+    line = re.compile(
+        r"^[\s*_`>-]*(\w+)[\s*_`]+([\w-]+)[\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)[\s*_`]*(?:/\s*\d+)?[\s*_`.]*$",
+        re.M,
+    )
+    for match in line.finditer(text):
+        label, aspect = known[0].get(match[1].lower()), known[1].get(match[2].lower())
+        if label and aspect and float(match[3]) <= most[aspect]:
+            found[label, aspect] = match
+    return found
+
+
+def read_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> Points:
+    """Read the points of every answer under every aspect; all must be there."""
+    found = score_lines(text, labels, most)
+    missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in found]
+    if missing:
+        raise ParseError(f"no points for {', '.join(missing)}")
+    return {key: float(match[3]) for key, match in found.items()}
+
+
+def expected_points(said: Completion, labels: Sequence[str], most: Mapping[str, int]) -> Points:
+    """Replace each number of points by its expected value, where the probabilities of its token are known."""
+    found = score_lines(said.text, labels, most)
+    told = (said.logprobs or {}).get("content") or []
+    made: Points = {}
+    for (label, aspect), match in found.items():
+        expected = expected_value(told, said.text, match.start(3), most[aspect])
+        made[label, aspect] = float(match[3]) if expected is None else expected
+    return made
+
+
+def expected_value(tokens: Sequence[Any], text: str, at: int, most: int) -> float | None:
+    """Return the mean of the whole numbers from 0 to `most` that could have stood at a place, weighted by their
+    probabilities; None if the tokens do not spell the text or the place is not the start of one."""
+    if "".join(token["token"] for token in tokens) != text:
+        return None
+    start = 0
+    for token in tokens:
+        if start == at or (start < at < start + len(token["token"]) and not token["token"][: at - start].strip()):
+            return _mean(token.get("top_logprobs") or [], most)
+        start += len(token["token"])
+    return None
+
+
+def _mean(top: Sequence[Any], most: int) -> float | None:
+    shares = {each["token"].strip(): math.exp(each["logprob"]) for each in top}
+    whole = {int(token): share for token, share in shares.items() if token.isdecimal() and int(token) <= most}
+    total = sum(whole.values())
+    return sum(value * share for value, share in whole.items()) / total if total else None
+
+
+async def by_score(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+    """Yield the ranked row of a record."""
+    judging = Judging(record, llm, prompts, "score", options, extra={"disagreement": None})
+
+    async def judge() -> Candidate:
+        calls = [points(judging, member, sample) for member in judging.judges for sample in range(options.samples)]
+        said = [each for each in await asyncio.gather(*calls) if each is not None]
+        return judging.ranked(combine(judging, said))
+
+    yield await judging.concluded(judge)
+
+
+def combine(judging: Judging, said: list[list[dict[str, float]]]) -> list[float | None]:
+    """Average over calls and aspects; note the aspects, and how far the calls lie apart."""
+    answers = range(len(judging.answers))
+    if not said:
+        judging.told = [{"aspects": dict.fromkeys(judging.rubrics)} for _ in answers]
+        return [None for _ in answers]
+    aspects = [
+        {aspect: round(fmean(each[at][aspect] for each in said), 4) for aspect in judging.rubrics} for at in answers
+    ]
+    scores = [[fmean(each[at].values()) for each in said] for at in answers]
+    apart = [max(values) - min(values) for values in scores]
+    judging.told = [{"aspects": each} for each in aspects]
+    judging.extra = {"disagreement": round(fmean(apart), 4)}
+    return [fmean(values) for values in scores]
+
+
+METHOD = Method(
+    name="judge",
+    way="score",
+    generate=by_score,
+    options=Options,
+    roles=ROLES,
+    templates=(SCORE,),
+    candidates=lambda options: 1,
+    calls=lambda options: options.samples,
+    memory=lambda options: [Unique("prompt", "responses")],
+    next_command="datagen pairs {}",
+    kind=SAMPLES,
+    prepare=check_rubrics,
+)
