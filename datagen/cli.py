@@ -33,6 +33,9 @@ COMMANDS = {
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),
     "judge": Command("datagen.generators.judge", "Score, compare and rank answers."),
+    "pairs": Command(
+        "datagen.generators.pairs", "Make preferences, chosen and rejected, of ranked or verified answers."
+    ),
     "trace": Command("datagen.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
     "train": Command("train.cli", "Train a model on the rows: pretrain, sft, dpo; merge, eval, chat, check."),
 }

@@ -72,7 +72,7 @@ class Archive:
         with open_input(str(path)) as file:
             for item in Reader(str(path), file).read():
                 if isinstance(item, Record):
-                    row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
+                    row: Row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
                     self.rows.setdefault(item.id, (f"{path}:{item.line}", row))
 
     def find(self, start: str) -> str:

@@ -1,0 +1,251 @@
+"""`datagen pairs`: preferences (chosen, rejected) from ranked or verified samples. No model is asked.
+
+    best_worst     the best answer against the worst
+    best_random    the best against one of the others, drawn (Zephyr, arXiv 2310.16944, section 3)
+    all            every pair of different ranks, a prompt's pairs one after another (InstructGPT, arXiv 2203.02155)
+    verified       a right answer against a wrong one, as verifiers say
+    spin           the teacher's answer against the policy's own (SPIN, arXiv 2401.01335)
+
+A pair is made within one row, so it cannot end up at another prompt. Scores that lie closer than `--tie` are no
+preference (MT-bench calls 0.1 a tie), answers that are nearly the same are none either, and an answer without a score
+is never in a pair. Whether the chosen answers are simply the longer ones is measured on the pairs that come out.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rapidfuzz.distance import Indel
+
+from datagen.errors import InputError
+from datagen.files import open_input
+from datagen.formats import Reader
+from datagen.llm.chat import Roles
+from datagen.method import Method, Unique
+from datagen.options import option
+from datagen.prompts import Prompts
+from datagen.rows import Candidate, Record, Row, canonical, kept, rejected, row_id
+from datagen.samples import SAMPLES
+from datagen.verify.answers import final_answer, same_answer
+
+TIE = 0.1
+"""Scores closer than this are equal (MT-bench, arXiv 2306.05685)."""
+NEAR = 0.95
+"""Indel similarity from which two answers are nearly the same; our choice. Where they state different results, a
+single digit is all the difference, and counts."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What making pairs can be told."""
+
+    margin: float = option(0.0, "The least difference of scores.", least=0)
+    tie: float = option(TIE, "Scores that lie closer are a tie, and no pair.", least=0)
+    near: float = option(NEAR, "The similarity from which two answers are the same, and no pair.", least=0, most=1)
+    length_ratio: float | None = option(
+        None, "The most that one answer may be longer than the other, as a ratio: matched lengths.", least=1
+    )
+    teacher: Path | None = option(None, "spin: a file of prompts with the teacher's responses.")
+
+
+class Pair(NamedTuple):
+    """Two answers, by their places in the row."""
+
+    chosen: int
+    rejected: int
+
+
+Choose = Callable[[Record], list[Pair]]
+
+
+def ranked(record: Record) -> list[int]:
+    """Return the places of the answers that have a rank, the best first; one whose score is null has none."""
+    if not record.ranks:
+        raise InputError(
+            f"row {record.id}: no ranks: rank the answers first with 'datagen judge', or use --by verified"
+        )
+    scored = [at for at in range(len(record.ranks)) if not record.scores or record.scores[at] is not None]
+    return sorted(scored, key=lambda at: (record.ranks[at], at))
+
+
+def best_worst(record: Record) -> list[Pair]:
+    order = ranked(record)
+    return [Pair(order[0], order[-1])] if len(order) > 1 else []
+
+
+def best_random(record: Record) -> list[Pair]:
+    order = ranked(record)
+    return [Pair(order[0], record.random("rejected").choice(order[1:]))] if len(order) > 1 else []
+
+
+def every(record: Record) -> list[Pair]:
+    return [Pair(*pair) for pair in combinations(ranked(record), 2)]
+
+
+def verified(record: Record) -> list[Pair]:
+    """Pair right and wrong answers, each once, as far as there are enough of both."""
+    about = record.meta.get("responses") or []
+    right = [at for at, each in enumerate(about) if each.get("verified") is True]
+    wrong = [at for at, each in enumerate(about) if each.get("verified") is False]
+    return [Pair(*pair) for pair in zip(right, wrong, strict=False)]
+
+
+WAYS: dict[str, Choose] = {
+    "best_worst": best_worst,
+    "best_random": best_random,
+    "all": every,
+    "verified": verified,
+}
+
+
+@cache
+def teacher_answers(path: Path) -> dict[bytes, str]:
+    """Read the teacher's response to every prompt of a file."""
+    with open_input(str(path)) as file:
+        rows = [row for row in Reader(str(path), file).read() if isinstance(row, Record) and row.response]
+    return {canonical(row.prompt): row.response or "" for row in rows}
+
+
+def make_pairs(way: str) -> Any:
+    """Return the generator of one way."""
+
+    async def pairs(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+        found = list(spin(record, options) if way == "spin" else of_row(record, WAYS[way]))
+        if not found:
+            yield dropped(record, way, "no_pair", None)
+        for place, (answers, scores) in enumerate(found):
+            reason = fault(answers, scores, options)
+            about = meta_of(record, way)
+            if reason:
+                yield dropped(record, way, reason, answers[1])
+            else:
+                yield preference(record, way, place, answers, scores, about)
+
+    return pairs
+
+
+Answers = tuple[str, str]
+Scores = tuple[float, float] | None
+
+
+def of_row(record: Record, choose: Choose) -> Iterator[tuple[Answers, Scores]]:
+    """Yield the chosen and the rejected answer of each pair, and their scores."""
+    for chosen, other in choose(record):
+        scores = None
+        if record.ranks and record.ranks[chosen] == record.ranks[other]:
+            scores = (0.0, 0.0)
+        elif record.scores:
+            scores = (float(record.scores[chosen] or 0.0), float(record.scores[other] or 0.0))
+        yield (record.responses[chosen], record.responses[other]), scores
+
+
+def spin(record: Record, options: Options) -> Iterator[tuple[Answers, Scores]]:
+    """Yield the teacher's answer against each of the policy's."""
+    assert options.teacher is not None
+    best = teacher_answers(options.teacher).get(canonical(record.prompt))
+    if best is not None:
+        yield from (((best, own), None) for own in record.responses)
+
+
+def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
+    """Say why two answers are no preference, if they are none."""
+    chosen, other = answers
+    alike = Indel.normalized_similarity(chosen, other) >= options.near
+    if alike and same_answer(final_answer(chosen), final_answer(other)) is not False:
+        return "near_identical"
+    if scores is not None and scores[0] - scores[1] <= options.tie:
+        return "tie"
+    if scores is not None and scores[0] - scores[1] < options.margin:
+        return "small_margin"
+    longer, shorter = sorted((len(chosen), len(other)), reverse=True)
+    return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
+
+
+def preference(record: Record, way: str, place: int, answers: Answers, scores: Scores, meta: Row) -> Candidate:
+    chosen, other = answers
+    name = row_id(f"pairs {way}", [record.id], [record.pass_no, place], [record.prompt, chosen, other])
+    margin = round(scores[0] - scores[1], 4) if scores else None
+    row = {"id": name, "prompt": record.prompt, "chosen": chosen, "rejected": other, "margin": margin, "meta": meta}
+    return kept(row | record.extra)
+
+
+def meta_of(record: Record, way: str) -> Row:
+    return {
+        "method": "pairs",
+        "op": way,
+        "parents": [record.id],
+        "source_id": record.source_id,
+        "judges": list(record.meta.get("judges") or []),
+    }
+
+
+def dropped(record: Record, way: str, reason: str, reply: str | None) -> Candidate:
+    about = {"id": record.id, "prompt": record.prompt}
+    return rejected(reason, stage=f"pairs {way}", record=about, reply=reply, meta=meta_of(record, way))
+
+
+class LengthTable:
+    """Are the chosen answers simply the longer ones? Lengths in characters."""
+
+    def __init__(self) -> None:
+        self.lengths: list[tuple[int, int]] = []
+
+    def add(self, candidate: Candidate) -> None:
+        if candidate.status == "kept":
+            self.lengths.append((len(candidate.row["chosen"]), len(candidate.row["rejected"])))
+
+    def as_dict(self) -> dict[str, Any]:
+        if not self.lengths:
+            return {}
+        longer = [0.5 if chosen == other else float(chosen > other) for chosen, other in self.lengths]
+        return {
+            "pairs": len(self.lengths),
+            "chosen_longer": round(fmean(longer), 4),
+            "chosen_length": round(fmean(chosen for chosen, _ in self.lengths), 1),
+            "rejected_length": round(fmean(other for _, other in self.lengths), 1),
+        }
+
+    def tables(self) -> list[list[list[str]]]:
+        told = self.as_dict()
+        if not told:
+            return []
+        heading = ["pairs", "chosen is the longer", "mean length chosen", "rejected"]
+        share, lengths = f"{100 * told['chosen_longer']:.1f} %", (told["chosen_length"], told["rejected_length"])
+        return [[heading, [str(told["pairs"]), share, *(f"{length:.0f}" for length in lengths)]]]
+
+
+def prepare(options: Options) -> None:
+    if options.teacher:
+        teacher_answers(options.teacher)
+
+
+def prepare_spin(options: Options) -> None:
+    if options.teacher is None:
+        raise InputError("--by spin needs --teacher FILE: prompts with the teacher's responses")
+    prepare(options)
+
+
+def method(way: str) -> Method:
+    return Method(
+        name="pairs",
+        way=way,
+        generate=make_pairs(way),
+        options=Options,
+        roles={},
+        templates=(),
+        candidates=lambda options: 6,
+        calls=lambda options: 0,
+        memory=lambda options: [Unique("prompt", "chosen", "rejected")],
+        next_command="datagen train dpo {}",
+        table=LengthTable,
+        kind=SAMPLES,
+        prepare=prepare_spin if way == "spin" else prepare,
+    )
+
+
+METHODS = {way: method(way) for way in (*WAYS, "spin")}
+CHOICE = "by"
