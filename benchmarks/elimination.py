@@ -119,29 +119,36 @@ def real_answers(path: Path) -> Counter[str | None]:
     )
 
 
-def show(*rows: Iterable[object]) -> None:
-    """Print a table in Markdown, the first row the heading."""
+def markdown(*rows: Iterable[object]) -> list[str]:
+    """Make the lines of a table, the first row the heading."""
     heading, *rest = (list(map(str, row)) for row in rows)
-    for cells in (heading, ["---"] * len(heading), *rest):
-        print(f"| {' | '.join(cells)} |", flush=True)
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rest)]
+
+
+def rule_table(cases: Sequence[Case]) -> list[str]:
+    """Show what each rule does over the cases."""
+    scores = [score(rule.__name__, cases) for rule in RULES]
+    return markdown(
+        ("rule", "cases to drop", "precision", "recall", "hard negatives"),
+        *((f"`{s.rule}`", s.should, f"{s.precision:.3f}", f"{s.recall:.3f}", s.hard_negatives) for s in scores),
+    )
+
+
+def answer_table(paths: Iterable[Path]) -> list[str]:
+    """Show what the rules on answers drop of real files."""
+    counts = [(path.name, real_answers(path)) for path in paths]
+    return markdown(
+        ("answers written by people", "number", *(f"`{rule.__name__}`" for rule in ON_ANSWER)),
+        *((name, found.total(), *(found[rule.__name__] for rule in ON_ANSWER)) for name, found in counts),
+    )
 
 
 def main() -> None:
     cases = load_cases()
-    scores = [score(rule.__name__, cases) for rule in RULES]
-    print(f"{len(cases)} cases, {sum(case.rule is None for case in cases)} of them to be kept\n")
-    show(
-        ("rule", "cases to drop", "precision", "recall", "hard negatives"),
-        *((s.rule, s.should, f"{s.precision:.3f}", f"{s.recall:.3f}", s.hard_negatives) for s in scores),
-    )
-    files = [path for name in ANSWERED if (path := REAL_DATA / name).exists()]
-    counts = [(path.name, real_answers(path)) for path in files]
-    if counts:
-        print()
-        show(
-            ("answers written by people", "number", *(rule.__name__ for rule in ON_ANSWER)),
-            *((name, c.total(), *(c[rule.__name__] for rule in ON_ANSWER)) for name, c in counts),
-        )
+    print(f"{len(cases)} cases, {sum(case.rule is None for case in cases)} of them to be kept\n", flush=True)
+    print(*rule_table(cases), sep="\n", flush=True)
+    if files := [path for name in ANSWERED if (path := REAL_DATA / name).exists()]:
+        print("", *answer_table(files), sep="\n")
 
 
 if __name__ == "__main__":

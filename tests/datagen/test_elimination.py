@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.elimination import LURES, RULES, Case, load_cases, real_answers, said, score
+from benchmarks.elimination import LURES, RULES, Case, load_cases, real_answers, rule_table, said, score
 from datagen.filters.elimination import (
     APOLOGY_WORDS,
     BEFORE_ANSWER,
@@ -237,6 +238,11 @@ def test_a_parent_that_reads_like_a_refusal_may_stay_one() -> None:
 def test_only_a_verdict_line_says_that_nothing_was_gained(reply: str, verdict: str, reason: str | None) -> None:
     assert said(reply) == verdict
     assert no_gain(Step("Name a tree.", NEW, verdict=said(reply))) == reason
+
+
+def test_the_page_of_the_method_shows_this_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evolve.md").read_text()
+    assert "\n".join(rule_table(CASES)) in page
 
 
 def test_answers_that_people_wrote_are_kept() -> None:
