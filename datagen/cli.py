@@ -33,6 +33,7 @@ COMMANDS = {
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),
     "judge": Command("datagen.generators.judge", "Score, compare and rank answers."),
+    "filter": Command("datagen.generators.filter", "Drop rows by rules, verifiers, likeness and benchmarks."),
     "pairs": Command(
         "datagen.generators.pairs", "Make preferences, chosen and rejected, of ranked or verified answers."
     ),

@@ -141,7 +141,7 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
         unrecorded = stack.journal.begin_run(output.name, lambda: stack.peak)
         fold = Fold(
             output,
-            job.method.table(),
+            job.method.table(job.options),
             memory=job.method.memory(job.options),
             n=run.n,
             max_failed=run.max_failed,

@@ -80,7 +80,7 @@ class Method:
     """What the fold remembers, given the options."""
     next_command: str
     """What to do with the output; {} stands for its name."""
-    table: Callable[[], Table] = NoTable
+    table: Callable[[Any], Table] = lambda options: NoTable()
     kind: Kind[Record] = PROMPTS
     """What it reads."""
     way: str = ""

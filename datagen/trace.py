@@ -70,7 +70,11 @@ class Archive:
         if not path.is_file():
             return
         with open_input(str(path)) as file:
-            for item in Reader(str(path), file).read():
+            try:
+                items = list(Reader(str(path), file).read())
+            except InputError:
+                return  # rows of another kind: an output, which is known already
+            for item in items:
                 if isinstance(item, Record):
                     row: Row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
                     self.rows.setdefault(item.id, (f"{path}:{item.line}", row))

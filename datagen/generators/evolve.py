@@ -230,6 +230,6 @@ METHOD = Method(
     candidates=lambda options: options.rounds,
     calls=lambda options: options.rounds * CALLS_PER_ROUND,
     memory=lambda options: [Unique("prompt")],
-    table=RoundTable,
+    table=lambda options: RoundTable(),
     next_command="datagen train sft {}",
 )

@@ -241,7 +241,7 @@ def method(way: str) -> Method:
         calls=lambda options: 0,
         memory=lambda options: [Unique("prompt", "chosen", "rejected")],
         next_command="datagen train dpo {}",
-        table=LengthTable,
+        table=lambda options: LengthTable(),
         kind=SAMPLES,
         prepare=prepare_spin if way == "spin" else prepare,
     )

@@ -171,6 +171,6 @@ METHOD = Method(
     calls=lambda options: options.k,
     memory=lambda options: [Unique("prompt", "response")],
     next_command="datagen train sft {}",
-    table=PathTable,
+    table=lambda options: PathTable(),
     prepare=prepare,
 )

@@ -1,0 +1,173 @@
+"""`datagen filter`: keep the rows that no rule drops. No model is asked; a kept row is the very row that came in.
+
+Rules look at one row (filters/heuristics.py), verifiers check its response (verify/), `--against` looks for the
+questions of benchmarks in it (filters/contamination.py), and `--dedup` compares it with every row kept before it
+(filters/novelty.py). The first rule that drops a row is its reason. With `--tag` rules, verifiers and benchmarks drop
+nothing: all that they find stands in `meta.tags`.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import InputError
+from datagen.files import open_input
+from datagen.filters.contamination import Benchmark, Hit, Index, Tally
+from datagen.filters.heuristics import FILTERS
+from datagen.filters.novelty import Pool
+from datagen.filters.tokens import exact_key
+from datagen.formats import Reader
+from datagen.llm.chat import Roles
+from datagen.method import Memory, Method
+from datagen.options import option
+from datagen.prompts import Prompts
+from datagen.rows import Candidate, Record, Row, Seen, kept, rejected, request_text
+from datagen.verify import pick_verifier
+
+ALL, NONE = "all", "none"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What filtering can be told."""
+
+    rule: list[str] = option([ALL], f"Rules to apply: all, none, or {', '.join(FILTERS)}. Repeat it for more.")
+    verify: list[str] = option([], "Drop what a verifier says is wrong: answer, equations, constraints and others.")
+    only_verified: bool = option(False, "Drop what a verifier does not know about as well.")
+    dedup: float | None = option(
+        None,
+        "Drop a prompt whose ROUGE-L F with an earlier one is above this: 0.7 as Self-Instruct; 1: only equal ones.",
+        least=0,
+        most=1,
+    )
+    against: list[str] = option([], "A benchmark's file: drop rows that contain its questions. Repeat it for more.")
+    tag: bool = option(False, "Drop nothing, but for --dedup: write what was found into meta.tags.")
+
+
+def rules(options: Options) -> list[str]:
+    """Return the names of the rules to apply."""
+    unknown = [name for name in options.rule if name not in (*FILTERS, ALL, NONE)]
+    if unknown:
+        raise InputError(f"--rule {unknown[0]}: expected all, none, or one of {', '.join(FILTERS)}")
+    return [name for name in FILTERS if ALL in options.rule or name in options.rule]
+
+
+def benchmark(path: str) -> Benchmark:
+    """Read the questions of a benchmark; its name is the file's."""
+    with open_input(path) as file:
+        texts = [request_text(row.prompt) for row in Reader(path, file).read() if isinstance(row, Record)]
+    return Benchmark(Path(path).stem, texts)
+
+
+@cache
+def benchmarks(paths: tuple[str, ...]) -> tuple[list[Benchmark], Index]:
+    """Read all benchmarks, once."""
+    read = [benchmark(path) for path in paths]
+    return read, Index(read)
+
+
+def contained(record: Record, options: Options) -> list[Hit]:
+    """Return the benchmark questions that a row contains."""
+    return benchmarks(tuple(options.against))[1].hits(record.prompt) if options.against else []
+
+
+def findings(record: Record, options: Options, hits: Sequence[Hit]) -> Iterator[str]:
+    """Yield the name of everything that speaks against a row."""
+    yield from (found for name in rules(options) if (found := FILTERS[name](record)))
+    for name in options.verify:
+        verdict = pick_verifier(name)(record, record.response or "")
+        if verdict is False:
+            yield f"wrong:{name}"
+        elif verdict is None and options.only_verified:
+            yield f"unverified:{name}"
+    yield from dict.fromkeys(f"contaminated:{hit.benchmark}" for hit in hits)
+
+
+async def filter_rows(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+    """Yield the row, kept or dropped."""
+    hits = contained(record, options)
+    found = list(findings(record, options, hits))
+    if found and not options.tag:
+        about = {"id": record.id, "prompt": record.prompt, "hits": [hit._asdict() for hit in hits]}
+        yield rejected(found[0], stage="filter", record=about, reply=record.response, meta=record.meta)
+    else:
+        tags = {"tags": found, "hits": [hit._asdict() for hit in hits]} if options.tag else {}
+        yield kept(as_row(record, tags))
+
+
+def as_row(record: Record, tags: Row) -> Row:
+    """Return the row that a record was read from, in our own shape."""
+    said = {} if record.response is None else {"response": record.response}
+    meta = record.meta or {"method": "input", "parents": [], "source_id": record.source_id}
+    return {"id": record.id, "prompt": record.prompt, **said, "meta": meta | tags, **record.extra}
+
+
+class Novelty:
+    """No prompt is like an earlier one."""
+
+    def __init__(self, threshold: float) -> None:
+        self._exact, self._pool = Seen(), Pool(threshold)
+        self._threshold = threshold
+
+    def drops(self, row: Row) -> str | None:
+        text = request_text(row["prompt"])
+        if not self._exact.add(exact_key(text)):
+            return "duplicate"
+        if self._threshold < 1 and not self._pool.is_novel(text):
+            return "similar"
+        self._pool.add(text)
+        return None
+
+
+def memory(options: Options) -> list[Memory]:
+    return [Novelty(options.dedup)] if options.dedup is not None else []
+
+
+class BenchmarkTable:
+    """What was found of each benchmark."""
+
+    def __init__(self, options: Options) -> None:
+        self._tally = Tally(benchmarks(tuple(options.against))[0])
+
+    def add(self, candidate: Candidate) -> None:
+        told = candidate.row["meta"] if candidate.status == "kept" else candidate.row["record"]
+        self._tally.add(Hit(**hit) for hit in told.get("hits") or [])
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._tally.as_dict()
+
+    def tables(self) -> list[list[list[str]]]:
+        heading = ["benchmark", "rows with a question of it", "questions found", "of", ""]
+        told = [
+            [name, str(each["rows"]), str(each["found"]), str(each["questions"]), verdict(each)]
+            for name, each in self._tally.as_dict().items()
+        ]
+        return [[heading, *told]] if told else []
+
+
+def verdict(found: Row) -> str:
+    return "contaminated" if found["contaminated"] else "clean"
+
+
+def prepare(options: Options) -> None:
+    rules(options)
+    for name in options.verify:
+        pick_verifier(name)
+    benchmarks(tuple(options.against))
+
+
+METHOD = Method(
+    name="filter",
+    generate=filter_rows,
+    options=Options,
+    roles={},
+    templates=(),
+    candidates=lambda options: 1,
+    calls=lambda options: 0,
+    memory=memory,
+    next_command="datagen train sft {}",
+    table=BenchmarkTable,
+    prepare=prepare,
+)
