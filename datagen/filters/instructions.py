@@ -38,7 +38,7 @@ MEDIUM = (
 NOT_AS_TEXT = (
     r"(?![ -](?:captions?|titles?|scripts?|descriptions?|names?|ideas?|prompts?|class(?:es)?|algorithms?|theory|nodes?"
     r"|structures?|systems?|formats?|functions?|programs?|librar(?:y|ies)|playlists?|databases?|games?|reviews?|lyrics"
-    r"|recommendations?)\b)"
+    r"|recommendations?|naming)\b)"
 )
 START = r"(?:(?:^|[.!?:;\n])\s*(?:please\s+|first,?\s+|then\s+)?|\b(?:please|can\s+you|could\s+you)\s+)"
 START_OR_AND = rf"(?:{START}|\b(?:and|then)\s+)"

@@ -1,0 +1,98 @@
+"""Tokens in every script, and what an exact duplicate is."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.filters.tokens import exact_key, is_unspaced, tokens
+
+ASCII = st.text(st.characters(max_codepoint=127))
+
+
+@given(ASCII.filter(lambda text: re.search("[a-zA-Z0-9]", text)))
+def test_plain_english_is_split_as_by_rouge_score(text: str) -> None:
+    assert tokens(text) == [token for token in re.split("[^a-z0-9]+", text.lower()) if token]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Don't use snake_case!", ["don", "t", "use", "snake", "case"]),
+        ("写一首诗。", ["写", "一", "首", "诗"]),
+        ("用Python写一个GUI程序", ["用", "python", "写", "一", "个", "gui", "程", "序"]),
+        ("Ｐｙｔｈｏｎ３", ["python3"]),
+        ("日本語のカタカナ", list("日本語のカタカナ")),
+        ("한국어 문장입니다", ["한국어", "문장입니다"]),
+        ("Où est le café ?", ["où", "est", "le", "café"]),
+        ("cafe\u0301", ["café"]),
+        ("Привет, мир", ["привет", "мир"]),
+        ("हिन्दी में लिखो।", ["हिन्दी", "में", "लिखो"]),
+        ("ไทย", ["ไ", "ท", "ย"]),
+        ("🙂 🙂", ["🙂", "🙂"]),
+        ("?!", ["?", "!"]),
+        (" \n", []),
+    ],
+)
+def test_every_script_has_tokens(text: str, expected: list[str]) -> None:
+    assert tokens(text) == expected
+
+
+@given(st.text())
+def test_only_spaces_have_no_token(text: str) -> None:
+    assert bool(tokens(text)) == bool("".join(text.split()))
+
+
+@pytest.mark.parametrize(
+    ("text", "unspaced"),
+    [
+        ("写一首诗", True),
+        ("用 Python 写诗", True),
+        ("Translate 你好 into English", False),
+        ("write a poem", False),
+        ("", False),
+    ],
+)
+def test_a_text_is_unspaced_where_characters_are_half_of_its_tokens(text: str, unspaced: bool) -> None:
+    assert is_unspaced(tokens(text)) is unspaced
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Write a poem.", "write  a poem"),
+        ("写一首诗。", "写一首 诗！"),
+        ("Ｗｒｉｔｅ a poem", "Write a poem"),
+        ("STRASSE", "straße"),
+        ("What is 2+2?", "what is 2 + 2"),
+        ("“Hello,” he said", '"Hello" he said'),
+        ("Hi!", "hi"),
+    ],
+)
+def test_case_spaces_and_punctuation_make_no_difference(one: str, other: str) -> None:
+    assert exact_key(one) == exact_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Round 3.5 up", "Round 35 up"),
+        ("What is 3 * 4?", "What is 3 / 4?"),
+        ("Add 3 4", "Add 34"),
+        ("The square of -5", "The square of 5"),
+        ("Take 20% of it", "Take 20 of it"),
+        ("Hello world in C#", "Hello world in C"),
+        ("Hello world in C++", "Hello world in C"),
+        ("?", "!"),
+        ("🙂", "🙃"),
+        ("写诗", "写歌"),
+    ],
+)
+def test_what_asks_for_something_else_is_no_duplicate(one: str, other: str) -> None:
+    assert exact_key(one) != exact_key(other)
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_a_key_is_never_empty(text: str) -> None:
+    assert exact_key(text)
