@@ -157,4 +157,5 @@ def test_the_gsm8k_training_questions_hold_none_of_the_test_questions_until_they
     copies = [found.hits(f"Question: {question.upper()}\nAnswer:") for question in test]
     assert [[hit.item for hit in hits] for hits in copies] == [[number] for number in range(300)]
     halves = [" ".join(tokens(question)[: len(tokens(question)) * 2 // 5]) for question in test]
-    assert [hit.item for half in halves for hit in found.hits(half)] == [152], "which says nearly the same sentence twice"
+    repeats_itself = [152]
+    assert [hit.item for half in halves for hit in found.hits(half)] == repeats_itself
