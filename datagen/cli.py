@@ -32,6 +32,7 @@ COMMANDS = {
     "respond": Command(
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),
+    "improve": Command("datagen.generators.improve", "Turn answers into better ones, each checked by a judge."),
     "judge": Command("datagen.generators.judge", "Score, compare and rank answers."),
     "filter": Command("datagen.generators.filter", "Drop rows by rules, verifiers, likeness and benchmarks."),
     "pairs": Command(

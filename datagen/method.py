@@ -78,7 +78,7 @@ class Method:
     """The most calls that one record makes if every answer is good."""
     memory: Callable[[Any], Sequence[Memory]]
     """What the fold remembers, given the options."""
-    next_command: str
+    next_command: Callable[[Any], str]
     """What to do with the output; {} stands for its name."""
     table: Callable[[Any], Table] = lambda options: NoTable()
     kind: Kind[Record] = PROMPTS

@@ -231,5 +231,5 @@ METHOD = Method(
     calls=lambda options: options.rounds * CALLS_PER_ROUND,
     memory=lambda options: [Unique("prompt")],
     table=lambda options: RoundTable(),
-    next_command="datagen train sft {}",
+    next_command=lambda options: "datagen train sft {}",
 )

@@ -133,7 +133,7 @@ class BenchmarkTable:
 
     def add(self, candidate: Candidate) -> None:
         told = candidate.row["meta"] if candidate.status == "kept" else candidate.row["record"]
-        self._tally.add(Hit(**hit) for hit in told.get("hits") or [])
+        self._tally.add([Hit(**hit) for hit in told.get("hits") or []])
 
     def as_dict(self) -> dict[str, Any]:
         return self._tally.as_dict()
@@ -167,7 +167,7 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: 0,
     memory=memory,
-    next_command="datagen train sft {}",
+    next_command=lambda options: "datagen train sft {}",
     table=BenchmarkTable,
     prepare=prepare,
 )

@@ -240,7 +240,7 @@ def method(way: str) -> Method:
         candidates=lambda options: 6,
         calls=lambda options: 0,
         memory=lambda options: [Unique("prompt", "chosen", "rejected")],
-        next_command="datagen train dpo {}",
+        next_command=lambda options: "datagen train dpo {}",
         table=lambda options: LengthTable(),
         kind=SAMPLES,
         prepare=prepare_spin if way == "spin" else prepare,

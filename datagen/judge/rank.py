@@ -108,7 +108,7 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: 1 + most_calls(options.top),
     memory=lambda options: [Unique("prompt", "responses")],
-    next_command="datagen pairs {}",
+    next_command=lambda options: "datagen pairs {}",
     kind=SAMPLES,
     prepare=check_rubrics,
 )

@@ -176,7 +176,7 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: options.samples,
     memory=lambda options: [Unique("prompt", "responses")],
-    next_command="datagen pairs {}",
+    next_command=lambda options: "datagen pairs {}",
     kind=SAMPLES,
     prepare=check_rubrics,
 )

@@ -187,6 +187,11 @@ def load_examples(path: Path) -> Messages:
     return turns
 
 
+def next_command(options: Any) -> str:
+    """One answer is to be trained on, several are to be judged."""
+    return "datagen train sft {}" if options.k == 1 else "datagen judge {}"
+
+
 def check_names(options: Any) -> None:
     """Raise InputError if a verifier is not known or an example cannot be used."""
     for name in options.verify:

@@ -26,6 +26,7 @@ from datagen.strategies.answering import (
     check_names,
     fields_of,
     load_examples,
+    next_command,
     samples_option,
     with_instruction,
 )
@@ -95,6 +96,6 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: 2 * options.k,
     memory=lambda options: [Unique("prompt", "response", "responses")],
-    next_command="datagen train sft {}",
+    next_command=next_command,
     prepare=check_names,
 )

@@ -20,6 +20,7 @@ from datagen.strategies.answering import (
     Answering,
     check_names,
     fields_of,
+    next_command,
     samples_option,
 )
 from datagen.verify.answers import split_answer
@@ -70,6 +71,6 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: options.k,
     memory=lambda options: [Unique("prompt", "response", "responses")],
-    next_command="datagen train sft {}",
+    next_command=next_command,
     prepare=check_names,
 )

@@ -170,7 +170,7 @@ METHOD = Method(
     candidates=lambda options: options.k + 1,
     calls=lambda options: options.k,
     memory=lambda options: [Unique("prompt", "response")],
-    next_command="datagen train sft {}",
+    next_command=lambda options: "datagen train sft {}",
     table=lambda options: PathTable(),
     prepare=prepare,
 )

@@ -102,6 +102,6 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: 1 if options.no_hint else 2,
     memory=lambda options: [Unique("prompt", "response")],
-    next_command="datagen train sft {}",
+    next_command=lambda options: "datagen train sft {}",
     prepare=prepare,
 )

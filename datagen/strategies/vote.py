@@ -85,6 +85,6 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: options.k,
     memory=lambda options: [Unique("prompt", "response")],
-    next_command="datagen train sft {}",
+    next_command=lambda options: "datagen train sft {}",
     prepare=check_names,
 )

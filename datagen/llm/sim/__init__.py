@@ -20,7 +20,7 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve, judge, reason
+from datagen.llm.sim import arithmetic, evolve, improve, judge, reason
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
@@ -35,6 +35,7 @@ ACTS: dict[str, Act] = {
     **{f"evolve/{name}": act for name, act in evolve.OPERATORS.items()},
     **reason.ACTS,
     **judge.ACTS,
+    **improve.ACTS,
 }
 """Task to what plays it."""
 
