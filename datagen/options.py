@@ -4,6 +4,7 @@ A method has its own Options; what all methods share is RunOptions. The command 
 option is written down once.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,15 @@ class RunOptions:
         """The fixed concurrency, or None to adapt."""
         if self.concurrency == "auto":
             return None
-        if not self.concurrency.isdecimal() or not 1 <= int(self.concurrency) <= 10_000:
+        if not re.fullmatch("[1-9][0-9]{0,3}|10000", self.concurrency):
             raise InputError(f"--concurrency {self.concurrency}: expected auto, or a number from 1 to 10000")
         return int(self.concurrency)
 
     @property
     def params(self) -> dict[str, Any]:
         """The sampling parameters that were asked for, by their names in the API."""
+        if self.temperature == float("inf"):
+            raise InputError("--temperature inf: expected a number that JSON can hold")
         named = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         return {k: v for k, v in named.items() if v is not None} | dict(map(parse_param, self.param))
 

@@ -57,16 +57,23 @@ def test_only_parameters_that_were_given_are_asked_for() -> None:
     assert given_all.params == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "stop": "x", "seed": 3}
 
 
+def test_a_temperature_that_no_request_can_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="^--temperature inf: expected a number"):
+        _ = RunOptions(temperature=float("inf")).params
+
+
 def test_the_last_word_on_a_parameter_is_the_one_by_name_and_value() -> None:
     assert RunOptions(temperature=0.5, param=["temperature=1", "temperature=2"]).params == {"temperature": 2}
 
 
-@pytest.mark.parametrize(("text", "number"), [("auto", None), ("1", 1), ("0016", 16), ("10000", 10_000)])
+@pytest.mark.parametrize(("text", "number"), [("auto", None), ("1", 1), ("16", 16), ("9999", 9_999), ("10000", 10_000)])
 def test_concurrency_is_a_number_or_found_out(text: str, number: int | None) -> None:
     assert RunOptions(concurrency=text).in_flight == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "10001", "1.5", "many", "Auto", " 8", "8 ", "1e3", "+4", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "10001", "1.5", "many", "Auto", " 8", "8 ", "1e3", "+4", "²", "٣", "08"]
+)
 def test_another_concurrency_is_refused(text: str) -> None:
     with pytest.raises(InputError) as raised:
         _ = RunOptions(concurrency=text).in_flight
