@@ -150,3 +150,10 @@ def test_values_are_those_of_rouge_score_on_the_real_seed_tasks(real_seeds: Path
             float(rouge(*(re.findall("[a-z0-9]+", t.lower()) for t in (one, other)))), abs=1e-9
         )
         assert (ours > THRESHOLD) == (pair["fmeasure"] > THRESHOLD)
+
+
+def test_the_most_promising_text_need_not_be_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(novelty, "FIRST", 1)
+    pool = pool_of(["b a d c e f g h i j", "a b c d e f g h i x"])
+    assert pool.nearest("a b c d e f g h i j", stop=1) == Match(0.8, 0)
+    assert pool.nearest("a b c d e f g h i j") == Match(0.9, 1)
