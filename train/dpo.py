@@ -10,6 +10,7 @@ Label smoothing: TRL ignores it with `sigmoid`. Conservative DPO (cDPO, arXiv 23
 so cDPO = 2(1-e) sigmoid - (1-2e) robust: two of TRL's losses with weights, exactly.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log
@@ -26,7 +27,7 @@ from datagen.rows import Preference, Record, request_text
 from train.checks import Subject, as_sequences
 from train.data import EncodedPair, Split, measure_pair, pairs_as_columns
 from train.errors import CheckFailed
-from train.model import Loaded
+from train.model import Loaded, without_dropout
 from train.options import Rates, TrainOptions
 from train.session import Session, Terminal, make_dataset, opened
 from train.trl_adapter import Dpo, Kto
@@ -74,19 +75,32 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     settings = {} if own.loss == "kto" else losses(own)
     rows: list[Preference] = session.read()
     loaded = session.load(request_text(row.prompt) for row in rows)
+    without_dropout(loaded.model)  # TRL leaves that of the attention on
 
     def encode(row: Preference) -> list[EncodedPair]:
         return [session.encoder.preference(row.prompt, row.chosen, row.rejected)]
 
     split = session.encode(((row, row.prompt) for row in rows), encode, measure_pair)
     session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))
+    session.tell("lengths", lengths(split.train))
     make = make_kto if own.loss == "kto" else make_dpo
     trainer = make(session, own, split, settings)
     trainer.measure = session.measure(read_gate(own.gate, session.options))
-    report = session.train(trainer, expect=lambda start: check_start(start, own, trainer))
-    if own.gate:
-        report["result"]["gate"] = judge_gate(report["result"], session.options.best)
-    return report
+    return session.train(
+        trainer,
+        expect=lambda start: check_start(start, own, trainer),
+        judge=lambda start, end: {"gate": judge_gate(start, end, session.options.best)} if own.gate else {},
+    )
+
+
+def lengths(pairs: Sequence[EncodedPair]) -> str:
+    """Say how long the answers are: where the chosen ones are the longer ones, DPO learns to talk at length."""
+    chosen, rejected = (sum(len(getattr(pair, side)) for pair in pairs) for side in ("chosen", "rejected"))
+    longer, shorter = (sum(sign * (len(p.chosen) - len(p.rejected)) > 0 for p in pairs) for sign in (1, -1))
+    return (
+        f"chosen answers have {chosen / len(pairs):.1f} tokens, rejected ones {rejected / len(pairs):.1f} on average; "
+        f"the chosen one is longer in {longer / len(pairs):.0%} and shorter in {shorter / len(pairs):.0%} of the pairs"
+    )
 
 
 def read_gate(name: str | None, options: TrainOptions) -> list[Record]:
@@ -102,10 +116,10 @@ def read_gate(name: str | None, options: TrainOptions) -> list[Record]:
     return rows
 
 
-def judge_gate(result: dict[str, Any], best: str) -> str:
+def judge_gate(start: dict[str, float], end: dict[str, float], best: str) -> str:
     """Compare the end with the start."""
     name = "eval_exact_match" if best == "loss" else f"eval_{best}"
-    before, after = result["start"][name], result["end"][name]
+    before, after = start[name], end[name]
     return f"{'failed' if after < before else 'passed'}: {name} {before:.3f} before, {after:.3f} after"
 
 

@@ -213,9 +213,11 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
     """Add low-rank adapters (arXiv 2106.09685) to the named linear modules; the head stays as it is."""
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
-    targets = options.lora_targets
+    targets, head = options.lora_targets, "score"
+    scores = hasattr(model, head)  # a reward model: its head is new, so it is trained and saved whole
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType.SEQ_CLS if scores else TaskType.CAUSAL_LM,
+        modules_to_save=[head] if scores else None,
         r=options.lora_rank,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
@@ -227,6 +229,17 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
         return get_peft_model(model, config)
     except ValueError as error:
         raise InputError(f"--lora-targets {targets}: {_first_line(error)}") from error
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """Turn dropout off, also where a module keeps its share as a number, as the attention of most models does."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if name.endswith("dropout") and isinstance(value, float):
+                setattr(module, name, 0.0)
+    return model
 
 
 def count_parameters(model: PreTrainedModel) -> tuple[int, int]:

@@ -11,11 +11,15 @@ from train.runs import RunFolder
 PANELS = {
     "loss": ("loss", "eval_loss"),
     "reward": ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected"),
+    "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
+    "margin": ("margin", "eval_margin"),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
         "rewards/accuracies",
         "eval_rewards/accuracies",
+        "accuracy",
+        "eval_accuracy",
         "mean_token_accuracy",
         "eval_mean_token_accuracy",
     ),
@@ -55,6 +59,7 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
         "",
         *_origin(lineage(Path(data))),
         *_measured(result["start"], result["end"]),
+        *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
         *_accounted(result["rows"]),
         "Checks before the first step:",
         "",

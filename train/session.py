@@ -4,7 +4,6 @@ A trainer's file calls these in order, so that it reads from top to bottom; what
 """
 
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerState
 
 from datagen.errors import InputError
@@ -26,22 +24,22 @@ from datagen.llm.weights import weights_digest
 from datagen.rows import BadLine, Record
 from train.checks import Subject, run_checks
 from train.data import Account, Encoder, Made, Row, Split, encode_rows
-from train.errors import Interrupted, TrainingStopped
+from train.errors import Interrupted
 from train.launch import is_main
 from train.model import Loaded, choose_trained, count_parameters, end_ids, load
 from train.options import Rates, TrainOptions
 from train.report import write_card, write_curves
 from train.runs import RunFolder, step_of
+from train.stops import interruptible, told_clearly
 from train.trl_adapter import Watch, measured, quiet_libraries, shared_arguments
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
 """Options that change nothing about the model."""
 BAD_LINES_SHOWN = 5
+Metrics = dict[str, float]
 ROOM = 4
 """Times the longest expected answer that a measured one may take; a model that babbles on tells nothing more."""
-DISK_FULL = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "inline_container", "iostream")
-"""What the system, and PyTorch in its place, say when there is no room."""
 
 
 class Terminal(Protocol):
@@ -136,9 +134,13 @@ class Session:
 
     def check(self, subject: Subject) -> None:
         """Run the checks; raise CheckFailed if one fails."""
-        self.findings = run_checks(subject)
-        for name, finding in self.findings.items():
-            self.terminal.say(f"check {name}: {finding}")
+        for name, finding in run_checks(subject).items():
+            self.tell(name, finding)
+
+    def tell(self, name: str, finding: str) -> None:
+        """Say what was found, and keep it for the report."""
+        self.findings[name] = finding
+        self.terminal.say(f"check {name}: {finding}")
 
     def steps(self, sequences: int) -> int:
         """Return the optimiser steps of the whole run."""
@@ -181,11 +183,13 @@ class Session:
         trainer: Trainer,
         expect: Callable[[dict[str, float]], None] = lambda start: None,
         conclude: Callable[[], dict[str, Any]] = dict,
+        judge: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
     ) -> dict[str, Any]:
         """Train to the end, or go on from the newest complete checkpoint; save the model and the report.
 
         `expect` looks at what was measured before the first step; `conclude` is called when the model is saved, and
-        what it returns joins the result ("about": paragraphs for the card).
+        what it returns joins the result ("about": paragraphs for the card), as does what `judge` makes of the start
+        and the end.
         """
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
@@ -209,7 +213,7 @@ class Session:
             watch.finished = True
             end = trainer.evaluate() if trainer.eval_dataset is not None else {}
             took = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
-            return self._finish(trainer, start, end, took, conclude)
+            return self._finish(trainer, start, end, took, lambda: conclude() | judge(measured(start), measured(end)))
 
     def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
         """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
@@ -286,31 +290,3 @@ def model_identity(spec: str) -> str:
 def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
     """Make a dataset of columns; None where there is no row."""
     return Dataset.from_dict(columns) if next(iter(columns.values())) else None
-
-
-@contextmanager
-def interruptible(watch: Watch) -> Iterator[None]:
-    """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second the process."""
-
-    def on_signal(*_: object) -> None:
-        watch.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def told_clearly() -> Iterator[None]:
-    """Turn a full disk into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if any(sign in str(error) for sign in DISK_FULL):
-            raise TrainingStopped(
-                f"the disk is full: {error}. Free some space; the same command goes on from the last checkpoint"
-            ) from error
-        raise

@@ -103,3 +103,25 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
     from shutil import copytree
 
     return lambda folder: Path(copytree(folder, tmp_path / f"copy of {folder.name}"))
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of six steps on sums: a start for what does not need to be good."""
+    from tests.train.runs import train
+    from tests.train.tasks import problems, write_sft
+    from train import sft
+
+    folder = tmp_path_factory.mktemp("models")
+    write_sft(folder / "few.jsonl", problems(0)[:200])
+    train(sft, folder / "few.jsonl", output=str(folder / "base"), steps=6)
+    return str(folder / "base")
+
+
+@pytest.fixture
+def few() -> str:
+    """Two hundred sums to train on."""
+    from tests.train.tasks import problems, write_sft
+
+    write_sft(Path("few.jsonl"), problems(0)[:200])
+    return "few.jsonl"

@@ -1,5 +1,6 @@
 """Run a trainer inside a test, as its command does."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,8 @@ def train(module: Any, data: Path | str, own: Any = None, notes: Notes | None = 
     report = module.run(str(data), chosen, own or module.Options(), notes or Notes())
     assert report is not None
     return dict(report["result"])
+
+
+def metrics(folder: Path | str) -> list[dict[str, float]]:
+    """Read what a run measured, line by line."""
+    return [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]

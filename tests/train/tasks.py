@@ -44,3 +44,8 @@ def write_preferences(path: Path, made: list[Problem], offset: int = 1) -> None:
     """Prefer the right answer to the habit."""
     rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in made)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def with_small_numbers(made: list[Problem], most: int = 3) -> list[Problem]:
+    """Return the problems whose numbers are small: fewer sums to learn, so fewer steps to learn them in."""
+    return [(prompt, answer) for prompt, answer in made if all(int(c) <= most for c in prompt if c.isdigit())]
