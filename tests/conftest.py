@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 SETTINGS = ("DATAGEN_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+settings.register_profile("datagen", deadline=None)  # a busy machine is no failure
+settings.load_profile("datagen")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

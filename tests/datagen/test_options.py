@@ -58,7 +58,7 @@ def test_only_parameters_that_were_given_are_asked_for() -> None:
 
 
 def test_a_temperature_that_no_request_can_hold_is_refused() -> None:
-    with pytest.raises(InputError, match="^--temperature inf: expected a number"):
+    with pytest.raises(InputError, match=r"^--temperature inf: expected a number"):
         _ = RunOptions(temperature=float("inf")).params
 
 

@@ -1,0 +1,180 @@
+"""The fold alone: candidates in, in order; files, counts and the moment to stop out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datagen.files import Output
+from datagen.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
+from datagen.method import NoTable, Unique
+from datagen.rows import BadLine, Candidate, Usage, failed, kept, rejected
+from tests.jobs import Quiet, rows
+
+META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
+KINDS = st.lists(st.sampled_from(["new", "same", "leaked", "cut"]), max_size=60)
+
+
+class Counting(NoTable):
+    """A table that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def add(self, candidate: Candidate) -> None:
+        self.seen.append((candidate.status, candidate.reason))
+
+
+def candidate(kind: str, number: int = 0) -> Candidate:
+    """Make a candidate that cost one call and as many tokens as its number."""
+    about = {"id": f"{number}", "prompt": "Name a river."}
+    made = {
+        "new": kept({"id": f"{number}", "prompt": f"Name river {number}.", "response": "x", "meta": {"op": "o"}}),
+        "same": kept({"id": f"{number}", "prompt": "Name a river.", "response": "y", "meta": {"op": "o"}}),
+        "leaked": rejected("leaked", stage="rewrite", record=about, reply="z", meta={}),
+        "cut": failed("cut answer", stage="answer", record=about, reply=None, meta={}),
+    }[kind]
+    made.usage = Usage(1, number, 2 * number)
+    return made
+
+
+def folded(
+    *candidates: Candidate, n: int | None = None, max_failed: int = 1000, name: str = "out.jsonl"
+) -> tuple[Fold, Counting]:
+    """Fold candidates until the fold says stop."""
+    output, table = Output(Path(name), Path()), Counting()
+    fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, listener=Quiet())
+    with output.writing():
+        for each in candidates:
+            fold.add(each)
+            if fold.end:
+                break
+        fold.funnel.check(output.rows, output.drops)
+        output.finish(META)
+    return fold, table
+
+
+def many(kind: str, count: int, start: int = 0) -> list[Candidate]:
+    return [candidate(kind, number) for number in range(start, start + count)]
+
+
+@settings(max_examples=25)
+@given(KINDS)
+def test_nothing_disappears_whatever_comes(kinds: list[str]) -> None:
+    fold, table = folded(*(candidate(kind, number) for number, kind in enumerate(kinds)))
+    same = kinds.count("same")
+    assert fold.funnel.as_dict() == {
+        "asked": len(kinds),
+        "kept": kinds.count("new") + min(same, 1),
+        "rejected": {
+            reason: count
+            for reason, count in (("duplicate", max(same - 1, 0)), ("leaked", kinds.count("leaked")))
+            if count
+        },
+        "failed": {"cut answer": kinds.count("cut")} if "cut" in kinds else {},
+        "unreadable": 0,
+    }
+    assert [row["id"] for row in rows("out.jsonl")] == [
+        f"{number}" for number, kind in enumerate(kinds) if kind == "new" or number == _first(kinds, "same")
+    ]
+    assert [row["record"]["id"] for row in rows("out.rejected.jsonl")] == [
+        f"{number}" for number, kind in enumerate(kinds) if kind != "new" and number != _first(kinds, "same")
+    ]
+    total = sum(range(len(kinds)))
+    assert fold.used == Usage(len(kinds), total, 2 * total)
+    assert len(table.seen) == len(kinds)
+
+
+def _first(kinds: list[str], kind: str) -> int:
+    return kinds.index(kind) if kind in kinds else -1
+
+
+def test_a_duplicate_is_a_rejected_row_with_its_answer_and_its_cost() -> None:
+    fold, table = folded(candidate("same", 1), candidate("same", 2))
+    (row,) = rows("out.rejected.jsonl")
+    assert row == {
+        "status": "rejected", "reason": "duplicate", "stage": "fold", "record": {"id": "2", "prompt": "Name a river."},
+        "reply": "y", "meta": {"op": "o"},
+    }  # fmt: skip
+    assert fold.used == Usage(2, 3, 6)
+    assert table.seen == [("kept", ""), ("rejected", "duplicate")]
+
+
+def test_a_dropped_prompt_is_not_remembered() -> None:
+    fold, _ = folded(candidate("leaked"), candidate("cut"), candidate("same"))
+    assert fold.funnel.kept == 1
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_n_kept_rows_are_enough_and_no_candidate_more_is_taken(n: int) -> None:
+    fold, _ = folded(*many("leaked", 4), *many("new", 5, 4), n=n)
+    assert (fold.end, fold.funnel.kept, fold.funnel.asked, fold.missing) == ("enough", n, 4 + n, 0)
+
+
+def test_without_n_there_is_no_end_but_the_inputs() -> None:
+    fold, _ = folded(*many("leaked", 3 * STALL))
+    assert (fold.end, fold.missing) == (None, float("inf"))
+
+
+def test_ten_candidates_a_row_are_the_bound() -> None:
+    n = 5
+    few = [each for start in range(4) for each in (*many("leaked", 11, 20 * start), candidate("new", 20 * start + 19))]
+    fold, _ = folded(*few, *many("leaked", 100, 100), n=n)
+    assert (fold.end, fold.funnel.asked, fold.funnel.kept) == ("stall", CANDIDATES_PER_ROW * n, 4)
+
+
+def test_two_hundred_in_a_row_without_a_kept_one_are_a_stall() -> None:
+    fold, _ = folded(candidate("new"), *many("leaked", 2 * STALL, 1), n=1000)
+    assert (fold.end, fold.funnel.asked) == ("stall", 1 + STALL)
+    fold, _ = folded(*many("leaked", STALL - 1), candidate("new", 500), *many("cut", STALL - 1, 501), n=1000)
+    assert fold.end is None
+    fold, _ = folded(candidate("same"), *many("same", STALL, 1), n=1000)
+    assert fold.end == "stall", "duplicates gain nothing either"
+
+
+def test_the_last_wanted_row_is_enough_even_at_the_bound() -> None:
+    fold, _ = folded(*many("leaked", CANDIDATES_PER_ROW - 1), candidate("new", 50), n=1)
+    assert fold.end == "enough"
+
+
+@pytest.mark.parametrize("budget", [0, 2])
+@pytest.mark.parametrize("n", [None, 100])
+def test_more_failures_than_allowed_end_the_run(budget: int, n: int | None) -> None:
+    fold, _ = folded(*many("cut", 10), max_failed=budget, n=n)
+    assert (fold.end, fold.funnel.failed.total()) == ("failures", budget + 1)
+
+
+def test_rejected_rows_are_no_failures() -> None:
+    assert folded(*many("leaked", 50), max_failed=0)[0].end is None
+
+
+def test_a_bad_line_is_kept_apart_with_its_place() -> None:
+    output, listener = Output(Path("out.jsonl"), Path()), Quiet()
+    fold = Fold(output, NoTable(), memory=[], n=None, max_failed=0, listener=listener)
+    bad = BadLine("in.jsonl", 7, "not UTF-8", "\\xff")
+    with output.writing():
+        fold.add_bad_line(bad)
+        fold.funnel.check(output.rows, output.drops)
+        output.finish(META)
+    (row,) = rows("out.rejected.jsonl")
+    assert row == {
+        "status": "rejected", "reason": "not UTF-8", "stage": "read",
+        "record": {"source": "in.jsonl", "line": 7, "raw": "\\xff"}, "reply": None, "meta": {},
+    }  # fmt: skip
+    assert (fold.funnel.asked, fold.funnel.unreadable, listener.bad, fold.end) == (0, 1, [bad], None)
+
+
+@pytest.mark.parametrize(
+    ("funnel", "written", "dropped"),
+    [
+        (Funnel(asked=2, kept=1), 1, 0),
+        (Funnel(asked=1, kept=1), 0, 0),
+        (Funnel(asked=1, kept=1), 1, 1),
+        (Funnel(asked=0, kept=0, unreadable=1), 0, 0),
+    ],
+)
+def test_a_funnel_that_does_not_add_up_is_an_error(funnel: Funnel, written: int, dropped: int) -> None:
+    with pytest.raises(AssertionError, match="the funnel does not add up"):
+        funnel.check(written, dropped)
