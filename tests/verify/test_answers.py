@@ -60,6 +60,10 @@ def test_the_last_answer_stated_is_parted_from_its_rationale(text: str, rational
     assert final_answer(text) == answer
 
 
+def test_the_innermost_box_holds_the_answer() -> None:
+    assert final_answer(r"\boxed{\boxed{18}}") == "18"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -148,6 +152,7 @@ SAME = [
     ("1 2 3", "1, 2, 3", "[1, 2, 3]", "[1.0,2,3]", "1, 2 and 3"),
     ("12/14/1937",),
     ("(2, 3)", "(2,3)"),
+    ("2, 3", "[2, 3]", "2 and 3"),
     ("May 5",),
     ("Room 12",),
     ("Room 13",),

@@ -109,6 +109,7 @@ def test_what_is_not_bounded_arithmetic_is_refused(text: str) -> None:
 
 
 def test_brackets_are_read_to_the_depth_that_is_allowed() -> None:
+    assert evaluate("1" + "+(1)" * MAX_DEPTH) == MAX_DEPTH + 1
     assert evaluate("(" * (MAX_DEPTH - 1) + "1" + ")" * (MAX_DEPTH - 1)) == 1
 
 
@@ -191,6 +192,12 @@ def test_a_solution_of_24_uses_each_number_once(text: str, verdict: bool | None)
 
 def test_a_fraction_on_the_way_to_24_is_exact() -> None:
     assert game24([Fraction(n) for n in (3, 3, 8, 8)], "Answer: 8 / (3 - 8 / 3) = 24") is True
+
+
+def test_powers_and_percent_are_no_way_to_24() -> None:
+    assert evaluate("5^2 - 1 * 1") == evaluate("2400% * 1 * 1 * 1") == 24
+    assert game24([Fraction(n) for n in (5, 2, 1, 1)], "Answer: 5^2 - 1 * 1") is False
+    assert game24([Fraction(n) for n in (2400, 1, 1, 1)], "Answer: 2400% * 1 * 1 * 1") is False
 
 
 @pytest.mark.parametrize(
