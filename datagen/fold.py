@@ -71,7 +71,7 @@ class Fold:
     ) -> None:
         self.funnel, self.table, self.used = Funnel(), table, Usage()
         self.end: FoldEnd | None = None
-        self._output, self._memory, self._n, self._max_failed = output, memory, n, max_failed
+        self._output, self.memory, self._n, self._max_failed = output, memory, n, max_failed
         self._listener = listener
         self._since_kept = 0
 
@@ -102,7 +102,7 @@ class Fold:
         self._listener.bad_line(bad)
 
     def _drops(self, row: Row) -> str | None:
-        return next((reason for rule in self._memory if (reason := rule.drops(row))), None)
+        return next((reason for rule in self.memory if (reason := rule.drops(row))), None)
 
     def _count(self, candidate: Candidate) -> None:
         funnel = self.funnel

@@ -7,10 +7,11 @@ import asyncio
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from time import gmtime, monotonic, strftime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from datagen.engine import Engine, passes
 from datagen.errors import InputError, Stopped
@@ -30,10 +31,10 @@ from datagen.llm.chat import ATTEMPTS, Model, Roles
 from datagen.llm.spec import Spec, parse_spec
 from datagen.llm.stack import StackOptions, build_stack
 from datagen.llm.stop import Stop, StopReason
-from datagen.method import Method
+from datagen.method import Growing, Method
 from datagen.options import RunOptions
 from datagen.prompts import Prompts
-from datagen.rows import Record, Row
+from datagen.rows import BadLine, Record, Row
 
 Status = Literal["finished", "incomplete", "short", "stopped"]
 
@@ -101,6 +102,8 @@ def planned(
     """Check a command and hold its input open; `chosen` maps a role to the models that its own option names."""
     with open_input(input_name) as file:
         method.prepare(options)
+        if method.draws is not None and run.n is None:
+            raise InputError(f"{method.name} has no end: say how many rows with -n")
         reader = Reader("standard input" if input_name == "-" else input_name, file, run.format, method.kind)
         prompts = Prompts(run.prompts)
         roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
@@ -144,7 +147,7 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
             job.method.table(job.options),
             memory=job.method.memory(job.options),
             n=run.n,
-            max_failed=run.max_failed,
+            max_failed=run.max_failed if job.method.lag(job.options) is None else 0,
             listener=watcher,
         )
         engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
@@ -157,7 +160,11 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
 
 async def _work(job: Job, engine: Engine, watcher: Watcher) -> None:
     run, stack = job.run, engine.stack
-    items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=run.n is not None, strict=run.strict)
+    draws = job.method.draws
+    again = run.n is not None and draws is None
+    items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
+    if draws is not None:
+        items = draws(items, cast(Growing, engine.fold.memory[0]), job.options, run.seed)
     watcher.begin(engine, job)
     try:
         with draining(stack.stop, watcher):
@@ -252,10 +259,25 @@ def dry_run(job: Job) -> DryRun:
     run = job.run
     items = list(passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
     records = [item for item in items if isinstance(item, Record)]
-    calls = job.method.calls(job.options) * len(records)
-    call = asyncio.run(_first_call(job, records[0])) if records else None
+    first, asked = (_first_draw(job, iter(items)), _draws(job)) if job.method.draws else (records[:1], len(records))
+    calls = job.method.calls(job.options) * asked
+    call = asyncio.run(_first_call(job, first[0])) if records else None
     request = {"model": call.model, "messages": call.messages, **call.params} if call else None
     return DryRun(request, len(records), len(items) - len(records), calls, calls * ATTEMPTS)
+
+
+def _draws(job: Job) -> int:
+    """Return the least number of draws that give as many rows as are wanted."""
+    return ceil((job.run.n or 1) / job.method.candidates(job.options))
+
+
+def _first_draw(job: Job, items: Iterator[Record | BadLine]) -> list[Record]:
+    """Return the first record that is drawn of the input, as it will be opened."""
+    assert job.method.draws is not None
+    memory = cast(Growing, job.method.memory(job.options)[0])
+    drawn = job.method.draws(items, memory, job.options, job.run.seed)
+    record = next(item for item in drawn if isinstance(item, Record))
+    return [replace(record, view=memory.view(len(memory)))]
 
 
 async def _first_call(job: Job, record: Record) -> Call | None:

@@ -3,14 +3,14 @@
 A command that can go several ways (`respond --strategy`) has a table METHODS, one Method for each way.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from datagen.formats import PROMPTS, Kind
 from datagen.llm.chat import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, Seen
+from datagen.rows import BadLine, Candidate, Record, Row, Seen
 
 Generate = Callable[[Record, Roles, Prompts, Any], AsyncIterator[Candidate]]
 
@@ -49,6 +49,16 @@ class Memory(Protocol):
         ...
 
 
+class Growing(Memory, Protocol):
+    """A memory that generators may look at: an append-only list, so a length is all it takes to see it as it was."""
+
+    def __len__(self) -> int: ...
+
+    def view(self, length: int) -> Any:
+        """Return what it was when it had that length."""
+        ...
+
+
 class Unique:
     """No two rows share these fields."""
 
@@ -83,6 +93,12 @@ class Method:
     table: Callable[[Any], Table] = lambda options: NoTable()
     kind: Kind[Record] = PROMPTS
     """What it reads."""
+    draws: Callable[[Iterator[Record | BadLine], Growing, Any, int], Iterator[Record | BadLine]] | None = None
+    """Makes the records, without end, of what it reads, a growing memory, the options and the seed. None: they are the
+    rows of the input."""
+    lag: Callable[[Any], int | None] = lambda options: None
+    """A record opens when the one so many before it is folded, and sees the first memory as it stood then. None:
+    records see nothing of each other."""
     way: str = ""
     """Which of a command's ways this is."""
     prepare: Callable[[Any], None] = lambda options: None

@@ -73,6 +73,8 @@ class Record:
     """Their ranks, 1 the best and equal ones a tie, once they are ranked."""
     scores: tuple[float | None, ...] = ()
     """Their scores; None where no score could be had."""
+    view: Any = field(default=None, compare=False, repr=False)
+    """What the rows kept so far looked like when this record was opened, for a method with a lag."""
     pass_no: int = 0
     """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
     seed: int = 0
