@@ -50,9 +50,10 @@ def check_end(subject: Subject) -> str:
             f"end: {len(whole) - ending} of {len(whole)} answers do not end in a trained end token; the model would "
             "never stop. Its chat template must close an assistant's turn with an end token"
         )
-    known = subject.loaded.model.generation_config.eos_token_id
+    generation = subject.loaded.model.generation_config
+    known = generation.eos_token_id if generation is not None else None
     stops = set(known if isinstance(known, list) else [known])
-    if not ends <= stops:
+    if generation is not None and not ends <= stops:
         raise CheckFailed(f"end: generation would not stop at {sorted(ends - stops)}: set eos_token_id of the model")
     return f"{ending} of {len(whole)} uncut sequences end in a trained end token"
 
@@ -73,12 +74,12 @@ def check_start(subject: Subject) -> str:
 
 def check_length(subject: Subject) -> str:
     account, total = subject.account, max(1, len(subject.sequences))
-    dropped = account.dropped.total()
+    dropped, readable = account.dropped.total(), account.read - account.unreadable
     if account.cut / total > MOST_CUT:
         raise CheckFailed(f"length: {account.cut} of {total} sequences are cut; raise --max-length")
-    if dropped / max(1, account.read - account.unreadable) > MOST_DROPPED:
+    if dropped / max(1, readable) > MOST_DROPPED:
         reason, number = account.dropped.most_common(1)[0]
-        raise CheckFailed(f"length: {dropped} of {account.read} rows are dropped, {number} since: {reason}")
+        raise CheckFailed(f"length: {dropped} of {readable} rows are dropped, {number} since: {reason}")
     return f"{account.cut} cut, {dropped} dropped" + "".join(f"; {n}: {why}" for why, n in account.dropped.items())
 
 

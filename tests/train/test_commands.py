@@ -1,0 +1,145 @@
+"""The commands of `train` as a person types them: what one writes the next reads; what stops a run, and going on."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from datagen.cli import app
+from datagen.errors import InputError
+from tests.jobs import rows, write_seeds
+from tests.train.runs import Notes, metrics, train
+from tests.train.tasks import problems, write_preferences, write_sft
+from train import dpo, sft
+from train.errors import Interrupted, TrainingStopped
+from train.options import TrainOptions
+
+KIBIBYTE = 1024
+
+
+def datagen(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), prog_name="datagen", catch_exceptions=False)
+
+
+def succeeds(*arguments: str) -> str:
+    ran = datagen(*arguments)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def test_from_seeds_to_a_model_that_teaches_the_next_round() -> None:
+    """evolve, sft, eval, evolve again with the model as teacher: each reads what the one before wrote."""
+    seeds = str(write_seeds(12))
+    succeeds("evolve", seeds, "-o", "rows.jsonl", "--model", "sim", "--rounds", "1", "-q")
+    made = len(rows("rows.jsonl"))
+    told = succeeds("train", "sft", "rows.jsonl", "-o", "model", "--steps", "6", "--held-out", "0.4", "--json", "-q")
+    report = json.loads(told)["result"]
+    assert report["rows"]["read"] == made
+    assert report["end"]["eval_loss"] < report["start"]["eval_loss"]
+    measured = json.loads(succeeds("train", "eval", "model", "rows.jsonl", "--max-tokens", "4", "--limit", "3"))
+    assert measured["rows"] == measured["answered"] == 3
+    again = ["evolve", seeds, "-o", "again.jsonl", "--model", "sim", "--teacher", "hf:model", "--rounds", "1", "-q"]
+    datagen(*again, "--max-tokens", "8", "--max-failed", "100")
+    result = json.loads(Path("again.meta.json").read_text())["result"]
+    assert result["fingerprint"]["teacher"][0].startswith("hf:model/")
+    funnel = result["funnel"]
+    assert funnel["asked"] == funnel["kept"] + sum(funnel["rejected"].values()) + sum(funnel["failed"].values()) == 12
+    told = json.loads(succeeds("train", "check", "again.jsonl" if funnel["kept"] else "rows.jsonl", "--model", "model"))
+    assert set(told["checks"]) >= {"end", "pad", "trained"}
+    assert "`sim` is a procedural teacher" in Path("model/README.md").read_text(), "the card says who taught it"
+
+
+def test_the_same_command_twice_trains_once(few: str) -> None:
+    command = ["train", "sft", few, "-o", "out", "--steps", "2"]
+    succeeds(*command, "-q")
+    before = Path("out/model.safetensors").stat().st_mtime_ns
+    assert "Nothing to do" in datagen(*command).stderr
+    assert Path("out/model.safetensors").stat().st_mtime_ns == before
+    other = datagen(*command, "--seed", "1")
+    assert other.exit_code == 2
+    assert "seed: 0 then, 1 now" in other.stderr
+
+
+def test_a_failed_check_is_one_line_and_exit_code_2_and_leaves_the_folder_free() -> None:
+    Path("cut.jsonl").write_text("".join(json.dumps({"prompt": "Q", "response": p}) + "\n" for p, _ in problems(0)[:9]))
+    ran = datagen("train", "sft", "cut.jsonl", "-o", "out", "--max-length", "24", "--held-out", "0", "-q")
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines() == ["error: length: 9 of 9 sequences are cut; raise --max-length"]
+    succeeds("train", "sft", "cut.jsonl", "-o", "out", "--steps", "1", "--held-out", "0", "-q")
+
+
+class Impatient(Notes):
+    """Somebody who presses Ctrl-C when a step is shown."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+
+    def show(self, state: Any, numbers: dict[str, Any]) -> None:
+        super().show(state, numbers)
+        if state.global_step == self._step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("trainer", ["sft", "dpo"])
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str, few: str) -> None:
+    write_preferences(Path("prefs.jsonl"), problems(1)[:100])
+    module, data = {"sft": (sft, few), "dpo": (dpo, "prefs.jsonl")}[trainer]
+    options: dict[str, Any] = {"model": base, "steps": 8, "eval_every": 4, "log_every": 1, "batch_size": 8}
+    train(module, data, output="whole", **options)
+    with pytest.raises(Interrupted, match="Interrupted at step 3; the same command goes on") as stopped:
+        train(module, data, notes=Impatient(2), output="stopped", **options)
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    notes = Notes()
+    train(module, data, notes=notes, output="stopped", **options)
+    assert "Going on from step 3" in notes.said
+    assert metrics("stopped") == metrics("whole")
+    assert Path("stopped/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+@contextmanager
+def room_for_files(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes: what a full disk does to a program, without a disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kibibytes", [900, 300, 4], ids=["optimiser", "weights", "tokenizer"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kibibytes: int, few: str) -> None:
+    options: dict[str, Any] = {"output": "out", "steps": 4, "eval_every": 2, "held_out": 0.1}
+    with room_for_files(kibibytes * KIBIBYTE), pytest.raises(TrainingStopped, match=r"the disk is full: .*Free some"):
+        train(sft, few, **options)
+    assert train(sft, few, **options)["steps"] == 4
+
+
+def test_the_options_of_a_trainer_are_refused_in_one_line_where_they_do_not_fit(few: str) -> None:
+    for given, says in ((["--lora"], "--lora adapts a trained model"), (["--model", "nowhere"], "model nowhere")):
+        ran = datagen("train", "sft", few, "-o", "out", *given, "-q")
+        assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
+        assert says in ran.stderr
+
+
+def test_more_processes_than_were_asked_for_are_refused(few: str) -> None:
+    with pytest.raises(InputError, match="--nproc 2: 1 processes run"):
+        sft.run(few, TrainOptions(output="out", steps=1, nproc=2), sft.Options(), Notes())
+
+
+def test_pairs_for_sft_and_prompts_for_dpo_are_sent_where_they_belong(few: str, base: str) -> None:
+    write_preferences(Path("prefs.jsonl"), problems(1)[:10])
+    write_sft(Path("sums.jsonl"), problems(1)[:10])
+    for trainer, data, names in (("sft", "prefs.jsonl", "datagen train dpo"), ("dpo", "sums.jsonl", "chosen")):
+        ran = datagen("train", trainer, data, "-o", f"out-{trainer}", "--model", base)
+        assert ran.exit_code == 2
+        assert names in ran.stderr
