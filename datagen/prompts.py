@@ -94,10 +94,12 @@ class Prompts:
         self._get = cache(self._load)
 
     def __getitem__(self, name: str) -> Template:
+        """Return a prompt; its name may end in a language, such as `.zh`, and is English without one."""
         return self._get(name)
 
     def _load(self, name: str) -> Template:
-        file = f"{name}.en.md"
+        name, _, language = name.partition(".")
+        file = f"{name}.{language or 'en'}.md"
         own = self._folder / file if self._folder else None
         path = own if own and own.is_file() else SHIPPED / file
         try:

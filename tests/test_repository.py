@@ -20,7 +20,7 @@ LAYERS = (
     {"verify"},
     {"llm", "filters"},
     {"method"},
-    {"fold", "engine", "job"},
+    {"fold", "engine", "job", "tasks"},
     {"strategies", "judge"},
     {"generators"},
     {"flags", "progress", "command"},

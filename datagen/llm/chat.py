@@ -40,6 +40,7 @@ class Model:
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
         used: Callable[[Usage], None] = lambda usage: None,
+        cut_ok: bool = False,
         **params: Any,
     ) -> Completion:
         """Return the first good answer, or raise CallFailed; `used` is told of every answer, good or not.
@@ -54,7 +55,9 @@ class Model:
             reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
             used(Usage(1, *reply_usage(reply)))
             try:
-                return replace(read_reply(reply, parse), model=self.identity)  # not what the server calls itself
+                return replace(
+                    read_reply(reply, parse, cut_ok=cut_ok), model=self.identity
+                )  # not what the server calls itself
             except BadAnswer as bad:
                 bad_in_block += 1
                 if bad.final or bad_in_block == ATTEMPTS:
@@ -94,13 +97,14 @@ class Roles:
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
         member: int | None = None,
+        cut_ok: bool = False,
         **params: Any,
     ) -> Completion:
         """Ask the model that plays a role, or that member of it. A judge keeps the method's parameters: its verdict is
         a measurement."""
         asked = params if role == "judge" else {**params, **self._params}
         model = self.model(role, sample) if member is None else self._models[role][member]
-        return await model.chat(prompt, sample=sample, parse=parse, used=self._count, **asked)
+        return await model.chat(prompt, sample=sample, parse=parse, used=self._count, cut_ok=cut_ok, **asked)
 
     def _count(self, usage: Usage) -> None:
         self.used += usage

@@ -20,7 +20,7 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve, improve, judge, reason
+from datagen.llm.sim import arithmetic, evolve, improve, judge, reason, self_instruct
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
@@ -36,6 +36,7 @@ ACTS: dict[str, Act] = {
     **reason.ACTS,
     **judge.ACTS,
     **improve.ACTS,
+    **self_instruct.ACTS,
 }
 """Task to what plays it."""
 
