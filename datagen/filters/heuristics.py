@@ -235,7 +235,7 @@ def _loops(words: list[str]) -> bool:
         for one, other in zip(words, words[period:], strict=False):
             run = run + 1 if one == other else 0
             at += 1
-            if run >= needed and any(word.isalpha() for word in words[at : at + period]):  # rows of digits may be equal
+            if run == needed and any(word.isalpha() for word in words[at : at + period]):  # rows of digits may be equal
                 return True
     return False
 

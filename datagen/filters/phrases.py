@@ -20,10 +20,12 @@ ASKS_FOR_LITTLE = re.compile(
     | \b(?: briefly | brief | short | concise | title | headline | slogan | tagline | caption | names? | haiku | regex
       | regular\ expression | one-liner | command | expression | equation | formula | query | function | code
         | program
-      | script | tweet | emoji | sentence | phrase | word | only | just | classify | complete | fill | analogy | yes\ or\ no | true\ or\ false | breve | kurz | court | corto
+      | script | tweet | emoji | sentence | phrase | word | only | just | classify | complete | fill | analogy
+        | yes\ or\ no | true\ or\ false | breve | kurz | court | corto
       | кратко | одн\w+\ (?:слов|предлож) )\b
     | no\ (?:explanation|commentary) | n['’]t\ explain
-    | 一个词|一句|不必|不用|无需|不要|只[需要用]|[几两二三四五\d]个字|简短|简要|标题|口号|名字|代码|公式|函数|一言|短く""",
+    | 一个词|一句|不必|不用|无需|不要|只[需要用]|[几两二三四五\d]个字|简短|简要|标题|口号|名字|代码|公式|函数
+        |一言|短く""",
     WORDS,
 )
 """What limits a text in the same breath: "write a title", "explain in one word"."""
@@ -56,7 +58,8 @@ ABOUT_REFUSING = re.compile(
     r"""refus | \bdeclin\w*\ (?:an?|the|his|her|my|this|that|their|someone|it) | politely | reject
         | \bturn\w*\ .{0,30}down
       | \bsay\w*\ no\b | \bsorry\b | apolog | condolen | sympath | excuses? | resign
-      | 拒绝|婉拒|推辞|道歉|抱歉|对不起|谢绝|回绝 | rechaz | disculp | ablehn | entschuld | извин | отказ | 断り|謝罪""",
+      | 拒绝|婉拒|推辞|道歉|抱歉|对不起|谢绝|回绝 | rechaz | disculp | ablehn | entschuld | извин | отказ | 断り
+        |謝罪""",
     WORDS,
 )
 
@@ -78,8 +81,10 @@ SELF = re.compile(
     | \bi\s+(?:do\s+not|don['’]t)\s+have\s+(?:personal\s+)?(?:feelings|emotions|experiences|a\ physical\ body
         |opinions)
         (?:\s+(?:or|and)\s+\w+)*[^.\n]{{0,40}}\b(?:as|since\ i['’]m|because\ i['’]m)\s+an?\s+(?:ai|machine|program)
-    | 作为(?:一个|一名|一款|一种)?(?:AI|人工智能|大?型?语言模型|聊天机器人)(?!工程|研究|专[家业]|领域|行业|从业|开发|产品经理|时代|技术)
-    | 我(?:只?是)(?:一个|一名|一款)?(?:由\w{{2,12}}(?:开发|训练|研发)的)?\s*(?:AI|人工智能|ChatGPT|GPT|大?型?语言模型|文心一言|通义千问|聊天机器人)
+    | 作为(?:一个|一名|一款|一种)?(?:AI|人工智能|大?型?语言模型|聊天机器人)(?!工程|研究|专[家业]|领域|行业|从业
+        |开发|产品经理|时代|技术)
+    | 我(?:只?是)(?:一个|一名|一款)?(?:由\w{{2,12}}(?:开发|训练|研发)的)?\s*(?:AI|人工智能|ChatGPT|GPT
+        |大?型?语言模型|文心一言|通义千问|聊天机器人)
         (?!工程|研究|专[家业]|领域|行业|从业|开发|产品经理|爱好)
     | 我是由\s*(?:OpenAI|百度|阿里|腾讯|谷歌|智谱|深度求索)|我的(?:知识|训练数据)(?:库)?(?:截止|更新)
     | \bcomo\s+(?:una?\s+)?(?:ia\b|inteligencia\ artificial|inteligência\ artificial|modelo\s+de\s+l[ie]ng)
@@ -101,7 +106,8 @@ ABOUT_MODELS = re.compile(
       | do\ you\ (?:have|feel|think|know|like|love|want|dream|remember|ever) | yourself | your\ (?:name|creator
         |maker|knowledge|opinion|favou?rite)
       | can\ you\ (?:feel|think|see|hear|remember)
-      | 人工智能|机器人|语言模型|(?<![A-Za-z])AI(?![A-Za-z])|你是谁|你叫|你的名字|你是|您是|你觉得|你最?喜欢|你自己|让你感?到?|你擅长|你有什么
+      | 人工智能|机器人|语言模型|(?<![A-Za-z])AI(?![A-Za-z])|你是谁|你叫|你的名字|你是|您是|你觉得|你最?喜欢
+        |你自己|让你感?到?|你擅长|你有什么
       |你(?:会|能|在|想要?|可以)[做干]什么|你能接受
       | \bIA\b | \bKI\b | ИИ | eres\b | es-tu | bist\ du | \bты\b | あなた | künstliche | inteligencia
         | intelligence\ artificielle""",
@@ -117,8 +123,10 @@ ABOUT_LANGUAGES = re.compile(
         |punjabi|gujarati|kannada)\b
       | traduc | traduz | tradui | übersetz | перевед | перевод | англ | китайск | japon | chino | chinois
         | chinesisch | englisch
-      | 翻译|译成|译为|英文|英语|英汉|中文|汉语|日语|日文|韩语|法语|德语|俄语|西班牙语|拼音|外语|英訳|和訳|翻訳|英語|中国語|번역|영어
-      | 代码|函数|编程|程序|脚本|命令|正则|\b(?:python|java|javascript|sql|html|css|bash|shell|json|latex|regex|c\+\+|rust
+      | 翻译|译成|译为|英文|英语|英汉|中文|汉语|日语|日文|韩语|法语|德语|俄语|西班牙语|拼音|外语|英訳|和訳|翻訳
+        |英語|中国語|번역|영어
+      | 代码|函数|编程|程序|脚本|命令|正则|\b(?:python|java|javascript|sql|html|css|bash|shell|json|latex|regex
+        |c\+\+|rust
         |golang|php|linux)""",
     WORDS,
 )
@@ -130,7 +138,8 @@ ABOUT_REPEATING = re.compile(
       | \b(?:ten|twenty|fifty|hundred|thousand)\ times | over\ and\ over | lorem\ ipsum | as[ -]is\b | proofread
         | correct\ (?:the|this|any)
       | grammar | capitali[sz]e | uppercase | lowercase | paraphrase | punctuat
-      | 重复|复述|\d+遍|[十百千]遍|原样|照抄|复制|重説|繰り返 | repit | répèt | wiederhol | повтори | repita | ripeti""",
+      | 重复|复述|\d+遍|[十百千]遍|原样|照抄|复制|重説|繰り返 | repit | répèt | wiederhol | повтори | repita
+        | ripeti""",
     WORDS,
 )
 ABOUT_VERSE = re.compile(
@@ -147,8 +156,8 @@ ABOUT_SIGNS = re.compile(
 NO_OUTPUT = re.compile(r"<?\bno\s?output\b>?|[<\[(]\s*(?:empty|blank|none|null)\s*[>\])]", re.IGNORECASE)
 """What Self-Instruct data say for nothing."""
 LABELS = re.compile(
-    r"^[\s#*>]*(?:instruction|prompt|question|request|user|human|input|task|q|指令|问题|题目|用户|提问)s?[\s*]*[:：]"
-    r"|^[\s#*>]*(?:instruction|prompt|question|input|response|answer|assistant|output|回答|答案)s?[\s*]*(?:[:：]|$)",
+    r"^[ \t#*>]*(?:instruction|prompt|question|request|user|human|input|task|q|指令|问题|题目|用户|提问)s?[ \t*]*[:：]"
+    r"|^[ \t#*>]*(?:instruction|prompt|question|input|response|answer|assistant|output|回答|答案)s?[ \t*]*(?:[:：]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 HANGING = re.compile(
