@@ -87,6 +87,7 @@ def test_a_text_model_is_not_asked_for_other_media(instruction: str) -> None:
         "I go to school by bus. Rewrite this in the past tense.",
         "Write a caption for an image of a sunset.",
         "Create a video script about recycling at home.",
+        "Give three tips for playing this video game well.",
         "Explain how graph algorithms find the shortest path.",
         "Create a graph class in Java with add and remove.",
         "Give me the big picture of the French Revolution.",

@@ -129,10 +129,11 @@ def test_a_short_text_is_found_again(text: str) -> None:
 
 def test_more_words_than_there_are_characters_are_told_apart() -> None:
     pool = Pool()
-    pool._numbers = {**dict.fromkeys(map(str, range(sys.maxunicode - 4)), 0), "high": 0xD800, "low": 0xDC00}
+    pool._numbers = {**dict.fromkeys(map(str, range(sys.maxunicode - 4)), 0), "zero": 0, "high": 0xD800, "low": 0xDC00}
     pool.add("one two three four five six")
     pool.add("six five four three two one")
     assert pool.nearest("one two three four five seven") == Match(10 / 12, 0)
+    assert pool.nearest("one two zero four five six") == Match(10 / 12, 0)
     assert pool.nearest("six five high low two one", above=0.0) == Match(8 / 12, 1)
 
 
