@@ -21,9 +21,11 @@ STATED = re.compile(
     r"""^[ \t>]*\#{1,6}[ \t]*(?:final[ \t])?answer[ \t]*[:：]?[ \t]*\n
       | ^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
-        (?:\b(?:final|correct|right)\s{1,3})? (?<!\bno\s)(?<!\bthis\s)(?<!\bthat\s)(?<!\byour\s)\banswer
+        (?:\b(?:final|correct|right)\s{1,3})?
+        (?<!\bno\s)(?<!\bthis\s)(?<!\bthat\s)(?<!\byour\s)(?<!\bif\sthe\s)(?<!\bwhether\sthe\s)(?<!\bif\smy\s)\banswer
         (?:\s{1,3}(?:to|for)\s[^.:\n]{1,80}?)?
-        (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | \*\*\s{0,3}\n | [*_]{0,3}\s{1,3}(?:is\b|=)(?:\s{0,3}[:：])? )
+        (?: [*_]{0,3} \s{0,3} [:：] [*_]{0,3} | \*\*\s{0,3}\n
+          | [*_]{0,3}\s{1,3} (?:is\b(?:\s(?:therefore|thus|hence|then)\b)?|=) (?:\s{0,3}[:：])? )
       | ^[ \t>*_]*(?-i:A)[*_]{0,3}[:：](?!.*\n\s{0,9}(?-i:B)[:：])
       | (?:因此|所以)?[，,]?(?:最终|正确)?答案(?:是|为|[:：])[:：]?
     """,

@@ -48,6 +48,8 @@ from datagen.verify.choices import letter, yes_no
         ("The answer is J. K. Rowling.", "", "J. K. Rowling"),
         ("The answer is B. Tallinn lies there.", "", "B"),
         ("#### 18\nI hope that this answer is clear.", "", "18"),
+        ("#### 18\nLet me know if the answer is unclear!", "", "18"),
+        ("Twice nine. So, the answer is therefore 18.", "Twice nine.", "18"),
         ("Nine.\n### Final Answer\n18", "Nine.", "18"),
         ("Nine.\n#### Answer:\n\n18", "Nine.", "18"),
         ("Answer: (10 - 4) * 5 - 6 = 24", "", "(10 - 4) * 5 - 6 = 24"),
