@@ -23,7 +23,7 @@ LAYERS = (
     {"fold", "engine", "job", "tasks"},
     {"strategies", "judge"},
     {"generators"},
-    {"flags", "progress", "command"},
+    {"flags", "progress", "command", "trace"},
     {"cli"},
 )
 """Import goes from the right to the left. Within a layer it may go anywhere, but generators never import each other."""
