@@ -69,6 +69,7 @@ def test_equations_are_found_among_words_and_units(text: str, found: list[str]) 
         "2 hours + 30 minutes = 150 minutes",
         "$0.50 + $0.20 = 70 cents",
         "1.5 million + 1 = 3 million",
+        "1,500,000 * 2 = 3 million",
         "13 / 6 = 2 full boxes with a remainder of 1",
         "2 - 1/2 = 1 1/2",
         "17 / 3 = 5 and 2/3",
