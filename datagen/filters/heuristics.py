@@ -93,9 +93,10 @@ def empty(record: Record) -> str | None:
 
 def echo(record: Record) -> str | None:
     """The response is the prompt, labels and punctuation aside."""
-    asked, said = _bare(request_text(record.prompt)), _bare(LABELS.sub(" ", record.response or ""))
-    repeats = asked and said and not said.replace(_bare(LABELS.sub(" ", request_text(record.prompt))), "")
-    return "echo" if repeats and not ABOUT_REPEATING.search(request_text(record.prompt)) else None
+    request = request_text(record.prompt)
+    asked, said = (_bare(LABELS.sub(" ", text)) for text in (request, record.response or ""))
+    repeats = asked and said and not said.replace(asked, "")
+    return "echo" if repeats and not ABOUT_REPEATING.search(request) else None
 
 
 def too_short(record: Record) -> str | None:
