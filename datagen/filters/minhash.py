@@ -51,7 +51,10 @@ class NearDuplicates:
 
     def _sketch(self, found: set[str]) -> Hashes:
         """Return the least value of each hash function over all shingles; products wrap around at 64 bits."""
-        hashed = np.frombuffer(b"".join(blake2b(shingle.encode(), digest_size=8).digest() for shingle in found), "<u8")
+        hashed = np.frombuffer(
+            b"".join(blake2b(shingle.encode("utf-8", "surrogatepass"), digest_size=8).digest() for shingle in found),
+            "<u8",
+        )
         least: Hashes = (hashed[:, None] * self._factors + self._summands).min(axis=0)
         return least
 
