@@ -203,7 +203,7 @@ def _weights(text: str) -> Counter[str]:
 
 def _breaks_off(before: list[str], last: str) -> bool:
     bare = last.strip().rstrip("*_")
-    if "://" in bare.split()[-1]:
+    if not bare or "://" in bare.split()[-1]:  # a rule, or an address
         return False
     if bare[-1:] in OPEN_ENDS:
         return count_words(bare) > 3  # "Best regards," ends a letter
