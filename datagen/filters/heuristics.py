@@ -146,7 +146,7 @@ def truncated(record: Record) -> str | None:
     if text.count("```") % 2 and text[-1] not in STOPS:
         return "truncated"
     lines = [line for line in prose(text).split("\n") if line.strip()]
-    if not lines or text.endswith(FENCES) or count_words(text) < LONG_TEXT:
+    if not lines or text.endswith((*FENCES, *STOPS)) or count_words(text) < LONG_TEXT:
         return None
     return "truncated" if _breaks_off(lines[:-1], lines[-1]) else None
 

@@ -118,7 +118,9 @@ def test_a_conversation_counts_by_all_that_was_said() -> None:
     assert FILTERS["language_mismatch"](english) == "language_mismatch"
 
 
-@pytest.mark.parametrize("end", ["***", "___", "* * *", "**", "https://example.org/a", "---", "| a |"])
+@pytest.mark.parametrize(
+    "end", ["***", "___", "* * *", "**", "https://example.org/a", "---", "| a |", "So:\n```\nx```\nDone."]
+)
 def test_a_long_text_may_end_in_a_rule_or_an_address(end: str) -> None:
     assert FILTERS["truncated"](answered("Bees dance for their sisters. " * 20 + f"\n\n{end}")) is None
 
