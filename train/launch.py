@@ -40,12 +40,19 @@ def launch(processes: int, command: Sequence[str]) -> int:
             failed = wait(ranks)
         if failed is None:
             return 0
-        said = files[failed]
-        if said is not None:
-            said.seek(0)
-            print(f"process {failed} failed:\n{shown(said.read().decode(errors='replace'))}", file=sys.stderr)
         code = ranks[failed].returncode
+        said = read(files[failed])
+        if code != ranks[0].returncode or "Traceback" in said:  # else the first process has said the same
+            print(f"process {failed} failed:\n{shown(said)}", file=sys.stderr)
         return code if code >= 0 else 128 - code
+
+
+def read(file: IO[bytes] | None) -> str:
+    """Return what a process said that spoke to a file."""
+    if file is None:
+        return ""
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def refuse_more_than_devices(processes: int) -> None:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
-WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 120, 28, 28
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
+WIDTH, HEIGHT = 740, 220
+LEFT, RIGHT, TOP, BOTTOM = 72, 176, 28, 28
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#bf3989", "#1b7c83")
+LINE = 13
+"""Pixels from one name to the next."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -20,8 +23,12 @@ def plot(title: str, curves: Mapping[str, Points]) -> str:
         x = LEFT + (point[0] - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         return x, HEIGHT - BOTTOM - (point[1] - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
 
-    lines = [_curve(name, [place(p) for p in curve], i) for i, (name, curve) in enumerate(curves.items()) if curve]
-    axes = [_label(LEFT - 6, place((x0, y))[1] + 4, f"{y:.4g}", "end") for y in (y0, (y0 + y1) / 2, y1)]
+    placed = {name: [place(point) for point in curve] for name, curve in curves.items() if curve}
+    heights = _apart([curve[-1][1] for curve in placed.values()])
+    lines = [
+        _curve(name, curve, heights[i], COLOURS[i % len(COLOURS)]) for i, (name, curve) in enumerate(placed.items())
+    ]
+    axes = [_label(LEFT - 6, place((x0, y))[1] + 4, f"{y:.3g}", "end") for y in (y0, (y0 + y1) / 2, y1)]
     axes += [_label(place((x, y0))[0], HEIGHT - 8, f"{x:.4g}", "middle") for x in (x0, x1)]
     frame = f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="#8c959f"/>'
     return "\n".join([f"<g>{_label(LEFT, 16, title, 'start', bold=True)}", frame, *axes, *lines, "</g>"])
@@ -42,14 +49,25 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _curve(name: str, places: Sequence[tuple[float, float]], number: int) -> str:
-    colour = COLOURS[number % len(COLOURS)]
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move names that would cover each other down, and up again what then would leave the picture."""
+    moved, floor = list(heights), float(HEIGHT - BOTTOM)
+    order = sorted(range(len(moved)), key=lambda i: moved[i])
+    for above, below in pairwise(order):
+        moved[below] = max(moved[below], moved[above] + LINE)
+    for i in reversed(order):
+        moved[i] = min(moved[i], floor)
+        floor = moved[i] - LINE
+    return moved
+
+
+def _curve(name: str, places: Points, height: float, colour: str) -> str:
+    """Draw one curve, with its name behind its end at a height."""
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     x, y = places[-1]
     end = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>{end}' + _label(
-        x + 6, y + 4, name, "start", colour=colour
-    )
+    label = _label(x + 8, height + 4, name, "start", colour=colour)
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>{end}{label}'
 
 
 def _label(x: float, y: float, text: str, anchor: str, *, bold: bool = False, colour: str = "#24292f") -> str:

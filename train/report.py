@@ -27,6 +27,8 @@ PANELS = {
     "gradient norm": ("grad_norm",),
 }
 """Pictures, and the metrics drawn in each."""
+NOT_TOLD = ("eval_entropy", "eval_logits")
+"""Metrics that say nothing about how good a model is."""
 
 
 def write_curves(folder: RunFolder) -> None:
@@ -74,7 +76,8 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
 def _measured(start: dict[str, float], end: dict[str, float]) -> list[str]:
     if not end:
         return ["Nothing was held out to measure on.", ""]
-    rows = [f"| {n.removeprefix('eval_')} | {_number(start.get(n))} | {_number(value)} |" for n, value in end.items()]
+    told = {name: value for name, value in end.items() if not name.startswith(NOT_TOLD)}
+    rows = [f"| {n.removeprefix('eval_')} | {_number(start.get(n))} | {_number(value)} |" for n, value in told.items()]
     return ["| measured on held-out rows | before | after |", "|---|---|---|", *rows, ""]
 
 

@@ -1,0 +1,61 @@
+"""Two processes train one model: one of them speaks, and what stops one stops both."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.train.tasks import problems, write_sft
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+pytestmark = pytest.mark.slow
+
+
+def command(*options: str) -> list[str]:
+    write_sft(Path("sums.jsonl"), problems(0)[:200])
+    made = [sys.executable, "-m", "datagen.cli", "train", "sft", "sums.jsonl", "-o", "out", "--nproc", "2", *options]
+    return [*made, "--batch-size", "8"]
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*options), env=ENV, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_train_and_one_speaks() -> None:
+    ran = run("--steps", "6", "--json")
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout)
+    assert report["run"]["processes"] == 2
+    assert report["result"]["end"]["eval_loss"] < report["result"]["start"]["eval_loss"]
+    assert ran.stderr.count("Model: out") == 1
+    assert ran.stderr.count("check end:") == 1
+    assert "[transformers]" not in ran.stderr
+    saved = json.loads(Path("out/run/report.json").read_text())
+    assert saved == report
+
+
+def test_what_is_wrong_is_told_once_with_its_exit_code() -> None:
+    ran = run("--max-length", "24")
+    assert ran.returncode == 2
+    assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
+    options = ("--steps", "200", "--eval-every", "100", "--log-every", "1")
+    running = subprocess.Popen(command(*options), env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    metrics = Path("out/run/metrics.jsonl")
+    while running.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > 5):
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert said.count("error: Interrupted at step") == 1
+    ran = run(*options)
+    assert ran.returncode == 0, ran.stderr
+    assert "Going on from step" in ran.stderr

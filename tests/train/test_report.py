@@ -1,0 +1,68 @@
+"""What a run leaves for people: curves that can be read, and documents that name only options that exist."""
+
+import re
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.chat import Options as ChatOptions
+from train.dpo import Options as DpoOptions
+from train.evaluate import Options as EvalOptions
+from train.merge import Options as MergeOptions
+from train.options import TrainOptions
+from train.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
+from train.sft import Options as SftOptions
+from train.show import Options as CheckOptions
+
+DOCS = Path(__file__).parents[2] / "docs"
+SVG = "{http://www.w3.org/2000/svg}"
+ENDS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9)
+
+
+@given(ENDS)
+def test_the_names_of_curves_never_cover_each_other_and_stay_in_the_picture(ends: list[float]) -> None:
+    curves = {f"curve {i}": [(0.0, 1.0), (10.0, end)] for i, end in enumerate(ends)}
+    drawn = ElementTree.fromstring(page([plot("loss", curves)]))
+    names = [each for each in drawn.iter(f"{SVG}text") if str(each.text).startswith("curve")]
+    heights = sorted(float(each.attrib["y"]) for each in names)
+    assert len(heights) == len(ends)
+    assert all(after - before >= LINE - 0.11 for before, after in pairwise(heights))
+    assert heights[0] > TOP - LINE
+    assert heights[-1] <= HEIGHT - BOTTOM + LINE
+
+
+def test_names_in_a_picture_are_text_and_not_markup() -> None:
+    assert "<b>" not in plot("a <b>", {"<b>": [(0, 1)]})
+    assert page([plot("empty", {})]).count("<g") == 0
+
+
+def flags_of(*options: type) -> set[str]:
+    return {f"--{field.name.replace('_', '-')}" for each in options for field in fields(each)}
+
+
+def known() -> set[str]:
+    reward, ppo = (pytest.importorskip(f"train.{name}") for name in ("reward_model", "ppo"))
+    tools = (EvalOptions, MergeOptions, ChatOptions, CheckOptions)
+    return flags_of(TrainOptions, SftOptions, DpoOptions, reward.Options, ppo.Options, *tools)
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text))
+
+
+def test_the_training_document_names_options_that_exist() -> None:
+    commands = {"--model", "--teacher", "--help", "--format"}
+    assert named((DOCS / "training.md").read_text()) - known() - commands == set()
+
+
+def test_the_equals_of_medicalgpt_arguments_exist() -> None:
+    lines = (DOCS / "medicalgpt.md").read_text().splitlines()
+    ours = [line.split(" | ")[1] for line in lines if line.startswith("| ") and line.count(" | ") >= 2]
+    begun = lines.index("# here")
+    ours += lines[begun : lines.index("```", begun)]
+    assert named("\n".join(ours)) - known() == set()
