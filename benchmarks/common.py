@@ -6,18 +6,19 @@ numbers from one run travels to another machine.
 """
 
 import asyncio
-import gc
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple, TypeVar
 
 import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
+from datagen.engine import tune_collector
 from datagen.errors import CallFailed
 from datagen.job import Outcome, execute, planned
 from datagen.llm.chat import Roles
@@ -41,7 +42,8 @@ class Line(NamedTuple):
 
 def show(lines: Iterable[Line]) -> None:
     """Print the table in Markdown, each line as soon as it is there."""
-    for cells in (Line("what", "target", "measured", "limited by"), ("---",) * 4, *lines):
+    head = (Line("what", "target", "measured", "limited by"), ("---",) * 4)
+    for cells in chain(head, lines):
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -94,8 +96,8 @@ ASK = Method(
     candidates=lambda options: 1,
     calls=lambda options: 1,
     memory=lambda options: [Unique("prompt")],
-    table=NoTable,
-    next_command="",
+    table=lambda options: NoTable(),
+    next_command=lambda options: "",
 )
 
 
@@ -111,8 +113,7 @@ def run(method: Method, rows: Path, model: str, **options: Any) -> Ran:
     """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
     told = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
     with planned(method, str(rows), method.options(), told, {}) as job:
-        gc.collect()
-        gc.freeze()
+        tune_collector()
         cpu, wall = process_time(), perf_counter()
         outcome = asyncio.run(execute(job, Quiet()))
         return Ran(outcome, perf_counter() - wall, process_time() - cpu)

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import echo, serving
-from datagen.generators.evolve import METHOD as EVOLVE
+from datagen.generators.evolve import METHODS
 from tests.server import Answer, evolve_answer
 
-METHODS = {"ask": ASK, "evolve": EVOLVE}
+METHODS = {"ask": ASK, "evolve": METHODS["general"]}
 ANSWERS: dict[str, Answer] = {"ask": echo, "evolve": evolve_answer}
 TIMES = 3
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common import ASK, Line, main, run, write_rows
 from benchmarks.remote import Remote, echo, serving
-from datagen.generators.evolve import METHOD as EVOLVE
+from datagen.generators.evolve import METHODS
 from tests.server import ALL, Faults, evolve_answer
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -28,7 +28,8 @@ def surplus() -> Line:
     paid = needed = 0
     for seed in SEEDS:
         with serving(evolve_answer, (0.02, 0.7)) as server, TemporaryDirectory() as folder:
-            ran = run(EVOLVE, write_rows(Path(folder), 200), server.model, concurrency="16", n=100, seed=seed)
+            rows = write_rows(Path(folder), 200)
+            ran = run(METHODS["general"], rows, server.model, concurrency="16", n=100, seed=seed)
             assert ran.outcome.result["funnel"]["kept"] == 100
             paid += len(server.record().log)
             needed += ran.outcome.result["usage"]["calls"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from datagen.engine import Engine
 from datagen.files import dump_line
-from datagen.generators.evolve import METHOD, Options
+from datagen.generators.evolve import METHODS as STYLES
 from datagen.generators.respond import METHODS as STRATEGIES
 from datagen.job import Job, Outcome, execute, planned
 from datagen.method import Method
@@ -46,10 +46,17 @@ def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:
 
 
 def evolve(
-    seeds: Path, model: str | Sequence[str], output: str = "out.jsonl", *, rounds: int = 4, **run: Any
+    seeds: Path,
+    model: str | Sequence[str],
+    output: str = "out.jsonl",
+    *,
+    rounds: int = 4,
+    style: str = "general",
+    **run: Any,
 ) -> Outcome:
     """Run `datagen evolve` as its command does, but for the terminal."""
-    return perform(METHOD, seeds, model, output, Options(rounds=rounds), **run)
+    method = STYLES[style]
+    return perform(method, seeds, model, output, method.options(rounds=rounds), **run)
 
 
 def respond(

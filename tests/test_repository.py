@@ -16,7 +16,8 @@ from tests.jobs import evolve, write_seeds
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"errors"},
-    {"rows", "parse", "prompts", "options", "lines", "shapes", "formats", "responses", "preferences", "ranked", "samples", "files"},
+    {"rows", "parse", "prompts", "files"},
+    {"options", "lines", "shapes", "formats", "responses", "preferences", "ranked", "samples"},
     {"verify"},
     {"llm", "filters"},
     {"method"},

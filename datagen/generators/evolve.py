@@ -1,5 +1,9 @@
 """Evol-Instruct (WizardLM, arXiv 2304.12244, sections 3.2, 3.3 and 4.2): rewrite prompts into harder and rarer ones.
 
+    general    five operators in depth and one in breadth, four rounds (WizardLM)
+    code       five ways to make a programming task harder, three rounds (WizardCoder, arXiv 2306.08568, section 3.1)
+    math       two rounds downward, to easier problems, then three upward (WizardMath, arXiv 2308.09583, section 2.1)
+
 Each seed has one live prompt. In each of `rounds` rounds one of six operators is drawn with equal probability, the
 evolver rewrites the live prompt with it, and the teacher answers the rewrite with no other context. A rewrite that
 survives elimination (filters/elimination.py) is a row and becomes the live prompt; one that does not leaves its parent
@@ -8,23 +12,25 @@ to be tried again in the next round.
 Departures. The paper makes both calls and then eliminates; here what the rewrite alone shows to have failed costs no
 further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too (the
 paper does not say), so a seed stays one prompt. Two rules are added (refused, overgrown). The seeds themselves are not
-repeated in the output.
+repeated in the output. WizardCoder and WizardMath report no elimination; here the rules hold for them as well. Their
+papers stop evolving when a score on other data falls: that is for whoever trains to see, and `--rounds` may be raised
+one by one, since what was paid for is recorded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from datagen import parse
-from datagen.errors import CallFailed
+from datagen.errors import CallFailed, InputError
 from datagen.filters.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
 from datagen.options import option
-from datagen.prompts import Prompts, plain
+from datagen.prompts import Prompt, Prompts, plain
 from datagen.rows import (
     SAMPLES_PER_PASS,
     Candidate,
@@ -38,11 +44,36 @@ from datagen.rows import (
     row_id,
     with_request,
 )
+from datagen.verify.languages import detect
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
 """Section 3.2: five in depth, one in breadth."""
-ROUNDS = 4
-"""Section 4.2."""
+CODE = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "complexity")
+DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", "add_reasoning")
+DOWNWARD_ROUNDS = 2
+"""WizardMath: two rounds downward, three upward."""
+
+
+class Style(NamedTuple):
+    """A way to evolve."""
+
+    folder: str
+    """Where its prompts are."""
+    frame: str | None
+    """The prompt that all operators share, with a place for the method; None if each has its own."""
+    rounds: int
+    operators: Callable[[int], tuple[str, ...]]
+    """Round to the operators that are drawn from in it."""
+
+
+STYLES = {
+    "general": Style("evolve", None, 4, lambda number: OPERATORS),
+    "code": Style("evolve_code", "evolve_code/harder", 3, lambda number: CODE),
+    "math": Style(
+        "evolve_math", "evolve_math/change", 5, lambda number: DOWNWARD if number <= DOWNWARD_ROUNDS else UPWARD
+    ),
+}
+LANGUAGES = ("auto", "en", "zh")
 SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 """Section 4.2."""
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
@@ -55,8 +86,15 @@ read_verdict = partial(parse.verdict, allowed=("equal", "not equal"))
 class Options:
     """What `datagen evolve` can be told."""
 
-    rounds: int = option(ROUNDS, "Rounds of rewriting for each seed.", least=1, most=SAMPLES_PER_PASS)
+    rounds: int = option(4, "Rounds of rewriting for each seed. [4; code: 3, math: 5]", least=1, most=SAMPLES_PER_PASS)
     max_growth: int = option(MAX_GROWTH, "Words that a rewrite may add before it is dropped.", least=1)
+    lang: str = option("auto", "The language of the prompts that ask: en, zh, or auto: the seed's own.")
+
+
+def options_of(style: Style) -> type:
+    """Return the options, with as many rounds as the style's paper has."""
+    rounds = option(style.rounds, fields(Options)[0].metadata["help"], least=1, most=SAMPLES_PER_PASS)
+    return make_dataclass("Options", [("rounds", int, rounds)], bases=(Options,), frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +122,15 @@ class Evolution:
     llm: Roles
     prompts: Prompts
     options: Options
+    style: Style
     round: int
 
     def __post_init__(self) -> None:
-        self.operator = self.record.random(f"operator, round {self.round}").choice(OPERATORS)
+        operators = self.style.operators(self.round)
+        self.operator = self.record.random(f"operator, round {self.round}").choice(operators)
         self.sample = self.record.sample(self.round - 1)
-        template = self.prompts[f"evolve/{self.operator}"]
+        self.language = language_of(self.live.prompt, self.options.lang, self.style)
+        template = self.prompts[f"{self.style.folder}/{self.operator}{self.language}"]
         self.meta: Row = {
             "method": "evolve",
             "op": self.operator,
@@ -127,17 +168,24 @@ class Evolution:
     async def rewrite(self) -> str:
         """Have the live prompt rewritten; check what the rewrite alone shows."""
         before = request_text(self.live.prompt)
-        prompt = self.prompts[f"evolve/{self.operator}"].render(prompt=before)
+        prompt = self.ask_for_rewrite(before)
         child = (await self.llm.chat("evolver", prompt, sample=self.sample, **SAMPLING)).text.strip()
         self.meta["words_after"] = parse.count_words(child)
         step = Step(before, child, max_growth=self.options.max_growth)
         self.check(eliminate(step, BEFORE_ANSWER), "rewrite", child)
         return child
 
+    def ask_for_rewrite(self, before: str) -> Prompt:
+        own = self.prompts[f"{self.style.folder}/{self.operator}{self.language}"]
+        if self.style.frame is None:
+            return own.render(prompt=before)
+        (method,) = own.render().messages
+        return self.prompts[self.style.frame].render(prompt=before, method=method["content"])
+
     async def judge(self, child: str) -> None:
         """Ask whether anything was gained. A verdict that cannot be read is an error, never an opinion."""
         before = request_text(self.live.prompt)
-        prompt = self.prompts["evolve/equal"].render(first=before, second=child)
+        prompt = self.prompts[f"evolve/equal{self.language}"].render(first=before, second=child)
         self.meta["judge"] = self.llm.model("judge").identity
         said = await self.llm.chat("judge", prompt, parse=read_verdict, **JUDGING)
         self.check(eliminate(Step(before, child, verdict=said.value), ON_VERDICT), "judge", said.text)
@@ -162,16 +210,28 @@ class Evolution:
         return {"id": name, "prompt": prompt, "response": answer.text, "meta": self.meta, **self.record.extra}
 
 
-async def evolve(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield one candidate a round. A failed call ends the chain; running the command again asks for it again."""
-    live = Live(record.id, record.prompt)
-    for number in range(1, options.rounds + 1):
-        candidate = await Evolution(record, live, llm, prompts, options, number).run()
-        yield candidate
-        if candidate.status == "failed":
-            return
-        if candidate.status == "kept":
-            live = Live(candidate.row["id"], candidate.row["prompt"])
+def language_of(prompt: Text, told: str, style: Style) -> str:
+    """Return the ending of the prompts to ask with: Chinese ones for Chinese seeds, where the style has them."""
+    if style.frame is not None or told == "en":
+        return ""
+    return ".zh" if told == "zh" or detect(request_text(prompt)) == "zh" else ""
+
+
+def make(style: Style) -> Any:
+    """Return the generator of one style."""
+
+    async def evolve(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+        """Yield one candidate a round. A failed call ends the chain; running the command again asks for it again."""
+        live = Live(record.id, record.prompt)
+        for number in range(1, options.rounds + 1):
+            candidate = await Evolution(record, live, llm, prompts, options, style, number).run()
+            yield candidate
+            if candidate.status == "failed":
+                return
+            if candidate.status == "kept":
+                live = Live(candidate.row["id"], candidate.row["prompt"])
+
+    return evolve
 
 
 @dataclass
@@ -201,7 +261,7 @@ class RoundTable:
         outcomes = sorted({key for counts in self.rounds.values() for key in counts} - {"asked", "kept"})
         heading = ["asked", "kept", *outcomes]
         rounds = [[str(n), *_shares(self.rounds[n], heading), self._growth(n)] for n in sorted(self.rounds)]
-        mix = [[name, *_shares(self.operators[name], heading)] for name in OPERATORS if name in self.operators]
+        mix = [[name, *_shares(self.operators[name], heading)] for name in sorted(self.operators)]
         return [[["round", *heading, "words"], *rounds], [["operator", *heading], *mix]]
 
     def _growth(self, number: int) -> str:
@@ -217,19 +277,40 @@ def _shares(counts: Counter[str], heading: list[str]) -> list[str]:
     return [str(counts["asked"]), *(f"{100 * counts[name] / counts['asked']:.0f} %" for name in heading[1:])]
 
 
-METHOD = Method(
-    name="evolve",
-    generate=evolve,
-    options=Options,
-    roles={
-        "evolver": "rewrites prompts",
-        "judge": "says whether a rewrite asks for more",
-        "teacher": "answers the rewritten prompts",
-    },
-    templates=(*(f"evolve/{name}" for name in OPERATORS), "evolve/equal"),
-    candidates=lambda options: options.rounds,
-    calls=lambda options: options.rounds * CALLS_PER_ROUND,
-    memory=lambda options: [Unique("prompt")],
-    table=lambda options: RoundTable(),
-    next_command=lambda options: "datagen train sft {}",
-)
+def templates(style: Style) -> tuple[str, ...]:
+    """Name every prompt of a style."""
+    operators = dict.fromkeys(name for number in range(1, style.rounds + 1) for name in style.operators(number))
+    own = [f"{style.folder}/{name}" for name in operators]
+    chinese = [f"{name}.zh" for name in (*own, "evolve/equal")] if style.frame is None else []
+    return (*own, *filter(None, [style.frame]), "evolve/equal", *chinese)
+
+
+def check_language(options: Options) -> None:
+    if options.lang not in LANGUAGES:
+        raise InputError(f"--lang {options.lang}: expected {', '.join(LANGUAGES)}")
+
+
+def method(name: str) -> Method:
+    style = STYLES[name]
+    return Method(
+        name="evolve",
+        way=name,
+        generate=make(style),
+        options=options_of(style),
+        roles={
+            "evolver": "rewrites prompts",
+            "judge": "says whether a rewrite asks for more",
+            "teacher": "answers the rewritten prompts",
+        },
+        templates=templates(style),
+        candidates=lambda options: options.rounds,
+        calls=lambda options: options.rounds * CALLS_PER_ROUND,
+        memory=lambda options: [Unique("prompt")],
+        table=lambda options: RoundTable(),
+        next_command=lambda options: "datagen train sft {}",
+        prepare=check_language,
+    )
+
+
+METHODS = {name: method(name) for name in STYLES}
+CHOICE = "style"

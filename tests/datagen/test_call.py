@@ -198,12 +198,12 @@ BODIES: list[tuple[object, bool]] = [
 
 @pytest.mark.parametrize(("body", "is_one"), BODIES, ids=[json.dumps(body) for body, _ in BODIES])
 def test_a_chat_completion_is_told_by_its_shape(body: object, is_one: bool) -> None:
-    assert is_chat_completion(json.dumps(body)) == is_one
+    assert is_chat_completion(Reply(200, json.dumps(body))) == is_one
 
 
 @pytest.mark.parametrize("body", ["", "So.", '{"choices": [', "<html>502</html>", "[" * 100_000, "\x00"], ids=range(6))
 def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
-    assert not is_chat_completion(body)
+    assert not is_chat_completion(Reply(200, body))
 
 
 @given(st.recursive(
@@ -215,8 +215,7 @@ def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
 def test_any_body_of_the_shape_can_be_read(body: object) -> None:
     """What the endpoint lets through, the reader reads: an answer, or a bad one. Nothing else."""
     for made in (body, {"choices": [{"message": {"content": body}}]}, {"choices": [{"message": body}], "usage": body}):
-        if is_chat_completion(text := json.dumps(made)):
-            answer = Reply(200, text)
+        if is_chat_completion(answer := Reply(200, json.dumps(made))):
             with suppress(BadAnswer):
                 assert read_reply(answer, None).text.strip()
             assert all(isinstance(tokens, int) for tokens in reply_usage(answer))

@@ -1,13 +1,15 @@
 """Prompt files become messages; what users bring along stays text."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.cli import COMMANDS
 from datagen.errors import InputError
-from datagen.generators.evolve import METHOD
+from datagen.method import Method
 from datagen.prompts import SHIPPED, Prompts, parse_template, plain
 
 TEMPLATE = "---\nname: t\n---\n[system]\nBe brief.\n\n[user]\nFirst: {{ first }}\nSecond: {{ second }}\n"
@@ -17,7 +19,9 @@ ODD = [
     "<b>&amp;</b>", "a\u2028b\x85c", "你好",
 ]  # fmt: skip
 """What a template language, a role line or a format string could mistake for its own."""
-SHIPPED_NAMES = [str(path.relative_to(SHIPPED)).removesuffix(".en.md") for path in sorted(SHIPPED.rglob("*.md"))]
+SHIPPED_NAMES = [
+    str(path.relative_to(SHIPPED)).removesuffix(".md").removesuffix(".en") for path in sorted(SHIPPED.rglob("*.md"))
+]
 
 
 def template_of(part: str) -> str:
@@ -150,24 +154,32 @@ def test_a_shipped_prompt_parses_and_renders(name: str) -> None:
     template = Prompts()[name]
     values = {variable: f"«{variable}»" for variable in template.variables}
     made = template.render(**values)
-    assert values, "a prompt without a value asks the same of everyone"
-    assert [message["role"] for message in made.messages][0::2][:1] == ["system"]
-    assert made.messages[-1]["role"] == "user"
-    assert all(value in made.messages[-1]["content"] for value in values.values()), "data go last"
+    if values and name != "star/hint":  # its only value is the answer that it gives away
+        assert made.messages[0]["role"] == "system" and made.messages[-1]["role"] == "user"
+        assert any(value in made.messages[-1]["content"] for value in values.values()), "data go last"
     assert all(message["content"].strip() for message in made.messages)
     assert not any("{{" in message["content"] or "{%" in message["content"] for message in made.messages)
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_a_shipped_prompt_says_where_it_comes_from(name: str) -> None:
-    head, _, _ = (SHIPPED / f"{name}.en.md").read_text().removeprefix("---\n").partition("---\n")
+    path = SHIPPED / f"{name}.md"
+    head, _, _ = (
+        (path if path.exists() else SHIPPED / f"{name}.en.md").read_text().removeprefix("---\n").partition("---\n")
+    )
     told = dict(line.split(": ", 1) for line in head.splitlines())
     assert told.keys() == {"name", "source", "intent"}
-    assert told["name"] == name
+    assert told["name"] == name.partition(".")[0]
 
 
-def test_every_prompt_of_evolve_is_shipped_and_every_shipped_one_is_used() -> None:
-    assert sorted(METHOD.templates) == [name for name in SHIPPED_NAMES if name.startswith("evolve/")]
+def test_every_shipped_prompt_is_used_and_every_used_one_is_shipped() -> None:
+    used = {name for command in COMMANDS.values() for method in methods_of(command.module) for name in method.templates}
+    assert used | {name for name in SHIPPED_NAMES if name.startswith("rubrics/")} == set(SHIPPED_NAMES)
+
+
+def methods_of(module: str) -> list[Method]:
+    loaded = import_module(module)
+    return [loaded.METHOD] if hasattr(loaded, "METHOD") else list(getattr(loaded, "METHODS", {}).values())
 
 
 def own(name: str, text: str) -> Path:

@@ -96,7 +96,7 @@ def test_what_the_messages_say_beside_the_fields_does_not_matter() -> None:
 
 def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
     for each, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
-        assert is_chat_completion(reply.body)
+        assert is_chat_completion(reply)
         usage = json.loads(reply.body)["usage"]
         assert usage["completion_tokens"] >= len(said(reply).split())
         assert usage["prompt_tokens"] >= len(each.messages[0]["content"].split())
@@ -276,5 +276,5 @@ def test_every_rewrite_and_the_comparison_can_be_played() -> None:
 def test_a_fault_that_is_none_is_said(spec: str, part: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_sim(spec)
-    assert str(raised.value).startswith(f"model {spec!r}: expected ")
-    assert str(raised.value).endswith(f"refuse, leak, noop, malformed, with rates from 0 to 1: {part!r}")
+    assert str(raised.value).startswith(f"model {spec!r}: expected skill, refuse, leak")
+    assert str(raised.value).endswith(f"with rates from 0 to 1: {part!r}")

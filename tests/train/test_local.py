@@ -153,7 +153,7 @@ def test_an_adapter_answers_on_its_base(adapter: Path) -> None:
 
 def test_a_whole_command_writes_the_same_rows_at_any_concurrency(taught: Path) -> None:
     seeds = write_seeds(6)
-    run = {"temperature": 1.5, "max_tokens": 24, "max_failed": 1000}
+    run: dict[str, Any] = {"temperature": 1.5, "max_tokens": 24, "max_failed": 1000}
     for concurrency in ("1", "32"):
         evolve(seeds, f"hf:{taught}", f"{concurrency}/out.jsonl", rounds=2, concurrency=concurrency, **run)
     assert digest("1/out.jsonl") == digest("32/out.jsonl")

@@ -31,8 +31,7 @@ KNOWN = ("skill", *FAULTS, "position_bias", "verbosity_bias")
 Act = Callable[[Mapping[str, str], Chance], str]
 ACTS: dict[str, Act] = {
     "answer": arithmetic.answer,
-    "evolve/equal": evolve.equal,
-    **{f"evolve/{name}": act for name, act in evolve.OPERATORS.items()},
+    **evolve.ACTS,
     **reason.ACTS,
     **judge.ACTS,
     **improve.ACTS,
@@ -64,7 +63,7 @@ class Sim:
 
     def _draw(self, task: str, chance: Random) -> str | None:
         """Choose at most one fault among those that fit the task."""
-        rewrite = task.startswith("evolve/") and task != "evolve/equal"
+        rewrite = task.startswith("evolve") and task != "evolve/equal"
         fitting = ("leak", "noop") if rewrite else ("malformed",) if is_verdict(task) else FAULTS[::3]
         at = chance.random()
         for fault in fitting:

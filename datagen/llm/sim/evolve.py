@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from datagen.llm.sim.arithmetic import DEMANDS, EXPRESSION
+from datagen.llm.sim.chance import Chance
+from datagen.parse import CJK
 
 DEPTHS = (
     "Explain why the result holds.",
@@ -73,9 +75,49 @@ OPERATORS: dict[str, Callable[[Mapping[str, str], Random], str]] = {
 }
 
 
+def rewrite(name: str) -> Callable[[Mapping[str, str], Chance], str]:
+    """Return an operator that keeps to the language of the prompt."""
+
+    def act(fields: Mapping[str, str], chance: Chance) -> str:
+        return in_chinese(fields, chance) if CJK.search(fields["prompt"]) else OPERATORS[name](fields, chance)
+
+    return act
+
+
+def harder_code(fields: Mapping[str, str], chance: Chance) -> str:
+    """Make a programming task harder, in one of the ways that are told here, too."""
+    return chance.choice((add_constraint, deepen, add_reasoning, complicate_input))(fields, chance)
+
+
+def change_problem(fields: Mapping[str, str], chance: Chance) -> str:
+    """Change a problem downward, to another and smaller one, or upward."""
+    return breadth(fields, chance) if "easier" in fields["method"] else add_reasoning(fields, chance)
+
+
+CHINESE = (
+    "请在回答中举一个{}的例子。", "并说明在{}的情况下会怎样。", "请比较它与{}的异同。", "请分{}个步骤来写。",
+)  # fmt: skip
+CHINESE_VALUES = ("码头", "夜班渡轮", "山间小屋", "学校食堂", "种子图书馆")
+
+
+def in_chinese(fields: Mapping[str, str], chance: Chance) -> str:
+    """Ask for something more, in Chinese; a numbered demand never repeats."""
+    free = [(ask, value) for ask in CHINESE for value in CHINESE_VALUES if ask.format(value) not in fields["prompt"]]
+    ask, value = chance.choice(free)
+    return f"{fields['prompt']}{ask.format(str(chance.randint(3, 6)) if '步骤' in ask else value)}"
+
+
 def equal(fields: Mapping[str, str], chance: Random) -> str:
     """Say whether two prompts ask the same, by their words without politeness."""
     first, second = (POLITE.sub(" ", fields[name]).lower().split() for name in ("first", "second"))
     if first == second:
         return "Both ask for the same thing in the same depth.\nVerdict: equal"
     return "One of them asks for more.\nVerdict: not equal"
+
+
+ACTS: dict[str, Callable[[Mapping[str, str], Chance], str]] = {
+    **{f"evolve/{name}": rewrite(name) for name in OPERATORS},
+    "evolve/equal": equal,
+    "evolve_code/harder": harder_code,
+    "evolve_math/change": change_problem,
+}
