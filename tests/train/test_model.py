@@ -1,11 +1,14 @@
 """Models as they come: pad, end, template, adapters, frozen layers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from datagen.errors import InputError
+from datagen.llm.generation import open_model
 from train.checks import Subject, run_checks
 from train.data import Account, Encoder
 from train.errors import CheckFailed
@@ -144,6 +147,23 @@ def test_saved_and_loaded_is_the_same_model_bit_by_bit() -> None:
     assert again.tokenizer.chat_template == loaded.tokenizer.chat_template
 
 
+def test_adapters_saved_and_loaded_are_the_same_model_bit_by_bit() -> None:
+    whole = tiny()
+    whole.model.save_pretrained("base")
+    whole.tokenizer.save_pretrained("base")
+    live = choose_trained(load("base", ModelOptions(), [], 0).model, ModelOptions(lora=True, lora_rank=4))
+    for name, parameter in live.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
+    live.save_pretrained("adapter")
+    again, _ = open_model(Path("adapter"))
+    ids = torch.tensor([[1, 2, 3, 4]])
+    live.eval()
+    with torch.no_grad():
+        assert torch.equal(live(ids).logits, again(ids).logits)
+        assert not torch.equal(live(ids).logits, whole.model(ids).logits)
+
+
 @pytest.mark.parametrize("spec", ["missing-folder", "tiny:hidden=0", "tiny:size=3", "tiny:hidden=65"])
 def test_a_model_that_cannot_be_had_is_one_clear_line(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -184,5 +204,8 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     bad = Account(read=10)
     bad.dropped["no response"] = 9
     assert "9 since: no response" in failing(account=bad)
+    loaded.tokenizer.bos_token = "<|unused|>"
+    two = [loaded.tokenizer.bos_token_id] * 2
+    assert "two start tokens" in failing(sequences=[type(good)(two + good.ids, [-100, -100, *good.labels])])
     loaded.tokenizer.pad_token = loaded.tokenizer.eos_token
     assert "the pad token is missing or the end token" in failing()
