@@ -1,7 +1,6 @@
 """What `datagen METHOD` does around a job: pick the model, show the run, say how it ended and what to do next."""
 
 import asyncio
-import gc
 import json
 import os
 import shlex
@@ -9,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from datagen.engine import tune_collector
 from datagen.errors import InputError
 from datagen.flags import pick
 from datagen.job import DryRun, Job, Outcome, dry_run, execute, planned
@@ -50,8 +50,7 @@ def run_job(job: Job, display: Display) -> int:
         if not job.run.quiet:
             _show_funnel((job.output.earlier() or {})["result"]["funnel"], display)
         return _finish(job, display)
-    gc.collect()
-    gc.freeze()  # what start-up made is here to stay: the collector need not look at it again
+    tune_collector()
     return report(job, asyncio.run(execute(job, display)), display)
 
 

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from datagen.errors import ParseError
 from datagen.parse import split_thinking
@@ -29,13 +30,19 @@ class Call:
     """Task and fields reach the procedural teacher; they are not part of the key."""
 
 
-class Reply(NamedTuple):
+@dataclass(frozen=True)
+class Reply:
     """A raw answer, good or not."""
 
     status: int
     body: str
     old: bool = False
     """Recorded before this run began."""
+
+    @cached_property
+    def parsed(self) -> Any:
+        """The body as a JSON value, parsed once for all who ask; ValueError or RecursionError if it is none."""
+        return json.loads(self.body)
 
 
 class Layer(Protocol):
@@ -90,15 +97,17 @@ def call_key(model: str, messages: Messages, params: Mapping[str, Any], sample: 
     return sha256(canonical([KEY_VERSION, model, messages, params, sample])).digest()
 
 
-def read_reply(reply: Reply, parse: Callable[[str], Any] | None) -> Completion:
-    """Read a raw reply; raise BadAnswer unless it is whole, not empty, not cut, text, and `parse` accepts it."""
+def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool = False) -> Completion:
+    """Read a raw reply; raise BadAnswer unless it is whole, not empty, not cut, text, and `parse` accepts it.
+
+    `cut_ok`: a reply that met the length limit will do, for a caller who can use its beginning.
+    """
     if reply.status >= 400:
         raise BadAnswer(f"refused (HTTP {reply.status})", error_message(reply.body), final=True)
-    body = json.loads(reply.body)
-    choice = body["choices"][0]
+    choice = reply.parsed["choices"][0]
     message, finish = choice["message"], choice.get("finish_reason")
     thinking, text = split_thinking(message.get("content") or "")
-    if finish == "length" or text.lstrip().startswith("<think>"):
+    if (finish == "length" and not cut_ok) or text.lstrip().startswith("<think>"):
         raise BadAnswer("cut answer", "raise --max-tokens")
     if finish == "content_filter":
         raise BadAnswer("filtered answer")
@@ -111,14 +120,14 @@ def read_reply(reply: Reply, parse: Callable[[str], Any] | None) -> Completion:
     except ParseError as error:
         raise BadAnswer("unparsed answer", str(error)) from error
     reasoning = message.get("reasoning") or message.get("reasoning_content") or thinking
-    usage, model = read_usage(body), str(body.get("model") or "")
+    usage, model = read_usage(reply.parsed), str(reply.parsed.get("model") or "")
     return Completion(text, reasoning, finish, usage, choice.get("logprobs"), model, value)
 
 
-def is_chat_completion(body: str) -> bool:
+def is_chat_completion(reply: Reply) -> bool:
     """Say whether a body has the shape that read_reply relies on."""
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = reply.parsed["choices"][0]
         content = choice["message"].get("content")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return False
@@ -137,7 +146,7 @@ def reply_usage(reply: Reply) -> tuple[int, int]:
     """Return (prompt, completion) tokens of any reply, good or not; a refusal costs none."""
     if reply.status >= 400:
         return 0, 0
-    usage = read_usage(json.loads(reply.body))
+    usage = read_usage(reply.parsed)
     return usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0
 
 
@@ -145,7 +154,7 @@ def reply_text(reply: Reply) -> str | None:
     """Return what the model wrote, for the record of a rejected or failed candidate."""
     if reply.status >= 400:
         return reply.body
-    content = json.loads(reply.body)["choices"][0]["message"].get("content")
+    content = reply.parsed["choices"][0]["message"].get("content")
     return content if isinstance(content, str) else None
 
 

@@ -52,7 +52,7 @@ class Endpoint:
             return await self._refused(call, error)
         except openai.APIConnectionError as error:
             raise Transient(connection_problem(error)) from error
-        if not is_chat_completion(reply.body):
+        if not is_chat_completion(reply):
             raise Transient(f"no chat completion in the answer: {reply.body[:60]!r}")
         return reply
 
