@@ -33,7 +33,7 @@ class TrainOptions:
     train_layers: str | None = option(None, "Train only parameters whose name this pattern finds.", panel=MODEL)
     dtype: str = option("auto", "Type of the weights: auto, float32 or bfloat16.", panel=MODEL)
 
-    epochs: float = option(3.0, "Passes over the data.", least=0.01, panel=STEPS)
+    epochs: float | None = option(None, "Passes over the data. [3; reward: 1]", least=0.01, panel=STEPS)
     steps: int | None = option(None, "Optimiser steps, in place of --epochs.", least=1, panel=STEPS)
     batch_size: int = option(32, "Rows per step and process.", least=1, panel=STEPS)
     accumulate: int = option(1, "Parts that a step's rows are worked through in.", least=1, panel=STEPS)
@@ -90,6 +90,8 @@ class Rates:
     full: float
     lora: float
     tiny: float
+    epochs: float = 3.0
+    """Passes over the data, if none are asked for."""
 
     def pick(self, options: TrainOptions) -> float:
         if options.learning_rate is not None:

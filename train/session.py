@@ -149,13 +149,11 @@ class Session:
 
     def arguments(self, split: Split[Any, Any]) -> dict[str, Any]:
         """Return the settings that all trainers share."""
-        return shared_arguments(
-            self.options,
-            self.folder,
-            rate=self.rate,
-            steps=self.steps(len(split.train)),
-            rows=len(split.held_out),
-        )
+        steps, rows = self.steps(len(split.train)), len(split.held_out)
+        made = shared_arguments(self.options, self.folder, rate=self.rate, steps=steps, rows=rows)
+        if rows and not made["load_best_model_at_end"]:
+            self.terminal.say("The last model is kept, not the best: --save-every is no multiple of --eval-every.")
+        return made
 
     def measure(self, rows: Sequence[Record]) -> Callable[[Any], dict[str, float]] | None:
         """Return what answers held-out prompts with a model, if that is wanted and there are any."""

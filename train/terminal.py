@@ -16,7 +16,16 @@ from transformers import TrainerState
 from datagen.progress import clock, shown
 from train.options import TrainOptions
 
-SHOWN = ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/accuracies", "eval_exact_match", "eval_rouge_l")
+SHOWN = (
+    "loss",
+    "eval_loss",
+    "rewards/accuracies",
+    "eval_rewards/accuracies",
+    "accuracy",
+    "eval_accuracy",
+    "eval_exact_match",
+    "eval_rouge_l",
+)
 GATE_FAILED = 3
 
 
@@ -87,5 +96,7 @@ class Terminal:
         if str(result.get("gate", "")).startswith("failed"):
             print(f"error: gate {result['gate']}: the model got worse at what it is for", file=sys.stderr)
             return GATE_FAILED
-        self.say(f"datagen train chat {shlex.quote(folder)}")
+        for paragraph in result.get("about", []):
+            self.say(paragraph)
+        self.say(result.get("next") or f"datagen train chat {shlex.quote(folder)}")
         return 0
