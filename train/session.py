@@ -31,7 +31,7 @@ from train.options import Rates, TrainOptions
 from train.report import write_card, write_curves
 from train.runs import RunFolder, step_of
 from train.stops import interruptible, told_clearly
-from train.trl_adapter import Watch, measured, quiet_libraries, shared_arguments
+from train.trl_adapter import Watch, measured, quiet_libraries, refuse_unknown, shared_arguments
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
@@ -263,6 +263,7 @@ def opened(
 ) -> Iterator[Session | None]:
     """Open a run; None if exactly this one is finished."""
     quiet_libraries()
+    refuse_unknown(options)
     run = Session(name, data, kind, options, own, rates, terminal)
     main = is_main()
     config = run.config()

@@ -8,7 +8,7 @@ from the log, resuming from whatever folder has the highest number.
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import torch
 import transformers
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
+from datagen.errors import InputError
 from train.errors import TrainingStopped
 from train.model import has_bf16
 from train.options import TrainOptions
@@ -30,6 +32,23 @@ Show = Callable[[TrainerState, dict[str, Any]], None]
 """Shows a line of metrics to a person."""
 NOT_MEASURED = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
 BEST = {"loss": ("eval_loss", False), "exact_match": ("eval_exact_match", True), "rouge_l": ("eval_rouge_l", True)}
+
+
+SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+
+
+def refuse_unknown(options: TrainOptions) -> None:
+    """Raise InputError for a choice that is none; the library would say so in a traceback, or take another."""
+    choices: dict[str, tuple[str, Collection[str]]] = {
+        "best": (options.best, BEST),
+        "schedule": (options.schedule, SCHEDULES),
+        "dtype": (options.dtype, ("auto", "float32", "bfloat16")),
+        "report-to": (options.report_to, ["none", *get_available_reporting_integrations()]),
+    }
+    for name, (given, known) in choices.items():
+        if given not in known:
+            here = " here" if name == "report-to" else ""
+            raise InputError(f"--{name} {given}: expected one of{here}: {', '.join(known)}")
 
 
 def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, steps: int, rows: int) -> dict[str, Any]:

@@ -125,7 +125,16 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(kibibyte
 
 
 def test_the_options_of_a_trainer_are_refused_in_one_line_where_they_do_not_fit(few: str) -> None:
-    for given, says in ((["--lora"], "--lora adapts a trained model"), (["--model", "nowhere"], "model nowhere")):
+    wrong = {
+        ("--lora",): "--lora adapts a trained model",
+        ("--model", "nowhere"): "model nowhere",
+        ("--best", "luck"): "--best luck: expected one of: loss",
+        ("--schedule", "steps"): "--schedule steps: expected one of: cosine",
+        ("--report-to", "nobody"): "--report-to nobody: expected one of here: none",
+        ("--dtype", "int3"): "--dtype int3",
+        ("--format", "odd"): "--format odd",
+    }
+    for given, says in wrong.items():
         ran = datagen("train", "sft", few, "-o", "out", *given, "-q")
         assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
         assert says in ran.stderr
