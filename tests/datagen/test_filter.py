@@ -1,0 +1,144 @@
+"""`datagen filter`: what passes is what came in, and every drop has its reason."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.errors import InputError
+from datagen.files import dump_line
+from datagen.generators.filter import METHOD, Novelty, Options
+from datagen.job import Outcome, execute, planned
+from datagen.options import RunOptions
+from datagen.rows import Row
+from tests.jobs import Quiet, respond, rows
+
+GOOD = {"prompt": "Compute 2 + 3.", "response": "2 + 3 = 5.\nAnswer: 5", "answer": "5"}
+
+
+def write(*made: Row, path: str = "rows.jsonl") -> Path:
+    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    return Path(path)
+
+
+def run(path: Path, output: str = "out.jsonl", **given: Any) -> Outcome:
+    with planned(METHOD, str(path), Options(**given), RunOptions(output=output), {}) as job:
+        return asyncio.run(execute(job, Quiet()))
+
+
+def reasons() -> list[str]:
+    return [row["reason"] for row in rows("out.rejected.jsonl")]
+
+
+def test_a_row_of_ours_that_passes_is_the_very_row_that_came_in() -> None:
+    respond(write(GOOD, {**GOOD, "prompt": "Compute 4 * 5 + 1.", "answer": "21"}), "sim", "made.jsonl", way="cot")
+    run(Path("made.jsonl"))
+    assert Path("out.jsonl").read_bytes() == Path("made.jsonl").read_bytes()
+
+
+def test_a_foreign_row_comes_out_in_our_shape_and_loses_nothing() -> None:
+    run(write({"instruction": "Name a bird.", "input": "", "output": "A wren is a bird.", "id": 7, "licence": "CC0"}))
+    (row,) = rows("out.jsonl")
+    assert (row["prompt"], row["response"]) == ("Name a bird.", "A wren is a bird.")
+    assert (row["licence"], row["meta"]["source_id"]) == ("CC0", "7")
+
+
+def test_rules_are_all_some_or_none() -> None:
+    bad = {"prompt": "Explain how tides come about in the sea.", "response": "I'm sorry, but I can't help with that."}
+    path = write(GOOD, bad)
+    run(path)
+    assert reasons() == ["too_short"] or reasons() == ["refusal"]
+    for rule, dropped in ((["refusal"], ["refusal"]), (["none"], []), (["repetition"], [])):
+        run(path, f"{rule[0]}.jsonl", rule=rule)
+        assert [row["reason"] for row in rows(f"{rule[0]}.rejected.jsonl")] == dropped
+    with pytest.raises(InputError, match="--rule beauty: expected all, none, or one of empty"):
+        run(path, rule=["beauty"])
+
+
+def test_verifiers_drop_what_is_wrong_and_on_demand_what_they_do_not_know() -> None:
+    wrong, unknown = {**GOOD, "response": "It is 6.\nAnswer: 6"}, {**GOOD, "response": "Hard to say, really."}
+    path = write(GOOD, wrong, unknown)
+    run(path, rule=["none"], verify=["answer"])
+    assert (len(rows("out.jsonl")), reasons()) == (2, ["wrong:answer"])
+    run(path, "only.jsonl", rule=["none"], verify=["answer"], only_verified=True)
+    told = [row["reason"] for row in rows("only.rejected.jsonl")]
+    assert told == ["wrong:answer", "unverified:answer"]
+
+
+def test_like_prompts_are_dropped_after_the_first_and_equal_ones_whatever_their_case() -> None:
+    prompts = (
+        "Write a poem about the sea.",
+        "write a poem about the sea",
+        "Write a short poem about the ocean.",
+        "Boil an egg.",
+    )
+    path = write(*({"prompt": prompt} for prompt in prompts))
+    run(path, dedup=0.7)
+    assert [row["prompt"] for row in rows("out.jsonl")] == [prompts[0], prompts[3]]
+    assert reasons() == ["duplicate", "similar"]
+    run(path, "exact.jsonl", dedup=1.0)
+    assert [row["prompt"] for row in rows("exact.jsonl")] == [prompts[0], *prompts[2:]]
+
+
+def test_chinese_prompts_are_compared_by_their_characters() -> None:
+    path = write(
+        {"prompt": "请写一首关于大海的诗。"}, {"prompt": "请写一首关于大海的诗！"}, {"prompt": "请解释潮汐是怎么来的。"}
+    )
+    run(path, dedup=0.7)
+    assert (len(rows("out.jsonl")), reasons()) == (2, ["duplicate"])
+
+
+def test_rows_with_a_benchmark_question_are_dropped_and_counted() -> None:
+    question = "A farmer has seven crates of apples and sells two of them every day; after how many days are none left?"
+    write(
+        {"prompt": question},
+        {"prompt": "Another question altogether, of which nothing is in the rows here."},
+        path="bench.jsonl",
+    )
+    path = write({"prompt": f"Please tell me this. {question}"}, GOOD)
+    outcome = run(path, against=["bench.jsonl"])
+    assert reasons() == ["contaminated:bench"]
+    assert outcome.result["table"]["bench"] == {
+        "rows": 1, "questions": 2, "found": 1, "share": 0.5, "contaminated": True,
+    }  # fmt: skip
+    run(path, "tagged.jsonl", against=["bench.jsonl"], tag=True)
+    tagged = rows("tagged.jsonl")
+    assert [row["meta"]["tags"] for row in tagged] == [["contaminated:bench"], []]
+    assert tagged[0]["meta"]["hits"][0]["item"] == 0
+
+
+def test_tags_name_everything_that_was_found_and_drop_nothing() -> None:
+    bad = {"prompt": "Explain the tides to me, please.", "response": "As an AI language model, I can't."}
+    run(write(bad, GOOD), tag=True)
+    assert len(rows("out.jsonl")) == 2 and not reasons()
+    assert len(rows("out.jsonl")[0]["meta"]["tags"]) >= 2
+
+
+def test_samples_are_sent_where_they_belong() -> None:
+    with pytest.raises(InputError, match="datagen judge"):
+        run(write({"prompt": "A?", "responses": ["b", "c"]}))
+
+
+def test_no_model_is_asked_and_no_option_about_models_is_there() -> None:
+    outcome = run(write(GOOD))
+    assert (outcome.run["requests"], outcome.result["usage"]["calls"]) == (0, 0)
+
+
+@given(st.lists(st.sampled_from(["a b c d", "a b c e", "x y z w", "x y z", "你好世界", "你好世人"]), max_size=8))
+def test_what_is_kept_depends_on_what_came_before_alone(prompts: list[str]) -> None:
+    novelty = Novelty(0.7)
+    whole = [novelty.drops({"prompt": prompt}) for prompt in prompts]
+    for length in range(len(prompts)):
+        again = Novelty(0.7)
+        assert [again.drops({"prompt": prompt}) for prompt in prompts[:length]] == whole[:length]
+
+
+def test_real_gold_solutions_pass(real_data: Path) -> None:
+    outcome = run(real_data / "gsm8k/test_300.jsonl", verify=["equations"], dedup=0.7)
+    assert outcome.result["funnel"]["kept"] >= 298
+    assert "wrong:equations" not in outcome.result["funnel"]["rejected"]
+    assert json.loads(Path("out.meta.json").read_text())["result"]["fingerprint"]["command"] == "filter"

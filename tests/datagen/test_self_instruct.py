@@ -1,0 +1,192 @@
+"""Self-Instruct: what a draw sees, what is dropped and when, and that no row depends on the order of answers."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.errors import InputError
+from datagen.files import dump_line
+from datagen.filters.novelty import Pool
+from datagen.generators.self_instruct import METHODS, json_lines, some_lines
+from datagen.job import Outcome, execute, planned
+from datagen.options import RunOptions
+from datagen.rows import Row
+from datagen.tasks import Tasks
+from tests.jobs import Quiet, digest, rows
+
+
+def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
+    """Write seed tasks that have nothing to do with each other."""
+    words = "river candle engine violin harvest glacier teapot orchard comet ladder pepper bridge".split()
+    made = ({"prompt": f"Tell me about a {word} number {at}."} for at, word in enumerate(words[:count]))
+    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    return Path(path)
+
+
+def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: str = "sim", **given: Any) -> Outcome:
+    method = METHODS[mode]
+    own = {name: given.pop(name) for name in list(given) if name in ("lag", "threshold", "personas")}
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    told = RunOptions(output=output, model=[model], **{"n": 60, **given})
+    with planned(method, str(path), method.options(**own), told, {}) as job:
+        return asyncio.run(execute(job, Quiet()))
+
+
+@pytest.mark.parametrize("mode", METHODS)
+def test_rows_do_not_depend_on_concurrency(mode: str) -> None:
+    for concurrency in ("1", "16", "256"):
+        run(seeds(), f"{concurrency}/out.jsonl", mode=mode, model="sim:malformed=0.05", concurrency=concurrency)
+    assert len({digest(f"{concurrency}/out.jsonl") for concurrency in ("1", "16", "256")}) == 1
+    assert len(rows("1/out.jsonl")) == 60
+
+
+def test_more_rows_begin_with_the_same_rows_and_pay_for_the_new_ones_alone() -> None:
+    run(seeds(), "grown/out.jsonl", n=30)
+    first = Path("grown/out.jsonl").read_bytes()
+    again = run(seeds(), "grown/out.jsonl", n=90)
+    whole = run(seeds(), "whole/out.jsonl", n=90)
+    assert digest("grown/out.jsonl") == digest("whole/out.jsonl")
+    assert Path("grown/out.jsonl").read_bytes().startswith(first)
+    assert again.run["requests"] < whole.run["requests"]
+
+
+def test_the_lag_decides_the_rows_and_concurrency_does_not() -> None:
+    run(seeds(), "a/out.jsonl", lag=1)
+    run(seeds(), "b/out.jsonl", lag=8)
+    assert Path("a/out.jsonl").read_bytes() != Path("b/out.jsonl").read_bytes()
+
+
+def test_no_kept_task_is_like_another_or_like_a_seed() -> None:
+    run(seeds(), n=150)
+    pool = Pool(0.7)
+    for seed in rows("seeds.jsonl"):
+        pool.add(seed["prompt"])
+    tasks = dict.fromkeys((row["meta"]["task"], row["meta"]["instruction"]) for row in rows("out.jsonl"))
+    for _, instruction in tasks:
+        assert pool.is_novel(instruction), instruction
+        pool.add(instruction)
+    assert {row["reason"] for row in rows("out.rejected.jsonl")} == {"similar"}
+
+
+def test_what_is_like_a_task_that_could_be_seen_costs_no_further_call() -> None:
+    run(seeds(), n=100, lag=4)
+    early = [row for row in rows("out.rejected.jsonl") if row["stage"] == "paper"]
+    late = [row for row in rows("out.rejected.jsonl") if row["stage"] == "fold"]
+    assert early and late
+    assert all(row["meta"]["is_classification"] is None for row in early)
+    assert all(row["meta"]["is_classification"] is not None for row in late)
+
+
+def test_people_fill_up_where_the_machine_has_too_few_tasks_and_two_of_eight_are_its_own_later() -> None:
+    run(seeds(), n=120, lag=2)
+    people = {row["id"] for row in rows("out.jsonl")}
+    first, last = rows("out.jsonl")[0], rows("out.jsonl")[-1]
+    assert len(first["meta"]["parents"]) == len(last["meta"]["parents"]) == 8
+    assert not people & set(first["meta"]["parents"])
+    assert len(people & set(last["meta"]["parents"])) == 2
+
+
+def test_alpaca_shows_three_tasks_of_people_alone() -> None:
+    run(seeds(), mode="alpaca", n=80)
+    made = {row["id"] for row in rows("out.jsonl")}
+    assert all(len(row["meta"]["parents"]) == 3 and not made & set(row["meta"]["parents"]) for row in rows("out.jsonl"))
+
+
+def test_belle_thinks_in_chinese() -> None:
+    Path("zh.jsonl").write_bytes(
+        b"".join(dump_line({"prompt": f"请写一首关于{word}的诗。"}) for word in ("山", "海", "风", "雪"))
+    )
+    run(Path("zh.jsonl"), mode="belle", n=20)
+    assert all(ord(row["prompt"][0]) > 0x4E00 for row in rows("out.jsonl"))
+
+
+def test_a_persona_is_drawn_for_each_draw() -> None:
+    Path("people.txt").write_text("a beekeeper\n\na night nurse\n")
+    run(seeds(), personas=Path("people.txt"))
+    assert {row["meta"]["persona"] for row in rows("out.jsonl")} == {"a beekeeper", "a night nurse"}
+
+
+def replay(*entries: Row) -> str:
+    Path("replies.jsonl").write_bytes(b"".join(map(dump_line, entries)))
+    return "replay:replies.jsonl"
+
+
+def reply(task: str, text: str, **fields: str) -> Row:
+    return {"task": f"self_instruct/{task}", "fields": fields, "responses": [text] * 2_000}
+
+
+def test_every_item_of_a_reply_ends_somewhere() -> None:
+    tasks = [
+        {"instruction": "Name a town by the sea and say why you chose it."},
+        {"instruction": "Draw a map of it."},
+        {"instruction": "Too short"},
+        {"instruction": "Tell me about a river number 0."},
+        {"instruction": "Is this sentence rude or polite?"},
+    ]
+    model = replay(
+        reply("tasks", "\n".join([*map(json.dumps, tasks), "And so on.", '{"instruction": "half a'])),
+        reply("classification", "No", instruction=tasks[0]["instruction"]),
+        reply("input_first", '{"input": "", "output": "Hull, for its light."}', instruction=tasks[0]["instruction"]),
+        reply("classification", "Yes.", instruction=tasks[4]["instruction"]),
+        reply("output_first", '{"output": "rude", "input": "Go away."}\n{"output": "polite", "input": "Please stay."}'),
+    )
+    outcome = run(seeds(), model=model, n=3)
+    assert [row["prompt"] for row in rows("out.jsonl")] == [
+        "Name a town by the sea and say why you chose it.",
+        "Is this sentence rude or polite?\n\nGo away.",
+        "Is this sentence rude or polite?\n\nPlease stay.",
+    ]
+    reasons = outcome.result["funnel"]["rejected"]
+    assert reasons["needs_media"] == reasons["too_short"] == reasons["similar"] == 1
+
+
+def test_a_contradiction_drops_all_of_the_task() -> None:
+    lines = ['{"input": "2", "output": "even"}', '{"input": "2", "output": "odd"}', '{"input": "3", "output": "odd"}']
+    model = replay(
+        reply("tasks", '{"instruction": "Say whether the number is odd or even."}'),
+        reply("classification", "no"),
+        reply("input_first", "\n".join(lines)),
+    )
+    outcome = run(seeds(), model=model, n=1)
+    assert not rows("out.jsonl")
+    assert outcome.result["funnel"]["rejected"]["contradiction"] >= 3
+
+
+def test_text_with_stop_strings_of_other_tools_survives() -> None:
+    text = "It cost 20. In 1999 ### it cost 16.\n20. And so on."
+    line = json.dumps({"instruction": "List what it cost ## and when.", "input": "", "output": text})
+    assert json_lines(f"```json\n{line},\n```") == [json.loads(line)]
+    assert some_lines(f"[\n{line},\n{line}\n]") == [json.loads(line)] * 2
+
+
+def test_without_a_number_of_rows_it_would_not_end() -> None:
+    with pytest.raises(InputError, match="say how many rows with -n"):
+        run(seeds(), n=None)
+
+
+def test_a_failed_call_ends_the_run_since_later_draws_depend_on_it() -> None:
+    model = replay(
+        reply("tasks", '{"instruction": "Name a town by the sea, please."}'), reply("classification", "Perhaps")
+    )
+    outcome = run(seeds(), model=model, n=5)
+    assert (outcome.status, outcome.reason) == ("stopped", "failures")
+    assert outcome.result["funnel"]["failed"] == {"unparsed answer": 1}
+
+
+def test_further_instances_of_a_task_come_along_and_the_next_task_does_not() -> None:
+    tasks = Tasks(0.7)
+    tasks.add_seed("s", "Count the birds on the wire.")
+    row: Row = {"id": "a", "meta": {"task": "1", "instruction": "Sort these words by their length.", "seen": 1}}
+    assert tasks.drops(row) is None and tasks.drops({**row, "id": "b"}) is None
+    assert tasks.drops({"id": "c", "meta": {**row["meta"], "task": "2"}}) == "similar"
+    assert len(tasks) == 2
+
+
+def test_the_real_seeds_grow(real_seeds: Path) -> None:
+    outcome = run(real_seeds, n=200)
+    assert outcome.status == "finished"
+    table = outcome.result["table"]
+    assert table["distinct_2"] > 0.2 and len(table["leading_words"]) == 10

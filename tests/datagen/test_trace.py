@@ -1,0 +1,84 @@
+"""Every row can be followed back to its seed, through files, pipes and drops."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.errors import InputError
+from datagen.files import dump_line
+from datagen.trace import Archive, word_diff
+from tests.jobs import evolve, respond, rows, write_seeds
+
+
+def datagen(*arguments: str, told: bytes = b"") -> bytes:
+    ran = subprocess.run([sys.executable, "-m", "datagen.cli", *arguments], input=told, capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout
+
+
+def test_a_row_from_a_pipe_is_traced_to_its_seed() -> None:
+    seeds = write_seeds(6)
+    model = ("--model", "sim:refuse=0.1,leak=0.1")
+    grown = datagen("evolve", str(seeds), "-o", "-", *model)
+    answered = datagen("respond", "-", "--strategy", "cot", "-o", "-", *model, told=grown)
+    datagen("filter", "-", "--dedup", "0.9", "-o", "rows.jsonl", told=answered)
+    archive = Archive(Path())
+    for row in rows("rows.jsonl"):
+        way = archive.way(row["id"])
+        assert way[0].file.startswith("seeds.jsonl:") and way[0].row["meta"] == {}
+        assert [step.row["meta"]["method"] for step in way[1:]] == ["evolve"] * (len(way) - 2) + ["respond"]
+        assert way[-1].row["id"] == row["id"]
+    shown = datagen("trace", rows("rows.jsonl")[-1]["id"][:8]).decode()
+    assert shown.index("seed") < shown.index("evolve") < shown.index("respond")
+    assert "{+" in shown
+
+
+def test_what_was_dropped_on_the_way_is_told_with_its_rule() -> None:
+    evolve(write_seeds(12), "sim:leak=0.5")
+    dropped = next(row for row in rows("out.rejected.jsonl") if row["reason"] == "leaked")
+    shown = datagen("trace", dropped["record"]["id"]).decode()
+    assert "rejected: leaked at rewrite" in shown
+
+
+def test_the_steps_are_there_for_programs_too() -> None:
+    respond(write_seeds(1), "sim", way="cot")
+    steps = [json.loads(line) for line in datagen("trace", rows("out.jsonl")[0]["id"], "--json").splitlines()]
+    assert [step["prompt"] for step in steps] == ["Describe thing number 0 in a few words."] * 2
+
+
+def test_an_id_that_is_none_or_too_short_is_told() -> None:
+    evolve(write_seeds(3), "sim")
+    archive = Archive(Path())
+    for start in ("0123456789abcdef", rows("out.jsonl")[0]["id"][:2]):
+        with pytest.raises(InputError, match="rows have an id that begins so"):
+            archive.find(start)
+
+
+def test_nothing_that_a_model_wrote_reaches_the_terminal_raw() -> None:
+    Path("replies.jsonl").write_bytes(dump_line({"prompt": "Hi.", "responses": ["\x1b[31mred\x1b[0m \u202eevil"]}))
+    Path("one.jsonl").write_bytes(dump_line({"prompt": "Hi."}))
+    respond(Path("one.jsonl"), "replay:replies.jsonl")
+    shown = datagen("trace", rows("out.jsonl")[0]["id"]).decode()
+    assert "\x1b" not in shown and "\u202e" not in shown and "\\x1b[31mred" in shown
+
+
+@given(st.text(alphabet="ab ", max_size=30), st.text(alphabet="ab ", max_size=30))
+def test_both_texts_can_be_read_off_a_word_diff(before: str, after: str) -> None:
+    told = word_diff(before, after)
+    if before.split() == after.split():
+        assert told == after
+        return
+    old, new = [], []
+    where = "both"
+    for word in told.replace("[-", " [- ").replace("-]", " -] ").replace("{+", " {+ ").replace("+}", " +} ").split():
+        if word in ("[-", "{+", "-]", "+}"):
+            where = {"[-": "old", "{+": "new"}.get(word, "both")
+            continue
+        old += [word] if where != "new" else []
+        new += [word] if where != "old" else []
+    assert (old, new) == (before.split(), after.split())
