@@ -18,7 +18,8 @@ from train.model import Loaded, count_parameters, end_ids
 
 MOST_CUT, MOST_DROPPED = 0.5, 0.5
 """Shares of the rows beyond which something must be wrong."""
-WORTH_TELLING = 0.01
+HARDLY_KNOWN = 0.5
+"""Share of the median length of an embedding; that of Qwen3-Base's <|im_end|> is a quarter."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,18 @@ def check_end(subject: Subject) -> str:
     stops = set(known if isinstance(known, list) else [known])
     if generation is not None and not ends <= stops:
         raise CheckFailed(f"end: generation would not stop at {sorted(ends - stops)}: set eos_token_id of the model")
-    return f"{ending} of {len(whole)} uncut sequences end in a trained end token"
+    return f"{ending} of {len(whole)} uncut sequences end in a trained end token{_hardly_known(subject, ends)}"
+
+
+def _hardly_known(subject: Subject, ends: set[int]) -> str:
+    """Say which end tokens a base model has hardly ever seen: their embeddings are much shorter than is usual."""
+    lengths = subject.loaded.model.get_input_embeddings().weight.detach().float().norm(dim=1)
+    within = (token for token in sorted(ends) if token < len(lengths))
+    few = [token for token in within if lengths[token] < HARDLY_KNOWN * lengths.median()]
+    if not few:
+        return ""
+    names = ", ".join(map(str, subject.loaded.tokenizer.convert_ids_to_tokens(few)))
+    return f"; {names} was hardly trained in this base: adapters may not teach it, training the whole model does"
 
 
 def check_pad(subject: Subject) -> str:

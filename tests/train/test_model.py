@@ -179,6 +179,16 @@ def test_the_same_seed_makes_the_same_model() -> None:
     assert isinstance(first, LlamaForCausalLM)
 
 
+def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
+    loaded = tiny()
+    talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
+    made = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
+    subject = Subject(loaded, [made], Account(read=1))
+    assert "hardly trained" not in run_checks(subject)["end"]
+    loaded.model.get_input_embeddings().weight.data[loaded.tokenizer.eos_token_id] *= 0.2
+    assert "<|im_end|> was hardly trained in this base" in run_checks(subject)["end"]
+
+
 def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     loaded = tiny()
     encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 64)
