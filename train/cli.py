@@ -69,7 +69,10 @@ def run_trainer(module: Any, given: dict[str, Any]) -> int:
 
     def act() -> int:
         terminal = Terminal(quiet=options.quiet or not is_main())
-        report = module.run(given["data"], options, pick(module.Options, given), terminal)
+        try:
+            report = module.run(given["data"], options, pick(module.Options, given), terminal)
+        finally:
+            terminal.end()  # or a terminal would be left without its cursor
         return terminal.conclude(report, options) if report and is_main() else 0
 
     if options.nproc == 1:
