@@ -152,3 +152,7 @@ def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: Pr
     held_out = {str(row.prompt) for row in made.held_out_rows}
     assert held_out.isdisjoint({str(row.prompt) for row in rows if not is_held_out(row.prompt, 0.2)})
     assert 0.1 < account.held_out / 450 < 0.3
+
+
+def test_the_split_is_the_same_in_every_process_and_tomorrow() -> None:
+    assert [i for i in range(20) if is_held_out(f"Question {i}?", 0.3)] == [1, 5, 9, 14, 15, 16, 17, 19]

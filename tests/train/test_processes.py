@@ -1,11 +1,15 @@
-"""Two processes train one model: one of them speaks, and what stops one stops both."""
+"""Two processes train one model: one speaks, and what stops one stops both. One in a terminal leaves it as it was."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,25 @@ def command(*options: str) -> list[str]:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
     made = [sys.executable, "-m", "datagen.cli", "train", "sft", "sums.jsonl", "-o", "out", "--nproc", "2", *options]
     return [*made, "--batch-size", "8"]
+
+
+def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int, bytes]:
+    """Run a command in a terminal and type something when it has shown `until`; return its exit code and what it showed."""
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        arguments, env={**ENV, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while part := os.read(ours, 1 << 16):
+            shown += part
+            if until in shown and typed:
+                os.write(ours, typed)
+                typed = b""
+    os.close(ours)
+    return running.wait(), shown
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -59,3 +82,12 @@ def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
     ran = run(*options)
     assert ran.returncode == 0, ran.stderr
     assert "Going on from step" in ran.stderr
+
+
+def test_ctrl_c_in_a_terminal_gives_the_cursor_back_and_says_what_to_do() -> None:
+    write_sft(Path("sums.jsonl"), problems(0)[:200])
+    made = [sys.executable, "-m", "datagen.cli", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
+    code, shown = in_a_terminal([*made, "--eval-every", "1000", "--batch-size", "4"], b"step 20 of", b"\x03")
+    assert code == 130
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is hidden while the bar lives"
+    assert b"the same command goes on from there" in shown[shown.rindex(b"\x1b[?25h") :]
