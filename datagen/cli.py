@@ -39,6 +39,7 @@ COMMANDS = {
     "pairs": Command(
         "datagen.generators.pairs", "Make preferences, chosen and rejected, of ranked or verified answers."
     ),
+    "convert": Command("datagen.convert", "Write rows in the shapes that other tools read."),
     "trace": Command("datagen.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
     "train": Command("train.cli", "Train a model on the rows: pretrain, sft, dpo; merge, eval, chat, check."),
 }

@@ -155,7 +155,7 @@ def test_a_folder_of_prompts_replaces_shipped_ones(seeds: str) -> None:
         (["seeds.jsonl", "-o", "no/out.jsonl"], "no such folder"),
         (["seeds.jsonl", "-o", "seeds.jsonl"], "is the input"),
         (["seeds.jsonl", "-o", "notes.jsonl"], "was not made by datagen"),
-        (["seeds.jsonl", "--model", "sim:fly=1"], "expected faults"),
+        (["seeds.jsonl", "--model", "sim:fly=1"], "expected skill, "),
         (["seeds.jsonl", "--model", "x@ftp://host"], "expected NAME"),
         (["seeds.jsonl", "--model", "gpt-4o"], "OPENAI_API_KEY is not set"),
         (["seeds.jsonl", "--concurrency", "many"], "expected auto, or a number"),
