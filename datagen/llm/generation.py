@@ -51,6 +51,8 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    suppressed: tuple[int, ...] = ()
+    """Tokens that are never chosen."""
 
     @property
     def is_greedy(self) -> bool:
@@ -82,11 +84,12 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     stop: tuple[str, ...] = (),
+    suppressed: tuple[int, ...] = (),
     seeds: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> list[Generated]:
     """Answer every prompt, in order; `seeds`, one a prompt, draw what is sampled (without them: 0, 1, 2, ...)."""
-    sampling = Sampling(max_tokens, temperature, top_p, stop)
+    sampling = Sampling(max_tokens, temperature, top_p, stop, suppressed)
     room = context_length(model)
     chances = (_chance(model, seed) for seed in (range(len(prompts)) if seeds is None else seeds))
     rows = [
@@ -213,6 +216,8 @@ def _can_select(cache: Any) -> bool:
 
 def pick(logits: torch.Tensor, sampling: Sampling, chances: Sequence[torch.Generator]) -> torch.Tensor:
     """Choose a token for each row, by the row's own chance."""
+    if sampling.suppressed:
+        logits = logits.index_fill(-1, torch.tensor(sampling.suppressed, device=logits.device), float("-inf"))
     if sampling.is_greedy:
         return logits.argmax(-1)
     shares = torch.softmax(logits.float() / sampling.temperature, dim=-1)
