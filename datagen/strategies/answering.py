@@ -59,11 +59,13 @@ class Answer:
     """The final answer alone, where one is stated."""
     verified: bool | None = None
     """True, false, or not known."""
+    model: str | None = None
+    """Who wrote it, where no single reply holds it."""
 
     def as_meta(self) -> Row:
         said = self.said
         return {
-            "model": said.model if said else None,
+            "model": said.model if said else self.model,
             "finish_reason": said.finish_reason if said else None,
             "usage": said.usage if said else None,
             "rationale": self.rationale,

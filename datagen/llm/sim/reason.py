@@ -6,6 +6,7 @@ equation to be found.
 
 from collections.abc import Callable, Mapping
 
+from datagen.llm.sim import game24
 from datagen.llm.sim.arithmetic import answer
 from datagen.llm.sim.chance import Chance
 from datagen.llm.sim.families import Solved, solve
@@ -13,6 +14,9 @@ from datagen.llm.sim.families import Solved, solve
 
 def reason(fields: Mapping[str, str], chance: Chance) -> str:
     """Write a chain of thought that ends in a stated answer."""
+    hand = game24.puzzle(fields["prompt"])
+    if hand:
+        return game24.chain(hand, chance)
     solved = solve(fields["prompt"])
     if solved is None:
         text = answer(fields, chance)

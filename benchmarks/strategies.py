@@ -1,0 +1,80 @@
+"""Tree of Thoughts, self-consistency and chain of thought on the Game of 24, at equal calls.
+
+    python -m benchmarks.strategies [--quick]
+
+The procedural teacher plays at skill 0.7, with the same two abilities whatever asks (datagen/llm/sim/game24.py). For each
+seed the tree is searched first; the others then get as many calls for each puzzle as it took in the mean. What counts is
+the one answer that a strategy gives, verified; for chain of thought, the mean over its chains.
+"""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datagen.files import dump_line
+from datagen.strategies.tree_tasks import is_solvable
+from tests.jobs import respond, rows
+
+MODEL = "sim:skill=0.7"
+SEEDS = (0, 1, 2)
+
+
+def write_puzzles(folder: Path, count: int, seed: int) -> Path:
+    """Write that many solvable puzzles, drawn."""
+    random, made = Random(seed), []
+    while len(made) < count:
+        numbers = sorted(random.randint(1, 13) for _ in range(4))
+        if numbers not in made and is_solvable(tuple(map(Fraction, numbers))):
+            made.append(numbers)
+    lines = ({"prompt": f"Make 24 of the numbers {' '.join(map(str, each))}.", "numbers": each} for each in made)
+    path = folder / "puzzles.jsonl"
+    path.write_bytes(b"".join(map(dump_line, lines)))
+    return path
+
+
+def verified(path: Path) -> list[bool]:
+    """Say of every answer that was given whether it is right."""
+    told: list[bool] = []
+    for row in [*rows(path), *rows(path.with_suffix(".rejected.jsonl"))]:
+        told += [each["verified"] is True for each in row["meta"].get("responses") or [row["meta"]]]
+    return told
+
+
+def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
+    """Return the calls a puzzle, and the share of right answers by strategy."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        puzzles = write_puzzles(folder, count, seed)
+
+        def run(way: str, output: str, **options: Any) -> Path:
+            told: dict[str, Any] = {"seed": seed, "concurrency": "64", **options}
+            respond(puzzles, MODEL, str(folder / output), way=way, **told)
+            return folder / output
+
+        tree = run("tree", "tree.jsonl")
+        calls = mean(row["meta"]["calls"] for row in [*rows(tree), *rows(tree.with_suffix(".rejected.jsonl"))])
+        k = round(calls)
+        vote = run("vote", "vote.jsonl", k=k, least_share=0.0, verify=["game24"])
+        cot = run("cot", "cot.jsonl", k=k, verify=["game24"])
+        found = {"tree": tree, "vote": vote, "cot": cot}
+        return calls, {way: mean(verified(path)) for way, path in found.items()}
+
+
+def main() -> None:
+    count = 10 if "--quick" in sys.argv else 60
+    measured = [measure(count, seed) for seed in SEEDS]
+    print(
+        f"{count} puzzles, seeds {', '.join(map(str, SEEDS))}, {mean(calls for calls, _ in measured):.0f} calls a puzzle\n"
+    )
+    print("| strategy | verified first answer | by seed |\n|---|---|---|")
+    for way in ("tree", "vote", "cot"):
+        shares = [100 * shares[way] for _, shares in measured]
+        print(f"| {way} | {mean(shares):.1f} % | {', '.join(f'{share:.1f}' for share in shares)} |")
+
+
+if __name__ == "__main__":
+    main()
