@@ -2,9 +2,9 @@
 
     python -m benchmarks.strategies [--quick]
 
-The procedural teacher plays at skill 0.7, with the same two abilities whatever asks (datagen/llm/sim/game24.py). For each
-seed the tree is searched first; the others then get as many calls for each puzzle as it took in the mean. What counts is
-the one answer that a strategy gives, verified; for chain of thought, the mean over its chains.
+The procedural teacher plays at skill 0.7, with the same two abilities whatever asks (datagen/llm/sim/game24.py). For
+each seed the tree is searched first; the others then get as many calls for each puzzle as it took in the mean. What
+counts is the one answer that a strategy gives, verified; for chain of thought, the mean over its chains.
 """
 
 import sys
@@ -25,7 +25,8 @@ SEEDS = (0, 1, 2)
 
 def write_puzzles(folder: Path, count: int, seed: int) -> Path:
     """Write that many solvable puzzles, drawn."""
-    random, made = Random(seed), []
+    random = Random(seed)
+    made: list[list[int]] = []
     while len(made) < count:
         numbers = sorted(random.randint(1, 13) for _ in range(4))
         if numbers not in made and is_solvable(tuple(map(Fraction, numbers))):
@@ -67,9 +68,8 @@ def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
 def main() -> None:
     count = 10 if "--quick" in sys.argv else 60
     measured = [measure(count, seed) for seed in SEEDS]
-    print(
-        f"{count} puzzles, seeds {', '.join(map(str, SEEDS))}, {mean(calls for calls, _ in measured):.0f} calls a puzzle\n"
-    )
+    calls = mean(calls for calls, _ in measured)
+    print(f"{count} puzzles, seeds {', '.join(map(str, SEEDS))}, {calls:.0f} calls a puzzle\n")
     print("| strategy | verified first answer | by seed |\n|---|---|---|")
     for way in ("tree", "vote", "cot"):
         shares = [100 * shares[way] for _, shares in measured]

@@ -11,7 +11,7 @@ refused, so a run says what is missing and asks nobody else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,8 @@ class Replay:
     name: str
     replies: Mapping[str, list[str]]
     """By the digest of task and fields."""
-    asked_by: Mapping[str, set[tuple[str, ...]]]
-    """Task to the sets of field names that recorded replies name."""
+    asked_by: Mapping[str, Sequence[tuple[str, ...]]]
+    """Task to the field names that recorded replies name, the most first: what says more goes first."""
 
     async def send(self, call: Call) -> Reply:
         found = self._find(call)
@@ -75,7 +75,8 @@ def load_replay(path: Path) -> Replay:
             task, fields, said = _entry(path, line)
             replies.setdefault(_key(task, fields), []).extend(said)
             asked_by.setdefault(task, set()).add(tuple(sorted(fields)))
-    return Replay(path.name, replies, asked_by)
+    ordered = {task: sorted(names, key=lambda each: (-len(each), each)) for task, names in asked_by.items()}
+    return Replay(path.name, replies, ordered)
 
 
 def _entry(path: Path, line: Line) -> tuple[str, Fields, list[str]]:

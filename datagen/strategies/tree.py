@@ -15,6 +15,7 @@ responses, a good next step over a bad one wherever an exact search can tell the
 """
 
 from collections.abc import AsyncIterator
+from fractions import Fraction
 from typing import Any
 
 from datagen.errors import InputError
@@ -26,6 +27,7 @@ from datagen.strategies.answering import TEACHER, Answer, Answering
 from datagen.strategies.tree_search import Node, Options, Search, breadth_first, depth_first
 from datagen.strategies.tree_tasks import State, answer_of, can_win, start_game
 from datagen.verify.expressions import game24, puzzle_numbers
+from datagen.verify.numbers import parse_number
 
 
 async def tree(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
@@ -34,8 +36,7 @@ async def tree(record: Record, llm: Roles, prompts: Prompts, options: Options) -
     search = Search(answering, options)
     start = State(())
     if options.task == "game24":
-        given = record.extra.get("numbers")
-        numbers = puzzle_numbers(" ".join(map(str, given)) if isinstance(given, list) else request_text(record.prompt))
+        numbers = numbers_of(record)
         if len(numbers) < 2:
             yield answering.rejected("no_numbers", None)
             return
@@ -43,6 +44,15 @@ async def tree(record: Record, llm: Roles, prompts: Prompts, options: Options) -
     search.add(start, None)
     async for candidate in answering.attempt(conclude(search)):
         yield candidate
+
+
+def numbers_of(record: Record) -> list[Fraction]:
+    """Return the numbers of a puzzle: the field "numbers", else those in the prompt."""
+    given = record.extra.get("numbers")
+    if not isinstance(given, list):
+        return puzzle_numbers(request_text(record.prompt))
+    found = [parse_number(str(each)) for each in given]
+    return [each for each in found if each is not None] if None not in found else []
 
 
 async def conclude(search: Search) -> list[Candidate]:
