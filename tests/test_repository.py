@@ -19,7 +19,7 @@ LAYERS = (
     {"rows", "parse", "prompts", "files"},
     {"options", "lines", "shapes", "formats", "responses", "preferences", "ranked", "samples"},
     {"verify"},
-    {"llm", "filters"},
+    {"llm", "filters", "evidence"},
     {"method"},
     {"fold", "engine", "job", "tasks"},
     {"strategies", "judge"},

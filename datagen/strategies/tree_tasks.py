@@ -16,9 +16,8 @@ from datagen.errors import ParseError
 from datagen.verify.expressions import evaluate
 
 NUMBER = r"(-?[\d./]{1,12})"
-STEP = re.compile(
-    rf"^\s{{0,9}}(?:(?:[-*•>]|\d{{1,2}}[.)])\s{{1,3}})?{NUMBER} ?([-+*/×÷−]) ?{NUMBER} ?= ?{NUMBER}(?!\S)"
-)
+BULLET = r"^\s{0,9}(?:(?:[-*•>]|\d{1,2}[.)])\s{1,3})?"
+STEP = re.compile(rf"{BULLET}{NUMBER} ?([-+*/×÷−]) ?{NUMBER} ?= ?{NUMBER}(?!\S)")
 """`2 + 8 = 10`, at the start of a line, with or without a bullet."""
 SIGNS = {"×": "*", "÷": "/", "−": "-"}
 GOAL = Fraction(24)

@@ -20,7 +20,7 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve, game24, improve, judge, reason, self_instruct
+from datagen.llm.sim import arithmetic, evolve, facts, game24, improve, judge, reason, self_instruct
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
@@ -34,6 +34,7 @@ ACTS: dict[str, Act] = {
     **evolve.ACTS,
     **reason.ACTS,
     **judge.ACTS,
+    **facts.ACTS,
     **game24.ACTS,
     **improve.ACTS,
     **self_instruct.ACTS,
