@@ -2,8 +2,8 @@
 
     python -m benchmarks.mcr [--quick]
 
-Two- and three-hop questions are put together of the facts in examples/facts.jsonl; the procedural teacher reads them off
-the passages it is shown, rightly at each hop with probability 0.7 (datagen/llm/sim/facts.py).
+Two- and three-hop questions are put together of the facts in examples/facts.jsonl; the procedural teacher reads them
+off the passages it is shown, rightly at each hop with probability 0.7 (datagen/llm/sim/facts.py).
 """
 
 import json
@@ -53,18 +53,20 @@ def measure(count: int, seed: int) -> dict[str, float]:
         every = [(row["prompt"], row["meta"]) for row in made]
         every += [(row["record"]["prompt"], row["meta"]) for row in rows(output.with_suffix(".rejected.jsonl"))]
     finals = {prompt: [chain["final"] for chain in meta["chains"]] for prompt, meta in every}
-    votes = {
-        prompt: Counter(answer_key(final) for final in said if final).most_common(1) for prompt, said in finals.items()
-    }
+    keys = {prompt: Counter(answer_key(final) for final in said if final) for prompt, said in finals.items()}
     right = [same_answer(row["meta"]["answer"], told[row["prompt"]]) is True for row in made]
     return {
         "one chain": mean(
             same_answer(final, told[prompt]) is True for prompt, said in finals.items() for final in said
         ),
-        "majority of 5 chains": mean(bool(top) and top[0][0] == answer_key(told[p]) for p, top in votes.items()),
+        "majority of 5 chains": mean(top(said) == answer_key(told[prompt]) for prompt, said in keys.items()),
         "mcr": sum(right) / count,
         "mcr, where it does not abstain": mean(right),
     }
+
+
+def top(votes: Counter[str]) -> str | None:
+    return votes.most_common(1)[0][0] if votes else None
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def command(*options: str) -> list[str]:
 
 
 def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int, bytes]:
-    """Run a command in a terminal and type something when it has shown `until`; return its exit code and what it showed."""
+    """Run a command in a terminal and type something when it has shown `until`; return (exit code, what it showed)."""
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         arguments, env={**ENV, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,

@@ -56,7 +56,7 @@ def meta(fields: Mapping[str, str], chance: Chance) -> str:
     if asked is None:
         return "The facts do not speak of it.\nAnswer: unsure"
     relations, at = asked
-    lines = []
+    lines: list[str] = []
     for relation in relations:
         said = [(number, value) for number, asks, about, value in facts if (asks, about) == (relation, at)]
         votes = Counter(value for _, value in said if value != "unknown")
