@@ -56,6 +56,7 @@ def as_scorer(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     setattr(scorer, name, trunk)
     scorer.score = make_head(head.in_features, seed).to(model.device, model.dtype)
     scorer.config.pad_token_id = model.config.pad_token_id
+    scorer.generation_config = None  # it generates nothing
     without_dropout(scorer)
     made: PreTrainedModel = scorer
     return made
