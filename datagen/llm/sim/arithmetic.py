@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import NamedTuple
 
-EXPRESSION = re.compile(r"(?<![\w.])\d{1,6}(?: *[-+*] *\d{1,6}(?!\w|\.\d))+")
+EXPRESSION = re.compile(r"(?<![\w.-])(?!\d{4}-\d\d-\d\d)\d{1,6}(?: *[-+*] *\d{1,6}(?!\w|\.\d))+")
 FURTHER = re.compile(r"Then (multiply|increase) the result by (\d{1,3})\b")
 DATA = re.compile(r'\{("\w+": \d{1,4}(?:, "\w+": \d{1,4})*)\}')
 WORD = re.compile(r"[A-Za-z]{5,}")
