@@ -21,9 +21,11 @@ from datagen.formats import DOCUMENTS, PROMPTS, Reader
 from datagen.llm.generation import Generated, context_length, generate, in_batches, judged, open_model
 from datagen.options import option
 from datagen.rows import BadLine, Document, Record
+from train import evaluate_reward
 from train.data import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out
 from train.metrics import classification, closed_labels, exact_match, mean, normalise, rouge
 from train.model import Loaded, ModelOptions, end_ids, fit_tokenizer, load, pick_dtype
+from train.scoring import is_reward_model
 
 MOST_LOGITS = 1 << 28
 """Numbers in the logits of a batch: 1 GiB in float32."""
@@ -67,6 +69,8 @@ class Answers:
 
 def run(model: str, data: str, options: Options) -> dict[str, Any]:
     """Measure a model on a file of rows."""
+    if is_reward_model(model):
+        return evaluate_reward.run(model, data, options)
     loaded = load_trained(model, options.dtype)
     longest = min(options.max_length, context_length(loaded.model))
     encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), longest)

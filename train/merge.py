@@ -18,7 +18,9 @@ from datagen.llm.generation import judged, load_whole, open_model
 from datagen.llm.weights import adapter_base
 from datagen.options import option
 from train.data import Encoder
+from train.merge_reward import merge_reward
 from train.model import fit_tokenizer
+from train.scoring import is_reward_model
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """The largest difference between logits that rounding explains. In bfloat16 it is a share of the largest logit, since a
@@ -61,6 +63,8 @@ def run(adapter: str, options: Options) -> dict[str, Any]:
         raise InputError(f"{adapter}: holds no adapter_config.json, so it is no LoRA adapter; nothing to merge")
     out = Path(options.output or f"{folder.name}.merged")
     check_place(out, overwrite=options.overwrite)
+    if is_reward_model(folder):
+        return merge_reward(folder, out)
     model, tokenizer = open_model(folder, base=options.base, dtype=pick_dtype(options.dtype, folder, options.base))
     merged, first = merge(model, tokenizer)
     notes = fit_tokenizer(merged, tokenizer)

@@ -59,7 +59,7 @@ from train.session import Session, Terminal, model_identity, opened
 
 __all__ = ["Options", "RewardModel", "load_reward", "run"]
 
-RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3, epochs=1.0)
+RATES = Rates(full=1e-5, lora=1e-4, tiny=3e-3, epochs=1.0)
 """InstructGPT: 9e-6 for 6B, one epoch; a new head and adapters want more."""
 TIES = ("skip", "soft")
 START_LOSS, START_ACCURACY = 0.1, 0.15

@@ -21,11 +21,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from datagen.errors import InputError
 from datagen.files import write_json
-from datagen.llm.generation import in_batches, judged
+from datagen.llm.generation import in_batches, judged, load_whole
 from datagen.llm.weights import adapter_base, weights_digest
 from datagen.rows import Text, as_messages, digest
 from train.data import Encoder, Unfit
-from train.model import ModelOptions, load_model, load_tokenizer, pick_dtype
+from train.model import load_tokenizer
 from train.reward_data import TokenIds, end_token, padded, scored_ids
 from train.reward_loss import Numbers
 
@@ -54,7 +54,7 @@ def as_scorer(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     if type(trunk) is not type(getattr(scorer, name)) or not isinstance(head, torch.nn.Linear):
         raise InputError(f"{type(scorer).__name__}: is not this model with a linear head; choose another --model")
     setattr(scorer, name, trunk)
-    scorer.score = make_head(head.in_features, seed).to(model.device, model.dtype)
+    scorer.score = make_head(head.in_features, seed).to(model.device)  # in float32, whatever the trunk is in
     scorer.config.pad_token_id = model.config.pad_token_id
     scorer.generation_config = None  # it generates nothing
     without_dropout(scorer)
@@ -87,7 +87,8 @@ def without_dropout(model: PreTrainedModel) -> None:
 def raw_scores(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad: int, batch_size: int) -> Numbers:
     """Return the raw reward of each sequence, in order; a score does not depend on what is scored beside it."""
     scores = np.empty(len(sequences))
-    with judged(model):
+    half = model.dtype == torch.bfloat16  # the trunk; the head is in float32, as it was when it was trained
+    with judged(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
         for batch in in_batches([len(each) for each in sequences], batch_size, MOST_TOKENS):
             inputs = {k: v.to(model.device) for k, v in padded([sequences[i] for i in batch], pad).items()}
             scores[batch] = model(**inputs).logits[:, 0].double().cpu().numpy()
@@ -157,7 +158,7 @@ class RewardModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contract: Contract) -> None:
         self.model, self.tokenizer, self.contract = model, tokenizer, contract
-        self._encoder = Encoder(tokenizer, {contract.end, tokenizer.eos_token_id}, contract.max_length)
+        self.encoder = Encoder(tokenizer, {contract.end, tokenizer.eos_token_id}, contract.max_length)
 
     def score(self, prompts: Sequence[Text], responses: Sequence[str], *, batch_size: int = 32) -> list[float]:
         """Return one score per answer, normalised: 0 is the mean of the reference answers, 1 their spread."""
@@ -175,15 +176,18 @@ class RewardModel:
 
     def _encode(self, number: int, prompt: Text, response: str) -> TokenIds:
         try:
-            ids, _, _ = scored_ids(self._encoder, prompt, self._encoder.without_special(response))
+            ids, _, _ = scored_ids(self.encoder, prompt, self.encoder.without_special(response))
         except Unfit as reason:
             said = as_messages(prompt)[-1]["content"][:40]
             raise InputError(f"reward model: prompt {number} ({said!r}) cannot be scored: {reason}") from reason
         return np.array(ids, dtype=np.int32)
 
 
-def load_reward(path: str | Path, *, dtype: str = "auto") -> RewardModel:
-    """Load a reward model onto the device at hand; raise InputError if it is not what its contract says."""
+def load_reward(path: str | Path) -> RewardModel:
+    """Load a reward model onto the device at hand; raise InputError if it is not what its contract says.
+
+    Weights are in float32 on a CPU, else as they were saved.
+    """
     folder = Path(path)
     contract = read_contract(folder)
     tokenizer = load_tokenizer(str(folder))
@@ -195,32 +199,30 @@ def load_reward(path: str | Path, *, dtype: str = "auto") -> RewardModel:
             )
     if (tokenizer.pad_token_id, end_token(tokenizer)) != (contract.pad, contract.end):
         raise InputError(f"{folder}: its pad or end token is not the one it was trained with; restore the folder")
-    model: Any = _open(folder, contract, tokenizer, ModelOptions(dtype=dtype))
+    model: Any = _open(folder, contract, tokenizer, "auto" if torch.cuda.is_available() else torch.float32)
     return RewardModel(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, contract)
 
 
-def _open(
-    folder: Path, contract: Contract, tokenizer: PreTrainedTokenizerBase, options: ModelOptions
-) -> PreTrainedModel:
+def _open(folder: Path, contract: Contract, tokenizer: PreTrainedTokenizerBase, dtype: Any) -> PreTrainedModel:
     base = adapter_base(folder)
     if base is None:
-        return _load_whole(folder, options)
+        return _load_whole(folder, dtype)
     if Path(base).is_dir() and weights_digest(Path(base)) != contract.model:
         raise InputError(f"{folder}: its base {base} is not the model that it was trained on; merge adapters early")
     from peft import PeftModel
 
-    whole = load_model(base, options)
+    whole = load_whole(base, dtype)
     if len(tokenizer) > whole.get_input_embeddings().num_embeddings:
         whole.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     whole.config.pad_token_id = contract.pad
     return PeftModel.from_pretrained(as_scorer(whole, seed=0), str(folder))
 
 
-def _load_whole(folder: Path, options: ModelOptions) -> PreTrainedModel:
+def _load_whole(folder: Path, dtype: Any) -> PreTrainedModel:
     """Load weights; raise if the head or anything else is missing, which the library would make up."""
     try:
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=pick_dtype(options), output_loading_info=True
+            str(folder), dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from error
