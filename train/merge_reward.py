@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen.errors import DatagenError, InputError
-from datagen.llm.weights import adapter_base
+from datagen.errors import DatagenError
 from train.scoring import RewardModel, load_reward
 
 ASKED, ANSWERED = ("What is 17 * 23 + 4?", "把这句话翻译成英文。", "Name a river."), ("395.", "It is fine today.", "")
@@ -18,8 +17,6 @@ ATOL = 1e-3
 
 def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
     """Merge, write beside the place, read again, compare, and put it there; raise if a score is another one."""
-    if adapter_base(folder) is None:
-        raise InputError(f"{folder}: is a whole reward model; there are no adapters to merge")
     reward = load_reward(folder)
     before = reward.score(ASKED, ANSWERED)
     adapted: Any = reward.model

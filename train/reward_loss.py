@@ -100,12 +100,8 @@ def calibration(judged: Judged) -> tuple[float, list[dict[str, float]]]:
     bins = []
     for number in np.unique(place):
         inside = place == number
-        numbers = {
-            "count": int(inside.sum()),
-            "confidence": confidence[inside].mean(),
-            "accuracy": right[inside].mean(),
-        }
-        bins.append({"from": CONFIDENCES[number], **{name: float(value) for name, value in numbers.items()}})
+        sure, hit = float(confidence[inside].mean()), float(right[inside].mean())
+        bins.append({"from": CONFIDENCES[number], "count": int(inside.sum()), "confidence": sure, "accuracy": hit})
     error = sum(each["count"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / len(judged)
     return float(error), bins
 

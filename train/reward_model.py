@@ -12,6 +12,7 @@ ones of the training rows unless --reference names others. What the papers call 
 out, or learned as 1/2 with --ties soft.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from datagen.files import input_digest, open_input
 from datagen.formats import PROMPTS, Reader
 from datagen.options import option
 from datagen.ranked import RANKED, Ranked
-from datagen.rows import BadLine, Record, request_text
+from datagen.rows import BadLine, Record, canonical, request_text
 from train.checks import Subject
 from train.data import Split, Unfit
 from train.options import Rates, TrainOptions
@@ -106,6 +107,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     encoder = RankingEncoder(session.encoder, own.ties, own.margin)
     split = session.encode(((row, row.prompt) for row in rows), lambda row: [encoder.encode(row)], measure_ranking)
     tell_left_out(session, encoder)
+    tell_repeated(session, rows)
     session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))
     trainer = make_trainer(session, split)
 
@@ -116,11 +118,13 @@ def train(session: Session, own: Options) -> dict[str, Any]:
         if trainer.is_world_process_zero():
             contract.write(session.folder.path)
         normalised = {name: getattr(contract, name) for name in ("gain", "bias", "references")}
+        ppo = ["datagen", "train", "ppo", "prompts.jsonl", "--model", session.options.model]
+        ppo += ["--reward", str(session.folder.path)]
         reward = {**told, "left_out": dict(sorted(encoder.left_out.items())), **normalised}
         return {
             "reward": reward,
             "about": paragraphs(told),
-            "next": f"datagen train ppo --reward {session.folder.path}",
+            "next": shlex.join(ppo),
         }
 
     return session.train(trainer, lambda start: check_start(start, session, own, len(split.held_out)), conclude)
@@ -135,6 +139,13 @@ def tell_left_out(session: Session, encoder: RankingEncoder) -> None:
     if encoder.left_out:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in sorted(encoder.left_out.items()))
         session.terminal.say(f"answers left out: {reasons}")
+
+
+def tell_repeated(session: Session, rows: Sequence[Ranked]) -> None:
+    """Pairs of one prompt in several rows are learned apart, which is what a ranked row is there to avoid."""
+    repeated = len(rows) - len({canonical(row.prompt) for row in rows})
+    if repeated:
+        session.tell("prompts", f"{repeated} of {len(rows)} rows repeat a prompt; one ranked row of them overfits less")
 
 
 class RewardTrainer(Trainer):

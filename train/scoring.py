@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from datagen.errors import InputError
 from datagen.files import write_json
@@ -188,6 +189,7 @@ def load_reward(path: str | Path) -> RewardModel:
 
     Weights are in float32 on a CPU, else as they were saved.
     """
+    logging.disable_progress_bar()
     folder = Path(path)
     contract = read_contract(folder)
     tokenizer = load_tokenizer(str(folder))
