@@ -24,8 +24,8 @@ from datagen.method import Method, Unique
 from datagen.prompts import Prompts
 from datagen.rows import Candidate, Record, Row, kept, request_text, row_id
 from datagen.strategies.answering import TEACHER, Answer, Answering
-from datagen.strategies.tree_search import Node, Options, Search, breadth_first, depth_first
-from datagen.strategies.tree_tasks import State, answer_of, can_win, start_game
+from datagen.strategies.tree_search import CHILDREN, Node, Options, Search, beam_of, breadth_first, depth_first
+from datagen.strategies.tree_tasks import MOST_NUMBERS, State, answer_of, can_win, start_game
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
 
@@ -37,8 +37,8 @@ async def tree(record: Record, llm: Roles, prompts: Prompts, options: Options) -
     start = State(())
     if options.task == "game24":
         numbers = numbers_of(record)
-        if len(numbers) < 2:
-            yield answering.rejected("no_numbers", None)
+        if not 2 <= len(numbers) <= MOST_NUMBERS:
+            yield answering.rejected("too_many_numbers" if numbers[1:] else "no_numbers", None)
             return
         start = start_game(numbers)
     search.add(start, None)
@@ -124,6 +124,14 @@ def step_preferences(search: Search) -> list[Candidate]:
 TEMPLATES = {"game24": ("tree/propose", "tree/value"), "text": ("tree/plan", "tree/passage", "tree/vote")}
 
 
+def most_rows(options: Options) -> int:
+    """Return the most rows of a prompt: one, or a preference for each state that four numbers let a search expand."""
+    if not options.step_preferences:
+        return 1
+    width = beam_of(options) if options.search == "bfs" else CHILDREN
+    return 1 + width + (width if options.search == "bfs" else width**2)
+
+
 class TopOneTable:
     """How often the first answer is right, and what a prompt costs."""
 
@@ -160,7 +168,7 @@ METHOD = Method(
     options=Options,
     roles=TEACHER,
     templates=(*TEMPLATES["game24"], *TEMPLATES["text"]),
-    candidates=lambda options: 1,
+    candidates=most_rows,
     calls=lambda options: options.budget,
     memory=lambda options: [Unique("prompt", "response", "chosen", "rejected")],
     next_command=lambda options: "datagen train dpo {}" if options.step_preferences else "datagen train sft {}",

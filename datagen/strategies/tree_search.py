@@ -24,7 +24,7 @@ TEXT = {"samples": 5, "votes": 5, "beam": 1}
 """Sections 4.1 and 4.2."""
 PROPOSALS = 8
 NODES = 100
-"""Section 4.3: the most states that a depth-first search looks at."""
+"""Section 4.3: once a depth-first tree holds so many states, none is expanded any more."""
 CHILDREN = 3
 """Its most children of a state: the paper's code."""
 PRUNED = 2 * VALUES["impossible"] + VALUES["likely"]
@@ -81,8 +81,8 @@ class Search:
         return request_text(self.answering.record.prompt)
 
     def pay(self, calls: int) -> bool:
-        """Take calls from the budget, if it has so many left."""
-        if self.calls + calls > self.options.budget:
+        """Take calls from the budget, if it has so many left; once it had not, it is spent."""
+        if self.spent or self.calls + calls > self.options.budget:
             self.spent = True
             return False
         self.calls += calls
@@ -192,9 +192,14 @@ def each_state_once(grown: Sequence[Sequence[Node]]) -> list[Node]:
     return list(first.values())
 
 
+def beam_of(options: Options) -> int:
+    """Return how many states of a level are kept."""
+    return options.beam or (GAME if options.task == "game24" else TEXT)["beam"]
+
+
 def choose(search: Search, nodes: Sequence[Node], level: int) -> list[Node]:
     """Keep the best of a level, or draw them in proportion to their values; earlier ones first among equals."""
-    beam = search.options.beam or (GAME if search.options.task == "game24" else TEXT)["beam"]
+    beam = beam_of(search.options)
     if search.options.sampled and len(nodes) > beam:
         random = search.answering.record.random(f"tree level {level}")
         left, drawn = list(nodes), []
@@ -217,7 +222,7 @@ async def depth_first(search: Search) -> list[Node]:
         if left == 0:
             ends.append(node)
             return node.value > PRUNED
-        if len(search.nodes) > NODES:
+        if len(search.nodes) >= NODES:
             return False
         children = await expand(search, node)
         await evaluate(search, children)

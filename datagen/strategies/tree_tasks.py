@@ -21,6 +21,8 @@ STEP = re.compile(rf"{BULLET}{NUMBER} ?([-+*/×÷−]) ?{NUMBER} ?= ?{NUMBER}(?!
 """`2 + 8 = 10`, at the start of a line, with or without a bullet."""
 SIGNS = {"×": "*", "÷": "/", "−": "-"}
 GOAL = Fraction(24)
+MOST_NUMBERS = 5
+"""Of a puzzle: the exact search grows faster than exponentially with them."""
 MOST_LINE = 200
 """Characters; a longer line is no step."""
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.files import dump_line
-from datagen.llm.sim.game24 import moves, reachable
+from datagen.llm.sim.game24 import Made, moves, reachable
 from datagen.llm.sim.game24 import puzzle as read_puzzle
+from datagen.parse import verdict
 from datagen.rows import Row
 from datagen.strategies.tree_search import VALUES, read_value
 from datagen.strategies.tree_tasks import State, answer_of, can_win, is_solvable, next_states, play, start_game
@@ -73,8 +74,6 @@ hands = st.lists(st.integers(1, 13).map(Fraction), min_size=4, max_size=4)
 @given(hands, st.integers(0, 10**6))
 def test_whatever_is_played_ends_in_an_expression_of_all_numbers(numbers: list[Fraction], seed: int) -> None:
     random, state = Random(seed), start_game(numbers)
-    from datagen.llm.sim.game24 import Made
-
     while len(state.terms) > 1:
         hand = tuple(Made(term.value, str(term.value)) for term in state.terms)
         made = play(state, random.choice(moves(hand)).text)
@@ -185,7 +184,7 @@ def test_a_good_step_is_preferred_to_a_bad_one_from_the_same_state() -> None:
         assert can_win(good) and not can_win(bad)
 
 
-def test_a_text_is_chosen_by_vote_and_candidate_twelve_is_not_two() -> None:
+def test_a_text_is_chosen_by_vote() -> None:
     respond(puzzles("4 9 10 13"), "sim:skill=0.9", way="tree", task="text")
     (row,) = rows("out.jsonl")
     votes = [sum(node["values"]) for node in row["meta"]["nodes"] if node["parent"] == 0]
@@ -194,12 +193,60 @@ def test_a_text_is_chosen_by_vote_and_candidate_twelve_is_not_two() -> None:
     assert row["meta"]["rationale"] == kept[0]["state"]
 
 
+def test_a_vote_names_one_candidate_whole() -> None:
+    assert verdict("Verdict: 2\nVerdict: 12\nof all 3", ("2", "3", "12")) == "12"
+    for unread in ("Verdict: 2 or 12", "12", "Verdict: 123"):
+        with pytest.raises(ValueError, match="no line 'Verdict"):
+            verdict(unread, ("2", "3", "12"))
+
+
+def expansions(nodes: list[Row]) -> int:
+    return len({node["parent"] for node in nodes} - {None})
+
+
+@pytest.mark.parametrize("search", ["bfs", "dfs"])
+def test_a_state_that_comes_up_again_is_judged_once(search: str) -> None:
+    respond(puzzles("4 4 6 6", "2 2 12 12", "3 3 8 8"), "sim:skill=0.6", way="tree", search=search, budget=10_000)
+    for row in all_rows():
+        nodes = row["meta"]["nodes"][1:]
+        states = {node["state"] for node in nodes}
+        assert len(states) < len(nodes)
+        assert row["meta"]["calls"] == expansions(nodes) + 3 * len(states)
+
+
+def test_depth_first_ends_at_the_node_limit() -> None:
+    respond(puzzles("2 3 7 11 13"), "sim:skill=0.0", way="tree", search="dfs", budget=10_000)
+    (row,) = all_rows()
+    assert 100 <= len(row["meta"]["nodes"]) <= 107 and not row["meta"]["budget_spent"]
+
+
+def test_a_sampled_beam_keeps_other_states_than_the_best_and_the_same_ones_each_time() -> None:
+    path, kept = puzzles("4 9 10 13", "1 4 8 8", "3 8 9 10"), {}
+    for name, sampled in (("best", False), ("drawn", True), ("again", True)):
+        respond(path, "sim:skill=0.6", f"{name}.jsonl", way="tree", sampled=sampled, beam=2)
+        kept[name] = [
+            [node["id"] for node in row["meta"]["nodes"] if node["kept"]] for row in all_rows(f"{name}.jsonl")
+        ]
+    assert kept["best"] != kept["drawn"] == kept["again"]
+
+
+def test_what_is_spent_is_spent() -> None:
+    respond(puzzles("4 9 10 13"), "sim", way="tree", budget=27)
+    (row,) = all_rows()
+    assert row["meta"]["calls"] == 27 and row["meta"]["budget_spent"]
+    respond(puzzles("4 9 10 13"), "sim", "few.jsonl", way="tree", budget=3)
+    (row,) = all_rows("few.jsonl")
+    assert row["meta"]["calls"] == 1 and row["reason"] == "budget_spent"
+
+
 def test_options_that_do_not_fit_are_told() -> None:
     for given_ in ({"task": "chess"}, {"search": "astar"}, {"task": "text", "step_preferences": True}):
         with pytest.raises(InputError):
             respond(puzzles("4 9 10 13"), "sim", way="tree", **given_)
     respond(puzzles("7"), "sim", "none.jsonl", way="tree")
     assert rows("none.rejected.jsonl")[0]["reason"] == "no_numbers"
+    respond(puzzles("1 2 3 4 5 6"), "sim", "many.jsonl", way="tree")
+    assert rows("many.rejected.jsonl")[0]["reason"] == "too_many_numbers"
 
 
 def test_the_teacher_finds_a_puzzle_by_its_words() -> None:
