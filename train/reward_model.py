@@ -118,8 +118,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
         if trainer.is_world_process_zero():
             contract.write(session.folder.path)
         normalised = {name: getattr(contract, name) for name in ("gain", "bias", "references")}
-        ppo = ["datagen", "train", "ppo", "prompts.jsonl", "--model", session.options.model]
-        ppo += ["--reward", str(session.folder.path)]
+        ppo = ["datagen", "train", "ppo", "prompts.jsonl", "--model", session.options.model, "--reward"]
         reward = {**told, "left_out": dict(sorted(encoder.left_out.items())), **normalised}
         return {
             "reward": reward,

@@ -98,5 +98,5 @@ class Terminal:
             return GATE_FAILED
         for paragraph in result.get("about", []):
             self.say(paragraph)
-        self.say(result.get("next") or f"datagen train chat {shlex.quote(folder)}")
+        self.say(f"{result.get('next', 'datagen train chat')} {shlex.quote(folder)}")
         return 0
