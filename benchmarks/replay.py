@@ -3,19 +3,25 @@
     python -m benchmarks.replay
 
 The first run fills the journal, against a server that answers at once; the same command then runs again, three times,
-each in a fresh process. Once with one call a record, once with `evolve`.
+each in a fresh process. Once with one call a record, once with `evolve`; and the calls alone, through all layers.
 """
 
+import asyncio
+import json
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import echo, serving
-from datagen.generators.evolve import METHODS
+from datagen.generators.evolve import METHODS as STYLES
+from datagen.llm.spec import parse_spec
+from datagen.llm.stack import StackOptions, build_stack
+from datagen.prompts import plain
 from tests.server import Answer, evolve_answer
 
-METHODS = {"ask": ASK, "evolve": METHODS["general"]}
+METHODS = {"ask": ASK, "evolve": STYLES["general"]}
 ANSWERS: dict[str, Answer] = {"ask": echo, "evolve": evolve_answer}
 TIMES = 3
 
@@ -33,20 +39,45 @@ def again(method: str, rows: Path, model: str) -> float:
     return ran.wall
 
 
+def through_the_stack(rows: Path, model: str) -> float:
+    """Ask every call again through all layers, without records and files; return the seconds."""
+
+    async def ask_all(prompts: list[str]) -> float:
+        roles = {"teacher": [parse_spec(model)]}
+        stack = build_stack(roles, StackOptions(rows.parent, None, None, 600.0))
+        start = perf_counter()
+        for prompt in prompts:
+            await stack.models["teacher"][0].chat(plain(prompt), temperature=1)
+        took = perf_counter() - start
+        assert stack.sent == 0
+        await stack.close()
+        return took
+
+    return asyncio.run(ask_all([json.loads(line)["prompt"] for line in rows.open()]))
+
+
 def measure(quick: bool) -> list[Line]:
     less = 5 if quick else 1
     lines = []
-    for method, records, target in (("ask", 20_000, "≥ 30,000, aim 50,000"), ("evolve", 1_000, "-")):
+    for method, records in (("ask", 20_000), ("evolve", 1_000)):
         with TemporaryDirectory() as folder:
             rows = write_rows(Path(folder), records // less)
             with serving(ANSWERS[method]) as server:
                 calls = in_fresh_process(fill, method, rows, server.model)
+            if method == "ask":
+                seconds = median(in_fresh_process(through_the_stack, rows, server.model) for _ in range(TIMES))
+                what = f"replay, calls/s through the journal, {calls:,} calls"
+                lines.append(told(what, "≥ 30,000", calls, seconds, "SQLite and JSON"))
             first = rows.with_name("out.jsonl").read_bytes()
             seconds = median(in_fresh_process(again, method, rows, server.model) for _ in range(TIMES))
             assert rows.with_name("out.jsonl").read_bytes() == first
-        what = f"replay, calls/s: {method}, {calls:,} calls, no request sent"
-        lines.append(Line(what, target, f"{calls / seconds:,.0f} ({1e6 * seconds / calls:.0f} µs a call)", "the loop"))
+        what = f"the same, whole runs: {method}, reading, folding and writing rows, {calls:,} calls"
+        lines.append(told(what, "-", calls, seconds, "the loop"))
     return lines
+
+
+def told(what: str, target: str, calls: int, seconds: float, limited_by: str) -> Line:
+    return Line(what, target, f"{calls / seconds:,.0f} ({1e6 * seconds / calls:.0f} µs a call)", limited_by)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from datagen.errors import DatagenError, InputError
 from datagen.rows import ID_LENGTH, Row, digest
 
+READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
 """Legal in JSON strings, and line ends to many readers."""
 HOME = ".datagen"
@@ -34,7 +35,7 @@ RAISED = ("n", "max_calls", "max_failed")
 
 def dump_line(row: Row) -> bytes:
     """Encode a row as one line: readable UTF-8; ASCII where it holds half a character."""
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False).translate(LINE_BREAKS)
+    text = READABLE(row).translate(LINE_BREAKS)
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:

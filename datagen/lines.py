@@ -26,17 +26,20 @@ class Line(NamedTuple):
 
 def loads_strictly(text: str) -> Any:
     """Parse JSON as the standard has it: no NaN, no Infinity, and no number that would become one."""
+    return STRICT(text)
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(text, parse_constant=refuse, parse_float=_finite)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _finite(number: str) -> float:
     if isinf(value := float(number)):
         raise ValueError(f"{number} is too large a number")
     return value
+
+
+STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 
 def raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

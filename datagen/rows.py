@@ -19,6 +19,7 @@ Text = str | Messages
 Row = dict[str, Any]
 Status = Literal["kept", "rejected", "failed"]
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 ID_LENGTH = 16
 SAMPLES_PER_PASS = 1_000
 """Sample numbers that one pass over the input may use."""
@@ -26,7 +27,7 @@ SAMPLES_PER_PASS = 1_000
 
 def canonical(value: object) -> bytes:
     """Encode a JSON value in one way only: sorted keys, no spaces, ASCII (a lone surrogate survives)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return CANONICAL(value).encode("ascii")
 
 
 def digest(value: object) -> str:
@@ -92,7 +93,8 @@ class Record:
 
     def asked(self, pass_no: int, seed: int) -> "Record":
         """Return this record as a pass of a run asks it."""
-        return replace(self, pass_no=pass_no, seed=seed)
+        same = (self.pass_no, self.seed) == (pass_no, seed)
+        return self if same else replace(self, pass_no=pass_no, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Transient(Exception):
         """The server asked for fewer requests (429)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
     """A good answer."""
 

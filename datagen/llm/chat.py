@@ -55,9 +55,9 @@ class Model:
             reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
             used(Usage(1, *reply_usage(reply)))
             try:
-                return replace(
-                    read_reply(reply, parse, cut_ok=cut_ok), model=self.identity
-                )  # not what the server calls itself
+                said = read_reply(reply, parse, cut_ok=cut_ok)
+                said.model = self.identity  # whatever the server calls itself
+                return said
             except BadAnswer as bad:
                 bad_in_block += 1
                 if bad.final or bad_in_block == ATTEMPTS:
