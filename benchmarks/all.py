@@ -2,7 +2,7 @@
 
     python -m benchmarks.all [--quick]
 
-About six minutes on two cores; under two with --quick.
+About eight minutes on two cores; under two with --quick.
 """
 
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that asks for more is out of service."""
 ADAPTIVE_START, ADAPTIVE_CEILING = 16, 256
-GROWTH, CUT = 4, 0.9
+GROWTH, CUT = 6, 0.9
 
 
 class Limiter:
