@@ -1,0 +1,129 @@
+"""`datagen improve`: a new answer is accepted only if it is better, not longer, and no less right."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.errors import InputError
+from datagen.files import dump_line
+from datagen.generators.improve import METHODS, Options, fault
+from datagen.job import Outcome
+from datagen.rows import Record, Row
+from tests.jobs import digest, perform, respond, rows
+
+
+def sums(count: int, path: str = "sums.jsonl", **more: Any) -> Path:
+    made = (
+        {"prompt": f"Compute {n} * 7 + {n + 2}. Use the word 'harbor' in the answer.", **more}
+        for n in range(2, count + 2)
+    )
+    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    return Path(path)
+
+
+def answers(count: int, skill: float) -> Path:
+    respond(sums(count), f"sim:skill={skill}", "answers.jsonl", way="cot")
+    return Path("answers.jsonl")
+
+
+def improve(path: Path, way: str = "edit", model: str = "sim", output: str = "out.jsonl", **given: Any) -> Outcome:
+    method = METHODS[way]
+    own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
+    return perform(method, path, model, output, method.options(**own), **given)
+
+
+def record(response: str, **extra: Any) -> Record:
+    return Record("0" * 16, "Compute 2 + 3.", response, extra=extra)
+
+
+OPTIONS = Options()
+
+
+def test_what_is_the_same_or_much_longer_needs_no_judge() -> None:
+    assert fault(record("a"), "a ", "a", OPTIONS) == "unchanged"
+    old = "word " * 200
+    assert fault(record(old), old, "word " * 338 + "x" * 10, OPTIONS) is None
+    assert fault(record(old), old, "word " * 338 + "x" * 11, OPTIONS) == "much_longer"
+
+
+def test_a_right_result_may_not_become_wrong_and_an_unknown_one_may_not_change() -> None:
+    known, unknown = record("Answer: 5", answer="5"), record("Answer: 5")
+    assert fault(known, "Answer: 5", "Answer: 6", OPTIONS) == "flipped"
+    assert fault(known, "Answer: 5", "I would say so.", OPTIONS) == "flipped"
+    assert fault(known, "Answer: 6", "Answer: 5", OPTIONS) is None
+    assert fault(unknown, "Answer: 5", "Answer: 6", OPTIONS) == "answer_changed"
+    assert fault(unknown, "Answer: 5", "It is 5.0.\nAnswer: 5.0", OPTIONS) is None
+    assert fault(unknown, "Ships.", "Ships and boats.", OPTIONS) is None
+
+
+@pytest.mark.parametrize("way", METHODS)
+def test_rows_do_not_depend_on_concurrency(way: str) -> None:
+    path = answers(10, 0.5)
+    for concurrency in ("1", "64"):
+        improve(path, way, "sim:skill=0.8,malformed=0.05", f"{concurrency}/out.jsonl", concurrency=concurrency)
+    assert digest("1/out.jsonl") == digest("64/out.jsonl")
+
+
+@pytest.mark.parametrize("way", METHODS)
+def test_what_is_accepted_is_better_and_what_is_not_keeps_the_old_answer(way: str) -> None:
+    improve(answers(20, 1.0), way, "sim:skill=0.8")
+    made = rows("out.jsonl")
+    assert len(made) == 20
+    accepted = [row for row in made if row["meta"]["accepted"]]
+    assert len(accepted) > 5
+    for row in made:
+        if row["meta"]["accepted"]:
+            assert "harbor" in row["response"] and "harbor" not in row["meta"]["original"]
+            assert row["meta"]["kept_because"] is None
+        else:
+            assert row["response"] == row["meta"]["original"] and row["meta"]["kept_because"]
+
+
+def test_a_judge_that_likes_the_first_place_decides_nothing() -> None:
+    path = answers(12, 1.0)
+    improve(path, model="sim:position_bias=1", output="biased.jsonl")
+    assert {row["meta"]["kept_because"] for row in rows("biased.jsonl")} == {"no_better"}
+
+
+def test_preferences_hold_the_new_over_the_old_and_cost_nothing_more() -> None:
+    path = answers(12, 1.0)
+    improve(path, output="rows.jsonl")
+    outcome = improve(path, output="pairs.jsonl", pairs=True)
+    assert outcome.run["requests"] == 0
+    better = [row for row in rows("rows.jsonl") if row["meta"]["accepted"]]
+    assert [(row["chosen"], row["rejected"]) for row in rows("pairs.jsonl")] == [
+        (row["response"], row["meta"]["original"]) for row in better
+    ]
+
+
+def test_rows_that_did_not_get_better_are_dropped_on_demand() -> None:
+    improve(answers(12, 0.5), only_better=True)
+    told: list[Row] = rows("out.rejected.jsonl")
+    assert all(row["meta"]["accepted"] for row in rows("out.jsonl"))
+    assert told and all(row["reason"] == row["meta"]["kept_because"] for row in told)
+
+
+def test_every_step_of_a_constitution_is_kept() -> None:
+    improve(answers(3, 0.5), "constitution", revisions=3)
+    for row in rows("out.jsonl"):
+        assert [step["template"] for step in row["meta"]["steps"]] == ["improve/critique", "improve/revise"] * 3
+
+
+def test_a_model_does_not_judge_its_own_rewrite() -> None:
+    Path("one.jsonl").write_bytes(dump_line({"prompt": "Hi?", "response": "Well, hello there."}))
+    said = [
+        {"task": "improve/edit", "fields": {}, "responses": ["Hello, and welcome."]},
+        {"task": "judge/compare", "fields": {}, "responses": ["Verdict: tie"] * 2},
+    ]
+    Path("replies.jsonl").write_bytes(b"".join(map(dump_line, said)))
+    outcome = improve(Path("one.jsonl"), model="replay:replies.jsonl")
+    assert isinstance(outcome.error, InputError)
+    assert "name another with --judge, or add --allow-self" in str(outcome.error)
+    improve(Path("one.jsonl"), model="replay:replies.jsonl", output="told.jsonl", allow_self=True)
+    assert rows("told.jsonl")[0]["meta"]["kept_because"] == "no_better"
+
+
+def test_a_row_without_a_response_is_rejected() -> None:
+    improve(sums(2))
+    assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["no_response"] * 2
