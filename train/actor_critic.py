@@ -130,16 +130,6 @@ def as_reference(policy: Any) -> Iterator[nn.Module]:
         yield policy
 
 
-def without_dropout(model: nn.Module) -> None:
-    """Turn every dropout off for good: the ratio of two forwards must be 1 as long as no weight has moved."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
-
-
 def make_head(width: int) -> nn.Linear:
     """Make a value head that expects nothing yet."""
     head = nn.Linear(width, 1)

@@ -17,6 +17,7 @@ TRAINERS = {
     "sft": Command("train.sft", "Learn to answer prompts as the rows do."),
     "reward": Command("train.reward_model", "Learn to score answers from ranked ones, or from preferences."),
     "dpo": Command("train.dpo", "Learn to prefer the chosen answers to the rejected ones (DPO, KTO and others)."),
+    "ppo": Command("train.ppo", "Learn from rewards for its own answers, by PPO with a critic."),
 }
 TOOLS = {
     "eval": Command("train.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),

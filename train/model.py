@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from datagen.errors import InputError
 
+Network = TypeVar("Network", bound=torch.nn.Module)
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
@@ -231,13 +232,13 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
         raise InputError(f"--lora-targets {targets}: {_first_line(error)}") from error
 
 
-def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+def without_dropout(model: Network) -> Network:
     """Turn dropout off, also where a module keeps its share as a number, as the attention of most models does."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         for name, value in list(vars(module).items()):
-            if name.endswith("dropout") and isinstance(value, float):
+            if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
     return model
 

@@ -24,6 +24,7 @@ from datagen.rows import Record
 from train.actor_critic import ActorCritic, save_value
 from train.alarms import Alarms
 from train.data import Encoded
+from train.errors import TrainingStopped
 from train.evaluate import Answers, measure
 from train.ppo_loss import KlController, RunningSpread
 from train.rewards import Rewards
@@ -95,8 +96,10 @@ class OnPolicy(Trainer):
         made = self._answer_greedily()
         scored = self.rewards.score(rows, [each.text for each in made], [each.ids for each in made], self.state)
         known = [score for score in scored.total if score is not None]
+        if not known:
+            raise TrainingStopped(f"--reward: none of {len(made)} answers to held-out prompts got a score")
         metrics = {
-            "eval_reward": fmean(known) if known else float("-inf"),
+            "eval_reward": fmean(known),
             "eval_unscored": float(len(made) - len(known)),
             "eval_ended": fmean(each.finish_reason == "stop" for each in made),
             "eval_response_length": fmean(len(each.ids) for each in made),

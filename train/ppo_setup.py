@@ -15,11 +15,12 @@ from datagen.files import open_input
 from datagen.formats import DOCUMENTS, PROMPTS, Reader
 from datagen.llm.generation import context_length
 from datagen.rows import BadLine, Document, Record, as_messages
-from train.actor_critic import SHARED, ActorCritic, Distribution, load_critic, make_head, without_dropout
+from train.actor_critic import SHARED, ActorCritic, Distribution, load_critic, make_head
 from train.data import IGNORED, Encoded, Encoder, Split, Unfit, conversation
-from train.model import Loaded, load_tokenizer
+from train.model import Loaded, load_tokenizer, without_dropout
 from train.on_policy import Asked
-from train.rewards import CONTRACT, split_weight
+from train.rewards import split_weight
+from train.scoring import CONTRACT
 from train.session import Session
 
 PLACEHOLDER = "."

@@ -10,9 +10,18 @@ from train.runs import RunFolder
 
 PANELS = {
     "loss": ("loss", "eval_loss"),
-    "reward": ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected"),
+    "reward": (
+        "reward",
+        "reward_after_kl",
+        "eval_reward",
+        "rewards/chosen",
+        "rewards/rejected",
+        "eval_rewards/chosen",
+        "eval_rewards/rejected",
+    ),
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
+    "nats: KL to the start an answer, entropy a token": ("kl", "kl_k3", "entropy"),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
@@ -23,6 +32,8 @@ PANELS = {
         "mean_token_accuracy",
         "eval_mean_token_accuracy",
     ),
+    "answers that end, ratios clipped, variance explained": ("ended", "clip_fraction", "explained_variance"),
+    "tokens an answer": ("response_length", "eval_response_length"),
     "learning rate": ("learning_rate",),
     "gradient norm": ("grad_norm",),
 }

@@ -37,31 +37,22 @@ from datagen.llm.generation import Ids, in_batches, judged
 from datagen.llm.weights import weights_digest
 from datagen.rows import Messages, Record, Text, request_text
 from train.errors import TrainingStopped
+from train.reward_service import Endpoint, Score, first_line, said
+from train.scoring import CONTRACT, load_reward
 
-Score = float | None
 RewardFunction = Callable[..., Any]
 """TRL's protocol; returns scores, or what they are awaited from."""
 WEIGHT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+)\*(.+)", re.DOTALL)
-CONTRACT = "reward.json"
 BATCH, MOST_TOKENS = 64, 1 << 15
 """Texts, and padded tokens, that a classifier looks at together."""
-TRIES, TIMEOUT = 3, 60.0
-"""Of a request to an endpoint; seconds."""
 MOST_UNSCORED = 0.5
 """Share of a batch's answers beyond which there is nothing to learn from."""
-
-
-def said(completion: str | Messages) -> str:
-    """Return the words of a completion in either form."""
-    return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
 class RewardModelReward:
     """A reward model of ours, asked as it was trained."""
 
     def __init__(self, folder: str) -> None:
-        from train.reward_model import load_reward
-
         self._model = load_reward(Path(folder))
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
@@ -126,43 +117,6 @@ class Verifier:
     ) -> list[Score]:
         verdicts = [self._verify(row, said(each)) for row, each in zip(record, completions, strict=True)]
         return [None if verdict is None else float(verdict) for verdict in verdicts]
-
-
-class Endpoint:
-    """A service of yours. What fails in transport is tried again; what it refuses is not."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
-        body = {"prompts": list(prompts), "responses": [said(each) for each in completions]}
-        for left in reversed(range(TRIES)):
-            try:
-                return self._ask(body)
-            except TransportFault as fault:
-                if not left:
-                    raise TrainingStopped(f"reward {self._url}: {fault}, {TRIES} times") from fault
-        raise AssertionError
-
-    def _ask(self, body: dict[str, Any]) -> list[Score]:
-        import httpx2
-
-        try:
-            reply = httpx2.post(self._url, json=body, timeout=TIMEOUT)
-        except httpx2.TransportError as error:
-            raise TransportFault(first_line(error)) from error
-        if reply.status_code >= 500 or reply.status_code == 429:
-            raise TransportFault(f"HTTP {reply.status_code}")
-        if reply.status_code != 200:
-            raise TrainingStopped(f"reward {self._url}: HTTP {reply.status_code}: {reply.text[:200]!r}")
-        try:
-            return list(reply.json()["rewards"])
-        except (ValueError, KeyError, TypeError):
-            raise TrainingStopped(f'reward {self._url}: no JSON with "rewards": {reply.text[:200]!r}') from None
-
-
-class TransportFault(Exception):
-    """A request that may do better the next time."""
 
 
 def function_in(path: str, name: str) -> RewardFunction:
@@ -316,10 +270,6 @@ def weighted(weights: Sequence[float], scores: Sequence[Score]) -> Score:
     if any(score is None for score in scores):
         return None
     return sum(weight * (score or 0.0) for weight, score in zip(weights, scores, strict=True))
-
-
-def first_line(error: BaseException) -> str:
-    return [*str(error).strip().splitlines(), type(error).__name__][0][:300]
 
 
 def texts_of(rows: Iterable[Record]) -> Iterable[str]:

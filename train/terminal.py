@@ -17,6 +17,10 @@ from datagen.progress import clock, shown
 from train.options import TrainOptions
 
 SHOWN = (
+    "reward",
+    "eval_reward",
+    "kl",
+    "ended",
     "loss",
     "eval_loss",
     "rewards/accuracies",

@@ -34,13 +34,20 @@ def reference_answer(record: Record) -> str | None:
     if isinstance(given, str | int | float):
         return final_answer(str(given)) or str(given)
     response = record.response or ""
-    bare = len(response) <= 100 and (parse_number(response) is not None or letter(response) or yes_no(response))
+    bare = len(response) <= 100 and is_answer(response)
     return final_answer(response) or (response if bare else None)
 
 
+def is_answer(text: str) -> bool:
+    """Can this be read as a number, a letter, or yes or no?"""
+    return bool(parse_number(text) is not None or letter(text) or yes_no(text))
+
+
 def verify_answer(record: Record, response: str) -> bool | None:
-    """Say whether the final answer of a response equals the reference answer."""
-    return same_answer(final_answer(split_thinking(response)[1]), reference_answer(record))
+    """Say whether the final answer of a response, or the one word that it consists of, equals the reference answer."""
+    said = split_thinking(response)[1]
+    bare = said if len(said.split()) == 1 and is_answer(said) else None
+    return same_answer(final_answer(said) or bare, reference_answer(record))
 
 
 def verify_equations(record: Record, response: str) -> bool | None:
