@@ -30,6 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "self-instruct": Command("datagen.generators.self_instruct", "Think up new tasks in the manner of a few seeds."),
     "evolve": Command("datagen.generators.evolve", "Rewrite prompts into harder and rarer ones, and answer them."),
+    "constraints": Command(
+        "datagen.generators.constraints", "Add constraints that can be verified, and answers that meet them."
+    ),
     "respond": Command(
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),

@@ -20,7 +20,7 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, evolve, facts, game24, improve, judge, reason, self_instruct
+from datagen.llm.sim import arithmetic, constraints, evolve, facts, game24, improve, judge, reason, self_instruct
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
@@ -30,7 +30,7 @@ FAULTS = ("refuse", "leak", "noop", "malformed")
 KNOWN = ("skill", *FAULTS, "position_bias", "verbosity_bias")
 Act = Callable[[Mapping[str, str], Chance], str]
 ACTS: dict[str, Act] = {
-    "answer": arithmetic.answer,
+    "answer": lambda fields, chance: constraints.meet(fields["prompt"], arithmetic.answer(fields, chance), chance),
     **evolve.ACTS,
     **reason.ACTS,
     **judge.ACTS,

@@ -1,0 +1,63 @@
+"""`datagen constraints`: what is kept meets what was asked, and a rejected answer breaks the one that was left out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.files import dump_line
+from datagen.generators.constraints import METHOD, Options
+from datagen.job import Outcome
+from datagen.rows import Row
+from datagen.verify.constraints import Constraint, constraint, holds, state, undecided, unmet
+from tests.jobs import digest, perform, rows, write_seeds
+
+
+def run(model: str = "sim", output: str = "out.jsonl", seeds: int = 40, **given: Any) -> Outcome:
+    own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
+    return perform(METHOD, write_seeds(seeds), model, output, Options(**own), **given)
+
+
+def of(row: Row) -> list[Constraint]:
+    return [constraint(each["id"], each["kwargs"]) for each in row["constraints"]]
+
+
+def test_every_kept_answer_meets_everything_that_its_prompt_states() -> None:
+    run(most=2)
+    made = rows("out.jsonl")
+    assert len(made) > 5
+    for row in made:
+        assert not unmet(of(row), row["response"]) and not undecided(of(row), row["response"])
+        assert all(state(each) in row["prompt"] for each in of(row))
+    assert {row["reason"] for row in rows("out.rejected.jsonl")} <= {"unmet", "undecided"}
+
+
+def test_a_rejected_answer_breaks_the_constraint_that_was_left_out_and_no_pair_is_made_of_one() -> None:
+    run(pairs=True, most=2, n=4, seeds=150)
+    for row in rows("out.jsonl"):
+        told = of(row)
+        (left_out,) = [each for each in told if each.id == row["meta"]["left_out"]]
+        assert len(told) == 2
+        assert not unmet(told, row["chosen"]) and holds(left_out, row["rejected"]) is False
+
+
+def test_a_forgetful_teacher_keeps_fewer_rows() -> None:
+    good, bad = run(output="good.jsonl", most=1), run("sim:skill=0.2", "bad.jsonl", most=1)
+    assert good.result["funnel"]["kept"] > bad.result["funnel"]["kept"]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_rows_do_not_depend_on_concurrency(pairs: bool) -> None:
+    for concurrency in ("1", "64"):
+        run("sim:skill=0.9,malformed=0.05", f"{concurrency}/out.jsonl", pairs=pairs, concurrency=concurrency)
+    assert digest("1/out.jsonl") == digest("64/out.jsonl")
+
+
+def test_earlier_constraints_of_a_row_make_room_for_its_own() -> None:
+    seeds = Path("seeds.jsonl")
+    seeds.write_bytes(
+        dump_line({"prompt": "Name a bird.", "constraints": [{"id": "x", "kwargs": {}}], "licence": "CC0"})
+    )
+    perform(METHOD, seeds, "sim", "out.jsonl", Options(most=1))
+    (row,) = rows("out.jsonl") or [each["record"] for each in rows("out.rejected.jsonl")]
+    assert row["constraints"][0]["id"] != "x"
