@@ -30,6 +30,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "self-instruct": Command("datagen.generators.self_instruct", "Think up new tasks in the manner of a few seeds."),
     "evolve": Command("datagen.generators.evolve", "Rewrite prompts into harder and rarer ones, and answer them."),
+    "magpie": Command("datagen.generators.magpie", "Have an aligned local model make up prompts, and answer them."),
     "constraints": Command(
         "datagen.generators.constraints", "Add constraints that can be verified, and answers that meet them."
     ),

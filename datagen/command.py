@@ -35,7 +35,7 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
         if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
-    with planned(method, given["input"], pick(method.options, given), run, chosen) as job:
+    with planned(method, given.get("input"), pick(method.options, given), run, chosen) as job:
         return run_job(job, display)
 
 
@@ -59,7 +59,8 @@ def _show_dry_run(job: Job, dry: DryRun, display: Display) -> int:
         raise InputError(f"{job.reader.name}: no row could be used")
     print(json.dumps(dry.request, indent=2, ensure_ascii=True))
     bad = f", and {dry.unreadable} lines that cannot be used" if dry.unreadable else ""
-    display.say(f"{dry.records} rows to read ({job.reader.shape}){bad}.")
+    if job.method.reads:
+        display.say(f"{dry.records} rows to read ({job.reader.shape}){bad}.")
     display.say(
         f"About {dry.calls} calls for one pass; {dry.most_calls} at most, if every answer takes {ATTEMPTS} attempts."
     )

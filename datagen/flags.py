@@ -12,6 +12,7 @@ from datagen.method import Method
 from datagen.options import FILES, MODELS, RunOptions, option
 
 Options = TypeVar("Options")
+ABOUT_INPUT = ("input", "format", "limit", "strict")
 
 
 def argument(name: str, help: str) -> inspect.Parameter:
@@ -39,7 +40,8 @@ def method_parameters(methods: Sequence[Method], choice: str | None = None) -> l
         if same.default != made.default:  # each way has its own
             own[made.name] = same.replace(default=None)
     roles = {role: does for method in methods for role, does in method.roles.items()}
-    return [*parameters, *own.values(), *run_parameters(roles)]
+    found = [*parameters, *own.values(), *run_parameters(roles)]
+    return [each for each in found if methods[0].reads or each.name not in ABOUT_INPUT]
 
 
 def run_parameters(roles: Mapping[str, str]) -> list[inspect.Parameter]:

@@ -8,10 +8,11 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from time import gmtime, monotonic, strftime
-from typing import Any, Literal, Protocol, cast
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 from datagen.engine import Engine, passes
 from datagen.errors import InputError, Stopped
@@ -97,16 +98,18 @@ class Outcome:
 
 @contextmanager
 def planned(
-    method: Method, input_name: str, options: Any, run: RunOptions, chosen: Mapping[str, Sequence[str]]
+    method: Method, input_name: str | None, options: Any, run: RunOptions, chosen: Mapping[str, Sequence[str]]
 ) -> Iterator[Job]:
-    """Check a command and hold its input open; `chosen` maps a role to the models that its own option names."""
-    with open_input(input_name) as file:
+    """Check a command and hold its input open, if it has one; `chosen` maps a role to the models that its own option
+    names."""
+    with open_input(input_name) if input_name else BytesIO() as file:
         method.prepare(options)
         if method.draws is not None and run.n is None:
             raise InputError(f"{method.name} has no end: say how many rows with -n")
-        reader = Reader("standard input" if input_name == "-" else input_name, file, run.format, method.kind)
+        reader = open_reader(method, input_name, file, run.format)
         prompts = Prompts(run.prompts)
         roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
+        check_speakers(method, roles)
         fingerprint = {
             "command": f"{method.name} {method.way}".strip(),
             **{name: told(value) for name, value in asdict(options).items()},
@@ -121,17 +124,35 @@ def planned(
         yield Job(method, options, run, reader, prompts, roles, output, fingerprint)
 
 
+def open_reader(method: Method, name: str | None, file: BinaryIO, shape: str | None) -> Reader[Record]:
+    """Open what a method reads; one that reads nothing has an empty reader."""
+    if name is None:
+        return Reader("nothing", file, next(iter(method.kind.shapes)), method.kind)
+    return Reader("standard input" if name == "-" else name, file, shape, method.kind)
+
+
+def check_speakers(method: Method, roles: Mapping[str, Sequence[Spec]]) -> None:
+    """Refuse an endpoint where a model has to speak as the user."""
+    for role in method.speaks:
+        if endpoint := next((spec for spec in roles[role] if spec.url), None):
+            raise InputError(
+                f"{method.name}: {endpoint.name} at {endpoint.url} cannot speak as the user, an endpoint only answers; "
+                f"name local weights: --{role} hf:PATH"
+            )
+
+
 def told(value: Any) -> Any:
     """Return an option as the fingerprint tells it: a file by what is in it."""
     return content_digest(value) if isinstance(value, Path) else value
 
 
-def open_output(method: Method, input_name: str, given: str | None, fingerprint: Row) -> Output:
+def open_output(method: Method, input_name: str | None, given: str | None, fingerprint: Row) -> Output:
     """Return where rows go: the name given, a name made of the input's and the method's, or standard output."""
     if given == "-" or (given is None and input_name == "-"):
         return piped_output(method.name, fingerprint)
-    output = named_output(Path(given or f"{Path(input_name).stem}.{method.name}.jsonl"))
-    if input_name != "-" and output.path.resolve() == Path(input_name).resolve():
+    stem = f"{Path(input_name).stem}." if input_name else ""
+    output = named_output(Path(given or f"{stem}{method.name}.jsonl"))
+    if input_name not in (None, "-") and output.path.resolve() == Path(input_name).resolve():
         raise InputError(f"-o {output.path}: is the input")
     return output
 
@@ -261,7 +282,7 @@ def dry_run(job: Job) -> DryRun:
     records = [item for item in items if isinstance(item, Record)]
     first, asked = (_first_draw(job, iter(items)), _draws(job)) if job.method.draws else (records[:1], len(records))
     calls = job.method.calls(job.options) * asked
-    call = asyncio.run(_first_call(job, first[0])) if records else None
+    call = asyncio.run(_first_call(job, first[0])) if records or not job.method.reads else None
     request = {"model": call.model, "messages": call.messages, **call.params} if call else None
     return DryRun(request, len(records), len(items) - len(records), calls, calls * ATTEMPTS)
 
@@ -277,7 +298,7 @@ def _first_draw(job: Job, items: Iterator[Record | BadLine]) -> list[Record]:
     memory = cast(Growing, job.method.memory(job.options)[0])
     drawn = job.method.draws(items, memory, job.options, job.run.seed)
     record = next(item for item in drawn if isinstance(item, Record))
-    return [replace(record, view=memory.view(len(memory)))]
+    return [record if job.method.lag(job.options) is None else replace(record, view=memory.view(len(memory)))]
 
 
 async def _first_call(job: Job, record: Record) -> Call | None:

@@ -93,6 +93,10 @@ class Method:
     table: Callable[[Any], Table] = lambda options: NoTable()
     kind: Kind[Record] = PROMPTS
     """What it reads."""
+    reads: bool = True
+    """Is there an input? A method without one has `draws`."""
+    speaks: Sequence[str] = ()
+    """Roles that speak as the user. An endpoint only answers, so it can play none of them."""
     draws: Callable[[Iterator[Record | BadLine], Growing, Any, int], Iterator[Record | BadLine]] | None = None
     """Makes the records, without end, of what it reads, a growing memory, the options and the seed. None: they are the
     rows of the input."""

@@ -68,12 +68,14 @@ def respond(
     return perform(method, prompts, model, output, method.options(**own), **given)
 
 
-def perform(method: Method, rows: Path, model: str | Sequence[str], output: str, options: Any, **run: Any) -> Outcome:
-    """Run a method as its command does, but for the terminal."""
+def perform(
+    method: Method, rows: Path | None, model: str | Sequence[str], output: str, options: Any, **run: Any
+) -> Outcome:
+    """Run a method as its command does, but for the terminal; no rows for a method that reads none."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     models = [model] if isinstance(model, str) else list(model)
     told = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
-    with planned(method, str(rows), options, told, {}) as job:
+    with planned(method, str(rows) if rows else None, options, told, {}) as job:
         return asyncio.run(execute(job, Quiet()))
 
 

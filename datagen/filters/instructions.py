@@ -8,6 +8,8 @@ Instructions, by the names that stand in the rejected file:
     starts_with_punctuation the rest of a list that was split in the wrong place
     not_english             begins with a non-ASCII character (ENGLISH only)
     has_link, names_gpt     a web address, or GPT as the one who is asked (CHINESE only; BELLE)
+    trailing_colon          announces what did not come (SPOKEN only; Magpie)
+    answers                 an assistant speaks: offers help, or speaks of itself as a model (SPOKEN only)
 
 Instances: copied_input, empty_output, trailing_colon; then, among those of one task, truncated, contradiction and
 duplicate.
@@ -26,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from datagen.filters.phrases import SELF
 from datagen.parse import count_words
 
 WORDS = range(4, 151)
@@ -68,6 +71,13 @@ NEEDS_MEDIA = re.compile(
 PROGRAM = re.compile(r"write a program\b", re.IGNORECASE)
 LINK = re.compile(r"https?:|www\.", re.IGNORECASE)
 GPT = re.compile(r"(?:chat\s*)?gpt(?:[\s-]*[34](?:\.5)?)?|openai", re.IGNORECASE)
+OFFER = re.compile(
+    r"""how\ (?:can|may|could)\ I\ (?:(?:help|assist)(?:\ you|\ today|\s*[?!.])|be\ of\ (?:help|service|assistance))
+    | (?:can|may)\ I\ (?:help|assist)\ you
+    | I(?:['’]m|\ am)\ sorry,?\ but\ I\ (?:can(?:no|['’])?t|am\ (?:un|not\ )able\ to)\ (?:help|assist|fulfil|provide)
+    | 有什么(?:我)?(?:可以|能)?帮 | (?:可以|能)为[您你](?:做|提供|服务)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 Rule = Callable[[str], str | None]
 
@@ -114,9 +124,21 @@ def names_gpt(instruction: str) -> str | None:
     return "names_gpt" if GPT.search(instruction) else None
 
 
+def trailing_colon(instruction: str) -> str | None:
+    """It ends with a colon: what it announces did not come."""
+    return "trailing_colon" if instruction.rstrip().endswith((":", "：")) else None
+
+
+def answers(instruction: str) -> str | None:
+    """The assistant's words, not the user's."""
+    return "answers" if OFFER.search(instruction) or SELF.search(instruction) else None
+
+
 COMMON: tuple[Rule, ...] = (too_short, too_long, needs_media, starts_with_punctuation)
 ENGLISH: tuple[Rule, ...] = (*COMMON, writes_program, not_english)
 CHINESE: tuple[Rule, ...] = (*COMMON, has_link, names_gpt)
+SPOKEN: tuple[Rule, ...] = (answers, *COMMON, has_link, trailing_colon)
+"""For what a model says in the user's place, in any language."""
 
 
 def drop(instruction: str, rules: tuple[Rule, ...] = ENGLISH) -> str | None:

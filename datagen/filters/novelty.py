@@ -16,6 +16,7 @@ call opens and `nearest(text, start=length)` when its answer is folded see toget
 """
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,7 +24,8 @@ import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-from datagen.filters.tokens import tokens
+from datagen.filters.tokens import exact_key, tokens
+from datagen.rows import Row, Seen, Text, request_text
 
 THRESHOLD = 0.7
 """ROUGE-L F above which a text is no longer new: Self-Instruct, section 2.2; Alpaca, too."""
@@ -128,6 +130,24 @@ class Pool:
         (common,) = cdist([_encoded(ids)], texts, scorer=LCSseq.similarity, dtype=np.uint32)
         scores = 2 * common / np.maximum(self._lengths[places] + len(ids), 1)
         return Match(float(scores.max()), int(places[scores == scores.max()].min()))
+
+
+class Novelty:
+    """A rule over rows: no prompt equals an earlier one or is like it."""
+
+    def __init__(self, threshold: float, asked: Callable[[Text], str] = request_text) -> None:
+        """`asked` tells what of a prompt counts; a threshold of 1 drops equal ones alone."""
+        self._exact, self._pool = Seen(), Pool(threshold)
+        self._threshold, self._asked = threshold, asked
+
+    def drops(self, row: Row) -> str | None:
+        text = self._asked(row["prompt"])
+        if not self._exact.add(exact_key(text)):
+            return "duplicate"
+        if self._threshold < 1 and not self._pool.is_novel(text):
+            return "similar"
+        self._pool.add(text)
+        return None
 
 
 def _encoded(ids: list[int]) -> Encoded:

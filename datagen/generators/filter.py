@@ -16,14 +16,13 @@ from datagen.errors import InputError
 from datagen.files import open_input
 from datagen.filters.contamination import Benchmark, Hit, Index, Tally
 from datagen.filters.heuristics import FILTERS
-from datagen.filters.novelty import Pool
-from datagen.filters.tokens import exact_key
+from datagen.filters.novelty import Novelty
 from datagen.formats import Reader
 from datagen.llm.chat import Roles
 from datagen.method import Memory, Method
 from datagen.options import option
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, Seen, kept, rejected, request_text
+from datagen.rows import Candidate, Record, Row, kept, rejected, request_text
 from datagen.verify import pick_verifier
 
 ALL, NONE = "all", "none"
@@ -102,23 +101,6 @@ def as_row(record: Record, tags: Row) -> Row:
     said = {} if record.response is None else {"response": record.response}
     meta = record.meta or {"method": "input", "parents": [], "source_id": record.source_id}
     return {"id": record.id, "prompt": record.prompt, **said, "meta": meta | tags, **record.extra}
-
-
-class Novelty:
-    """No prompt is like an earlier one."""
-
-    def __init__(self, threshold: float) -> None:
-        self._exact, self._pool = Seen(), Pool(threshold)
-        self._threshold = threshold
-
-    def drops(self, row: Row) -> str | None:
-        text = request_text(row["prompt"])
-        if not self._exact.add(exact_key(text)):
-            return "duplicate"
-        if self._threshold < 1 and not self._pool.is_novel(text):
-            return "similar"
-        self._pool.add(text)
-        return None
 
 
 def memory(options: Options) -> list[Memory]:

@@ -3,6 +3,9 @@
 Calls in flight that ask with the same parameters are generated together, in a thread, so that the event loop lives.
 What is sampled depends on the call alone (its key and attempt), never on the batch it fell into: equal calls are
 answered equally at any concurrency, up to float rounding.
+
+A conversation whose last message is the user's and empty is one in which the user has yet to speak: the model is given
+its template up to that place, and writes the user's turn (Magpie, arXiv 2406.08464).
 """
 
 import asyncio
@@ -24,6 +27,8 @@ from datagen.rows import Messages
 
 BATCH = 64
 """Sequences generated together."""
+TURN = "\ue000the user's turn\ue001"
+"""Marks in a conversation where the user would speak."""
 GATHER = 0.005
 """Seconds that the first call waits for others."""
 
@@ -77,15 +82,26 @@ class Local:
             await asyncio.wait([self._worker])
 
     def _ids(self, messages: Messages) -> Ids:
-        """Encode a conversation as the model was trained on it."""
-        try:
-            text = self._encoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program of the model's maker
-            raise Refused(f"the chat template of {self._name} refuses the messages: {error}") from error
-        ids: Ids = list(self._encoder(str(text), add_special_tokens=False)["input_ids"])
+        """Encode a conversation as the model was trained on it, up to where it is to go on."""
+        text = self._text(messages) if messages[-1]["content"] else self._up_to_turn(messages)
+        ids: Ids = list(self._encoder(text, add_special_tokens=False)["input_ids"])
         if len(ids) >= self._context:
             raise Refused(f"the prompt has {len(ids)} tokens and {self._name} a context of {self._context}", "messages")
         return ids
+
+    def _text(self, messages: Messages, *, answer: bool = True) -> str:
+        """Write a conversation in the model's template."""
+        try:
+            return str(self._encoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer))
+        except Exception as error:  # a template is a program of the model's maker
+            raise Refused(f"the chat template of {self._name} refuses the messages: {error}") from error
+
+    def _up_to_turn(self, messages: Messages) -> str:
+        """Write a conversation up to where the user speaks."""
+        before, mark, _ = self._text([*messages[:-1], {**messages[-1], "content": TURN}], answer=False).rpartition(TURN)
+        if not mark:
+            raise Refused(f"the chat template of {self._name} does not leave the user's words as they are")
+        return before
 
     async def _work(self) -> None:
         """Answer until nobody waits."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.files import dump_line
-from datagen.generators.filter import METHOD, Novelty, Options
+from datagen.filters.novelty import Novelty
+from datagen.generators.filter import METHOD, Options
 from datagen.job import Outcome, execute, planned
 from datagen.options import RunOptions
 from datagen.rows import Row

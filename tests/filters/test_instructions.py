@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.filters.instructions import CHINESE, ENGLISH, Instance, drop, drop_instance, drop_instances
+from datagen.filters.instructions import CHINESE, ENGLISH, SPOKEN, Instance, drop, drop_instance, drop_instances
 from tests.conftest import REAL_DATA
 
 PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE)
@@ -42,6 +42,32 @@ PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to
 )
 def test_english_instructions(instruction: str, reason: str | None) -> None:
     assert drop(instruction, ENGLISH) == reason
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ("How can I help you today?", "answers"),
+        ("Hello! What can I do? How may I assist you?", "answers"),
+        ("I'm sorry, but I can't help with that.", "answers"),
+        ("I am sorry, but I cannot provide medical advice.", "answers"),
+        ("As an AI language model, I have no opinions.", "answers"),
+        ("您好！有什么可以帮您的吗？", "answers"),
+        ("How can I help my son with his homework?", None),
+        ("I'm sorry to ask again, but how do I boil an egg?", None),
+        ("I can't find my keys. Where should I look?", None),
+        ("As an AI researcher, which journals should I read?", None),
+        ("Summarise this text for me:", "trailing_colon"),
+        ("请翻译下面的句子：", "trailing_colon"),
+        ("Write it as key: value, please.", None),
+        ("What does https://example.org say about it?", "has_link"),
+        ("Écris un poème sur la mer.", None),
+        ("怎样做一碗好吃的面条？", None),
+        ("Write a program that prints primes.", None),
+    ],
+)
+def test_what_is_said_in_the_users_place(turn: str, reason: str | None) -> None:
+    assert drop(turn, SPOKEN) == reason
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,18 @@ from random import Random
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
-from datagen.llm.sim import arithmetic, constraints, evolve, facts, game24, improve, judge, reason, self_instruct
+from datagen.llm.sim import (
+    arithmetic,
+    constraints,
+    evolve,
+    facts,
+    game24,
+    improve,
+    judge,
+    magpie,
+    reason,
+    self_instruct,
+)
 from datagen.llm.sim.chance import Chance
 from datagen.parse import count_words
 
@@ -37,6 +48,7 @@ ACTS: dict[str, Act] = {
     **facts.ACTS,
     **game24.ACTS,
     **improve.ACTS,
+    **magpie.ACTS,
     **self_instruct.ACTS,
 }
 """Task to what plays it."""
