@@ -14,8 +14,7 @@ The reference is a frozen copy of the start, or the policy without its adapters.
 answer is charged a penalty (2403.17031 replaces its score by -1: --missing-end-score -1); the critic shares the
 policy's trunk unless the reward is a reward model with its tokenizer, from which it is then made.
 
-The loop around this is the library's: order of rows, schedule, checkpoints, resuming. It steps the optimiser once more
-after each iteration, when there are no gradients left, which moves nothing.
+The loop around this is the library's: rows, schedule, checkpoints. Its own optimiser step finds no gradients left.
 """
 
 from collections import Counter
@@ -137,6 +136,8 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
         raise InputError("PPO starts from a trained model: --model FOLDER of datagen train sft")
     if own.unscored not in ("drop", "fail"):
         raise InputError(f"--unscored {own.unscored}: expected drop or fail")
+    if options.lora_dropout:
+        raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be chance")
     with opened("ppo", data, PROMPTS, options, own, RATES, terminal) as session:
         return train(session, own) if session else None
 
@@ -181,6 +182,7 @@ class Ppo(OnPolicy):
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         own, step = self.own, self.state.global_step + 1
+        model.train()  # there is no dropout; checkpointing wants it
         rollout, scored = self.roll_out(inputs["row"].tolist(), step)
         kl = k1(rollout.log_probs, rollout.reference)
         rewards = token_rewards(rollout.scores, kl, rollout.mask, self.kl.coef)
@@ -234,8 +236,7 @@ class Ppo(OnPolicy):
             if first_ratio is None:
                 first_ratio = metrics["ratio"]
                 self.check_ratio(first_ratio)
-            moved_far = self.own.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.own.target_kl
-            if moved_far:
+            if self.own.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.own.target_kl:
                 sums["stopped_early"] += 1
                 break
             if metrics["ratio"] > RATIO_BOUND:
@@ -246,7 +247,7 @@ class Ppo(OnPolicy):
             self.optimizer.step()
             self.optimizer.zero_grad()
             sums.update({**metrics, "updates": 1})
-        self.optimizer.zero_grad()  # the library's own step finds nothing to do
+        self.optimizer.zero_grad()
         counted = {name: sums[name] for name in ("updates", "skipped", "stopped_early")}
         means = {name: sums[name] / max(1, sums["updates"]) for name in LEARNED}
         return {**means, **counted, "ratio_first": first_ratio or 1.0}
