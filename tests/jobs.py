@@ -52,11 +52,12 @@ def evolve(
     *,
     rounds: int = 4,
     style: str = "general",
+    lang: str = "auto",
     **run: Any,
 ) -> Outcome:
     """Run `datagen evolve` as its command does, but for the terminal."""
     method = STYLES[style]
-    return perform(method, seeds, model, output, method.options(rounds=rounds), **run)
+    return perform(method, seeds, model, output, method.options(rounds=rounds, lang=lang), **run)
 
 
 def respond(

@@ -44,7 +44,7 @@ from datagen.rows import (
     row_id,
     with_request,
 )
-from datagen.verify.languages import detect
+from datagen.verify.languages import is_chinese
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
 """Section 3.2: five in depth, one in breadth."""
@@ -129,7 +129,7 @@ class Evolution:
         operators = self.style.operators(self.round)
         self.operator = self.record.random(f"operator, round {self.round}").choice(operators)
         self.sample = self.record.sample(self.round - 1)
-        self.language = language_of(self.live.prompt, self.options.lang, self.style)
+        self.language = language_of(self.record.prompt, self.options.lang, self.style)
         template = self.prompts[f"{self.style.folder}/{self.operator}{self.language}"]
         self.meta: Row = {
             "method": "evolve",
@@ -139,7 +139,7 @@ class Evolution:
             "parents": [self.live.id],
             "seed_id": self.record.id,
             "source_id": self.record.source_id,
-            "template": template.name,
+            "template": template.name + self.language,
             "template_digest": template.digest,
             "evolver": self.llm.model("evolver", self.sample).identity,
             "judge": None,
@@ -214,7 +214,7 @@ def language_of(prompt: Text, told: str, style: Style) -> str:
     """Return the ending of the prompts to ask with: Chinese ones for Chinese seeds, where the style has them."""
     if style.frame is not None or told == "en":
         return ""
-    return ".zh" if told == "zh" or detect(request_text(prompt)) == "zh" else ""
+    return ".zh" if told == "zh" or is_chinese(request_text(prompt)) else ""
 
 
 def make(style: Style) -> Any:
@@ -285,9 +285,11 @@ def templates(style: Style) -> tuple[str, ...]:
     return (*own, *filter(None, [style.frame]), "evolve/equal", *chinese)
 
 
-def check_language(options: Options) -> None:
+def check_language(style: Style, options: Options) -> None:
     if options.lang not in LANGUAGES:
         raise InputError(f"--lang {options.lang}: expected {', '.join(LANGUAGES)}")
+    if options.lang == "zh" and style.frame:
+        raise InputError("--lang zh: code and math have English prompts alone; --style general has Chinese ones")
 
 
 def method(name: str) -> Method:
@@ -308,7 +310,7 @@ def method(name: str) -> Method:
         memory=lambda options: [Unique("prompt")],
         table=lambda options: RoundTable(),
         next_command=lambda options: "datagen train sft {}",
-        prepare=check_language,
+        prepare=partial(check_language, style),
     )
 
 

@@ -151,6 +151,13 @@ def detect(text: str) -> str | None:
     return _by_words(said, WORDS[script])
 
 
+def is_chinese(text: str) -> bool:
+    """Tell Chinese, also where it is mixed with as much Latin: 自动给 commit 增加 message."""
+    said = prose(text)
+    script, counts = dominant_script(said), letters(said)
+    return script == "Han" or (script is None and counts["Han"] > counts["Kana"])
+
+
 def _by_words(text: str, languages: dict[str, frozenset[str]]) -> str | None:
     words = [word.strip(EDGES) for word in text.casefold().replace("’", " ").replace("'", " ").split()]
     counts = Counter(words)

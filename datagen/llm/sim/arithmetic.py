@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from random import Random
 from typing import NamedTuple
 
+from datagen.verify.languages import is_chinese
+
 EXPRESSION = re.compile(r"(?<![\w.-])(?!\d{4}-\d\d-\d\d)\d{1,6}(?: *[-+*] *\d{1,6}(?!\w|\.\d))+")
 FURTHER = re.compile(r"Then (multiply|increase) the result by (\d{1,3})\b")
 DATA = re.compile(r'\{("\w+": \d{1,4}(?:, "\w+": \d{1,4})*)\}')
 WORD = re.compile(r"[A-Za-z]{5,}")
+CHINESE_WORD = re.compile(r"[\u3400-\u9fff]{2,4}")
 
 
 class Demand(NamedTuple):
@@ -62,13 +65,20 @@ def answer(fields: Mapping[str, str], chance: Random) -> str:
     """Answer a prompt so that every demand in it holds."""
     prompt = fields["prompt"]
     steps, result = solve(prompt)
-    topic = list(dict.fromkeys(word.lower() for word in WORD.findall(prompt)))[:6]
-    chance.shuffle(topic)
-    lines = [*steps, f"The result is {result}."] if steps else [f"This concerns {', '.join(topic) or 'the request'}."]
+    lines = [*steps, f"The result is {result}."] if steps else [filler(prompt, chance)]
     for data in DATA.findall(prompt):
         total = sum(map(int, re.findall(r": (\d+)", data)))
         lines.append(f"The values in the data add up to {total}.")
     return _meet_demands(prompt, lines)
+
+
+def filler(prompt: str, chance: Random) -> str:
+    """Say something in the language of a prompt, with its own words."""
+    chinese = is_chinese(prompt)
+    words = CHINESE_WORD.findall(prompt) if chinese else [word.lower() for word in WORD.findall(prompt)]
+    topic = list(dict.fromkeys(words))[:6]
+    chance.shuffle(topic)
+    return f"这里要谈的是{'、'.join(topic)}。" if chinese else f"This concerns {', '.join(topic) or 'the request'}."
 
 
 def _meet_demands(prompt: str, lines: list[str]) -> str:

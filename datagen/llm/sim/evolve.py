@@ -1,6 +1,7 @@
 """How the procedural teacher plays Evol-Instruct: six ways to rewrite a prompt, and the question if it changed."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -104,7 +105,9 @@ def in_chinese(fields: Mapping[str, str], chance: Chance) -> str:
     """Ask for something more, in Chinese; a numbered demand never repeats."""
     free = [(ask, value) for ask in CHINESE for value in CHINESE_VALUES if ask.format(value) not in fields["prompt"]]
     ask, value = chance.choice(free)
-    return f"{fields['prompt']}{ask.format(str(chance.randint(3, 6)) if '步骤' in ask else value)}"
+    prompt = fields["prompt"].rstrip()
+    stop = "" if unicodedata.category(prompt[-1])[0] == "P" else "。"
+    return f"{prompt}{stop}{ask.format(str(chance.randint(3, 6)) if '步骤' in ask else value)}"
 
 
 def equal(fields: Mapping[str, str], chance: Random) -> str:
