@@ -24,6 +24,8 @@ from datagen.prompts import Prompts
 from datagen.rows import BadLine, Candidate, Record, Status, Usage
 
 OPEN_PER_SLOT = 4
+SLOTS_UNASKED = 64
+"""Stand for the requests in flight where no model is asked: enough records open to work on many together."""
 WINDOW_PER_SLOT, LEAST_WINDOW = 16, 1_000
 MARGIN = 1.2
 """Under `-n`, begin records while those pending are expected to yield less than this share of what is missing."""
@@ -109,7 +111,7 @@ class Engine:
             return self.records == 0 or self._is_covered()
         if self._lag is not None and len(self._slots) >= self._lag:
             return False
-        slots = self.stack.limit
+        slots = self.stack.limit or SLOTS_UNASKED
         if len(self._open) >= OPEN_PER_SLOT * slots:
             return False
         if len(self._slots) >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):

@@ -21,6 +21,7 @@ TRAINERS = {
 }
 TOOLS = {
     "eval": Command("train.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),
+    "score": Command("train.score", "Rank samples by rewards: a reward model, a classifier, a verifier, a function."),
     "merge": Command("train.merge", "Merge adapters into their model, and compare."),
     "chat": Command("train.chat", "Talk to a model."),
     "check": Command("train.show", "Show what would be trained: tokens, loss mask, findings."),
@@ -35,7 +36,7 @@ ARGUMENTS = {
 
 def build_command(name: str) -> Any:
     """Make a command of `datagen train`."""
-    from datagen.flags import argument, flags, make_command
+    from datagen.flags import argument, flags, make_command, method_parameters
     from train.options import TrainOptions
 
     command = (TRAINERS | TOOLS)[name]
@@ -49,6 +50,9 @@ def build_command(name: str) -> Any:
     if name in TRAINERS:
         parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
         return make_command(name, command.line, parameters, lambda given: run_trainer(module, given))
+    if hasattr(module, "METHOD"):
+        parameters = method_parameters([module.METHOD])
+        return make_command(name, command.line, parameters, lambda given: guarded(lambda: int(module.run(given))))
     parameters = [*(argument(*each) for each in ARGUMENTS[name]), *flags(module.Options)]
     return make_command(name, command.line, parameters, lambda given: run_tool(name, module, given))
 

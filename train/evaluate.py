@@ -25,6 +25,7 @@ from train import evaluate_reward
 from train.data import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out
 from train.metrics import classification, closed_labels, exact_match, mean, normalise, rouge
 from train.model import Loaded, ModelOptions, end_ids, fit_tokenizer, load, pick_dtype
+from train.rewards import Rewards
 from train.scoring import is_reward_model
 
 MOST_LOGITS = 1 << 28
@@ -46,6 +47,9 @@ class Options:
     max_length: int = option(1024, "Longest sequence in tokens; longer ones are cut and counted.", least=8, panel=DATA)
     generate: int | None = option(None, "Prompts to answer, the first ones; 0 for none. [all]", least=0, panel=MEASURE)
     max_tokens: int = option(256, "The longest answer in tokens.", least=1, panel=MEASURE)
+    reward: list[str] = option(
+        [], "Also score the answers, as datagen train ppo does; repeat it to add rewards up.", panel=MEASURE
+    )
     ignore_case: bool = option(False, "Count answers as exact that differ in upper and lower case.", panel=MEASURE)
     batch_size: int = option(32, "Rows looked at together.", least=1, panel=MEASURE)
     dtype: str = option("auto", "Type of the weights: auto, float32 or bfloat16.", panel=MODEL)
@@ -206,7 +210,15 @@ def answer_and_measure(loaded: Loaded, encoder: Encoder, rows: list[Record], opt
     answers = answer(loaded.model, encoder, rows, max_tokens=options.max_tokens, batch_size=options.batch_size)
     if options.output is not None:
         Path(options.output).write_bytes(b"".join(map(dump_line, _told(answers, options.ignore_case))))
-    return {"answered": len(rows), **measure(answers, ignore_case=options.ignore_case)}
+    compared = measure(answers, ignore_case=options.ignore_case)
+    return {"answered": len(rows), **compared, **(rewarded(answers, options.reward) if options.reward else {})}
+
+
+def rewarded(answers: Answers, specs: Sequence[str]) -> dict[str, Any]:
+    """Score answers by rewards: a reward that rises while the answers get worse is exploited."""
+    scored = Rewards(specs).score(answers.rows, answers.predicted, [each.ids for each in answers.made])
+    known = [score for score in scored.total if score is not None]
+    return {"reward": mean(known) if known else None, "unscored": len(answers.rows) - len(known)}
 
 
 def _told(answers: Answers, ignore_case: bool) -> Iterator[dict[str, Any]]:

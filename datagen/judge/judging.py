@@ -110,20 +110,8 @@ class Judging:
         return said
 
     def ranked(self, scores: Sequence[float | None], ranks: Sequence[int] | None = None) -> Candidate:
-        """Make the ranked row: the best first, equal scores a tie; what has no score comes last."""
-        rounded = [None if score is None else round(score, DIGITS) for score in scores]
-        told = list(ranks or dense_ranks(rounded))
-        order = sorted(range(len(told)), key=lambda at: (told[at], at))
-        responses = [self.answers[at] for at in order]
-        row = {
-            "prompt": self.record.prompt,
-            "responses": responses,
-            "scores": [rounded[at] for at in order],
-            "ranks": [told[at] for at in order],
-        }
-        meta = self.meta(order)
-        name = row_id(f"judge {self.way}", [self.record.id], self.record.pass_no, [row["responses"], row["scores"]])
-        return kept({"id": name, **row, "meta": meta, **self.record.extra})
+        """Make the ranked row."""
+        return ranked_row(self.record, self.way, scores, self.meta, ranks)
 
     def meta(self, order: Sequence[int] = ()) -> Row:
         """Tell how the row came about; answers and comparisons as they are ordered in it."""
@@ -164,6 +152,30 @@ class Judging:
         except CallFailed as error:
             return self.failed(error)
         return made
+
+
+def ranked_row(
+    record: Record,
+    way: str,
+    scores: Sequence[float | None],
+    meta: Callable[[Sequence[int]], Row],
+    ranks: Sequence[int] | None = None,
+) -> Candidate:
+    """Make the ranked row of a record: the best answer first, equal scores a tie; what has no score comes last.
+
+    `meta` tells about the answers in the order that it is given, a list of their places in the input.
+    """
+    rounded = [None if score is None else round(score, DIGITS) for score in scores]
+    told = list(ranks or dense_ranks(rounded))
+    order = sorted(range(len(told)), key=lambda at: (told[at], at))
+    row = {
+        "prompt": record.prompt,
+        "responses": [record.responses[at] for at in order],
+        "scores": [rounded[at] for at in order],
+        "ranks": [told[at] for at in order],
+    }
+    name = row_id(f"judge {way}", [record.id], record.pass_no, [row["responses"], row["scores"]])
+    return kept({"id": name, **row, "meta": meta(order), **record.extra})
 
 
 def load_rubric(prompts: Prompts, name: str) -> Template:
