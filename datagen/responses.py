@@ -7,6 +7,7 @@
     messages        {"messages": [{"role", "content"}]}; a last assistant turn is the response
     sharegpt        {"conversations": [{"from", "value"}]}, with "system"; a last assistant turn is the response
     question        {"question", "answer"}, with "system" and "history"
+    dialogue        {"conversation": [{"utterance"}]}: two people take turns; what the second says last is the response
     text            one prompt per line
 
 `prompt` and `messages` take turns of any role in any order; elsewhere a conversation is read strictly (shapes.py).
@@ -15,7 +16,7 @@
 from typing import NamedTuple
 
 from datagen.rows import Messages, Row, Text
-from datagen.shapes import Shape, answer, as_prompt, asked, join_input, prompt, text, turns, with_system
+from datagen.shapes import Shape, answer, as_prompt, asked, join_input, ordered, prompt, text, turns, with_system
 
 
 class Pair(NamedTuple):
@@ -72,6 +73,15 @@ def _sharegpt(row: Row) -> list[Pair]:
     return _split(with_system(row, turns(row.get("conversations"), "conversations")))
 
 
+def _dialogue(row: Row) -> list[Pair]:
+    said = row.get("conversation")
+    if not isinstance(said, list) or not said or not all(isinstance(each, dict) for each in said):
+        raise ValueError('"conversation" is not a list of {utterance}')
+    roles = ("user", "assistant")
+    spoken = [{"role": roles[i % 2], "content": text(each, "utterance")} for i, each in enumerate(said)]
+    return _split(ordered(spoken, "conversation"))
+
+
 def _question(row: Row) -> list[Pair]:
     return [Pair(asked(row, text(row, "question")), text(row, "answer", needed=False) or None)]
 
@@ -84,6 +94,7 @@ RESPONSE_SHAPES = {
     "self-instruct": Shape(_self_instruct, OURS | {"instruction", "instances"}),
     "messages": Shape(_messages, OURS | {"messages"}),
     "sharegpt": Shape(_sharegpt, OURS | {"conversations", "system"}),
+    "dialogue": Shape(_dialogue, OURS | {"conversation"}),
     "question": Shape(_question, OURS | {"question", "answer", "system", "history"}),
     "text": Shape(_prompt, OURS),
 }
@@ -93,6 +104,7 @@ KEYS = {
     ("messages",): "messages",
     ("instruction",): "alpaca",
     ("conversations",): "sharegpt",
+    ("conversation",): "dialogue",
     ("question", "answer"): "question",
 }
 """The keys that tell a shape; the first that a row has."""

@@ -26,6 +26,8 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
 )
 """For base models that have none. A user's turn ends as an assistant's begins, so it needs no generation prompt."""
+DIALOGUE_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] + sep_token }}{% endfor %}"
+"""For dialogue models with a BERT tokenizer, which many Chinese ones are: [CLS] you [SEP] me [SEP] you [SEP]."""
 PAD_TOKEN = "<|pad|>"
 RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.*pad", re.IGNORECASE)
 """Tokens that a vocabulary holds for later use: one of them can pad without a larger vocabulary."""
@@ -132,6 +134,7 @@ def four_bits() -> Any:
 def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Settle end, pad and template; say what was done."""
     notes = []
+    is_dialogue = tokenizer.eos_token is None and tokenizer.cls_token is not None
     if tokenizer.eos_token is None:
         if tokenizer.sep_token is None:
             raise InputError("the tokenizer has neither an end token nor a separator: nothing could end an answer")
@@ -140,8 +143,9 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         notes.append(f"pad token: {give_pad_token(model, tokenizer)}, so that the end token is trained")
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-        notes.append("chat template: none came with the model; a plain one is used and saved")
+        tokenizer.chat_template = DIALOGUE_TEMPLATE if is_dialogue else PLAIN_TEMPLATE
+        kind = "that of dialogue models, [CLS] turn [SEP] turn [SEP]," if is_dialogue else "a plain one"
+        notes.append(f"chat template: none came with the model; {kind} is used and saved")
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -74,14 +74,15 @@ class OnPolicy(Trainer):
         """Sum a tensor over all processes."""
         return self.accelerator.reduce(sums, "sum") if self.args.world_size > 1 else sums
 
-    def note(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep an iteration's metrics for the next log, and tell what is alarming about them."""
+    def note(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Keep an iteration's metrics for the next log, tell what is alarming, return the means over all processes."""
         shared = self.add_up(torch.tensor(list(metrics.values()), device=self.args.device)) / self.args.world_size
         metrics = dict(zip(metrics, shared.tolist(), strict=True))
         for name, value in metrics.items():
             self.pending[name].append(value)
         for text in self.alarms.iteration(step, metrics):
             self.session.terminal.say(text)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means over the iterations since the last log; the library knows but the last step of each."""

@@ -191,8 +191,7 @@ class Ppo(OnPolicy):
         advantages, returns = gae(rewards, rollout.values, rollout.mask, own.gamma, own.lam)
         white = whiten(advantages, rollout.mask, self.add_up)
         learned = self.learn(model, rollout, white, returns, step)
-        metrics = describe(rollout, scored, rewards, returns) | learned | {"kl_coef": self.kl.coef}
-        self.note(step, metrics)
+        metrics = self.note(step, describe(rollout, scored, rewards, returns) | learned | {"kl_coef": self.kl.coef})
         self.kl.update(metrics["kl"], len(rollout.made) * self.args.world_size)
         self.write_samples(step, [*told(rollout, scored)])
         return torch.tensor(metrics["loss"], device=self.args.device)

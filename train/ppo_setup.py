@@ -85,9 +85,10 @@ def make_model(session: Session, critic: str | None, rewards: Sequence[str], dis
 
 
 def fitting_reward_model(rewards: Sequence[str], vocabulary: dict[str, int]) -> str | None:
-    """Return the one reward model among the rewards, if it sees the same tokens as the policy."""
+    """Return the one reward model among the rewards, if it is a whole one that sees the same tokens as the policy."""
     folders = [name for _, name in map(split_weight, rewards) if (Path(name) / CONTRACT).is_file()]
-    if len(folders) == 1 and load_tokenizer(folders[0]).get_vocab() == vocabulary:
+    whole = len(folders) == 1 and not (Path(folders[0]) / "adapter_config.json").exists()
+    if whole and load_tokenizer(folders[0]).get_vocab() == vocabulary:
         return folders[0]
     return None
 

@@ -74,6 +74,7 @@ class Session:
             "command": f"train {self.name}",
             **shaping,
             **asdict(self.own),
+            **(self.own.identity() if hasattr(self.own, "identity") else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": data,
@@ -217,7 +218,8 @@ class Session:
         """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
         if checkpoint:
             self.terminal.say(f"Going on from step {step_of(checkpoint)}")
-            first = next((m for m in self.folder.read_metrics() if m["step"] == 0 and "eval_loss" in m), {})
+            begun = (m for m in self.folder.read_metrics() if m["step"] == 0)
+            first = next((m for m in begun if any(name.startswith("eval_") for name in m)), {})
             return dict(first)
         if trainer.eval_dataset is None:
             return {}

@@ -74,8 +74,7 @@ class Judging:
     @property
     def about(self) -> list[Row]:
         """What is known of each answer."""
-        told = self.record.meta.get("responses")
-        return list(told) if isinstance(told, list) else [{"model": None} for _ in self.answers]
+        return what_is_known(self.record)
 
     @property
     def reference(self) -> str:
@@ -152,6 +151,12 @@ class Judging:
         except CallFailed as error:
             return self.failed(error)
         return made
+
+
+def what_is_known(record: Record) -> list[Row]:
+    """Return what an earlier command told of each answer."""
+    told = record.meta.get("responses")
+    return list(told) if isinstance(told, list) else [{"model": None} for _ in record.responses]
 
 
 def ranked_row(

@@ -6,6 +6,7 @@ own. Every token of the vocabulary runs a race against its own draw, so a roundi
 the nucleus matters only where that one would win; a place in the cumulative distribution would shift with it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import decoders
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -29,6 +31,9 @@ GREEDY_BELOW = 1e-4
 TINY = 1e-30
 ASSUMED_CONTEXT = 1 << 15
 """Tokens, where a model does not say."""
+CJK = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef"
+CJK_SPACE = re.compile(f" (?=[{CJK}])(?<=[{CJK}] )")
+"""A space between two Chinese characters, where none is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,13 @@ def nucleus(shares: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return CJK_SPACE.sub("", text) if _puts_spaces(tokenizer) else text
+
+
+def _puts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Does decoding put a space before every token that begins a word, as BERT's tokenizers do?"""
+    return isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), decoders.WordPiece)
 
 
 def _finished(row: _Sequence, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> Generated:
