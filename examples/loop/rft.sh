@@ -1,0 +1,27 @@
+#!/bin/sh
+# Rejection sampling fine-tuning in rounds (RFT, arXiv 2308.01825): the policy answers, what is right is kept, and the
+# base model is trained anew on the right demonstrations and all that was kept so far.
+# The toy answers with a bare number, so there is one path to each answer: every prompt is asked again until enough of
+# them have a right one. A model that writes chains: RESPOND="--strategy rft -k 8".
+. "$(dirname "$0")/common.sh"
+: "${RESPOND:=--verify answer -n $((PROMPTS / ROUNDS / 2))}"
+
+fine_tune
+measure sft sft
+stage "The right demonstrations"
+datagen filter demonstrations.jsonl -q -o gold.jsonl --rule none --verify answer
+
+policy=sft table=sft:demonstrations.jsonl kept=gold.jsonl
+for round in $(seq "$ROUNDS"); do
+    stage "Round $round: $policy answers, what is right is kept, the base is trained"
+    part "$round"
+    datagen respond "prompts-$round.jsonl" -q -o "rft-$round.right.jsonl" --model "hf:$policy" \
+        --temperature "$TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND
+    kept="$kept rft-$round.right.jsonl"
+    cat $kept > "rft-$round.rows.jsonl"
+    datagen train sft "rft-$round.rows.jsonl" -q -o "rft-$round" --model "$BASE" --steps "$SFT_STEPS" \
+        --eval-every "$SFT_STEPS" $FLAGS
+    policy=rft-$round table="$table rft-$round:rft-$round.right.jsonl,rft-$round.rows.jsonl"
+    measure "$policy" "$policy"
+done
+python "$here/table.py" $table

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Self-Rewarding Language Models (arXiv 2401.10020): the policy answers, judges its own answers by the additive rubric,
+# three times and averaged, and DPO learns from the best and the worst; what comes of it answers and judges next.
+# The toy cannot judge, so sim, which knows the sums, is the judge here. With a real model: JUDGE=policy. The paper's
+# new prompts come from the model too (datagen self-instruct); here they are the next ones of the task.
+. "$(dirname "$0")/common.sh"
+: "${JUDGE:=sim}"
+
+fine_tune
+measure sft sft
+
+policy=sft table=sft:demonstrations.jsonl
+for round in $(seq "$ROUNDS"); do
+    [ "$JUDGE" = policy ] && judge=hf:$policy || judge=$JUDGE
+    stage "Round $round: $policy answers, $judge judges, DPO learns"
+    part "$round"
+    sample "$policy" "prompts-$round.jsonl" "self-$round.samples.jsonl"
+    datagen judge "self-$round.samples.jsonl" -q -o "self-$round.ranked.jsonl" --by score --samples 3 --judge "$judge" \
+        --allow-self
+    datagen pairs "self-$round.ranked.jsonl" -q -o "self-$round.pairs.jsonl"
+    learn_dpo "self-$round.pairs.jsonl" "$policy" "self-$round"
+    policy=self-$round table="$table self-$round:self-$round.samples.jsonl,self-$round.pairs.jsonl"
+    measure "$policy" "$policy"
+done
+python "$here/table.py" $table
