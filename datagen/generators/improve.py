@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datagen.errors import CallFailed, InputError
-from datagen.judge.compare import COMPARE, FIRST, SECOND, Comparison, compare
+from datagen.judge.compare import COMPARE, Comparison, compare
 from datagen.judge.judging import Judging
+from datagen.judge.verdicts import FIRST, SECOND
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique

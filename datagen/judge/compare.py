@@ -15,7 +15,6 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
-from datagen import parse
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import (
     ROLES,
@@ -26,6 +25,7 @@ from datagen.judge.judging import (
     rubric_option,
 )
 from datagen.judge.labels import draw_labels
+from datagen.judge.verdicts import TIE, read_verdict
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
 from datagen.prompts import Prompts
@@ -33,9 +33,6 @@ from datagen.rows import Candidate, Record, Row
 from datagen.samples import SAMPLES
 
 COMPARE = "judge/compare"
-FIRST, SECOND, TIE = 1.0, 0.0, 0.5
-"""The share of a comparison that its first answer gets."""
-
 
 UNKNOWN: Row = {"cycles": None, "agreed_in_both_orders": None}
 
@@ -101,9 +98,8 @@ async def in_one_order(judging: Judging, member: int, first: int, second: int) -
         first=answers[0],
         second=answers[1],
     )
-    allowed = (labels[0].lower(), labels[1].lower(), "tie")
-    said = await judging.ask(prompt, member, partial(parse.verdict, allowed=allowed))
-    return None if said is None else (FIRST, SECOND, TIE)[allowed.index(said.value)]
+    said = await judging.ask(prompt, member, partial(read_verdict, names=labels))
+    return None if said is None else float(said.value)
 
 
 async def by_one_judge(judging: Judging, member: int, first: int, second: int) -> Verdict:
