@@ -12,7 +12,7 @@ It may be async. `prompts` are strings or conversations, `completions` strings o
     verifier:NAME                  a checker of answers: 1, 0, or none where it does not know
     http://... https://...         POST {"prompts", "responses"}, answered by {"rewards"}
 
-A weight stands before it: `--reward rm --reward 0.5*verifier:number`. Everything gets text, never token ids: another
+A weight stands before it: `--reward rm --reward 0.5*verifier:answer`. Everything gets text, never token ids: another
 tokenizer numbers them otherwise.
 
 A part without a score (None, or a number that is none) leaves its answer out of training, and it is counted; it never

@@ -1,0 +1,86 @@
+"""Each alarm goes off where it should, once, in words, and is silent in a run that is well."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pytest
+
+from train.alarms import WINDOW, Alarms
+
+WELL = {
+    "kl": 1.0, "kl_error": 0.1, "entropy": 1.0, "ended": 0.9, "response_length": 20.0, "length_correlation": 0.1,
+}  # fmt: skip
+
+
+def told(*changes: dict[str, float], target: float | None = None) -> list[str]:
+    """Go through iterations that are well, then through some of each change."""
+    alarms, heard = Alarms(target), []
+    for change in ({}, *changes):
+        for step in range(3 * WINDOW):
+            heard += alarms.iteration(step, {**WELL, **change})
+    return heard
+
+
+def test_a_run_that_is_well_is_silent() -> None:
+    assert told({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("negative KL", {"kl": -0.5}),
+        ("KL too large", {"kl": 16.0}),
+        ("entropy", {"entropy": 0.05}),
+        ("no end", {"ended": 0.3}),
+        ("length", {"response_length": 30.0, "length_correlation": 0.8}),
+    ],
+)
+def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
+    (heard,) = told(change, change)
+    assert heard.startswith(f"ALARM {name}, step ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kl": -0.1, "kl_error": 0.1},  # within chance
+        {"response_length": 30.0},  # longer, but not rewarded for it
+        {"length_correlation": 0.8},  # rewarded, but not longer
+        {"ended": 0.5},
+    ],
+)
+def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) -> None:
+    assert told(change) == []
+
+
+def test_a_target_sets_the_bound_of_kl() -> None:
+    assert [text.split(",")[0] for text in told({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
+    assert told({"kl": 5.0}, target=6.0) == []
+
+
+def measured(pairs: Sequence[tuple[float, float]]) -> list[str]:
+    """Measure (reward, exact match), one after the other."""
+    alarms = Alarms()
+    return [
+        text
+        for step, (reward, match) in enumerate(pairs)
+        for text in alarms.measurement(step, {"eval_reward": reward, "eval_exact_match": match})
+    ]
+
+
+def test_over_optimisation_is_a_reward_that_rises_while_exact_match_falls() -> None:
+    """As with a classifier that liked wrong answers: 0.93 to 2.90, and exact match from 0.31 to 0.065."""
+    (heard,) = measured([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
+    assert heard.startswith("ALARM over-optimisation, step 1")
+    assert "0.310 to 0.200" in heard
+    assert measured([(0.93, 0.31), (0.5, 0.2)]) == [], "both fall: it does not learn, but exploits nothing"
+    assert measured([(0.5, 0.3), (0.9, 0.6), (1.0, 0.58)]) == [], "a wobble"
+
+
+def test_alarms_survive_a_checkpoint() -> None:
+    alarms = Alarms(2.0)
+    for step in range(3 * WINDOW):
+        alarms.iteration(step, {**WELL, "kl": 5.0})
+    again = Alarms(**asdict(alarms))
+    assert again == alarms
+    assert again.iteration(99, {**WELL, "kl": 5.0}) == [], "told before the interruption"
