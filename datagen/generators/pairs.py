@@ -157,9 +157,10 @@ def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
     alike = Indel.normalized_similarity(chosen, other) >= options.near
     if alike and same_answer(final_answer(chosen), final_answer(other)) is not False:
         return "near_identical"
-    if scores is not None and scores[0] - scores[1] <= options.tie:
+    gap = None if scores is None else round(scores[0] - scores[1], 4)  # 1.1 - 1.0 is more than 0.1 in floats
+    if gap is not None and gap <= options.tie:
         return "tie"
-    if scores is not None and scores[0] - scores[1] < options.margin:
+    if gap is not None and gap < options.margin:
         return "small_margin"
     longer, shorter = sorted((len(chosen), len(other)), reverse=True)
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None

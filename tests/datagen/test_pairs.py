@@ -1,0 +1,165 @@
+"""`datagen pairs`: what becomes a preference, what is none and why, and that no pair ends up at another prompt."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from datagen.cli import app
+from datagen.errors import InputError
+from datagen.files import dump_line
+from datagen.generators.pairs import METHODS, Options
+from datagen.job import Outcome
+from datagen.rows import Row
+from tests.jobs import digest, perform, rows
+
+
+def write(made: list[Row], path: str = "ranked.jsonl") -> Path:
+    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    return Path(path)
+
+
+def row(name: str, scores: list[float | None], **more: Any) -> Row:
+    """Make a ranked row whose answers say where they belong."""
+    words = ["alpha beta", "gamma delta epsilon", "zeta", "eta theta iota kappa", "lambda", "mu nu xi"]
+    said = [f"{name}: {words[at]} {at}" for at in range(len(scores))]
+    return {"prompt": f"Prompt {name}", "responses": said, "scores": scores, **more}
+
+
+def pairs(made: list[Row], way: str = "best_worst", output: str = "out.jsonl", **options: Any) -> Outcome:
+    return perform(METHODS[way], write(made), "sim", output, Options(**options), overwrite=True)
+
+
+def places(path: str = "out.jsonl") -> list[tuple[int, int]]:
+    return [(int(each["chosen"][-1]), int(each["rejected"][-1])) for each in rows(path)]
+
+
+def reasons() -> Counter[str]:
+    return Counter(each["reason"] for each in rows("out.rejected.jsonl"))
+
+
+def test_the_best_stands_against_the_worst() -> None:
+    pairs([row("a", [2.0, 5.0, 1.0, 3.0])])
+    assert places() == [(1, 2)]
+    assert rows("out.jsonl")[0]["margin"] == 4.0
+
+
+def test_the_best_stands_against_any_other_and_each_gets_its_turn() -> None:
+    pairs([row(f"{n}", [2.0, 5.0, 1.0, 3.0]) for n in range(40)], "best_random")
+    assert {chosen for chosen, _ in places()} == {1}
+    assert {other for _, other in places()} == {0, 2, 3}
+
+
+def test_all_pairs_of_a_prompt_stay_together() -> None:
+    pairs([row("a", [3.0, 2.0, 1.0]), row("b", [1.0, 2.0, 2.0])], "all")
+    assert [each["prompt"][-1] for each in rows("out.jsonl")] == list("aaabb")
+    assert places() == [(0, 1), (0, 2), (1, 2), (1, 0), (2, 0)]
+    assert reasons() == {"tie": 1}
+
+
+def test_a_right_answer_stands_against_a_wrong_one_each_once() -> None:
+    told = {"meta": {"responses": [{"verified": v} for v in (False, True, None, True, False, True)]}, "id": "0" * 16}
+    pairs([row("a", [1.0] * 6) | told], "verified")
+    assert places() == []  # equal ranks are a tie, whatever a verifier says
+    unranked = {name: value for name, value in (row("a", [1.0] * 6) | told).items() if name != "scores"}
+    pairs([unranked], "verified")
+    assert places() == [(1, 0), (3, 4)]
+
+
+def test_the_teacher_stands_against_each_of_the_policys_own() -> None:
+    write([{"prompt": "Prompt a", "response": "what the teacher says"}], "teacher.jsonl")
+    pairs([row("a", [1.0, 2.0]), row("b", [1.0, 2.0])], "spin", teacher=Path("teacher.jsonl"))
+    assert {each["chosen"] for each in rows("out.jsonl")} == {"what the teacher says"}
+    assert [each["rejected"] for each in rows("out.jsonl")] == row("a", [1.0, 2.0])["responses"]
+    assert reasons() == {"no_pair": 1}
+    with pytest.raises(InputError, match="--teacher FILE"):
+        pairs([row("a", [1.0, 2.0])], "spin")
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "reason"),
+    [
+        ([1.0, 1.1], {}, "tie"),
+        ([1.0, 1.2], {}, None),
+        ([1.0, 1.2], {"tie": 0.5}, "tie"),
+        ([1.0, 2.0], {"margin": 1.5}, "small_margin"),
+        ([1.0, 2.5], {"margin": 1.5}, None),
+        ([1.0, None], {}, "no_pair"),
+        ([None, None], {}, "no_pair"),
+        ([1.0, 2.0], {"length_ratio": 1.2}, "unlike_lengths"),
+        ([1.0, 2.0], {"length_ratio": 2.0}, None),
+    ],
+)
+def test_a_pair_that_says_little_is_dropped_with_its_reason(
+    scores: list[float | None], options: dict[str, Any], reason: str | None
+) -> None:
+    outcome = pairs([row("a", scores)], **options)
+    assert len(rows("out.jsonl")) == (reason is None)
+    assert outcome.result["funnel"]["rejected"] == ({reason: 1} if reason else {})
+
+
+def test_nearly_the_same_is_no_pair_unless_the_results_differ() -> None:
+    text = "First we add the two numbers that are given, then we look at what it comes to. "
+    same = {"prompt": "P", "responses": [text + "Done!", text + "Done."], "ranks": [1, 2]}
+    other = {"prompt": "Q", "responses": [text + "Answer: 5", text + "Answer: 6"], "ranks": [1, 2]}
+    pairs([same, other])
+    assert [each["prompt"] for each in rows("out.jsonl")] == ["Q"]
+    assert reasons() == {"near_identical": 1}
+
+
+def test_ranks_without_scores_are_enough_and_equal_ones_are_a_tie() -> None:
+    bare = {name: value for name, value in row("a", [0, 0, 0]).items() if name != "scores"}
+    pairs([bare | {"ranks": [2, 1, 2]}], "all")
+    assert places() == [(1, 0), (1, 2)] and reasons() == {"tie": 1}
+    assert {each["margin"] for each in rows("out.jsonl")} == {None}
+
+
+def test_samples_that_nobody_ranked_say_what_to_do() -> None:
+    outcome = pairs([{"prompt": "P", "responses": ["a", "b"]}])
+    assert isinstance(outcome.error, InputError) and "datagen judge" in str(outcome.error)
+
+
+def test_whether_the_chosen_is_the_longer_one_is_measured_and_printed() -> None:
+    made = [
+        {"prompt": f"P{n}", "responses": ["a much longer answer than that", "short one"], "scores": scores}
+        for n, scores in enumerate(([2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]))
+    ]
+    told = pairs(made).result["table"]
+    lengths = {"pairs": 4, "chosen_longer": 0.75, "chosen_length": 24.8, "rejected_length": 14.2}
+    assert told == told | lengths
+    ran = CliRunner().invoke(app, ["pairs", "ranked.jsonl", "-o", "told.jsonl"], catch_exceptions=False)
+    assert "chosen is the longer" in ran.stderr and "75.0 %" in ran.stderr
+
+
+RANKED = st.lists(st.lists(st.sampled_from([None, 1.0, 2.0, 3.0]), min_size=1, max_size=4), min_size=2, max_size=6)
+
+
+@pytest.mark.parametrize("way", ["best_worst", "best_random", "all"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@given(RANKED, st.data())
+def test_a_row_dropped_in_the_middle_shifts_no_pair_to_another_prompt(
+    way: str, scores: list[list[float | None]], data: st.DataObject
+) -> None:
+    made = [row(f"{n}", each) for n, each in enumerate(scores) if len(each) > 1]
+    spoilt = data.draw(st.sets(st.integers(0, max(len(made) - 1, 0))))
+    bad = [each | {"scores": ["?"]} if at in spoilt else each for at, each in enumerate(made)]
+    if not set(range(len(made))) - spoilt:
+        return
+    pairs(made, way, "whole.jsonl")
+    pairs(bad, way)
+    for each in rows("out.jsonl"):
+        name = each["prompt"].removeprefix("Prompt ")
+        assert each["chosen"].startswith(f"{name}:") and each["rejected"].startswith(f"{name}:")
+    gone = {f"Prompt {at}" for at, each in enumerate(made) if at in spoilt for at in [each["prompt"].split()[-1]]}
+    assert rows("out.jsonl") == [each for each in rows("whole.jsonl") if each["prompt"] not in gone]
+
+
+def test_rows_do_not_depend_on_concurrency() -> None:
+    made = write([row(f"{n}", [2.0, 5.0, 1.0, None]) for n in range(50)])
+    for concurrency in ("1", "64"):
+        perform(METHODS["all"], made, "sim", f"{concurrency}/out.jsonl", Options(), concurrency=concurrency)
+    assert digest("1/out.jsonl") == digest("64/out.jsonl")
