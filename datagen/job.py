@@ -177,6 +177,8 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
         await _work(job, engine, watcher)
         outcome = conclude(job, engine, unrecorded, {"began": began, "seconds": round(monotonic() - start, 3)})
         output.finish({"result": outcome.result, "run": outcome.run})
+        if outcome.status == "finished":
+            job.method.after(job.options, outcome.result)
     return outcome
 
 

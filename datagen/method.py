@@ -105,5 +105,7 @@ class Method:
     records see nothing of each other."""
     way: str = ""
     """Which of a command's ways this is."""
+    after: Callable[[Any, Row], None] = lambda options, result: None
+    """Does what is left to do with the result of a finished run, given the options."""
     prepare: Callable[[Any], None] = lambda options: None
     """Raises InputError if the options do not fit, before anything is sent; reads the files that they name."""

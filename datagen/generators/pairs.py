@@ -9,8 +9,12 @@
 A pair is made within one row, so it cannot end up at another prompt. Scores that lie closer than `--tie` are no
 preference (MT-bench calls 0.1 a tie), answers that are nearly the same are none either, and an answer without a score
 is never in a pair. Whether the chosen answers are simply the longer ones is measured on the pairs that come out.
+
+A judge's check (`datagen judge --check`, kept in the working folder) goes along: a judge without one is named, and rows
+of a judge whose accuracy may be chance are dropped unless `--weak-judge`.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,11 +28,12 @@ from rapidfuzz.distance import Indel
 from datagen.errors import InputError
 from datagen.files import open_input
 from datagen.formats import Reader
+from datagen.judge.agreement import is_weak, key_of, read_checks
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
 from datagen.options import option
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, canonical, kept, rejected, row_id
+from datagen.rows import Candidate, Record, Row, canonical, digest, kept, rejected, row_id
 from datagen.samples import SAMPLES
 from datagen.verify.answers import final_answer, same_answer
 
@@ -49,7 +54,12 @@ class Options:
     length_ratio: float | None = option(
         None, "The most that one answer may be longer than the other, as a ratio: matched lengths.", least=1
     )
+    weak_judge: bool = option(False, "Make pairs even if the judge's check leaves open that it guesses.")
     teacher: Path | None = option(None, "spin: a file of prompts with the teacher's responses.")
+
+    def identity(self) -> dict[str, Any]:
+        """Name the checks of judges that are known."""
+        return {"checks": digest(read_checks())}
 
 
 class Pair(NamedTuple):
@@ -102,6 +112,22 @@ WAYS: dict[str, Choose] = {
 }
 
 
+JUDGED = ("best_worst", "best_random", "all")
+"""Ways that go by ranks, which a judge may have made."""
+
+
+@cache
+def checks() -> dict[str, Row]:
+    """Return the checks of judges that were made in the working folder."""
+    return read_checks()
+
+
+def is_guess(record: Record) -> bool:
+    """Was a row judged by a judge whose check leaves open that it guesses?"""
+    check = checks().get(str(key_of(record.meta)))
+    return check is not None and is_weak(check)
+
+
 @cache
 def teacher_answers(path: Path) -> dict[bytes, str]:
     """Read the teacher's response to every prompt of a file."""
@@ -114,6 +140,9 @@ def make_pairs(way: str) -> Any:
     """Return the generator of one way."""
 
     async def pairs(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
+        if way in JUDGED and is_guess(record) and not options.weak_judge:
+            yield dropped(record, way, "weak_judge", None)
+            return
         found = list(spin(record, options) if way == "spin" else of_row(record, WAYS[way]))
         if not found:
             yield dropped(record, way, "no_pair", None)
@@ -181,6 +210,7 @@ def meta_of(record: Record, way: str) -> Row:
         "parents": [record.id],
         "source_id": record.source_id,
         "judges": list(record.meta.get("judges") or []),
+        "judging": key_of(record.meta) if way in JUDGED else None,
     }
 
 
@@ -189,15 +219,18 @@ def dropped(record: Record, way: str, reason: str, reply: str | None) -> Candida
     return rejected(reason, stage=f"pairs {way}", record=about, reply=reply, meta=meta_of(record, way))
 
 
-class LengthTable:
-    """Are the chosen answers simply the longer ones? Lengths in characters."""
+class PairTable:
+    """Are the chosen answers simply the longer ones (lengths in characters), and how good are the judges?"""
 
     def __init__(self) -> None:
         self.lengths: list[tuple[int, int]] = []
+        self.judged = Counter[str]()
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status == "kept":
             self.lengths.append((len(candidate.row["chosen"]), len(candidate.row["rejected"])))
+        if judging := candidate.row["meta"]["judging"]:
+            self.judged[judging] += 1
 
     def as_dict(self) -> dict[str, Any]:
         if not self.lengths:
@@ -208,6 +241,7 @@ class LengthTable:
             "chosen_longer": round(fmean(longer), 4),
             "chosen_length": round(fmean(chosen for chosen, _ in self.lengths), 1),
             "rejected_length": round(fmean(other for _, other in self.lengths), 1),
+            "judges": {judging: checks().get(judging) for judging in self.judged},
         }
 
     def tables(self) -> list[list[list[str]]]:
@@ -216,10 +250,24 @@ class LengthTable:
             return []
         heading = ["pairs", "chosen is the longer", "mean length chosen", "rejected"]
         share, lengths = f"{100 * told['chosen_longer']:.1f} %", (told["chosen_length"], told["rejected_length"])
-        return [[heading, [str(told["pairs"]), share, *(f"{length:.0f}" for length in lengths)]]]
+        return [[heading, [str(told["pairs"]), share, *(f"{length:.0f}" for length in lengths)]], self._judges()]
+
+    def _judges(self) -> list[list[str]]:
+        return [["judge", "accuracy against people"], *([*shown_judge(judging)] for judging in self.judged)]
+
+
+def shown_judge(judging: str) -> tuple[str, str]:
+    """Return a judge, and how accurate it is; where that is not known, how to find out."""
+    name, by, _ = judging.rsplit(" ", 2)
+    check = checks().get(judging)
+    if check is None:
+        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge {name} --check"
+    accuracy = check["figures"]["accuracy"]
+    return name, f"{accuracy['value']:.3f}, {accuracy['low']:.3f} to {accuracy['high']:.3f}, on {check['pairs']} pairs"
 
 
 def prepare(options: Options) -> None:
+    checks.cache_clear()
     if options.teacher:
         teacher_answers(options.teacher)
 
@@ -242,7 +290,7 @@ def method(way: str) -> Method:
         calls=lambda options: 0,
         memory=lambda options: [Unique("prompt", "chosen", "rejected")],
         next_command=lambda options: "datagen train dpo {}",
-        table=lambda options: LengthTable(),
+        table=lambda options: PairTable(),
         kind=SAMPLES,
         prepare=prepare_spin if way == "spin" else prepare,
     )

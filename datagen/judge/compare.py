@@ -15,11 +15,13 @@ from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import (
     ROLES,
     Judging,
     allow_self_option,
+    check_option,
     check_rubrics,
     panel_option,
     rubric_option,
@@ -44,6 +46,7 @@ class Options:
     rubric: list[str] = rubric_option()
     panel: bool = panel_option()
     allow_self: bool = allow_self_option()
+    check: bool = check_option()
 
 
 class Verdict(NamedTuple):
@@ -140,7 +143,7 @@ def tell(judging: Judging, comparisons: list[Comparison]) -> list[Outcome]:
 
 async def by_comparison(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
     """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "compare", options, extra=dict(UNKNOWN))
+    judging = Judging(record, llm, prompts, "compare", options, templates=(COMPARE,), extra=dict(UNKNOWN))
 
     async def judge() -> Candidate:
         decided = tell(judging, await tournament(judging, list(range(len(judging.answers)))))
@@ -166,7 +169,9 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: most_calls(),
     memory=lambda options: [Unique("prompt", "responses")],
-    next_command=lambda options: "datagen pairs {}",
+    next_command=next_command,
     kind=SAMPLES,
     prepare=check_rubrics,
+    table=table,
+    after=keep_checks,
 )

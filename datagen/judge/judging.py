@@ -13,7 +13,7 @@ from datagen.llm.chat import Roles
 from datagen.options import option
 from datagen.prompts import Prompts, Template, parse_template
 from datagen.ranked import dense_ranks
-from datagen.rows import Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.rows import ID_LENGTH, Candidate, Record, Row, digest, failed, kept, rejected, request_text, row_id
 from datagen.verify import reference_answer
 
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
@@ -39,6 +39,10 @@ def allow_self_option() -> Any:
     return option(False, "Let a model judge its own answers, and those of its family.")
 
 
+def check_option() -> Any:
+    return option(False, "The rows hold people's own ranks or choices: measure how far the judge agrees with them.")
+
+
 @dataclass
 class Judging:
     """One record's answers before their judges."""
@@ -54,8 +58,15 @@ class Judging:
     """What a way adds to `meta`: the same keys in every row."""
     told: list[Row] = field(default_factory=list)
     """What a way adds to what is known of each answer."""
+    templates: tuple[str, ...] = ()
+    """What the judge is asked with."""
     comparisons: list[Any] = field(default_factory=list)
     """Comparisons of answers, by their places in the input."""
+
+    @property
+    def checks(self) -> bool:
+        """Are the ranks of the row people's, for the judge to be measured by?"""
+        return bool(getattr(self.options, "check", False))
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -92,6 +103,11 @@ class Judging:
         return " ".join(" ".join(statements(each)) for each in self.rubrics.values())
 
     @cached_property
+    def asked_with(self) -> str:
+        """Name the prompts and the rubrics; a check of a judge holds for these alone."""
+        return digest([self.way, [self.prompts[name].digest for name in self.templates], self.criteria])[:ID_LENGTH]
+
+    @cached_property
     def rubrics(self) -> dict[str, Template]:
         return {Path(name).stem: load_rubric(self.prompts, name) for name in self.options.rubric}
 
@@ -124,6 +140,8 @@ class Judging:
             "source_id": self.record.source_id,
             "judges": [names[at] for at in self.judges],
             "rubrics": {name: template.digest for name, template in self.rubrics.items()},
+            "judging": self.asked_with,
+            "labels": [self.record.ranks[at] for at in order] if self.checks else None,
             "unread": self.unread,
             **self.extra,
             "comparisons": [each.as_meta([order.index(at) for at in range(len(order))]) for each in self.comparisons],
@@ -146,6 +164,8 @@ class Judging:
             return self.rejected("one_answer")
         if not self.judges:
             return self.rejected("no_impartial_judge")
+        if self.checks and not self.record.ranks:
+            return self.rejected("no_label")
         try:
             made: Candidate = await judge()
         except CallFailed as error:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from datagen.errors import ParseError
+from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import strengths
 from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, tell, tournament
 from datagen.judge.judging import (
@@ -16,6 +17,7 @@ from datagen.judge.judging import (
     ROLES,
     Judging,
     allow_self_option,
+    check_option,
     check_rubrics,
     panel_option,
     rubric_option,
@@ -40,6 +42,7 @@ class Options:
     rubric: list[str] = rubric_option()
     panel: bool = panel_option()
     allow_self: bool = allow_self_option()
+    check: bool = check_option()
     top: int = option(TOP, "rank: how many of the first are compared two by two.", least=0)
 
 
@@ -75,7 +78,7 @@ async def screen(judging: Judging) -> list[int] | None:
 
 async def by_rank(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
     """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "rank", options, extra=dict(UNKNOWN))
+    judging = Judging(record, llm, prompts, "rank", options, templates=(SCREEN, COMPARE), extra=dict(UNKNOWN))
 
     async def judge() -> Candidate:
         order = await screen(judging)
@@ -108,7 +111,9 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: 1 + most_calls(options.top),
     memory=lambda options: [Unique("prompt", "responses")],
-    next_command=lambda options: "datagen pairs {}",
+    next_command=next_command,
     kind=SAMPLES,
     prepare=check_rubrics,
+    table=table,
+    after=keep_checks,
 )

@@ -16,10 +16,12 @@ from statistics import fmean
 from typing import Any
 
 from datagen.errors import ParseError
+from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.judging import (
     ROLES,
     Judging,
     allow_self_option,
+    check_option,
     check_rubrics,
     panel_option,
     rubric_option,
@@ -49,6 +51,7 @@ class Options:
     rubric: list[str] = rubric_option()
     panel: bool = panel_option()
     allow_self: bool = allow_self_option()
+    check: bool = check_option()
     samples: int = option(1, "score: calls for each prompt, whose points are averaged.", least=1, most=100)
     logprobs: bool = option(False, "score: ask for the probabilities of the points, and take the expected value.")
 
@@ -140,7 +143,7 @@ def _mean(top: Sequence[Any], most: int) -> float | None:
 
 async def by_score(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
     """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "score", options, extra={"disagreement": None})
+    judging = Judging(record, llm, prompts, "score", options, templates=(SCORE,), extra={"disagreement": None})
 
     async def judge() -> Candidate:
         calls = [points(judging, member, sample) for member in judging.judges for sample in range(options.samples)]
@@ -176,7 +179,9 @@ METHOD = Method(
     candidates=lambda options: 1,
     calls=lambda options: options.samples,
     memory=lambda options: [Unique("prompt", "responses")],
-    next_command=lambda options: "datagen pairs {}",
+    next_command=next_command,
     kind=SAMPLES,
     prepare=check_rubrics,
+    table=table,
+    after=keep_checks,
 )
