@@ -82,8 +82,10 @@ class Classifier:
         texts = [said(each) for each in completions]
         ids = [self._tokenizer(text, truncation=True, max_length=self._longest)["input_ids"] for text in texts]
         scores: list[Score] = [None] * len(texts)
+        seen = [i for i, each in enumerate(ids) if each]  # without a token there is nothing to judge
         with judged(self._model):
-            for batch in in_batches([len(each) for each in ids], BATCH, MOST_TOKENS):
+            for of_seen in in_batches([len(ids[i]) for i in seen], BATCH, MOST_TOKENS):
+                batch = [seen[i] for i in of_seen]
                 padded = self._tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
                 logits = self._model(**padded.to(self._model.device)).logits.float()
                 picked = (logits.log_softmax(-1) if self._log_prob else logits)[:, self._label]

@@ -77,6 +77,17 @@ def test_a_classifier_reads_text_in_its_own_tokens(classifier: str, label: str, 
     assert due[0] != pytest.approx(due[1], abs=1e-3)
 
 
+def test_an_answer_without_a_token_gets_no_score(classifier: str) -> None:
+    """It would get whatever the padding beside it makes of it."""
+    bare = PreTrainedTokenizerFast.from_pretrained(classifier)
+    bare.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    bare.save_pretrained(classifier)
+    for answers in (["good film", ""], ["", ""]):
+        first, second = score([f"classifier:{classifier}#1"], answers)
+        assert (first is None) == (answers[0] == "")
+        assert second is None
+
+
 def test_a_classifier_gives_log_probabilities_if_asked(classifier: str) -> None:
     due = [float(by_hand(text).log_softmax(-1)[1]) for text in TEXTS]
     assert score([f"classifier:{classifier}#positive,logprob"], TEXTS) == pytest.approx(due, abs=1e-5)
