@@ -43,6 +43,7 @@ COMMANDS = {
     "pairs": Command(
         "datagen.generators.pairs", "Make preferences, chosen and rejected, of ranked or verified answers."
     ),
+    "review": Command("datagen.review", "Put answers in order by hand, blind, on a local page."),
     "convert": Command("datagen.convert", "Write rows in the shapes that other tools read."),
     "trace": Command("datagen.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
     "train": Command("train.cli", "Train a model on the rows: pretrain, sft, dpo; merge, eval, chat, check."),

@@ -24,7 +24,7 @@ LAYERS = (
     {"fold", "engine", "job", "tasks"},
     {"strategies", "judge"},
     {"generators"},
-    {"flags", "progress", "command", "trace", "convert"},
+    {"flags", "progress", "command", "trace", "convert", "votes", "review"},
     {"cli"},
 )
 """Import goes from the right to the left. Within a layer it may go anywhere, but generators never import each other."""
