@@ -1,0 +1,135 @@
+"""Judges, measured: five real ones on recorded replies, and what checking orders and lengths is worth.
+
+1   Recorded replies of five models to 210 pairs with a known better answer (LLMBar, arXiv 2310.07641): how often each
+    is right, and how often it says the same in both orders. From ../shared/data, left out where that is missing.
+2   `sim` as a judge with biases put in on purpose, which is a simulation: the share of pairs whose chosen answer is
+    truly the better one, if one order is asked, if both must agree, and with matched lengths on top. Three seeds.
+"""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from pathlib import Path
+from random import Random
+from statistics import fmean
+
+from benchmarks.common import Line, main
+from datagen.errors import ParseError
+from datagen.files import dump_line
+from datagen.generators import judge, pairs
+from datagen.judge.agreement import Pair, counts, measure
+from datagen.judge.compare import Verdict
+from datagen.judge.verdicts import FIRST, read_verdict
+from datagen.rows import Row
+from tests.jobs import perform, rows
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "judge"
+NAMES = ("Output (a)", "Output (b)")
+MODEL = "sim:position_bias=0.3,verbosity_bias=0.3,skill=0.9"
+SEEDS, PAIRS, RATIO = (0, 1, 2), 2000, 1.2
+TAIL = " That is what comes out when all of it is added up."
+
+
+def recorded() -> dict[tuple[str, str], list[Pair]]:
+    """Read the replies: (model, strategy) to pairs, the first verdict of each order."""
+    found: dict[tuple[str, str], dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for line in (DATA / "llmbar_judge_completions_dev.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["step"] == 0:
+            found[row["model"], row["strategy"]][row["id"]][row["order"]] = row
+    return {
+        judge: [as_pair(orders["ab"], orders["ba"]) for orders in by_id.values()]
+        for judge, by_id in sorted(found.items())
+    }
+
+
+def as_pair(forward: Row, backward: Row) -> Pair:
+    """Put both orders together, as `datagen judge --by compare` does."""
+    shown_second = read(backward)
+    verdict = Verdict(0, read(forward), None if shown_second is None else 1 - shown_second)
+    orders = ((verdict.forward, verdict.backward),)
+    return Pair(float(forward["gold"] == 1), verdict.share, orders, (1, 1), (False, False))
+
+
+def read(row: Row) -> float | None:
+    try:
+        return read_verdict(row["completion"], NAMES)
+    except ParseError:
+        return None
+
+
+def real_judges() -> Iterator[Line]:
+    """Measure the five."""
+    for (model, strategy), made in recorded().items():
+        told = measure([counts(pair) for pair in made])
+        unread = sum(share is None for pair in made for order in pair.orders for share in order)
+        figures = (
+            f"{name} {told[name]['value']:.2f} ({told[name]['low']:.2f} to {told[name]['high']:.2f})"
+            for name in ("accuracy", "swap consistency", "position bias")
+        )
+        yield Line(f"{model}, {strategy}, {len(made)} pairs", "", ", ".join(figures), f"{unread} verdicts unread")
+
+
+def write_samples(count: int, seed: int) -> None:
+    """Write sums with a right and a wrong answer in drawn order, each of them long or short by chance."""
+    chance = Random(seed)
+    with open("samples.jsonl", "wb") as file:
+        for i in range(count):
+            a, b = 2 + i, chance.randint(2, 90)
+            answers = [str(a + b + off) + TAIL * chance.randint(0, 1) for off in (0, chance.randint(1, 9))]
+            chance.shuffle(answers)
+            file.write(dump_line({"prompt": f"What is {a} + {b}?", "responses": answers, "sum": str(a + b)}))
+
+
+def is_right(answer: str, row: Row) -> bool:
+    return answer.split()[0] == str(row["sum"])
+
+
+def truly_better(row: Row) -> bool:
+    return is_right(row["chosen"], row) and not is_right(row["rejected"], row)
+
+
+def one_order(judged: Sequence[Row]) -> float:
+    """Return the share of right choices if one order alone, that of the input, had been asked."""
+    chosen = []
+    for row in judged:
+        game = row["meta"]["comparisons"][0]
+        forward = game["orders"][0][0]
+        first, second = row["responses"][game["first"]], row["responses"][game["second"]]
+        if forward in (0.0, 1.0):
+            chosen.append(is_right(first if forward == FIRST else second, row))
+    return fmean(chosen)
+
+
+def biased(count: int, seed: int) -> tuple[float, float, float]:
+    """Return the share of pairs whose chosen is truly better: one order, both orders, both and matched lengths."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        write_samples(count, seed)
+        compare, best = judge.METHODS["compare"], pairs.METHODS["best_worst"]
+        perform(compare, Path("samples.jsonl"), MODEL, "judged.jsonl", compare.options(), seed=seed)
+        shares = []
+        for name, options in (("both", pairs.Options()), ("matched", pairs.Options(length_ratio=RATIO))):
+            perform(best, Path("judged.jsonl"), [], f"{name}.jsonl", options)
+            shares.append(fmean(map(truly_better, rows(f"{name}.jsonl"))))
+        return (one_order(rows("judged.jsonl")), *shares)  # type: ignore[return-value]
+
+
+def simulated(count: int) -> Iterator[Line]:
+    made = [biased(count, seed) for seed in SEEDS]
+    for name, shares in zip(
+        ("one order", "both orders", "both orders, matched lengths"), zip(*made, strict=True), strict=True
+    ):
+        told = " / ".join(f"{100 * share:.1f} %" for share in shares)
+        yield Line(f"chosen is truly better, {name}", "", told, f"{MODEL}; {count} prompts a seed (simulated)")
+
+
+def measure_judges(quick: bool) -> Iterator[Line]:
+    if DATA.is_dir():
+        yield from real_judges()
+    yield from simulated(PAIRS // 5 if quick else PAIRS)
+
+
+if __name__ == "__main__":
+    main(measure_judges)
