@@ -56,6 +56,10 @@ class Options:
     def panel(self) -> bool:
         return False
 
+    @property
+    def logprobs(self) -> bool:
+        return False
+
 
 @dataclass
 class Improving:
@@ -203,7 +207,7 @@ def meta_of(work: Improving, comparison: Comparison | None, reason: str | None) 
         "steps": work.steps,
         "original": record.response,
         "length_ratio": round(len(new["text"] or "") / max(len(work.old), 1), 3),
-        "orders": [list(each)[1:] for each in comparison.verdicts] if comparison else [],
+        "orders": [[each.forward, each.backward] for each in comparison.verdicts] if comparison else [],
         "accepted": comparison is not None and reason is None,
         "kept_because": reason,
     }

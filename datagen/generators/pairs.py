@@ -146,13 +146,13 @@ def make_pairs(way: str) -> Any:
         found = list(spin(record, options) if way == "spin" else of_row(record, WAYS[way]))
         if not found:
             yield dropped(record, way, "no_pair", None)
-        for place, (answers, scores) in enumerate(found):
+        for place, (answers, scores, more) in enumerate(found):
             reason = fault(answers, scores, options)
             about = meta_of(record, way)
             if reason:
                 yield dropped(record, way, reason, answers[1])
             else:
-                yield preference(record, way, place, answers, scores, about)
+                yield preference(record, way, place, answers, scores, about, more)
 
     return pairs
 
@@ -161,23 +161,32 @@ Answers = tuple[str, str]
 Scores = tuple[float, float] | None
 
 
-def of_row(record: Record, choose: Choose) -> Iterator[tuple[Answers, Scores]]:
-    """Yield the chosen and the rejected answer of each pair, and their scores."""
+def of_row(record: Record, choose: Choose) -> Iterator[tuple[Answers, Scores, Row]]:
+    """Yield the chosen and the rejected answer of each pair, their scores, and what else is known of it."""
     for chosen, other in choose(record):
         scores = None
         if record.ranks and record.ranks[chosen] == record.ranks[other]:
             scores = (0.0, 0.0)
         elif record.scores:
             scores = (float(record.scores[chosen] or 0.0), float(record.scores[other] or 0.0))
-        yield (record.responses[chosen], record.responses[other]), scores
+        more = {} if choose is verified else soft_label(record, chosen, other)
+        yield (record.responses[chosen], record.responses[other]), scores, more
 
 
-def spin(record: Record, options: Options) -> Iterator[tuple[Answers, Scores]]:
+def soft_label(record: Record, chosen: int, other: int) -> Row:
+    """Return the label that a judge asked for probabilities gave to a pair; nothing if no judge was."""
+    told = [each for each in record.meta.get("comparisons") or [] if each.get("soft_label") is not None]
+    labels = {(each["first"], each["second"]): each["soft_label"] for each in told}
+    labels |= {(second, first): round(1 - label, 4) for (first, second), label in labels.items()}
+    return {"soft_label": labels.get((chosen, other))} if told else {}
+
+
+def spin(record: Record, options: Options) -> Iterator[tuple[Answers, Scores, Row]]:
     """Yield the teacher's answer against each of the policy's."""
     assert options.teacher is not None
     best = teacher_answers(options.teacher).get(canonical(record.prompt))
     if best is not None:
-        yield from (((best, own), None) for own in record.responses)
+        yield from (((best, own), None, {}) for own in record.responses)
 
 
 def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
@@ -195,12 +204,14 @@ def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
 
 
-def preference(record: Record, way: str, place: int, answers: Answers, scores: Scores, meta: Row) -> Candidate:
+def preference(
+    record: Record, way: str, place: int, answers: Answers, scores: Scores, meta: Row, more: Row
+) -> Candidate:
     chosen, other = answers
     name = row_id(f"pairs {way}", [record.id], [record.pass_no, place], [record.prompt, chosen, other])
     margin = round(scores[0] - scores[1], 4) if scores else None
     row = {"id": name, "prompt": record.prompt, "chosen": chosen, "rejected": other, "margin": margin, "meta": meta}
-    return kept(row | record.extra)
+    return kept(row | more | record.extra)
 
 
 def meta_of(record: Record, way: str) -> Row:

@@ -4,6 +4,10 @@ Every pair of a prompt's answers is shown to the judge in both orders; verdicts 
 that cannot be read is no opinion and counts for nothing. Strengths come from Bradley-Terry (bradley_terry.py), and a
 prompt whose verdicts go in circles says so in `meta.cycles`. In a panel the majority decides; no majority is a tie.
 
+With `--logprobs` a comparison is soft, as in RLAIF (arXiv 2309.00267): in each order the probability of the verdict's
+token, averaged over both orders, which takes the judge's liking for a place out; strengths follow from these. A verdict
+whose probability cannot be had counts as it was said. A panel's soft labels are averaged.
+
 Departures: labels are drawn anew for each question (labels.py), where MT-bench says A and B.
 """
 
@@ -13,20 +17,24 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from statistics import fmean
 from typing import NamedTuple
 
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import (
+    DIGITS,
     ROLES,
     Judging,
     allow_self_option,
     check_option,
     check_rubrics,
+    logprobs_option,
     panel_option,
     rubric_option,
 )
 from datagen.judge.labels import draw_labels
+from datagen.judge.probabilities import ASKED, soft_share
 from datagen.judge.verdicts import TIE, read_verdict
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
@@ -46,6 +54,7 @@ class Options:
     rubric: list[str] = rubric_option()
     panel: bool = panel_option()
     allow_self: bool = allow_self_option()
+    logprobs: bool = logprobs_option()
     check: bool = check_option()
 
 
@@ -65,6 +74,20 @@ class Verdict(NamedTuple):
             return None
         return self.forward if self.forward == self.backward else TIE
 
+    @property
+    def soft_label(self) -> float | None:
+        """How likely it is that the first answer is better: the mean of both orders; None unless both could be read."""
+        return None if self.forward is None or self.backward is None else (self.forward + self.backward) / 2
+
+    @property
+    def agrees(self) -> bool:
+        """Do both orders prefer the same answer?"""
+        return _side(self.forward) == _side(self.backward)
+
+
+def _side(share: float | None) -> int | None:
+    return None if share is None else (share > TIE) - (share < TIE)
+
 
 class Comparison(NamedTuple):
     """What all judges say of two answers, by their places."""
@@ -72,10 +95,20 @@ class Comparison(NamedTuple):
     first: int
     second: int
     verdicts: tuple[Verdict, ...]
+    soft: bool = False
+    """Were the judges asked for probabilities?"""
+
+    @property
+    def soft_label(self) -> float | None:
+        """How likely it is that the first answer is better, as the judges say on average."""
+        said = [each.soft_label for each in self.verdicts if each.soft_label is not None]
+        return round(fmean(said), DIGITS) if self.soft and said else None
 
     @property
     def share(self) -> float | None:
         """What most of the judges say; a tie if there is no majority; None if nobody could be read."""
+        if self.soft:
+            return self.soft_label
         said = Counter(verdict.share for verdict in self.verdicts if verdict.share is not None)
         if not said:
             return None
@@ -85,7 +118,8 @@ class Comparison(NamedTuple):
     def as_meta(self, place: Sequence[int]) -> Row:
         """Tell of it, with the places that the answers have in the row."""
         orders = [[verdict.forward, verdict.backward] for verdict in self.verdicts]
-        return {"first": place[self.first], "second": place[self.second], "share": self.share, "orders": orders}
+        at = {"first": place[self.first], "second": place[self.second]}
+        return {**at, "share": self.share, "soft_label": self.soft_label, "orders": orders}
 
 
 async def in_one_order(judging: Judging, member: int, first: int, second: int) -> float | None:
@@ -101,8 +135,12 @@ async def in_one_order(judging: Judging, member: int, first: int, second: int) -
         first=answers[0],
         second=answers[1],
     )
-    said = await judging.ask(prompt, member, partial(read_verdict, names=labels))
-    return None if said is None else float(said.value)
+    more = ASKED if judging.options.logprobs else {}
+    said = await judging.ask(prompt, member, partial(read_verdict, names=labels), **more)
+    if said is None:
+        return None
+    soft = soft_share(said, labels) if more else None
+    return float(said.value) if soft is None else round(soft, DIGITS)
 
 
 async def by_one_judge(judging: Judging, member: int, first: int, second: int) -> Verdict:
@@ -110,13 +148,13 @@ async def by_one_judge(judging: Judging, member: int, first: int, second: int) -
     forward, backward = await asyncio.gather(
         in_one_order(judging, member, first, second), in_one_order(judging, member, second, first)
     )
-    return Verdict(member, forward, None if backward is None else 1 - backward)
+    return Verdict(member, forward, None if backward is None else round(1 - backward, DIGITS))
 
 
 async def compare(judging: Judging, first: int, second: int) -> Comparison:
     """Have two answers compared by every judge."""
     verdicts = await asyncio.gather(*(by_one_judge(judging, member, first, second) for member in judging.judges))
-    return Comparison(first, second, tuple(verdicts))
+    return Comparison(first, second, tuple(verdicts), judging.options.logprobs)
 
 
 async def tournament(judging: Judging, places: list[int]) -> list[Comparison]:
@@ -132,7 +170,7 @@ def outcomes(comparisons: list[Comparison]) -> list[Outcome]:
 def tell(judging: Judging, comparisons: list[Comparison]) -> list[Outcome]:
     """Note the comparisons in the row; return those that were decided."""
     decided = outcomes(comparisons)
-    agreed = [each.forward == each.backward for c in comparisons for each in c.verdicts if each.share is not None]
+    agreed = [each.agrees for c in comparisons for each in c.verdicts if each.share is not None]
     judging.comparisons = comparisons
     judging.extra = {
         "cycles": count_cycles(len(judging.answers), decided),

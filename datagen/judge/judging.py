@@ -39,6 +39,10 @@ def allow_self_option() -> Any:
     return option(False, "Let a model judge its own answers, and those of its family.")
 
 
+def logprobs_option() -> Any:
+    return option(False, "Ask for the probabilities of what a judge says: expected points, soft labels.")
+
+
 def check_option() -> Any:
     return option(False, "The rows hold people's own ranks or choices: measure how far the judge agrees with them.")
 

@@ -2,7 +2,8 @@
 
 One call puts all answers in order (listwise); then the first `--top` of that order are compared in both orders, two
 by two (compare.py), since listwise judging is cheap and pairwise judging agrees best with people. The rest keep the
-order of the screening. A screening that cannot be read leaves all answers to be compared.
+order of the screening, and so do those of which no comparison could be read. A screening that cannot be read leaves all
+answers to be compared; what was never compared has no score then.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +20,7 @@ from datagen.judge.judging import (
     allow_self_option,
     check_option,
     check_rubrics,
+    logprobs_option,
     panel_option,
     rubric_option,
     shown_answers,
@@ -42,6 +44,7 @@ class Options:
     rubric: list[str] = rubric_option()
     panel: bool = panel_option()
     allow_self: bool = allow_self_option()
+    logprobs: bool = logprobs_option()
     check: bool = check_option()
     top: int = option(TOP, "rank: how many of the first are compared two by two.", least=0)
 
@@ -84,21 +87,20 @@ async def by_rank(record: Record, llm: Roles, prompts: Prompts, options: Options
         order = await screen(judging)
         top = list(range(len(judging.answers))) if order is None else order[: options.top]
         decided = tell(judging, await tournament(judging, sorted(top)))
-        if not decided and order is None:
-            return judging.ranked([None for _ in judging.answers])
+        met = {at for game in decided for at in (game.first, game.second)}
         found = [round(float(each), DIGITS) for each in strengths(len(judging.answers), decided)]
-        ranks = placed(found, top, (order or [])[options.top :]) if decided else placed([], [], order or [])
-        return judging.ranked([float(max(ranks) - rank) for rank in ranks], ranks)
+        ranks = placed(found, sorted(met), [at for at in order or [] if at not in met])
+        last = max(ranks.values(), default=0)
+        return judging.ranked([float(last - ranks[at]) if at in ranks else None for at in range(len(found))])
 
     yield await judging.concluded(judge)
 
 
-def placed(strength: Sequence[float], top: Sequence[int], rest: Sequence[int]) -> list[int]:
+def placed(strength: Sequence[float], met: Sequence[int], rest: Sequence[int]) -> dict[int, int]:
     """Rank the compared by their strength, equals alike, and the rest after them in their order."""
-    order = sorted({strength[at] for at in top}, reverse=True)
-    ranks = {at: 1 + order.index(strength[at]) for at in top}
-    ranks |= {at: len(order) + place for place, at in enumerate(rest, 1)}
-    return [ranks[at] for at in sorted(ranks)]
+    order = sorted({strength[at] for at in met}, reverse=True)
+    ranks = {at: 1 + order.index(strength[at]) for at in met}
+    return ranks | {at: len(order) + place for place, at in enumerate(rest, 1)}
 
 
 METHOD = Method(

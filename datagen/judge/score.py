@@ -8,7 +8,6 @@ calls, and with `--logprobs` the expected value over the probabilities of the sc
 """
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,14 @@ from datagen.judge.judging import (
     allow_self_option,
     check_option,
     check_rubrics,
+    logprobs_option,
     panel_option,
     rubric_option,
     shown_answers,
     statements,
 )
 from datagen.judge.labels import draw_labels
+from datagen.judge.probabilities import ASKED, expected_value
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
@@ -38,8 +39,6 @@ from datagen.rows import Candidate, Record
 from datagen.samples import SAMPLES
 
 SCORE = "judge/score"
-TOP_LOGPROBS = 20
-"""The most that the API gives."""
 Points = dict[tuple[str, str], float]
 """(label, aspect) to points."""
 
@@ -53,7 +52,7 @@ class Options:
     allow_self: bool = allow_self_option()
     check: bool = check_option()
     samples: int = option(1, "score: calls for each prompt, whose points are averaged.", least=1, most=100)
-    logprobs: bool = option(False, "score: ask for the probabilities of the points, and take the expected value.")
+    logprobs: bool = logprobs_option()
 
 
 async def points(judging: Judging, member: int, sample: int) -> list[dict[str, float]] | None:
@@ -73,7 +72,7 @@ async def points(judging: Judging, member: int, sample: int) -> list[dict[str, f
         answers=shown_answers(labels, [judging.answers[at] for at in order]),
     )
     more: dict[str, Any] = {"temperature": 1} if judging.options.samples > 1 else {}
-    more |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if judging.options.logprobs else {}
+    more |= ASKED if judging.options.logprobs else {}
     said = await judging.ask(prompt, member, lambda text: read_points(text, labels, most), sample, **more)
     if said is None:
         return None
@@ -113,32 +112,11 @@ def read_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> Po
 def expected_points(said: Completion, labels: Sequence[str], most: Mapping[str, int]) -> Points:
     """Replace each number of points by its expected value, where the probabilities of its token are known."""
     found = score_lines(said.text, labels, most)
-    told = (said.logprobs or {}).get("content") or []
     made: Points = {}
     for (label, aspect), match in found.items():
-        expected = expected_value(told, said.text, match.start(3), most[aspect])
+        expected = expected_value(said, match.start(3), most[aspect])
         made[label, aspect] = float(match[3]) if expected is None else expected
     return made
-
-
-def expected_value(tokens: Sequence[Any], text: str, at: int, most: int) -> float | None:
-    """Return the mean of the whole numbers from 0 to `most` that could have stood at a place, weighted by their
-    probabilities; None if the tokens do not spell the text or the place is not the start of one."""
-    if "".join(token["token"] for token in tokens) != text:
-        return None
-    start = 0
-    for token in tokens:
-        if start == at or (start < at < start + len(token["token"]) and not token["token"][: at - start].strip()):
-            return _mean(token.get("top_logprobs") or [], most)
-        start += len(token["token"])
-    return None
-
-
-def _mean(top: Sequence[Any], most: int) -> float | None:
-    shares = {each["token"].strip(): math.exp(each["logprob"]) for each in top}
-    whole = {int(token): share for token, share in shares.items() if token.isdecimal() and int(token) <= most}
-    total = sum(whole.values())
-    return sum(value * share for value, share in whole.items()) / total if total else None
 
 
 async def by_score(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:

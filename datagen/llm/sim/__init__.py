@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
@@ -69,7 +70,9 @@ class Sim:
         text = _spoil(fault, call, chance) if fault else ACTS[call.task](call.fields, chance)
         asked = sum(count_words(message["content"]) for message in call.messages)
         usage = {"prompt_tokens": asked, "completion_tokens": count_words(text)}
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        if call.params.get("logprobs"):
+            choice["logprobs"] = {"content": judge.logprobs(text, call.fields, chance.skill)}
         return Reply(200, json.dumps({"model": "sim", "choices": [choice], "usage": usage, "fault": fault}))
 
     async def close(self) -> None:

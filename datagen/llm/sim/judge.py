@@ -7,6 +7,8 @@ verbosity_bias   how often it prefers the longer answer
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import log
+from typing import Any
 
 from datagen.llm.sim.arithmetic import unmet
 from datagen.llm.sim.chance import Chance
@@ -15,6 +17,8 @@ from datagen.verify.answers import final_answer, same_answer
 
 MOST = 5
 """Points under an aspect."""
+MOST_SURE = 0.99
+"""The highest probability of a verdict."""
 
 
 def quality(prompt: str, answer: str) -> int:
@@ -70,6 +74,23 @@ def score(fields: Mapping[str, str], chance: Chance) -> str:
         points = MOST if chance.random() < chance.verbosity_bias and answers[label] == longest else points
         made.append(f"{label} {aspect}: {min(points, int(most))}")
     return "Each was looked at.\n" + "\n".join(made)
+
+
+def logprobs(text: str, fields: Mapping[str, str], skill: float) -> list[dict[str, Any]]:
+    """Tell what might have been said in place of a verdict or of points, by a judge that knows how good it is."""
+    labels = {fields.get("first_label", ""), fields.get("second_label", ""), "tie"}
+    sure = min(MOST_SURE, (1 + skill) / 2)
+    return [_token(token, labels, sure) for token in re.findall(r"\s*\w+|\s*[^\w\s]|\s+", text)]
+
+
+def _token(token: str, labels: set[str], sure: float) -> dict[str, Any]:
+    said = token.strip()
+    known = labels if said in labels else set(map(str, range(MOST + 1)))
+    others = sorted(known - {said}) if said in known else []
+    shares = {said: sure if others else 1.0} | {other: (1 - sure) / len(others) for other in others}
+    blank = token.removesuffix(said)
+    top = [{"token": blank + name, "logprob": log(share)} for name, share in shares.items()]
+    return {"token": token, "logprob": top[0]["logprob"], "top_logprobs": top}
 
 
 ACTS: dict[str, Callable[[Mapping[str, str], Chance], str]] = {
