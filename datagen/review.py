@@ -289,7 +289,10 @@ def run(samples: str, options: Options) -> int:
     if log.cut:
         print(f"{shown(path)}: took away {log.cut} bytes of a vote that was cut off", file=sys.stderr)
     review = Review(records, log)
-    serve(review, options)
+    try:
+        serve(review, options)
+    finally:
+        log.close()
     print("\n".join(summary_lines(review.summary())), file=sys.stderr)
     print(f"datagen judge {shown(samples)} --by human --votes {shown(path)}", file=sys.stderr)
     return 0

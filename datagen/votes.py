@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -65,28 +66,44 @@ def recalled(record: Record, vote: Vote) -> Cast:
     return Cast(vote.verdict, tuple(ranks_of(record, vote)) if vote.verdict == ORDER else None)
 
 
+def locked(path: Path) -> FileIO:
+    """Open or make a log for appending, for nobody else meanwhile."""
+    try:
+        file = FileIO(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), "r+")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f"{path}: another 'datagen review' writes to it; end that, or name a --votes FILE") from None
+    return file
+
+
 class Log:
-    """The votes of one reviewer, in a file that other reviewers' votes may stand in too. Closed with the process."""
+    """The votes of one reviewer, in a file that other reviewers' votes may stand in too."""
 
     def __init__(self, path: Path, by: str, records: Sequence[Record]) -> None:
         """Open or make the log. Raise InputError if it is another kind of file, votes on other answers than the records
         hold, or is written to by somebody else."""
         self.path, self.by = path, by
+        self._file = locked(path)
         try:
-            self._file = open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), "r+b", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{path}: another 'datagen review' writes to it; end that, or name a --votes FILE"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-        self.cut = self._mend()
-        """How many bytes of a torn line were taken away."""
-        read_votes.cache_clear()
-        found = read_votes(path)
-        said = {record.id: vote for record in records for vote in found.get(record.id, []) if vote.by == by}
-        self.cast = {record.id: recalled(record, said[record.id]) for record in records if record.id in said}
+            self.cut = self._mend()
+            """How many bytes of a torn line were taken away."""
+            self.cast = {record.id: recalled(record, vote) for record, vote in self._own_votes(records)}
+        except InputError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _own_votes(self, records: Sequence[Record]) -> Iterator[tuple[Record, Vote]]:
+        read_votes.cache_clear()  # a log grows
+        found = read_votes(self.path)
+        for record in records:
+            yield from ((record, vote) for vote in found.get(record.id, []) if vote.by == self.by)
 
     def _mend(self) -> int:
         """Make the file end in a line end; cut off the start of a vote that never got whole."""

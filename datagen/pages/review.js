@@ -61,7 +61,7 @@ function showRow() {
   const prompt = element("section", "prompt", ...turns);
   prompt.tabIndex = 0;
   prompt.setAttribute("aria-label", "Prompt");
-  $("main").replaceChildren(prompt, element("section", "answers", ...page.answers.map(answerCard)));
+  $("main").replaceChildren(prompt, element("section", page.answers.length === 4 ? "answers four" : "answers", ...page.answers.map(answerCard)));
   prompt.scrollTop = prompt.scrollHeight;
   if (page.ranks) places = groups(page.ranks);
   say(page.verdict ? `You said: ${page.verdict.replace("_", " ")}. A new vote takes its place.` : "");
