@@ -1,0 +1,40 @@
+"""From seeds to an aligned model by commands alone, offline: each reads what the one before wrote."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from datagen.cli import app
+from tests.jobs import rows, write_seeds
+
+
+def succeeds(*arguments: str) -> str:
+    ran = CliRunner().invoke(app, list(arguments), prog_name="datagen", catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def told(*arguments: str) -> dict[str, object]:
+    return dict(json.loads(succeeds(*arguments, "--json"))["result"])
+
+
+def test_seeds_become_preferences_and_preferences_a_model() -> None:
+    seeds = str(write_seeds(8))
+    succeeds("evolve", seeds, "--model", "sim", "--rounds", "1", "-o", "rows.jsonl", "-q")
+    answering = ["--model", "sim:skill=0.5,refuse=0.2", "-k", "4", "-o", "samples.jsonl", "-q"]
+    succeeds("respond", "rows.jsonl", *answering)
+    succeeds("judge", "samples.jsonl", "--by", "compare", "--model", "sim:skill=0.9", "-o", "ranked.jsonl", "-q")
+    succeeds("pairs", "ranked.jsonl", "--by", "all", "-o", "pairs.jsonl", "-q")
+    made, prompts = rows("pairs.jsonl"), {row["prompt"]: row for row in rows("samples.jsonl")}
+    assert len(made) >= 4
+    for row in made:
+        assert {row["chosen"], row["rejected"]} <= set(prompts[row["prompt"]]["responses"])
+    sft = told("train", "sft", "rows.jsonl", "-o", "sft", "--steps", "6", "--held-out", "0.3", "-q")
+    assert sft["end"]["eval_loss"] < sft["start"]["eval_loss"]  # type: ignore[index]
+    asked = ["--model", "sft", "-o", "dpo", "--steps", "4", "--batch-size", "4", "--held-out", "0.3", "-q"]
+    dpo = told("train", "dpo", "pairs.jsonl", *asked)
+    assert dpo["rows"]["read"] == len(made)  # type: ignore[index]
+    assert Path("dpo/model.safetensors").stat().st_size > 0
+    card = Path("sft/README.md").read_text()
+    assert "`sim` is a procedural teacher" in card, "the card says who taught it"
