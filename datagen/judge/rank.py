@@ -6,6 +6,7 @@ order of the screening, and so do those of which no comparison could be read. A 
 answers to be compared; what was never compared has no score then.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,10 @@ def read_order(text: str, labels: Sequence[str]) -> list[str]:
     """Return the labels as the last `Order: ...` line has them, each once."""
     known = {label.lower(): label for label in labels}
     for line in reversed(text.splitlines()):
-        head, colon, rest = line.strip(" *_`>#").partition(":")
-        named = [
-            known.get(word.strip(" .,*_`[]()").lower()) for word in rest.replace(">", " ").replace(",", " ").split()
-        ]
-        if colon and head.strip(" *_`").lower() == "order" and sorted(map(str, named)) == sorted(labels):
-            return [str(name) for name in named]
+        match = re.fullmatch(r"[\s*_#>`]*order[\s*_`]*[:：](.+)", line, re.IGNORECASE)
+        named = [known.get(word.lower(), "") for word in re.findall(r"[^\W_]+", match[1])] if match else []
+        if sorted(named) == sorted(labels):
+            return named
     raise ParseError(f"no line 'Order: ...' that names each of {', '.join(labels)} once")
 
 
