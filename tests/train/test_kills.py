@@ -17,8 +17,10 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def command(trainer: str, output: str) -> list[str]:
-    data = {"sft": "sums.jsonl", "dpo": "prefs.jsonl", "pretrain": "docs.txt", "reward": "prefs.jsonl"}[trainer]
-    model = ["--model", "base"] if trainer in ("dpo", "reward") else []
+    data = {"dpo": "prefs.jsonl", "pretrain": "docs.txt", "reward": "prefs.jsonl"}.get(trainer, "sums.jsonl")
+    model = ["--model", "base"] if trainer in ("dpo", "reward", "ppo") else []
+    if trainer == "ppo":
+        model += ["--reward", "verifier:answer", "--unscored", "drop", "--max-tokens", "8", "--adaptive-kl", "1"]
     options = [
         "--steps",
         str(STEPS),
@@ -58,7 +60,7 @@ def write_data(trainer: str) -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:400])
     write_preferences(Path("prefs.jsonl"), problems(0)[:400])
     Path("docs.txt").write_text("".join(f"Document {i} says that {p}\n" for i, (p, _) in enumerate(problems(0)[:300])))
-    if trainer in ("dpo", "reward"):
+    if trainer in ("dpo", "reward", "ppo"):
         finish("sft", "base")
 
 
@@ -77,6 +79,6 @@ def kill_and_compare(trainer: str, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("trainer", ["sft", "dpo", "pretrain", "reward"])
+@pytest.mark.parametrize("trainer", ["sft", "dpo", "pretrain", "reward", "ppo"])
 def test_a_killed_run_ends_as_an_undisturbed_one(trainer: str, seed: int) -> None:
     kill_and_compare(trainer, seed)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from datagen.errors import InputError
 from datagen.llm.generation import end_ids
@@ -209,8 +210,14 @@ def test_losses_and_gradients_are_those_of_a_plain_reference(base: str, few: str
     assert seen.rollouts[1].values.any()
 
 
-def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, absolute: bool) -> None:
+    """With positions that are counted from the first token too, which left padding would move."""
     loaded = load_trained(base, "float32")
+    if absolute:
+        size = GPT2Config(vocab_size=len(loaded.tokenizer), n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
+        loaded.model = GPT2LMHeadModel(size).eval()
+        loaded.model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
     encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 256)
     prompts = [encoder.prompt(as_messages(text)) for text in ("Hi?", "How many keys has Ada, who has 3?", "And 2?")]
     head = make_head(loaded.model.config.hidden_size)

@@ -1,4 +1,4 @@
-"""A Chinese dialogue model, as it comes, steered by a sentiment classifier with another tokenizer: by the command alone.
+"""A Chinese dialogue model, as it comes, is steered by a sentiment classifier with another tokenizer, by the command.
 
 The model is a GPT-2 with a BERT tokenizer: [SEP] ends a turn, no chat template, [UNK] must never be said.
 """

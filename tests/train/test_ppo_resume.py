@@ -1,0 +1,104 @@
+"""PPO goes on after an interruption as if there had been none; parts and recomputation change nothing either."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
+
+from datagen.errors import InputError
+from tests.train.runs import Notes, metrics, train
+from train import ppo
+from train.evaluate import load_trained
+
+REWARD = """
+def of_length(prompts, completions, completion_ids, **_):
+    return [float(len(ids)) for ids in completion_ids]
+"""
+RUN: dict[str, Any] = {
+    "steps": 8, "batch_size": 8, "log_every": 1, "held_out": 0.1, "warmup": 0.0, "eval_every": 2, "save_every": 2,
+}  # fmt: skip
+
+
+def own(**options: Any) -> ppo.Options:
+    """Choose what learns along the way: the controller, the spread of the rewards, a critic."""
+    Path("rewards.py").write_text(REWARD)
+    settings = {"max_tokens": 6, "ppo_epochs": 2, "adaptive_kl": 0.5, "kl_horizon": 50, "scale_reward": True}
+    return ppo.Options(**{"reward": ["rewards.py:of_length"], **settings, **options})
+
+
+class Stops(ppo.Ppo):
+    """Falls over in the middle of its seventh iteration."""
+
+    def learn(self, *given: Any) -> dict[str, float]:
+        if given[-1] == 7:
+            raise ConnectionError("the lights went out")
+        return super().learn(*given)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    base: str, few: str, monkeypatch: pytest.MonkeyPatch, lora: bool
+) -> None:
+    options: dict[str, Any] = {**RUN, "model": base, "lora": lora, "log_every": 3, "eval_every": 4, "save_every": 4}
+    whole = train(ppo, few, own(), output="whole", **options)
+    with monkeypatch.context() as broken:
+        broken.setattr(ppo, "Ppo", Stops)
+        with pytest.raises(ConnectionError):
+            train(ppo, few, own(), output="again", **options)
+    notes = Notes()
+    again = train(ppo, few, own(), notes, output="again", **options)
+    assert "Going on from step 4" in notes.said
+    assert metrics("again") == metrics("whole")
+    assert again == whole
+    for name in ("run/samples.jsonl", "value/value_head.safetensors"):
+        assert Path("again", name).read_bytes() == Path("whole", name).read_bytes()
+    weights = "adapter_model.safetensors" if lora else "model.safetensors"
+    assert Path("again", weights).read_bytes() == Path("whole", weights).read_bytes()
+    coefs = [line["kl_coef"] for line in metrics("whole") if "kl_coef" in line]
+    assert len(set(coefs)) == len(coefs) > 1, "the controller has adapted"
+
+
+def test_recomputing_activations_saves_them_and_changes_nothing(
+    base: str, few: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"plain": 0, "recomputed": 0}
+    forward = LlamaMLP.forward
+    for name, checkpointing in (("plain", False), ("recomputed", True)):
+
+        def counted(self: Any, *args: Any, name: str = name, **kwargs: Any) -> Any:
+            calls[name] += torch.is_grad_enabled()
+            return forward(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaMLP, "forward", counted)
+        train(ppo, few, own(), model=base, output=name, checkpointing=checkpointing, **{**RUN, "steps": 2})
+    assert calls["recomputed"] == 2 * calls["plain"] > 0
+    plain, recomputed = (load_trained(name, "float32").model.state_dict() for name in calls)
+    assert all(torch.allclose(plain[name], recomputed[name], atol=1e-5) for name in plain)
+
+
+def test_dropout_in_adapters_is_refused(base: str, few: str) -> None:
+    with pytest.raises(InputError, match="trained without dropout"):
+        train(ppo, few, own(), model=base, output="out", lora=True, lora_dropout=0.1, **RUN)
+
+
+def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> None:
+    """A value head that stands alone is told; a critic with a trunk of its own goes on."""
+    train(ppo, few, own(critic=base), model=base, output="first", **{**RUN, "steps": 2})
+    notes = Notes()
+    train(ppo, few, own(critic="first/value"), notes, model="first", output="second", **{**RUN, "steps": 1})
+    assert "critic: first/value" in notes.said
+    train(ppo, few, own(critic="shared"), model=base, output="third", **{**RUN, "steps": 1})
+    with pytest.raises(InputError, match="a value head without a trunk"):
+        train(ppo, few, own(critic="third/value"), model=base, output="fourth", **RUN)
+
+
+def test_a_reward_that_wants_the_wrong_thing_is_told(base: str, few: str) -> None:
+    """Paid for length alone, and measured by right answers: the reward rises, and what it should stand for falls."""
+    notes = Notes()
+    result = train(ppo, few, own(), notes, model=base, output="out", **{**RUN, "steps": 12, "learning_rate": 2e-3})
+    assert result["end"]["eval_reward"] > result["start"]["eval_reward"]
+    assert result["end"]["eval_exact_match"] < result["start"]["eval_exact_match"]
+    assert "while exact match fell" in result["alarms"]["over-optimisation"]
+    assert any(said.startswith("ALARM over-optimisation") for said in notes.said)
