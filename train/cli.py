@@ -18,6 +18,7 @@ TRAINERS = {
     "reward": Command("train.reward_model", "Learn to score answers from ranked ones, or from preferences."),
     "dpo": Command("train.dpo", "Learn to prefer the chosen answers to the rejected ones (DPO, KTO and others)."),
     "ppo": Command("train.ppo", "Learn from rewards for its own answers, by PPO with a critic."),
+    "grpo": Command("train.grpo", "Learn from rewards for groups of its own answers, by GRPO or RLOO, with no critic."),
 }
 TOOLS = {
     "eval": Command("train.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),

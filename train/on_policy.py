@@ -46,6 +46,39 @@ class Asked:
     turn: Encoded
 
 
+def measure_answers(rewards: Rewards, rows: list[Record], made: list[Generated], state: Any) -> dict[str, float]:
+    """Measure answers to held-out prompts: their reward, and exact match where it is known what is right."""
+    scored = rewards.score(rows, [each.text for each in made], [each.ids for each in made], state)
+    known = [score for score in scored.total if score is not None]
+    if not known:
+        raise TrainingStopped(f"--reward: none of {len(made)} answers to held-out prompts got a score")
+    metrics = {
+        "eval_reward": fmean(known),
+        "eval_unscored": float(len(made) - len(known)),
+        "eval_ended": fmean(each.finish_reason == "stop" for each in made),
+        "eval_response_length": fmean(len(each.ids) for each in made),
+    }
+    right = [(row, one) for row, one in zip(rows, made, strict=True) if row.response is not None]
+    if right:
+        compared = measure(Answers([row for row, _ in right], [one for _, one in right]))
+        metrics |= {f"eval_{name}": value for name, value in compared.items()}
+    return metrics
+
+
+def append_samples(path: Path, step: int, samples: list[dict[str, Any]]) -> None:
+    """Write down what the policy said at a step."""
+    with path.open("ab") as file:
+        file.writelines(dump_line({"step": step, **sample}) for sample in samples[:SAMPLES])
+
+
+def rewind_samples(path: Path, step: int) -> None:
+    """Drop what was written after a step."""
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        path.write_bytes(b"".join(kept))
+
+
 class OnPolicy(Trainer):
     """A trainer whose step is an iteration: rollout and learning."""
 
@@ -94,21 +127,7 @@ class OnPolicy(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Answer held-out prompts greedily; return their reward, and exact match where it is known what is right."""
         step, rows = self.state.global_step, [each.row for each in self.held_out]
-        made = self._answer_greedily()
-        scored = self.rewards.score(rows, [each.text for each in made], [each.ids for each in made], self.state)
-        known = [score for score in scored.total if score is not None]
-        if not known:
-            raise TrainingStopped(f"--reward: none of {len(made)} answers to held-out prompts got a score")
-        metrics = {
-            "eval_reward": fmean(known),
-            "eval_unscored": float(len(made) - len(known)),
-            "eval_ended": fmean(each.finish_reason == "stop" for each in made),
-            "eval_response_length": fmean(len(each.ids) for each in made),
-        }
-        right = [(row, one) for row, one in zip(rows, made, strict=True) if row.response is not None]
-        if right:
-            compared = measure(Answers([row for row, _ in right], [one for _, one in right]))
-            metrics |= {f"eval_{name}": value for name, value in compared.items()}
+        metrics = measure_answers(self.rewards, rows, self._answer_greedily(), self.state)
         self.log(metrics)
         for text in self.alarms.measurement(step, metrics):
             self.session.terminal.say(text)
@@ -127,8 +146,7 @@ class OnPolicy(Trainer):
     def write_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         """Write down what the policy says, at every log."""
         if self.is_world_process_zero() and step % self.args.logging_steps == 0:
-            with self.samples.open("ab") as file:
-                file.writelines(dump_line({"step": step, **sample}) for sample in samples[:SAMPLES])
+            append_samples(self.samples, step, samples)
 
     @property
     def samples(self) -> Path:
@@ -170,11 +188,8 @@ class OnPolicy(Trainer):
         self.kl, self.spread = KlController(**state["kl"]), RunningSpread(**state["spread"])
         self.alarms = Alarms(**state["alarms"])
         self.pending = defaultdict(list, state["pending"])
-        if self.samples.exists() and self.is_world_process_zero():
-            step = int(folder.name.rpartition("-")[2])
-            lines = self.samples.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-            self.samples.write_bytes(b"".join(kept))
+        if self.is_world_process_zero():
+            rewind_samples(self.samples, int(folder.name.rpartition("-")[2]))
 
     def _load_best_model(self) -> None:
         self._load_weights(Path(str(self.state.best_model_checkpoint)))

@@ -21,7 +21,7 @@ PANELS = {
     ),
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
-    "nats: KL to the start an answer, entropy a token": ("kl", "kl_k3", "entropy"),
+    "nats: KL to the start an answer, entropy a token": ("kl", "kl_k3", "kl_token", "entropy"),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
@@ -32,7 +32,12 @@ PANELS = {
         "mean_token_accuracy",
         "eval_mean_token_accuracy",
     ),
-    "answers that end, ratios clipped, variance explained": ("ended", "clip_fraction", "explained_variance"),
+    "answers that end, ratios clipped, variance explained, groups without signal": (
+        "ended",
+        "clip_fraction",
+        "explained_variance",
+        "no_signal",
+    ),
     "tokens an answer": ("response_length", "eval_response_length"),
     "learning rate": ("learning_rate",),
     "gradient norm": ("grad_norm",),
