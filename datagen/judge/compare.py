@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from datagen.errors import InputError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import (
@@ -197,6 +198,13 @@ def most_calls(answers: int = 4) -> int:
     return answers * (answers - 1)
 
 
+def prepare(options: Any) -> None:
+    """Raise InputError if the options do not fit each other."""
+    check_rubrics(options)
+    if options.check and options.logprobs:
+        raise InputError("--check measures verdicts, and --logprobs makes probabilities of them: leave one out")
+
+
 METHOD = Method(
     name="judge",
     way="compare",
@@ -209,7 +217,7 @@ METHOD = Method(
     memory=lambda options: [Unique("prompt", "responses")],
     next_command=next_command,
     kind=SAMPLES,
-    prepare=check_rubrics,
+    prepare=prepare,
     table=table,
     after=keep_checks,
 )

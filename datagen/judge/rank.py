@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import strengths
-from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, tell, tournament
+from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, prepare, tell, tournament
 from datagen.judge.judging import (
     DIGITS,
     ROLES,
     Judging,
     allow_self_option,
     check_option,
-    check_rubrics,
     logprobs_option,
     panel_option,
     rubric_option,
@@ -114,7 +113,7 @@ METHOD = Method(
     memory=lambda options: [Unique("prompt", "responses")],
     next_command=next_command,
     kind=SAMPLES,
-    prepare=check_rubrics,
+    prepare=prepare,
     table=table,
     after=keep_checks,
 )

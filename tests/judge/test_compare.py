@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.errors import InputError
 from datagen.formats import Reader
 from datagen.generators.pairs import METHODS, Options
 from datagen.judge.compare import Comparison, Verdict
@@ -207,3 +208,9 @@ def test_soft_labels_reach_the_reward_model_by_way_of_pairs() -> None:
         label = comparison["soft_label"]
         assert row.soft_label == pytest.approx(label if row.responses[0] == first else 1 - label)
         assert row.soft_label is not None and row.soft_label > 0.5
+
+
+@pytest.mark.parametrize("way", ["compare", "rank"])
+def test_a_check_is_of_verdicts_not_of_probabilities(way: str) -> None:
+    with pytest.raises(InputError, match="leave one out"):
+        judge([sample("a", "bb")], way, check=True, logprobs=True)
