@@ -93,6 +93,7 @@ def test_ppo_unlearns_a_habit() -> None:
     write_sft(Path("sums.jsonl"), made)
     train(sft, "biased.jsonl", output="base", seed=2, steps=160, eval_every=160)
     result = learn_by_reward("base", "sums.jsonl", 2, steps=12, batch_size=96, eval_every=6, generate=100)
+    print(f"PPO exact match: {result['start']['eval_exact_match']:.2f} to {result['end']['eval_exact_match']:.2f}")
     assert result["start"]["eval_exact_match"] < 0.2, "it answers by habit"
     assert result["end"]["eval_exact_match"] > 0.9
     lines = [line for line in metrics("better-2") if "reward" in line]

@@ -1,5 +1,8 @@
 """PPO goes on after an interruption as if there had been none; parts and recomputation change nothing either."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,22 @@ def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> No
     train(ppo, few, own(critic="shared"), model=base, output="third", **{**RUN, "steps": 1})
     with pytest.raises(InputError, match="a value head without a trunk"):
         train(ppo, few, own(critic="third/value"), model=base, output="fourth", **RUN)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: str) -> None:
+    """It adapts by the answers of both, as in one process with twice the rows."""
+    own()
+    ran = subprocess.run(
+        [sys.executable, "-m", "datagen.cli", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
+         "--nproc", "2", "--batch-size", "8", "--steps", "3", "--log-every", "1", "--max-tokens", "6",
+         "--adaptive-kl", "0.5", "--kl-horizon", "50", "--scale-reward", "--warmup", "0", "-o", "two"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    train(ppo, few, own(ppo_epochs=4), model=base, output="one", **{**RUN, "steps": 3, "batch_size": 16})
+    two, one = ([line for line in metrics(name) if "kl_coef" in line] for name in ("two", "one"))
+    assert [line["kl_coef"] for line in two] == pytest.approx([line["kl_coef"] for line in one], rel=1e-3)
 
 
 def test_a_reward_that_wants_the_wrong_thing_is_told(base: str, few: str) -> None:
