@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const HIDDEN = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]+)/;
 const MOST_MARKS = 2000; // a text made of control characters must not become a million elements
+const UNBROKEN = /[^\s\u3000-\u9fff]{2000}/; // no word of a language
 let page = null; // what the server sent last
 let places = []; // the ranking so far: groups of answers, best first
 let joining = false; // does the next answer share the last place given?
@@ -30,6 +31,7 @@ function textOf(text, className = "") {
   if (parts.length > MOST_MARKS) made.textContent = visible.join("");
   else made.append(...visible.map((part, at) => (at % 2 ? element("span", "hidden-character", part) : part)));
   made.dir = "auto";
+  made.classList.toggle("unbroken", UNBROKEN.test(text));
   if (/[\u3040-\u30ff]/.test(text)) made.lang = "ja";
   else if (/[\u4e00-\u9fff]/.test(text)) made.lang = "zh";
   return made;
