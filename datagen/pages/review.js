@@ -18,9 +18,7 @@ function element(name, className, ...children) {
 }
 
 function named(character) {
-  const code = character.charCodeAt(0);
-  if (code < 0x20) return String.fromCharCode(0x2400 + code);
-  return code === 0x7f ? "\u2421" : "U+" + code.toString(16).toUpperCase().padStart(4, "0");
+  return "U+" + character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
 }
 
 // Texts of strangers: direction isolated, characters that hide or steer made visible, Chinese told apart for its fonts.
