@@ -16,7 +16,7 @@ for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, what is right is kept, the base is trained"
     part "$round"
     datagen respond "prompts-$round.jsonl" -q -o "rft-$round.right.jsonl" --model "hf:$policy" \
-        --temperature "$TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND
+        --temperature "$TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND || [ $? = 3 ] # short of -n
     kept="$kept rft-$round.right.jsonl"
     cat $kept > "rft-$round.rows.jsonl"
     datagen train sft "rft-$round.rows.jsonl" -q -o "rft-$round" --model "$BASE" --steps "$SFT_STEPS" \
