@@ -2,12 +2,13 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-: "${BASE:=tiny}"             # what supervised fine-tuning starts from
-: "${DEMONSTRATIONS:=3000}"   # rows that it learns from
+: "${BASE:=tiny}"              # what supervised fine-tuning starts from
+: "${DEMONSTRATIONS:=3000}"    # rows that it learns from
 : "${SFT_STEPS:=400}"
-: "${PROMPTS:=2000}"          # prompts that answers are sampled for; a recipe with rounds parts them
-: "${K:=6}"                   # answers to each
-: "${TEMPERATURE:=1.6}"       # wide: a reward model has to have seen what a policy may come to say
+: "${PROMPTS:=2000}"           # prompts that answers are sampled for; a recipe with rounds parts them
+: "${K:=6}"                    # answers to each
+: "${TEMPERATURE:=1.6}"        # wide, where a reward model is to learn: it has to have seen what a policy may come to say
+: "${ROUND_TEMPERATURE:=1}"    # where the policy is to learn
 : "${RANKER:=verifier:answer}" # who ranks them: in place of people
 : "${REWARD_STEPS:=250}"
 : "${PPO_STEPS:=30}"
@@ -15,24 +16,21 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${DPO_STEPS:=60}"
 : "${DPO_LOSS:=sigmoid+sft}"
 : "${ROUNDS:=3}"
-: "${MAX_TOKENS:=8}"          # the longest answer
-: "${FLAGS:=}"                # for every trainer, such as "--lora"
+: "${MAX_TOKENS:=8}"           # the longest answer
+: "${FLAGS:=}"                 # for every trainer, such as "--lora"
 
 stage() { printf '\n%s\n' "$*" >&2; }
 
-# The task, and a model that knows it and answers by habit.
+# The task, unless its files are there, and a model that knows it and answers by habit.
 fine_tune() {
     stage "Supervised fine-tuning"
-    python "$here/sums.py" --prompts "$PROMPTS" --demonstrations "$DEMONSTRATIONS"
+    [ -f demonstrations.jsonl ] || python "$here/sums.py" --prompts "$PROMPTS" --demonstrations "$DEMONSTRATIONS"
     datagen train sft demonstrations.jsonl -q -o sft --model "$BASE" --steps "$SFT_STEPS" --eval-every "$SFT_STEPS" $FLAGS
 }
 
-# sample POLICY PROMPTS OUT [OPTION...]: K answers of a policy to each prompt.
+# sample POLICY PROMPTS OUT TEMPERATURE: K answers of a policy to each prompt.
 sample() {
-    policy=$1 prompts=$2 out=$3
-    shift 3
-    datagen respond "$prompts" -q -o "$out" --model "hf:$policy" -k "$K" --temperature "$TEMPERATURE" \
-        --max-tokens "$MAX_TOKENS" "$@"
+    datagen respond "$2" -q -o "$3" --model "hf:$1" -k "$K" --temperature "$4" --max-tokens "$MAX_TOKENS"
 }
 
 # rank SAMPLES OUT REWARD: the answers, the best first.

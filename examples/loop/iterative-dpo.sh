@@ -6,7 +6,7 @@
 
 fine_tune
 stage "A reward model"
-sample sft prompts.jsonl samples.jsonl
+sample sft prompts.jsonl samples.jsonl "$TEMPERATURE"
 rank samples.jsonl ranked.jsonl "$RANKER"
 learn_reward ranked.jsonl rm
 measure sft sft rm
@@ -15,7 +15,7 @@ policy=sft table=sft:demonstrations.jsonl
 for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, the reward model ranks, DPO learns"
     part "$round"
-    sample "$policy" "prompts-$round.jsonl" "idpo-$round.samples.jsonl"
+    sample "$policy" "prompts-$round.jsonl" "idpo-$round.samples.jsonl" "$ROUND_TEMPERATURE"
     rank "idpo-$round.samples.jsonl" "idpo-$round.ranked.jsonl" rm
     datagen pairs "idpo-$round.ranked.jsonl" -q -o "idpo-$round.pairs.jsonl"
     learn_dpo "idpo-$round.pairs.jsonl" "$policy" "idpo-$round"

@@ -6,18 +6,18 @@
 : "${FIRST_TEMPERATURE:=1}"
 
 fine_tune
-policy=sft table=sft:demonstrations.jsonl rankings= temperature=$TEMPERATURE
+policy=sft table=sft:demonstrations.jsonl rankings= temperature=$FIRST_TEMPERATURE
 for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, the reward model is refreshed, PPO runs against it"
     part "$round"
-    [ "$round" = 1 ] && TEMPERATURE=$FIRST_TEMPERATURE || TEMPERATURE=$temperature
-    sample "$policy" "prompts-$round.jsonl" "refresh-$round.samples.jsonl"
+    sample "$policy" "prompts-$round.jsonl" "refresh-$round.samples.jsonl" "$temperature"
     rank "refresh-$round.samples.jsonl" "refresh-$round.ranked.jsonl" "$RANKER"
     rankings="$rankings refresh-$round.ranked.jsonl"
     cat $rankings > "refresh-$round.rankings.jsonl"
     learn_reward "refresh-$round.rankings.jsonl" "rm-$round"
     learn_ppo prompts.jsonl "rm-$round" "refresh-$round"
-    policy=refresh-$round table="$table refresh-$round:refresh-$round.samples.jsonl,refresh-$round.rankings.jsonl"
+    temperature=$TEMPERATURE policy=refresh-$round
+    table="$table refresh-$round:refresh-$round.samples.jsonl,refresh-$round.rankings.jsonl"
     measure "$policy" "$policy" "rm-$round"
 done
 measure sft sft rm-1

@@ -4,6 +4,7 @@
 # The toy answers with a bare number, so there is one path to each answer: every prompt is asked again until enough of
 # them have a right one. A model that writes chains: RESPOND="--strategy rft -k 8".
 . "$(dirname "$0")/common.sh"
+: "${RFT_STEPS:=700}"
 : "${RESPOND:=--verify answer -n $((PROMPTS / ROUNDS / 2))}"
 
 fine_tune
@@ -16,11 +17,11 @@ for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, what is right is kept, the base is trained"
     part "$round"
     datagen respond "prompts-$round.jsonl" -q -o "rft-$round.right.jsonl" --model "hf:$policy" \
-        --temperature "$TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND || [ $? = 3 ] # short of -n
+        --temperature "$ROUND_TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND || [ $? = 3 ] # short of -n
     kept="$kept rft-$round.right.jsonl"
     cat $kept > "rft-$round.rows.jsonl"
-    datagen train sft "rft-$round.rows.jsonl" -q -o "rft-$round" --model "$BASE" --steps "$SFT_STEPS" \
-        --eval-every "$SFT_STEPS" $FLAGS
+    datagen train sft "rft-$round.rows.jsonl" -q -o "rft-$round" --model "$BASE" --steps "$RFT_STEPS" \
+        --eval-every "$RFT_STEPS" $FLAGS
     policy=rft-$round table="$table rft-$round:rft-$round.right.jsonl,rft-$round.rows.jsonl"
     measure "$policy" "$policy"
 done

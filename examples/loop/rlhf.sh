@@ -5,7 +5,7 @@
 
 fine_tune
 stage "Samples of the SFT model, ranked"
-sample sft prompts.jsonl samples.jsonl
+sample sft prompts.jsonl samples.jsonl "$TEMPERATURE"
 rank samples.jsonl ranked.jsonl "$RANKER"
 
 stage "A reward model, and PPO against it"

@@ -14,7 +14,7 @@ for round in $(seq "$ROUNDS"); do
     [ "$JUDGE" = policy ] && judge=hf:$policy || judge=$JUDGE
     stage "Round $round: $policy answers, $judge judges, DPO learns"
     part "$round"
-    sample "$policy" "prompts-$round.jsonl" "self-$round.samples.jsonl"
+    sample "$policy" "prompts-$round.jsonl" "self-$round.samples.jsonl" "$ROUND_TEMPERATURE"
     datagen judge "self-$round.samples.jsonl" -q -o "self-$round.ranked.jsonl" --by score --samples 3 --judge "$judge" \
         --allow-self
     datagen pairs "self-$round.ranked.jsonl" -q -o "self-$round.pairs.jsonl"
