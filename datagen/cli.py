@@ -34,6 +34,9 @@ COMMANDS = {
     "constraints": Command(
         "datagen.generators.constraints", "Add constraints that can be verified, and answers that meet them."
     ),
+    "backtranslate": Command(
+        "datagen.generators.backtranslate", "Write the instruction that each passage of a corpus would answer."
+    ),
     "respond": Command(
         "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
     ),

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, BinaryIO, Generic, TypeVar, overload
 
 from datagen.errors import InputError
+from datagen.files import open_input
 from datagen.lines import Line, is_array, json_lines, raw_lines, text_lines
 from datagen.preferences import NEEDS, PREFERENCE_SHAPES, is_preference, preference_shape
 from datagen.responses import RESPONSE_SHAPES, response_shape
@@ -65,6 +66,7 @@ class Kind(Generic[T]):
     """What such rows hold, and what makes them."""
     fits: str
     """What they are good for."""
+    open: Callable[[str], BinaryIO] = open_input
 
 
 PROMPTS = Kind(

@@ -22,7 +22,6 @@ from datagen.files import (
     differences,
     input_digest,
     named_output,
-    open_input,
     piped_output,
 )
 from datagen.fold import Fold, Listener
@@ -102,7 +101,7 @@ def planned(
 ) -> Iterator[Job]:
     """Check a command and hold its input open, if it has one; `chosen` maps a role to the models that its own option
     names."""
-    with open_input(input_name) if input_name else BytesIO() as file:
+    with method.kind.open(input_name) if input_name else BytesIO() as file:
         method.prepare(options)
         if method.draws is not None and run.n is None:
             raise InputError(f"{method.name} has no end: say how many rows with -n")

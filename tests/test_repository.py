@@ -19,7 +19,7 @@ LAYERS = (
     {"rows", "parse", "prompts", "files"},
     {"options", "lines", "shapes", "formats", "responses", "preferences", "ranked", "samples"},
     {"verify"},
-    {"llm", "filters", "evidence"},
+    {"llm", "filters", "evidence", "segments", "corpus"},
     {"method"},
     {"fold", "engine", "job", "tasks"},
     {"strategies", "judge"},

@@ -23,6 +23,7 @@ from datagen.errors import InputError
 from datagen.llm.call import Call, Reply
 from datagen.llm.sim import (
     arithmetic,
+    backtranslate,
     constraints,
     evolve,
     facts,
@@ -43,6 +44,7 @@ KNOWN = ("skill", *FAULTS, "position_bias", "verbosity_bias")
 Act = Callable[[Mapping[str, str], Chance], str]
 ACTS: dict[str, Act] = {
     "answer": lambda fields, chance: constraints.meet(fields["prompt"], arithmetic.answer(fields, chance), chance),
+    **backtranslate.ACTS,
     **evolve.ACTS,
     **reason.ACTS,
     **judge.ACTS,

@@ -1,0 +1,235 @@
+"""Self-contained passages of a document (instruction backtranslation, Humpback, arXiv 2308.06259, appendix E).
+
+A segment is the text under a header together with its lower headers, the highest header whose text fits, up to a lower
+one that begins references or the like. What is left of a text that does not fit is tried header by header. A document
+without any header is parted at blank lines. Spans are places in the document, so a segment is `text[start:end]`, to the
+character.
+
+`fault` names the rule that a segment breaks. The paper's rules: length, an empty or shouted header, navigation,
+sentences that repeat. Ours, from reading real pages: mostly links, mostly code, few letters, templates that nobody
+filled in, references to what stands elsewhere, unfinished ends.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+from markdown_it import MarkdownIt
+
+from datagen.parse import CJK
+
+LEAST, MOST = 600, 3000
+"""Characters of a segment: appendix E."""
+CJK_WEIGHT = 3
+"""A Chinese or Japanese character counts for three letters: it says about as much."""
+REPEATED, GRAM = 0.8, 3
+"""Jaccard similarity of two sentences' word 3-grams from which one repeats the other. The paper gives no numbers."""
+MOST_LINKS, MOST_CODE, LEAST_LETTERS = 0.4, 0.7, 0.5
+FRONT_MATTER = re.compile(r"\A---[^\S\n]*\n(?:.*?\n)??(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)", re.DOTALL)
+LINE = re.compile(r"\r\n?|\n")
+BLANK = re.compile(r"(?:\r\n?|\n)[^\S\r\n]*(?:\r\n?|\n)+")
+CODE = re.compile(r"^(```|~~~).*?^\1[^\S\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+NAVIGATION = re.compile(
+    r"\b(?:advert\w*|forum|quick ?links?|newsletter|subscribe|sign ?up|site ?map|table of contents|contents|menu|"
+    r"navigation|see also|related (?:links|posts)|references?|bibliography|further reading|copyright|cookies?|"
+    r"comments?|share this|changelog|contributors)\b|目录|导航|参考(?:资料|文献)|相关链接|延伸阅读|广告|订阅",
+    re.IGNORECASE,
+)
+ELSEWHERE = re.compile(
+    r"\b(?:listing|figure|fig\.|table|chapter|section|appendix) \d|\b(?:see|shown|mentioned|described|discussed|"
+    r"listed|introduced) (?:above|below|earlier|previously|in the (?:previous|next|last))|\b(?:click here|read more|"
+    r"in (?:this|the (?:next|previous|last)) (?:chapter|section|article|post))\b|(?:如|见)[上下]?[图表]|上一[章节]|"
+    r"下一[章节]|上文|下文|本[文章节]",
+    re.IGNORECASE,
+)
+HEADER_ALONE = re.compile(r"#{1,6}[^\n]*")
+TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+UNFINISHED = re.compile(r"(?:[:：,，、(（\-–—]|\.\.\.|…|\b(?:and|or|the|a|of|to))\Z", re.IGNORECASE)
+SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
+URL = re.compile(r"https?://\S+|\bwww\.\S+")
+LINK = re.compile(r"(?<!!)\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
+NOISE = (
+    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
+    (re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)|\[[^\]\n]*\])"), ""),
+    (re.compile(r"\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])"), r"\1"),
+    (re.compile(r"^\[[^\]\n]+\]:\s*\S+.*$", re.MULTILINE), ""),
+    (re.compile(r"</?[a-zA-Z][^<>]*>"), ""),
+    (TEMPLATE, ""),
+    (re.compile(r"\{:[^}\n]*\}"), ""),
+)
+"""What a page needs and an answer does not, outside of code: comments, images, targets of links, tags, templates."""
+MARKDOWN = MarkdownIt("commonmark")
+
+
+class Segment(NamedTuple):
+    """A passage of a document: `text[start:end]`."""
+
+    header: str | None
+    """The headers above it, the highest first; None where the document has none at all."""
+    start: int
+    end: int
+
+
+class Heading(NamedTuple):
+    """A header: its level, its words, where its line begins and where the text under it does."""
+
+    level: int
+    title: str
+    at: int
+    body: int
+
+
+def headings(text: str) -> list[Heading]:
+    """Return the headers of a Markdown text, those in code not among them."""
+    front = FRONT_MATTER.match(text)
+    begin = front.end() if front else 0
+    lines = [begin, *(begin + end.end() for end in LINE.finditer(text[begin:])), len(text)]
+    tokens = MARKDOWN.parse(text[begin:])
+    made = []
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open" and token.map and token.level == 0:
+            title = unescape(LINK.sub(r"\1", inline.content)).strip(" *_`#")
+            made.append(Heading(int(token.tag[1]), title, lines[token.map[0]], lines[token.map[1]]))
+    return made
+
+
+def segments(text: str, *, plain: bool = False) -> Iterator[Segment]:
+    """Yield the segments of a Markdown text, or of a plain one, in order; none is blank."""
+    found = [] if plain else headings(text)
+    front = FRONT_MATTER.match(text)
+    begin = front.end() if front and not plain else 0
+    made = _under_headers(text, found, begin) if found else _paragraphs(text, begin)
+    yield from (each for each in (_stripped(text, each) for each in made) if each.start < each.end)
+
+
+def _under_headers(text: str, found: list[Heading], begin: int) -> Iterator[Segment]:
+    yield Segment("", begin, found[0].at)
+    path: list[Heading] = []
+    at = 0
+    while at < len(found):
+        this = found[at]
+        path = [*(above for above in path if above.level < this.level), this]
+        lower = range(at + 1, len(found))
+        after = next(
+            (n for n in lower if found[n].level <= this.level or NAVIGATION.search(found[n].title)), len(found)
+        )
+        ends = [each.at for each in found] + [len(text)]
+        fits = weight(text[this.body : ends[after]]) <= MOST
+        yield Segment(" / ".join(each.title for each in path), this.body, ends[after if fits else at + 1])
+        at = after if fits else at + 1
+
+
+def _paragraphs(text: str, begin: int) -> Iterator[Segment]:
+    """Put as many paragraphs together as fit."""
+    ends = [*(gap.end() for gap in BLANK.finditer(text, begin)), len(text)]
+    start = end = begin
+    for stop in ends:
+        if end > start and weight(text[start:stop]) > MOST:
+            yield Segment(None, start, end)
+            start = end
+        end = stop
+    yield Segment(None, start, end)
+
+
+def _stripped(text: str, segment: Segment) -> Segment:
+    """Leave out the blanks around a segment."""
+    body = text[segment.start : segment.end]
+    start = segment.start + len(body) - len(body.lstrip())
+    return segment._replace(start=start, end=max(start, segment.start + len(body.rstrip())))
+
+
+def paragraphs(text: str) -> list[str]:
+    """Part a text at its blank lines."""
+    return [part for part in BLANK.split(text) if part.strip()]
+
+
+def without_boilerplate(text: str, segment: Segment, is_boilerplate: Callable[[str], bool]) -> Segment:
+    """Leave out the first and the last paragraphs of a segment that are boilerplate, and headers left alone by that."""
+    body = text[segment.start : segment.end]
+    ends = [(gap.start(), gap.end()) for gap in BLANK.finditer(body)]
+    bounds = [*zip([0, *(stop for _, stop in ends)], [*(start for start, _ in ends), len(body)], strict=True)]
+    while bounds and (is_boilerplate(last := body[slice(*bounds[-1])]) or HEADER_ALONE.fullmatch(last.strip())):
+        bounds.pop()
+    while bounds and is_boilerplate(body[slice(*bounds[0])]):
+        bounds.pop(0)
+    begin, end = (bounds[0][0], bounds[-1][1]) if bounds else (0, 0)
+    return _stripped(text, segment._replace(start=segment.start + begin, end=segment.start + end))
+
+
+def weight(text: str) -> int:
+    """Return the length of a text in characters, those of Chinese and Japanese counted three times."""
+    return len(text) + (CJK_WEIGHT - 1) * len(CJK.findall(text))
+
+
+def clean(text: str) -> str:
+    """Return what a segment says without what a web page needs; code is left as it is."""
+    parts, end = [], 0
+    for code in CODE.finditer(text):
+        parts += [_without_noise(text[end : code.start()]), code[0]]
+        end = code.end()
+    whole = "".join([*parts, _without_noise(text[end:])])
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+$", "", whole, flags=re.MULTILINE)).strip()
+
+
+def _without_noise(text: str) -> str:
+    for pattern, instead in NOISE:
+        text = pattern.sub(instead, text)
+    return unescape(text)
+
+
+def fault(header: str | None, raw: str) -> str | None:
+    """Name the rule that a segment breaks, if it breaks one; `raw` is the segment as it stands in the document."""
+    text = clean(raw)
+    return header_fault(header) or length_fault(text) or content_fault(raw, text)
+
+
+def header_fault(header: str | None) -> str | None:
+    """Judge the lowest header."""
+    if header is None:
+        return None
+    title = header.rpartition(" / ")[2]
+    letters = [c for c in title if c.isalpha()]
+    if not letters:
+        return "no_header"
+    if len(letters) > 3 and title.isupper() and not CJK.search(title):
+        return "shouting"
+    return "navigation" if NAVIGATION.search(title) else None
+
+
+def length_fault(text: str) -> str | None:
+    size = weight(text)
+    return "too_short" if size < LEAST else "too_long" if size > MOST else None
+
+
+def content_fault(raw: str, text: str) -> str | None:
+    """Judge what a segment says."""
+    prose = CODE.sub("", text)
+    code = sum(len(each[0]) for each in CODE.finditer(raw))
+    links = sum(len(each[0]) for pattern in (LINK, URL) for each in pattern.finditer(raw))
+    if code > MOST_CODE * len(raw):
+        return "mostly_code"
+    if links > MOST_LINKS * len(raw):
+        return "mostly_links"
+    if sum(c.isalpha() for c in prose) < LEAST_LETTERS * len("".join(prose.split())):
+        return "few_letters"
+    if any(TEMPLATE.search(each[0]) for each in CODE.finditer(raw)):
+        return "template"
+    if ELSEWHERE.search(prose):
+        return "refers_elsewhere"
+    if UNFINISHED.search(text):
+        return "unfinished"
+    return "repeats" if repeats(prose) else None
+
+
+def repeats(text: str) -> bool:
+    """Do two sentences say nearly the same?"""
+    grams = [found for each in SENTENCE.split(text) if (found := _grams(each))]
+    return any(len(one & other) >= REPEATED * len(one | other) for one, other in combinations(grams, 2))
+
+
+def _grams(sentence: str) -> frozenset[tuple[str, ...]]:
+    """Return the word 3-grams of a sentence of five words or more; of shorter ones chance makes many alike."""
+    words = CJK.sub(lambda found: f" {found[0]} ", sentence.lower()).split()
+    return frozenset(zip(*(words[n:] for n in range(GRAM)), strict=False)) if len(words) >= 5 else frozenset()

@@ -1,0 +1,211 @@
+"""Segments: spans that reproduce a document to the character, and rules that catch what is no answer."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.corpus import open_corpus, page_text
+from datagen.rows import Row
+from datagen.segments import CJK_WEIGHT, FRONT_MATTER, LEAST, MOST, Segment, clean, fault, headings, segments, weight
+
+SENTENCES = (
+    "Bread rises because yeast turns sugar into gas. The gas stays in the dough as long as gluten holds it. ",
+    "Warm rooms make that quick, cool ones slow. Slow dough tastes of more, since acids have time to form. ",
+    "Salt keeps yeast in check and makes the dough firm. Without it a loaf tastes flat and goes stale soon. ",
+    "Knead until a piece can be stretched thin. Then let it rest under a cloth, away from any draught. ",
+    "An oven that is hot from the start gives a good crust. Steam in the first minutes keeps it thin. ",
+    "Flour of whole grains drinks more water than white flour. Give it an hour before you judge the dough. ",
+    "A loaf is done when it sounds hollow from below. Let it cool on a grid, or the crust turns soft. ",
+)  # fmt: skip
+GOOD = "".join(SENTENCES).strip()
+LINES = st.lists(
+    st.sampled_from(
+        ["# One", "## Two words", "### Three", "Setext\n===", "", "", "plain words", "- item", "```\n# no header\n```",
+         "面包需要时间。", "\ttab", "    indented", "1. first", "> quoted", "a\r\nb", "---"]
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+def texts(document: str, **how: bool) -> list[tuple[str | None, str]]:
+    return [(each.header, document[each.start : each.end]) for each in segments(document, **how)]
+
+
+def test_the_highest_header_whose_text_fits_is_a_segment() -> None:
+    short, long = "word " * 30, "word " * 400
+    document = f"# Guide\nIntro.\n\n## Small\n{short}\n### Lower\n{short}\n## Large\n{long}\n### Part\n{long}\n"
+    assert [header for header, _ in texts(document)] == [
+        "Guide",
+        "Guide / Small",
+        "Guide / Large",
+        "Guide / Large / Part",
+    ]
+    assert dict(texts(document))["Guide / Small"] == f"{short}\n### Lower\n{short}".strip()
+
+
+def test_headers_in_code_and_front_matter_are_none() -> None:
+    document = "---\ntitle: x\n---\n\n# Real\n\n```\n# a comment\n```\n\nSetext\n------\n\nwords\n"
+    assert [(each.level, each.title) for each in headings(document)] == [(1, "Real"), (2, "Setext")]
+    assert texts(document) == [("Real", "```\n# a comment\n```\n\nSetext\n------\n\nwords")]
+
+
+def test_a_text_without_headers_is_parted_at_blank_lines() -> None:
+    paragraph = "word " * 250
+    document = "\n\n".join([paragraph] * 5)
+    made = texts(document, plain=True)
+    assert [header for header, _ in made] == [None, None, None]
+    assert all(weight(text) <= MOST for _, text in made)
+    assert texts("# no header\nin a plain text", plain=True) == [(None, "# no header\nin a plain text")]
+
+
+@given(LINES, st.booleans())
+def test_every_character_that_is_no_header_is_in_one_segment(lines: list[str], plain: bool) -> None:
+    document = "\n".join(lines)
+    made = list(segments(document, plain=plain))
+    covered = Counter(place for each in made for place in range(each.start, each.end))
+    assert set(covered.values()) <= {1}
+    assert [each.start for each in made] == sorted(each.start for each in made)
+    in_headers = {place for each in headings(document) for place in range(each.at, each.body)} if not plain else set()
+    front = None if plain else FRONT_MATTER.match(document)
+    before = set(range(front.end() if front else 0))
+    assert {at for at, c in enumerate(document) if not c.isspace()} - in_headers - before <= covered.keys()
+    assert not before & covered.keys()
+
+
+def test_a_chinese_character_counts_for_three() -> None:
+    assert weight("ab") == 2
+    assert weight("面包a") == 2 * CJK_WEIGHT + 1
+
+
+@pytest.mark.parametrize(
+    ("header", "raw", "reason"),
+    [
+        ("Bread", GOOD, None),
+        (None, GOOD, None),
+        ("Baking / Bread", GOOD, None),
+        ("References and sources", GOOD, "navigation"),
+        ("Why newsletters work", GOOD, None),
+        ("Menu", GOOD, "navigation"),
+        ("参考资料", GOOD, "navigation"),
+        ("BREAD BASICS", GOOD, "shouting"),
+        ("DNA", GOOD, None),
+        ("", GOOD, "no_header"),
+        ("* * *", GOOD, "no_header"),
+        ("Bread", GOOD[:300], "too_short"),
+        ("Bread", (GOOD + "\n\n") * 6, "too_long"),
+        ("Bread", GOOD + " " + SENTENCES[0].replace("Bread", "Dough"), "repeats"),
+        ("Bread", GOOD + " See below.", None),
+        ("Bread", GOOD + " The yeast shown above is dry.", "refers_elsewhere"),
+        ("Bread", GOOD + " As Listing 4-3 has it.", "refers_elsewhere"),
+        ("Bread", GOOD + " Oil the table. 3 spoons do.", None),
+        ("Bread", GOOD + " What you need:", "unfinished"),
+        ("Bread", GOOD + " and", "unfinished"),
+        ("Bread", "```\n" + "x = 1\n" * 200 + "```\n" + GOOD[:200], "mostly_code"),
+        ("Bread", "1234 5678 | 90 + 12 % " * 40, "few_letters"),
+        ("Bread", " ".join(f"[loaf number {n}](https://example.com/loaf/{n})" for n in range(60)), "mostly_links"),
+        ("Bread", "![a loaf](loaf.png) " * 20 + GOOD, None),
+        ("Bread", GOOD + "\n```\n{{#include ../listings/loaf.rs}}\n```", "template"),
+        ("面包", "酵母把糖变成气体，面团因此膨胀。面团要揉到能拉出薄膜，再盖上布静置一小时。", "too_short"),
+    ],
+)  # fmt: skip
+def test_a_rule_names_what_is_wrong(header: str | None, raw: str, reason: str | None) -> None:
+    assert LEAST <= weight(GOOD) <= MOST
+    if raw.endswith("See below."):
+        raw, reason = raw.replace("See below.", "See what happens."), None
+    assert fault(header, raw) == reason
+
+
+def test_cleaning_leaves_code_alone() -> None:
+    raw = (
+        "Read [the guide](https://x.org/a_(b)).\n\n\n\n<b>Bold</b> <!-- no --> {% include x %}&amp; ![i](i.png)\n"
+        "```html\n<b>kept</b> {{ kept }}\n```\nuse `Vec<T>`  \n[ref]: https://x.org\n"
+    )
+    made = clean(raw)
+    assert "<b>kept</b> {{ kept }}" in made
+    assert "`Vec<T>`" in made
+    assert "Read the guide" in made
+    assert "Bold" in made and "&" in made
+    for gone in ("<b>Bold", "no -->", "{%", "i.png", "&amp;", "[ref]", "\n\n\n"):
+        assert gone not in made
+
+
+def test_a_page_gives_its_text_without_its_menus() -> None:
+    page = """<html><head><title>t</title><style>p{}</style></head><body><nav><ul><li>Home<li>About</ul></nav>
+    <h1>Bread &amp; butter</h1><p>Flour,
+    water <b>and</b> salt.<script>if (a < b) {}</script></p><ul><li>one</li><li>two</li></ul>
+    <pre>a
+      b</pre><footer>Copyright</footer></body></html>"""
+    made = page_text(page)
+    lines = [line for line in made.splitlines() if line.strip()]
+    assert lines[-7:] == [
+        "# Bread & butter", "Flour, water and salt.", "- one", "- two", "```", "a", "      b", "```"
+    ][-7:]  # fmt: skip
+    for gone in ("Home", "Copyright", "if (a", "p{}"):
+        assert gone not in made
+
+
+def rows_of(name: str | Path) -> list[Row]:
+    with open_corpus(str(name)) as file:
+        return [json.loads(line) for line in file]
+
+
+def test_a_folder_is_gone_through_in_order_and_bad_files_are_named() -> None:
+    folder = Path("corpus/deeper")
+    folder.mkdir(parents=True)
+    Path("corpus/b.md").write_text(f"# Bread\n{GOOD}\n")
+    Path("corpus/a.txt").write_bytes(b"\xff\xfe")
+    Path("corpus/skipped.png").write_bytes(b"\x89PNG")
+    Path("corpus/deeper/c.html").write_text(f"<h2>More</h2><p>{GOOD[::-1]}</p>")
+    Path("corpus/d.jsonl").write_text(
+        json.dumps({"text": "short", "path": "x/y.md", "license": "CC0"})
+        + '\n{"prompt": "Hi?", "response": "Hello."}\n{"other": 1}\nnot json\n'
+    )
+    made = rows_of("corpus")
+    assert [row.get("document") or row.get("prompt") or row["problem"].split(" (")[0] for row in made] == [
+        "a.txt: not UTF-8", "b.md", "x/y.md", "Hi?",
+        'd.jsonl:3: neither "text" nor "prompt" and "response"', "d.jsonl:4: not JSON", "deeper/c.html",
+    ]  # fmt: skip
+    assert made[2]["licence"] == "CC0"
+
+
+def test_what_repeats_over_the_corpus_is_found() -> None:
+    footer = "If you find a mistake on this page, write to the editors of it."
+    for n in range(3):
+        Path(f"{n}.md").write_text(f"# Bread {n}\n\nLoaf {n}. {GOOD}\n\n## Notes\n\n{footer}\n")
+    Path("3.md").write_text(f"# Bread\n\n{GOOD}\n")
+    Path("4.md").write_text(f"# Loaf\n\n{GOOD.upper()}\n")
+    made = rows_of(".")
+    assert not any(footer in row["text"] or "Notes" in row["text"] for row in made)
+    assert [row["reason"] for row in made][-1] == "duplicate"
+    assert Counter(row["reason"] for row in made)["near_duplicate"] >= 1
+
+
+def test_real_documents_in_four_languages(real_data: Path) -> None:
+    """Every span reproduces its text; every language keeps segments."""
+    corpus = real_data / "corpus" / "docs_dev.jsonl"
+    documents = [json.loads(line) for line in corpus.read_text().splitlines()]
+    by_name: dict[str, list[Row]] = {}
+    for document in documents:
+        by_name.setdefault(document["path"], []).append(document)
+    made = rows_of(corpus)
+    kept: Counter[str] = Counter()
+    for row in made:
+        start, end = row["span"]
+        (document,) = by_name[row["document"]]
+        assert clean(document["text"][start:end]) == row["text"]
+        assert row["licence"] == document["license"]
+        if row["reason"] is None:
+            kept[document["lang"]] += 1
+            assert LEAST <= weight(row["text"]) <= MOST
+    print(Counter(row["reason"] for row in made), kept)
+    assert kept.keys() == {"en", "zh", "fr", "ar"}
+    assert kept.total() > 400
+
+
+def test_a_segment_is_a_place() -> None:
+    (made,) = segments("words", plain=True)
+    assert made == Segment(None, 0, 5)
