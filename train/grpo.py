@@ -175,6 +175,8 @@ def make(session: Session, own: Options, split: Split[Record, Asked], rewards: R
         eval_dataset=numbers.select([0]) if split.held_out else None,  # `evaluate` looks at the held-out rows
     )
     holder.append(made)
+    if "ref" in getattr(session.loaded.model, "peft_config", {}):
+        session.loaded.model.delete_adapter("ref")  # TRL's copy of fresh adapters: without them is the start, too
     made.begin(session, own, split, rewards)
     if own.penalty:
         made.refer_to(start, own.penalty)

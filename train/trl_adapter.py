@@ -155,6 +155,12 @@ class OnGroups(Trainer):
             add_fused_lm_head(reference, temperature=self.args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
+    def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
+        """Note the loss with the other metrics, which a checkpoint keeps; the library forgets its running sum."""
+        loss = super().training_step(*given, **more)
+        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
+        return loss
+
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.prompt_ids[int(number)] for number in prompts], None, {}
 

@@ -48,7 +48,9 @@ def test_dates_are_those_of_the_calendar(seed: int) -> None:
 def test_units_are_converted_whole(seed: int) -> None:
     task, answer = answered("units", seed)
     numbers = list(map(int, re.findall(r"\d+", task)))
-    large = next(name for name in UNITS if f"{numbers[0]} {name}" in task)
+    large = min(
+        (name for name in UNITS if f"{numbers[0]} {name}" in task), key=lambda name: task.index(f"{numbers[0]} {name}")
+    )
     assert int(answer) == numbers[0] * UNITS[large][1] + sum(numbers[1:])
 
 
