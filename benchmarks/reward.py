@@ -16,7 +16,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1")  # 
 
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -126,7 +126,7 @@ def accuracies() -> Line:
     return Line("reward model, held-out accuracy of three seeds", "≥ 0.85", told, "0.13 M parameters, 250 steps")
 
 
-def in_a_folder_by_seed(run: Any, seed: int) -> float:
+def in_a_folder_by_seed(run: Callable[[int], float], seed: int) -> float:
     return in_a_folder(lambda _, number: run(number), "", seed)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from benchmarks.common import Line, in_fresh_process, main
+from benchmarks.common import Line, T, in_fresh_process, main
 from tests.train.tasks import problems, write_preferences, write_sft
 
 BATCH, ROWS = 32, 2000
@@ -146,7 +146,7 @@ def plain(trainer: str, steps: int) -> float:
     return process_time() - began
 
 
-def in_a_folder(run: Callable[[str, int], float], trainer: str, steps: int) -> float:
+def in_a_folder(run: Callable[[str, int], T], trainer: str, steps: int) -> T:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         return run(trainer, steps)
 

@@ -1,0 +1,169 @@
+"""PPO: the cost of an update against the sum of its parts and against TRL 1.12's PPO, and its memory.
+
+    python -m benchmarks.ppo [--quick] [--trl112 PYTHON]
+
+Processor seconds of one thread. An update answers 128 prompts, looks at the answers with policy, critic and reference,
+scores them with a classifier, and learns in 2 epochs of 2 minibatches. The parts are timed by themselves at the same
+sizes; what the update costs beyond them is the loop around them. TRL removed its PPO after 1.12, so that runs in an
+environment of its own, named with --trl112 (a Python that finds trl 1.12), on the same models, prompts and sizes.
+Memory: bytes of weights, gradients and optimiser states of one trunk with adapters and a value head, against policy,
+reference, critic and reward model as four models.
+"""
+
+import json
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1")  # before torch is imported
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+from benchmarks.common import Line, in_fresh_process, main
+from benchmarks.training import in_a_folder
+from tests.train.tasks import biased, problems, write_sft
+
+PROMPTS, TOKENS, EPOCHS, MINIBATCHES, ROWS = 128, 8, 2, 2, 2000
+RATE = 3e-4
+OTHER = Path(__file__).with_name("ppo_trl112.py")
+
+
+def prepare() -> None:
+    """Train the start, make the classifier that is reward and critic, and write the prompts."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from tests.train.runs import train
+    from train import sft
+    from train.trl_adapter import quiet_libraries
+
+    quiet_libraries()
+    write_sft(Path("sums.jsonl"), problems(0)[:ROWS])
+    write_sft(Path("biased.jsonl"), biased(problems(0)[:ROWS], 0))
+    train(sft, "biased.jsonl", output="base", model="tiny:hidden=128", steps=60, eval_every=60)
+    classifier: Any = AutoModelForSequenceClassification.from_pretrained("base", num_labels=1)
+    classifier.save_pretrained("rm")
+    AutoTokenizer.from_pretrained("base").save_pretrained("rm")
+
+
+def own(critic: str) -> Any:
+    from train import ppo
+
+    return ppo.Options(
+        reward=["classifier:rm"], critic=critic, max_tokens=TOKENS, ppo_epochs=EPOCHS, minibatches=MINIBATCHES
+    )
+
+
+def whole(critic: str, steps: int) -> float:
+    """Return the processor seconds of an update of ours."""
+    from tests.train.runs import train
+    from train import ppo
+
+    prepare()
+    options: dict[str, Any] = {"log_every": 50, "held_out": 0, "save_every": 10**6, "learning_rate": RATE}
+    train(ppo, "sums.jsonl", own(critic), output="out", model="base", steps=steps, batch_size=PROMPTS, **options)
+    return float(json.loads(Path("out/run/report.json").read_text())["run"]["cpu_seconds_training"]) / steps
+
+
+def parts(_: str, times: int) -> dict[str, float]:
+    """Return the processor seconds of what an update is made of, each by itself."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from datagen.rows import Record
+    from train.actor_critic import ActorCritic, Distribution, load_critic
+    from train.data import Encoder
+    from train.ppo_loss import masked_mean, policy_terms, value_terms
+    from train.rewards import Rewards
+    from train.rollout import look, sample
+
+    prepare()
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained("base")
+    policy = AutoModelForCausalLM.from_pretrained("base", dtype=torch.float32)
+    reference = deepcopy(policy).eval().requires_grad_(False)
+    model = ActorCritic(policy, *load_critic("rm", tokenizer.get_vocab()), Distribution())
+    rewards = Rewards(["classifier:rm"])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
+    encoder = Encoder(tokenizer, {tokenizer.eos_token_id}, 512)
+    asked = problems(0)[:PROMPTS]
+    ids = [encoder.preference(prompt, str(n), str(n + 1)).prompt for prompt, n in asked]
+    records = [Record(str(i), prompt, str(n)) for i, (prompt, n) in enumerate(asked)]
+    took: dict[str, list[float]] = {"answer": [], "look": [], "score": [], "learn": []}
+    for turn in range(times):
+        began = process_time()
+        made = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
+        took["answer"].append(process_time() - began)
+        began = process_time()
+        rollout = look(model, reference, records, ids, made)
+        took["look"].append(process_time() - began)
+        began = process_time()
+        rewards.score(records, [each.text for each in made], rollout.answers, None)
+        took["score"].append(process_time() - began)
+        began = process_time()
+        for step in range(EPOCHS * MINIBATCHES):
+            rows = list(range(step % MINIBATCHES, PROMPTS, MINIBATCHES))
+            batch = rollout.batch(rows, torch.device("cpu"))
+            width = batch.mask.shape[1]
+            made_of, _loss = model(batch)
+            old, values = rollout.log_probs[rows, :width], rollout.values[rows, :width]
+            loss = masked_mean(policy_terms(made_of.log_probs, old, torch.ones_like(old), 0.2).loss, batch.mask)
+            errors, _clipped = value_terms(made_of.values, values, torch.ones_like(values), 0.2)
+            (loss + 0.1 * masked_mean(errors, batch.mask)).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+        took["learn"].append(process_time() - began)
+    return {name: statistics.median(each) for name, each in took.items()}
+
+
+def theirs(python: str, steps: int) -> float:
+    """Return the processor seconds of an update of TRL 1.12."""
+    prepare()
+    ran = subprocess.run([python, str(OTHER), str(steps)], capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr[-2000:])
+    return float(ran.stdout.split()[-1])
+
+
+def memory(_: str, __: int) -> dict[str, float]:
+    """Return bytes of weights, gradients and optimiser states: shared trunk with adapters, and four models."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    prepare()
+    policy = AutoModelForCausalLM.from_pretrained("base")
+    weights = sum(p.numel() * p.element_size() for p in policy.parameters())
+    adapted = get_peft_model(policy, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    trained = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
+    head = 4 * policy.config.hidden_size
+    return {"shared": weights + trained + 3 * (trained + head), "four": 4 * weights + 2 * 3 * weights}
+
+
+def measure(quick: bool) -> Iterator[Line]:
+    times, runs = (5, 1) if quick else (20, 3)
+    made = [in_fresh_process(in_a_folder, parts, "", times) for _ in range(runs)]
+    ours = statistics.median(in_fresh_process(in_a_folder, whole, "rm", times) for _ in range(runs))
+    summed = statistics.median(sum(each.values()) for each in made)
+    told = ", ".join(f"{name} {statistics.median(each[name] for each in made):.3f}" for name in made[0])
+    yield Line("PPO, an update against its parts", "<= 1.3", f"{ours / summed:.2f}", f"{ours:.3f} s; parts: {told}")
+    python = sys.argv[sys.argv.index("--trl112") + 1] if "--trl112" in sys.argv else None
+    if python:
+        other = statistics.median(in_fresh_process(in_a_folder, theirs, python, times) for _ in range(runs))
+        shared = statistics.median(in_fresh_process(in_a_folder, whole, "shared", times) for _ in range(runs))
+        for critic, took in (("own critic", ours), ("shared trunk", shared)):
+            told = f"{took:.3f} s, {other:.3f} s"
+            yield Line(f"PPO, an update against TRL 1.12's: {critic}", "<= 0.6", f"{took / other:.2f}", told)
+    held = in_fresh_process(in_a_folder, memory, "", 0)
+    share = held["shared"] / held["four"]
+    yield Line(
+        "PPO, one trunk with adapters against four models", "", f"{share:.2f}", "weights, gradients, Adam states"
+    )
+
+
+if __name__ == "__main__":
+    main(measure)
