@@ -1,0 +1,74 @@
+"""Self-Instruct over a server that misbehaves, and after kills: the rows of an undisturbed run, byte for byte."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from datagen.generators.self_instruct import METHODS
+from datagen.llm.sim.chance import Chance
+from datagen.llm.sim.self_instruct import tasks
+from tests.jobs import perform
+from tests.server import Faults, Message, Server, request_key, running
+
+WANTED = 40
+FAULTS = Faults(0.2, retry_after=0.02, hang_seconds=3)
+
+
+def play(model: str, messages: list[Message], sample: int, task: str) -> str:
+    """Think up tasks, none of them with labels, and answer them."""
+    chance = Chance(f"{request_key(model, messages, sample)} {task}")
+    if task == "self_instruct/tasks":
+        return tasks({"count": "8"}, chance)
+    if task == "self_instruct/classification":
+        return "No"
+    return json.dumps({"input": "", "output": f"Answer number {chance.randint(0, 10**9)} of many words."})
+
+
+def run(seeds: Path, server: Server, output: str, **given: object) -> bytes:
+    method = METHODS["paper"]
+    told = {"n": WANTED, "timeout": 0.5, **given}
+    perform(method, seeds, f"m@{server.url}", output, method.options(), **told)
+    return Path(output).read_bytes()
+
+
+def command(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
+    output.parent.mkdir(exist_ok=True)
+    options = ["-n", str(WANTED), "--model", f"m@{server.url}", "-o", str(output), "--timeout", "0.5", "-q"]
+    told = [sys.executable, "-m", "datagen.cli", "self-instruct", str(seeds), *options]
+    return subprocess.Popen(told, stderr=subprocess.PIPE, text=True)
+
+
+def test_neither_faults_nor_concurrency_nor_more_rows_change_a_row(real_seeds: Path) -> None:
+    with running(Server(answer=play)) as server:
+        whole = run(real_seeds, server, "whole/out.jsonl")
+    for concurrency in ("1", "16", "256"):
+        with running(Server(answer=play, faults=FAULTS)) as server:
+            assert run(real_seeds, server, f"{concurrency}/out.jsonl", concurrency=concurrency) == whole
+    assert whole.count(b"\n") == WANTED
+    with running(Server(answer=play)) as server:
+        assert run(real_seeds, server, "more/out.jsonl", n=2 * WANTED).startswith(whole)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
+def test_kills_change_no_row(real_seeds: Path, kills: int) -> None:
+    chance = Random(kills)
+    with running(Server(answer=play, latency=0.01)) as server:
+        undisturbed = command(real_seeds, server, Path("whole/out.jsonl"))
+        _, said = undisturbed.communicate(timeout=120)
+        assert undisturbed.returncode == 0, said
+    with running(Server(answer=play, latency=0.01, faults=FAULTS)) as server:
+        for _ in range(kills):
+            killed = command(real_seeds, server, Path("killed/out.jsonl"))
+            try:
+                killed.wait(chance.uniform(0.5, 2.5))
+            except subprocess.TimeoutExpired:
+                killed.kill()
+            killed.communicate()
+        last = command(real_seeds, server, Path("killed/out.jsonl"))
+        _, said = last.communicate(timeout=120)
+        assert last.returncode == 0, said
+    assert Path("killed/out.jsonl").read_bytes() == Path("whole/out.jsonl").read_bytes()
