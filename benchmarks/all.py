@@ -7,10 +7,10 @@ About eight minutes on two cores; under two with --quick.
 
 from collections.abc import Iterator
 
-from benchmarks import kills, memory, replay, startup, stragglers, throughput, waste
+from benchmarks import kills, memory, novelty, replay, startup, stragglers, throughput, waste
 from benchmarks.common import Line, main
 
-BENCHMARKS = (throughput, stragglers, waste, kills, replay, memory, startup)
+BENCHMARKS = (throughput, stragglers, waste, kills, replay, memory, startup, novelty)
 
 
 def measure(quick: bool) -> Iterator[Line]:
