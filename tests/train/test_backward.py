@@ -1,0 +1,60 @@
+"""Backtranslation with a backward model that was trained here: it learns to ask, and asks for what new texts answer."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from datagen.files import dump_line
+from datagen.generators.backtranslate import METHOD, Options
+from datagen.rows import Row
+from tests.jobs import perform, rows
+from tests.train.runs import train
+from train import sft
+
+SUBJECTS = "bread tides bees clocks rivers violins glaciers lamps".split()
+SENTENCES = (
+    "One who works with {} learns patience before anything else.",
+    "In the morning {} need less care than at night.",
+    "The best books about {} were written by hand and never printed.",
+    "Old people say that {} bring luck to a house by the sea.",
+    "Prices of {} rise in spring, when everybody wants some.",
+    "A museum in the north keeps the finest {} that were ever found.",
+    "Children draw {} with four strokes and a circle around them.",
+    "Nobody has yet counted all {} of this country, though some tried.",
+    "The word for {} is nearly the same in nine languages.",
+    "Dust and heat are what {} suffer from the most.",
+    "A law of the last century forbade to sell {} on Sundays.",
+    "When it rains for long, {} are the first thing to be looked after.",
+    "Songs about {} are sung slowly, and end where they began.",
+)
+
+
+def about(subject: str, number: int) -> str:
+    """Write a text about a subject; no two have the same order of sentences."""
+    chance = Random(f"{subject} {number}")
+    return " ".join(sentence.format(subject) for sentence in chance.sample(SENTENCES, len(SENTENCES) - 1))
+
+
+def question(subject: str) -> str:
+    return f"What should one know about {subject}?"
+
+
+@pytest.mark.slow
+def test_a_trained_backward_model_asks_for_what_new_texts_answer() -> None:
+    seeds: list[Row] = [{"prompt": question(s), "response": about(s, n)} for n in range(25) for s in SUBJECTS]
+    Path("seeds.jsonl").write_bytes(b"".join(map(dump_line, seeds)))
+    folder = Path("corpus")
+    folder.mkdir()
+    for subject in SUBJECTS:
+        (folder / f"{subject}.md").write_text(f"# Notes\n\n{about(subject, 1000)}\n")
+    train(
+        sft, "seeds.jsonl", sft.Options(backward=True), output="backward", steps=150, batch_size=8, eval_every=150,
+        held_out=0,
+    )  # fmt: skip
+    options = Options(trained=True, threshold=0, untagged=True)
+    perform(METHOD, folder, "hf:backward", "out.jsonl", options, timeout=60.0, temperature=0.0)
+    asked = {row["meta"]["document"].removesuffix(".md"): row["prompt"] for row in rows("out.jsonl")}
+    right = [subject for subject, prompt in asked.items() if prompt == question(subject)]
+    print(f"{len(right)} of {len(SUBJECTS)} texts got their question: {asked}")
+    assert len(right) >= 6
