@@ -126,10 +126,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     session.check(Subject(loaded, [each.turn for each in split.train + split.held_out], session.account))
     check_batch(session, split)
     trainer = make(session, own, split, rewards)
-    report = session.train(trainer)
-    report["result"]["alarms"] = trainer.alarms.told
-    session.folder.finish(report)
-    return report
+    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.told})
 
 
 def check_batch(session: Session, split: Split[Record, Asked]) -> None:

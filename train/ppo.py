@@ -156,10 +156,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     )  # fmt: skip
     trainer.own, trainer.reference = own, reference(loaded)
     trainer.extra = read_extra(session, own.ptx_data) if own.ptx_data else None
-    report = session.train(trainer)
-    report["result"]["alarms"] = trainer.alarms.told
-    session.folder.finish(report)
-    return report
+    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.told})
 
 
 class Part(NamedTuple):
