@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from statistics import fmean, quantiles
 from typing import Any, NamedTuple
 
 from datagen.filters.novelty import Pool
@@ -67,6 +68,11 @@ class View:
     def is_novel(self, instruction: str) -> bool:
         return self.tasks.pool.is_novel(instruction, stop=self.length)
 
+    def nearest_seed(self, instruction: str) -> tuple[str | None, float]:
+        """Return the task of people that is most like this one, None if none shares a word, and its ROUGE-L F."""
+        match = self.tasks.pool.nearest(instruction, stop=self.tasks.humans, above=0.0)
+        return (self.tasks.shown[match.place].id, round(match.score, 4)) if match else (None, 0.0)
+
 
 def choose(record: Record, human: int, machine: int) -> list[Shown]:
     """Draw the tasks to show: people fill up where the machine has too few yet; shuffled (section 2.2)."""
@@ -89,6 +95,7 @@ class YieldTable:
         self.curve: list[int] = []
         self.words: Counter[str] = Counter()
         self.grams: dict[int, tuple[set[int], int]] = {n: (set(), 0) for n in (1, 2)}
+        self.likeness: list[float] = []
         self._last = ""
 
     def add(self, candidate: Candidate) -> None:
@@ -102,6 +109,7 @@ class YieldTable:
         if meta["task"] != self._last:
             self._last = meta["task"]
             self._count(tokens(meta["instruction"]))
+            self.likeness.append(meta["seed_similarity"])
 
     def _count(self, words: list[str]) -> None:
         self.words.update(words[:1])
@@ -115,11 +123,26 @@ class YieldTable:
             f"distinct_{n}": round(len(seen) / total, 4) if total else None for n, (seen, total) in self.grams.items()
         }
         words = sorted(self.words.items(), key=lambda each: (-each[1], each[0]))[:10]
-        return {"rows_per_1000_calls": self.curve, "leading_words": dict(words), **distinct}
+        return {
+            "rows_per_1000_calls": self.curve,
+            "leading_words": dict(words),
+            **distinct,
+            "seed_similarity": spread(self.likeness),
+        }
 
     def tables(self) -> list[list[list[str]]]:
         told = self.as_dict()
         words = ", ".join(f"{word} {number}" for word, number in told["leading_words"].items())
         shares = [[f"distinct {n}-grams", f"{told[f'distinct_{n}'] or 0:.2f}"] for n in (1, 2)]
+        likeness = "   ".join(f"{name} {value:.2f}" for name, value in (told["seed_similarity"] or {}).items())
         curve = [[["calls", "rows"], *([str(1_000 * n), str(rows)] for n, rows in enumerate(self.curve, 1))]]
-        return [*curve, [["diversity", ""], ["leading words", words], *shares]] if self.rows else []
+        diversity = [["leading words", words], *shares, ["ROUGE-L with the nearest seed", likeness]]
+        return [*curve, [["diversity", ""], *diversity]] if self.rows else []
+
+
+def spread(values: list[float]) -> dict[str, float] | None:
+    """Return mean, median and 90th percentile; None without a value."""
+    if not values:
+        return None
+    deciles = quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
+    return {"mean": round(fmean(values), 4), "median": round(deciles[4], 4), "p90": round(deciles[8], 4)}

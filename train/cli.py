@@ -65,7 +65,7 @@ def needs_extra(missing: str) -> int:
 def run_trainer(module: Any, given: dict[str, Any]) -> int:
     """Run a trainer, in as many processes as were asked for."""
     from datagen.flags import pick
-    from train.launch import LAUNCHED, is_main, launch
+    from train.launch import LAUNCHED, is_main, launch, leave_group
     from train.options import TrainOptions
     from train.terminal import Terminal
 
@@ -79,6 +79,7 @@ def run_trainer(module: Any, given: dict[str, Any]) -> int:
             report = module.run(given["data"], options, pick(module.Options, given), terminal)
         finally:
             terminal.end()  # or a terminal would be left without its cursor
+            leave_group()
         return terminal.conclude(report, options) if report and is_main() else 0
 
     if options.nproc == 1:

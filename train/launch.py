@@ -29,6 +29,14 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def leave_group() -> None:
+    """Part from the other processes: a group that is still open when Python ends can abort the process."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def launch(processes: int, command: Sequence[str]) -> int:
     """Run a command in so many processes; return the exit code of the first that fails, or 0."""
     refuse_more_than_devices(processes)

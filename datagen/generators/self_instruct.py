@@ -161,6 +161,8 @@ class Draw:
             "instruction": instruction,
             "input": None,
             "seen": self.record.view.length,
+            "nearest_seed": None,
+            "seed_similarity": None,
             "is_classification": None,
             "persona": self.persona or None,
             "model": said.model if said else None,
@@ -226,6 +228,7 @@ async def task(draw: Draw, place: int, said: Completion, expand: Expand) -> list
     reason = draw.fault(item, cut=cut)
     if reason:
         return [draw.rejected(reason, meta, str((item or {}).get("instruction") or ""))]
+    meta["nearest_seed"], meta["seed_similarity"] = draw.record.view.nearest_seed(item["instruction"])
     try:
         instances, torn = await expand(draw, item, meta)
     except CallFailed as error:

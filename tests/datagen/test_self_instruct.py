@@ -10,10 +10,11 @@ import pytest
 from datagen.errors import InputError
 from datagen.files import dump_line
 from datagen.filters.novelty import Pool
+from datagen.formats import Reader
 from datagen.generators.self_instruct import METHODS, json_lines, some_lines
 from datagen.job import Outcome, execute, planned
 from datagen.options import RunOptions
-from datagen.rows import Row
+from datagen.rows import Record, Row
 from datagen.tasks import Tasks
 from tests.jobs import Quiet, digest, rows
 
@@ -69,6 +70,24 @@ def test_no_kept_task_is_like_another_or_like_a_seed() -> None:
         assert pool.is_novel(instruction), instruction
         pool.add(instruction)
     assert {row["reason"] for row in rows("out.rejected.jsonl")} == {"similar"}
+
+
+def test_a_task_knows_the_seed_that_it_is_most_like() -> None:
+    outcome = run(seeds(), n=80)
+    people = Pool(0.7)
+    with Path("seeds.jsonl").open("rb") as file:
+        names = [seed.id for seed in Reader("seeds.jsonl", file).read() if isinstance(seed, Record)]
+    for seed in rows("seeds.jsonl"):
+        people.add(seed["prompt"])
+    tasks = {row["meta"]["task"]: row["meta"] for row in rows("out.jsonl")}
+    for meta in tasks.values():
+        match = people.nearest(meta["instruction"], above=0.0)
+        expected = (names[match.place], round(match.score, 4)) if match else (None, 0.0)
+        assert (meta["nearest_seed"], meta["seed_similarity"]) == expected
+    likeness = sorted(meta["seed_similarity"] for meta in tasks.values())
+    told = outcome.result["table"]["seed_similarity"]
+    assert told["mean"] == pytest.approx(sum(likeness) / len(likeness), abs=1e-4)
+    assert 0 < told["median"] <= told["p90"] <= likeness[-1] <= 0.7
 
 
 def test_what_is_like_a_task_that_could_be_seen_costs_no_further_call() -> None:
