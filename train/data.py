@@ -168,6 +168,8 @@ class Account:
     held_out: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    makers: Counter[str] = field(default_factory=Counter)
+    """Models that rows name as who wrote or judged them, and how many do."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -179,6 +181,7 @@ class Account:
             "held_out": self.held_out,
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
+            "makers": dict(sorted(self.makers.items())),
         }
 
 

@@ -216,7 +216,8 @@ def answer_and_measure(loaded: Loaded, encoder: Encoder, rows: list[Record], opt
 
 def rewarded(answers: Answers, specs: Sequence[str]) -> dict[str, Any]:
     """Score answers by rewards: a reward that rises while the answers get worse is exploited."""
-    scored = Rewards(specs).score(answers.rows, answers.predicted, [each.ids for each in answers.made])
+    with Rewards(specs) as rewards:
+        scored = rewards.score(answers.rows, answers.predicted, [each.ids for each in answers.made])
     known = [score for score in scored.total if score is not None]
     return {"reward": mean(known) if known else None, "unscored": len(answers.rows) - len(known)}
 

@@ -34,7 +34,7 @@ from train.on_policy import HELD_OUT, STATE, Asked, append_samples, measure_answ
 from train.options import Rates, TrainOptions
 from train.ppo_report import mean_of
 from train.ppo_setup import arguments, choose_distribution, encode_prompts
-from train.rewards import MOST_UNSCORED, Rewards, Scored, identity, texts_of
+from train.rewards import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
 from train.session import Session, Terminal, opened
 from train.trl_adapter import OURS, Grpo, OnGroups, Rloo
 
@@ -53,10 +53,7 @@ LEARNING, REWARD = "GRPO", "Reward"
 class Options:
     """What `datagen train grpo` can be told beyond what all trainers can."""
 
-    reward: list[str] = option(
-        [], "What scores answers: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, http://... "
-        "A weight may stand before it, 0.5*FOLDER; repeat it to add rewards up.", panel=REWARD,
-    )  # fmt: skip
+    reward: list[str] = option([], WHAT, panel=REWARD)
     unscored: str = option("drop", "Answers that no score was given: drop (they are counted) or fail.", panel=REWARD)
 
     algorithm: str = option("grpo", "grpo, or rloo: the mean of the others as the baseline.", panel=LEARNING)
@@ -92,7 +89,10 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
     """Train; return the report, or None where exactly this was done before."""
     refuse(options, own)
     with opened("grpo", data, PROMPTS, options, own, RATES, terminal) as session:
-        return train(session, own) if session else None
+        if session is None:
+            return None
+        with Rewards(own.reward) as rewards:
+            return train(session, own, rewards)
 
 
 def refuse(options: TrainOptions, own: Options) -> None:
@@ -116,8 +116,9 @@ def refuse(options: TrainOptions, own: Options) -> None:
         raise InputError(f"--batch-size {options.batch_size} is no multiple of --accumulate {options.accumulate}")
 
 
-def train(session: Session, own: Options) -> dict[str, Any]:
-    rewards = Rewards(own.reward)
+def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
+    if rewards.judges:
+        session.tell("judge", rewards.judges)
     rows: list[Record] = session.read()
     loaded = session.load(texts_of(rows))
     choose_distribution(session, own.temperature, own.stop_token, ())

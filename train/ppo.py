@@ -54,7 +54,7 @@ from train.ppo_loss import (
 )
 from train.ppo_report import describe, told
 from train.ppo_setup import Extra, arguments, choose_distribution, encode_prompts, make_model, read_extra, reference
-from train.rewards import MOST_UNSCORED, Rewards, Scored, identity, texts_of
+from train.rewards import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
 from train.rollout import Rollout, look, sample, seed_of
 from train.session import Session, Terminal, opened
 
@@ -76,10 +76,7 @@ LEARNED = ("loss", "policy_loss", "value_loss", "ptx_loss", "ratio", "approx_kl"
 class Options:
     """What `datagen train ppo` can be told beyond what all trainers can."""
 
-    reward: list[str] = option(
-        [], "What scores answers: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, http://... "
-        "A weight may stand before it, 0.5*FOLDER; repeat it to add rewards up.", panel=REWARD,
-    )  # fmt: skip
+    reward: list[str] = option([], WHAT, panel=REWARD)
     reward_baseline: float = option(0.0, "Subtract this from every score.", panel=REWARD)
     scale_reward: bool = option(False, "Divide scores by the standard deviation of all so far.", panel=REWARD)
     clip_reward: float | None = option(None, "Bound of the scores, after scaling.", least=0, panel=REWARD)
@@ -139,11 +136,15 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
     if options.lora_dropout:
         raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be chance")
     with opened("ppo", data, PROMPTS, options, own, RATES, terminal) as session:
-        return train(session, own) if session else None
+        if session is None:
+            return None
+        with Rewards(own.reward) as rewards:
+            return train(session, own, rewards)
 
 
-def train(session: Session, own: Options) -> dict[str, Any]:
-    rewards = Rewards(own.reward)
+def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
+    if rewards.judges:
+        session.tell("judge", rewards.judges)
     rows: list[Record] = session.read()
     loaded = session.load(texts_of(rows))
     distribution = choose_distribution(session, own.temperature, own.stop_token, own.suppress)

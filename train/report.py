@@ -1,7 +1,9 @@
 """What a run leaves for people: its curves, and a card that says what the model was made of."""
 
 import json
+import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,21 @@ NOT_TOLD = ("eval_entropy", "eval_logits")
 """Metrics that say nothing about how good a model is."""
 
 
+MAKERS = ("model", "models", "evolver", "asker", "backward", "judge", "judges", "responses")
+"""Where `meta` says who wrote and who judged a row."""
+
+
+def makers(meta: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the models that a row names."""
+    for name in MAKERS:
+        told = meta.get(name)
+        for each in told if isinstance(told, list) else [told]:
+            if isinstance(each, str):
+                yield each
+            elif isinstance(each, dict):
+                yield from makers(each)
+
+
 def write_curves(folder: RunFolder) -> None:
     """Draw the metrics of a run over its steps."""
     curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -57,13 +74,10 @@ def write_curves(folder: RunFolder) -> None:
     folder.curves.write_text(page(plots), encoding="utf-8")
 
 
-def lineage(data: Path) -> dict[str, Any] | None:
-    """Return what x.meta.json says about how the data was made, if it lies beside it."""
+def made_by(data: Path) -> str | None:
+    """Return the command that made the data, if x.meta.json beside it says so."""
     meta = data.with_suffix(".meta.json")
-    if not meta.exists():
-        return None
-    fingerprint: dict[str, Any] = json.loads(meta.read_text())["result"]["fingerprint"]
-    return fingerprint
+    return str(json.loads(meta.read_text())["result"]["fingerprint"]["command"]) if meta.exists() else None
 
 
 def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any]) -> None:
@@ -75,7 +89,7 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
         f"Made by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {result['rows']['train']} "
         f"sequences, {result['rows']['held_out']} held out, {result['steps']} steps.",
         "",
-        *_origin(lineage(Path(data))),
+        *_origin(made_by(Path(data)), result["rows"]["makers"]),
         *_measured(result["start"], result["end"]),
         *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
         *_accounted(result["rows"]),
@@ -102,14 +116,18 @@ def _accounted(rows: dict[str, Any]) -> list[str]:
     return [f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {dropped} dropped, {rows['cut']} cut.", ""]
 
 
-def _origin(origin: dict[str, Any] | None) -> list[str]:
-    if origin is None:
-        return ["Where the data comes from is not recorded beside it.", ""]
-    roles = {name: value for name, value in origin.items() if isinstance(value, list) and name != "params"}
-    made = ", ".join(f"{role} {' and '.join(map(str, names))}" for role, names in roles.items())
-    simulated = any(str(name).startswith("sim") for names in roles.values() for name in names)
-    note = " **`sim` is a procedural teacher, not a language model.**" if simulated else ""
-    return [f"The data was made by `datagen {origin['command']}` ({made}).{note}", ""]
+def _origin(command: str | None, makers: Mapping[str, int]) -> list[str]:
+    """Say which command made the data, and which models wrote and judged it."""
+    made = (
+        f"The data was made by `datagen {command}`." if command else "How the data was made is not recorded beside it."
+    )
+    told = ", ".join(f"{name} ({number} rows)" for name, number in makers.items())
+    note = " **`sim` is a procedural teacher, not a language model.**" if any(map(is_sim, makers)) else ""
+    return [f"{made} {f'Written or judged by: {told}.' if told else 'The rows name no model.'}{note}", ""]
+
+
+def is_sim(model: str) -> bool:
+    return re.match(r"sim[/:]", model) is not None
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,8 @@ It may be async. `prompts` are strings or conversations, `completions` strings o
     classifier:PATH#LABEL,logprob  the log-probability of LABEL
     file.py:NAME                   a function of yours
     verifier:NAME                  a checker of answers: 1, 0, or none where it does not know
+    judge:MODEL, or                a language model: a point for each statement of a rubric that it finds true
+    judge:RUBRIC=MODEL
     http://... https://...         POST {"prompts", "responses"}, answered by {"rewards"}
 
 A weight stands before it: `--reward rm --reward 0.5*verifier:answer`. Everything gets text, never token ids: another
@@ -37,9 +39,15 @@ from datagen.llm.generation import Ids, in_batches, judged
 from datagen.llm.weights import weights_digest
 from datagen.rows import Messages, Record, Text, request_text
 from train.errors import TrainingStopped
+from train.judge_reward import JudgeReward
 from train.reward_service import Endpoint, Score, first_line, said
 from train.scoring import CONTRACT, load_reward
 
+WHAT = (
+    "What scores answers: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL, http://... "
+    "A weight may stand before it, 0.5*FOLDER; repeat it to add rewards up."
+)
+"""The help of --reward."""
 RewardFunction = Callable[..., Any]
 """TRL's protocol; returns scores, or what they are awaited from."""
 WEIGHT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+)\*(.+)", re.DOTALL)
@@ -152,6 +160,8 @@ def load_function(spec: str) -> RewardFunction:
         return Classifier(path, label)
     if scheme == "verifier":
         return Verifier(rest)
+    if scheme == "judge":
+        return JudgeReward(rest)
     path, _, name = spec.rpartition(":")
     if path.endswith(".py"):
         return function_in(path, name)
@@ -159,7 +169,7 @@ def load_function(spec: str) -> RewardFunction:
         return RewardModelReward(spec)
     raise InputError(
         f"--reward {spec}: not a reward model's folder (no {CONTRACT} in it). Expected FOLDER, classifier:PATH#LABEL, "
-        "file.py:NAME, verifier:NAME or http://..."
+        "file.py:NAME, verifier:NAME, judge:MODEL or http://..."
     )
 
 
@@ -175,6 +185,8 @@ def identity(specs: Iterable[str]) -> list[str]:
 
 
 def content_digest(spec: str) -> str:
+    if spec.startswith("judge:"):
+        return JudgeReward(spec.removeprefix("judge:")).instrument
     path = Path(spec.removeprefix("classifier:").partition("#")[0])
     if path.is_dir():
         return weights_digest(path)
@@ -199,7 +211,7 @@ class Scored:
 
 
 class Rewards:
-    """A weighted sum of rewards."""
+    """A weighted sum of rewards. To be used in a `with`, since a judge holds on to a journal."""
 
     def __init__(self, specs: Sequence[str]) -> None:
         if not specs:
@@ -208,6 +220,19 @@ class Rewards:
         self.weights = [weight for weight, _ in split]
         self.names = [name for _, name in split]
         self.functions = [load_function(name) for name in self.names]
+
+    def __enter__(self) -> "Rewards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for function in self.functions:
+            if isinstance(function, JudgeReward):
+                function.close()
+
+    @property
+    def judges(self) -> str:
+        """How far the judges among them can be believed."""
+        return "; ".join(each.belief for each in self.functions if isinstance(each, JudgeReward))
 
     def score(
         self, rows: Sequence[Record], answers: Sequence[str], ids: Sequence[Ids], trainer_state: Any = None

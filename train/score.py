@@ -11,6 +11,7 @@ whenever the input changes: score each answer by itself. It gets no `completion_
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
@@ -23,7 +24,7 @@ from datagen.options import option
 from datagen.prompts import Prompts
 from datagen.rows import Candidate, Record, Row, rejected
 from datagen.samples import SAMPLES
-from train.rewards import Rewards, identity
+from train.rewards import WHAT, Rewards, identity
 
 BATCH = 256
 """Rows whose answers are scored together."""
@@ -34,10 +35,7 @@ Score = float | None
 class Options:
     """What scoring can be told."""
 
-    reward: list[str] = option(
-        [], "What scores answers: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, http://... "
-        "A weight may stand before it, 0.5*FOLDER; repeat it to add rewards up.",
-    )  # fmt: skip
+    reward: list[str] = option([], WHAT)
 
     def identity(self) -> dict[str, Any]:
         """Name the rewards by what is in their files."""
@@ -56,16 +54,16 @@ class RowScores:
 class Scorer:
     """Ranks the answers of rows; rows that come while others are being scored are scored together."""
 
-    def __init__(self, specs: Sequence[str]) -> None:
-        """`specs` as Rewards takes them."""
-        self._specs, self.names = specs, list[str]()
+    def __init__(self, specs: Sequence[str], opened: ExitStack) -> None:
+        """`specs` as Rewards takes them; what they hold on to is let go of with `opened`."""
+        self._specs, self._opened, self.names = specs, opened, list[str]()
         self._rewards: Rewards
         self._waiting: list[tuple[Record, asyncio.Future[RowScores]]] = []
         self._worker: asyncio.Task[None] | None = None
 
     def load(self) -> None:
         """Load what scores; raise InputError for what cannot be had."""
-        self._rewards, self.names = Rewards(self._specs), identity(self._specs)
+        self._rewards, self.names = self._opened.enter_context(Rewards(self._specs)), identity(self._specs)
 
     async def rank(self, record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
         """Yield the ranked row."""
@@ -149,9 +147,8 @@ class RewardTable:
         return [[heading, [str(value) for value in told.values()]]] if told else []
 
 
-def method(specs: Sequence[str]) -> Method:
-    """Return the method that ranks by these rewards."""
-    scorer = Scorer(specs)
+def method(scorer: Scorer) -> Method:
+    """Return the method that ranks by a scorer's rewards."""
     return Method(
         name="score",
         way="reward",
@@ -169,10 +166,11 @@ def method(specs: Sequence[str]) -> Method:
     )
 
 
-METHOD = method([])
+METHOD = method(Scorer([], ExitStack()))
 """For the command line's flags; `run` makes the one that has its rewards."""
 
 
 def run(given: dict[str, Any]) -> int:
     """Run the command from its parsed options; return the exit code."""
-    return run_method(method(given["reward"] or []), given)
+    with ExitStack() as opened:
+        return run_method(method(Scorer(given["reward"] or [], opened)), given)

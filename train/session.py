@@ -28,7 +28,7 @@ from train.errors import Interrupted
 from train.launch import is_main
 from train.model import Loaded, choose_trained, count_parameters, end_ids, load
 from train.options import Rates, TrainOptions
-from train.report import write_card, write_curves
+from train.report import makers, write_card, write_curves
 from train.runs import RunFolder, step_of
 from train.stops import interruptible, told_clearly
 from train.trl_adapter import Watch, measured, quiet_libraries, refuse_unknown, shared_arguments
@@ -90,6 +90,8 @@ class Session:
                 elif self.options.limit is None or len(rows) < self.options.limit:
                     rows.append(item)
         self.account.read = len(rows) + self.account.unreadable
+        for row in rows:
+            self.account.makers.update(set(makers(row.meta)))
         if not rows:
             raise InputError(f"{self.data}: no row could be used")
         return rows

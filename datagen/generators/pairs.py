@@ -28,7 +28,7 @@ from rapidfuzz.distance import Indel
 from datagen.errors import InputError
 from datagen.files import open_input
 from datagen.formats import Reader
-from datagen.judge.agreement import is_weak, key_of, read_checks
+from datagen.judge.agreement import is_weak, key_of, read_checks, shown_judge
 from datagen.llm.chat import Roles
 from datagen.method import Method, Unique
 from datagen.options import option
@@ -129,11 +129,11 @@ def is_guess(record: Record) -> bool:
 
 
 @cache
-def teacher_answers(path: Path) -> dict[bytes, str]:
-    """Read the teacher's response to every prompt of a file."""
+def teacher_answers(path: Path) -> dict[bytes, Record]:
+    """Read the teacher's row with a response to every prompt of a file."""
     with open_input(str(path)) as file:
         rows = [row for row in Reader(str(path), file).read() if isinstance(row, Record) and row.response]
-    return {canonical(row.prompt): row.response or "" for row in rows}
+    return {canonical(row.prompt): row for row in rows}
 
 
 def make_pairs(way: str) -> Any:
@@ -146,23 +146,27 @@ def make_pairs(way: str) -> Any:
         found = list(spin(record, options) if way == "spin" else of_row(record, WAYS[way]))
         if not found:
             yield dropped(record, way, "no_pair", None)
-        for place, (answers, scores, more) in enumerate(found):
-            reason = fault(answers, scores, options)
-            about = meta_of(record, way)
-            if reason:
-                yield dropped(record, way, reason, answers[1])
+        for place, pair in enumerate(found):
+            if reason := fault(pair, options):
+                yield dropped(record, way, reason, pair.answers[1])
             else:
-                yield preference(record, way, place, answers, scores, about, more)
+                yield preference(record, way, place, pair)
 
     return pairs
 
 
-Answers = tuple[str, str]
-Scores = tuple[float, float] | None
+class Found(NamedTuple):
+    """A chosen and a rejected answer, in this order, and what is known of them."""
+
+    answers: tuple[str, str]
+    scores: tuple[float, float] | None
+    models: tuple[str | None, str | None]
+    """Who wrote them."""
+    more: Row
 
 
-def of_row(record: Record, choose: Choose) -> Iterator[tuple[Answers, Scores, Row]]:
-    """Yield the chosen and the rejected answer of each pair, their scores, and what else is known of it."""
+def of_row(record: Record, choose: Choose) -> Iterator[Found]:
+    """Yield the answers of each pair of a row."""
     for chosen, other in choose(record):
         scores = None
         if record.ranks and record.ranks[chosen] == record.ranks[other]:
@@ -170,7 +174,14 @@ def of_row(record: Record, choose: Choose) -> Iterator[tuple[Answers, Scores, Ro
         elif record.scores:
             scores = (float(record.scores[chosen] or 0.0), float(record.scores[other] or 0.0))
         more = {} if choose is verified else soft_label(record, chosen, other)
-        yield (record.responses[chosen], record.responses[other]), scores, more
+        models = writer(record, chosen), writer(record, other)
+        yield Found((record.responses[chosen], record.responses[other]), scores, models, more)
+
+
+def writer(record: Record, place: int) -> str | None:
+    """Return who wrote an answer of a row, as far as it says so."""
+    told = record.meta.get("responses") or []
+    return told[place].get("model") if place < len(told) else None
 
 
 def soft_label(record: Record, chosen: int, other: int) -> Row:
@@ -181,17 +192,19 @@ def soft_label(record: Record, chosen: int, other: int) -> Row:
     return {"soft_label": labels.get((chosen, other))} if told else {}
 
 
-def spin(record: Record, options: Options) -> Iterator[tuple[Answers, Scores, Row]]:
+def spin(record: Record, options: Options) -> Iterator[Found]:
     """Yield the teacher's answer against each of the policy's."""
     assert options.teacher is not None
     best = teacher_answers(options.teacher).get(canonical(record.prompt))
     if best is not None:
-        yield from (((best, own), None, {}) for own in record.responses)
+        teacher = best.meta.get("model")
+        for place, own in enumerate(record.responses):
+            yield Found((best.response or "", own), None, (teacher, writer(record, place)), {})
 
 
-def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
+def fault(pair: Found, options: Options) -> str | None:
     """Say why two answers are no preference, if they are none."""
-    chosen, other = answers
+    (chosen, other), scores = pair.answers, pair.scores
     alike = Indel.normalized_similarity(chosen, other) >= options.near
     if alike and same_answer(final_answer(chosen), final_answer(other)) is not False:
         return "near_identical"
@@ -204,14 +217,13 @@ def fault(answers: Answers, scores: Scores, options: Options) -> str | None:
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
 
 
-def preference(
-    record: Record, way: str, place: int, answers: Answers, scores: Scores, meta: Row, more: Row
-) -> Candidate:
-    chosen, other = answers
+def preference(record: Record, way: str, place: int, pair: Found) -> Candidate:
+    (chosen, other), scores = pair.answers, pair.scores
+    meta = meta_of(record, way) | {"models": list(pair.models)}
     name = row_id(f"pairs {way}", [record.id], [record.pass_no, place], [record.prompt, chosen, other])
     margin = round(scores[0] - scores[1], 4) if scores else None
     row = {"id": name, "prompt": record.prompt, "chosen": chosen, "rejected": other, "margin": margin, "meta": meta}
-    return kept(row | more | record.extra)
+    return kept(row | pair.more | record.extra)
 
 
 def meta_of(record: Record, way: str) -> Row:
@@ -222,6 +234,7 @@ def meta_of(record: Record, way: str) -> Row:
         "source_id": record.source_id,
         "judges": list(record.meta.get("judges") or []),
         "judging": key_of(record.meta) if way in JUDGED else None,
+        "models": None,
     }
 
 
@@ -265,16 +278,6 @@ class PairTable:
 
     def _judges(self) -> list[list[str]]:
         return [["judge", "accuracy against people"], *([*shown_judge(judging)] for judging in self.judged)]
-
-
-def shown_judge(judging: str) -> tuple[str, str]:
-    """Return a judge, and how accurate it is; where that is not known, how to find out."""
-    name, by, _ = judging.rsplit(" ", 2)
-    check = checks().get(judging)
-    if check is None:
-        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge {name} --check"
-    accuracy = check["figures"]["accuracy"]
-    return name, f"{accuracy['value']:.3f}, {accuracy['low']:.3f} to {accuracy['high']:.3f}, on {check['pairs']} pairs"
 
 
 def prepare(options: Options) -> None:

@@ -170,7 +170,12 @@ def key_of(meta: Row) -> str | None:
     """Name what judged a row: its judges, and the digest of what they were asked; None if no model did."""
     if meta.get("method") != "judge" or not meta.get("judging"):
         return None
-    return f"{' + '.join(meta['judges'])} {meta['op']} {meta['judging']}"
+    return instrument(meta["judges"], meta["op"], meta["judging"])
+
+
+def instrument(judges: Sequence[str], way: str, asked_with: str) -> str:
+    """Name what judges: who, how, and with which prompts and rubrics."""
+    return f"{' + '.join(judges)} {way} {asked_with}"
 
 
 class Agreement:
@@ -241,6 +246,16 @@ def store() -> Path:
 def read_checks() -> dict[str, Row]:
     """Return all checks that were made in this folder, by instrument."""
     return dict(json.loads(store().read_text(encoding="utf-8"))) if store().exists() else {}
+
+
+def shown_judge(judging: str) -> tuple[str, str]:
+    """Return an instrument's judge, and how accurate it is; where that is not known, how to find out."""
+    name, by, _ = judging.rsplit(" ", 2)
+    check = read_checks().get(judging)
+    if check is None:
+        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge {name} --check"
+    accuracy = check["figures"]["accuracy"]
+    return name, f"{accuracy['value']:.3f}, {accuracy['low']:.3f} to {accuracy['high']:.3f}, on {check['pairs']} pairs"
 
 
 def keep_checks(options: Any, result: Row) -> None:

@@ -1,7 +1,7 @@
 """What the ways to judge share: who judges, what is shown, and the ranked row that comes of it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,12 +104,12 @@ class Judging:
     @property
     def criteria(self) -> str:
         """All statements of the rubrics, in one line."""
-        return " ".join(" ".join(statements(each)) for each in self.rubrics.values())
+        return criteria(self.rubrics.values())
 
     @cached_property
     def asked_with(self) -> str:
         """Name the prompts and the rubrics; a check of a judge holds for these alone."""
-        return digest([self.way, [self.prompts[name].digest for name in self.templates], self.criteria])[:ID_LENGTH]
+        return asked_with(self.prompts, self.way, self.templates, self.rubrics.values())
 
     @cached_property
     def rubrics(self) -> dict[str, Template]:
@@ -175,6 +175,15 @@ class Judging:
         except CallFailed as error:
             return self.failed(error)
         return made
+
+
+def criteria(rubrics: Iterable[Template]) -> str:
+    return " ".join(" ".join(statements(each)) for each in rubrics)
+
+
+def asked_with(prompts: Prompts, way: str, templates: Sequence[str], rubrics: Iterable[Template]) -> str:
+    """Name a way to judge by its prompts and its rubrics."""
+    return digest([way, [prompts[name].digest for name in templates], criteria(rubrics)])[:ID_LENGTH]
 
 
 def what_is_known(record: Record) -> list[Row]:

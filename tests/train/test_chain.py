@@ -35,6 +35,8 @@ def test_seeds_become_preferences_and_preferences_a_model() -> None:
     asked = ["--model", "sft", "-o", "dpo", "--steps", "4", "--batch-size", "4", "--held-out", "0.3", "-q"]
     dpo = told("train", "dpo", "pairs.jsonl", *asked)
     assert dpo["rows"]["read"] == len(made)  # type: ignore[index]
+    assert dpo["rows"]["makers"] == {"sim:skill=0.5,refuse=0.2/1": len(made), "sim:skill=0.9/1": len(made)}  # type: ignore[index]
+    assert "`sim` is a procedural teacher" in Path("dpo/README.md").read_text(), "writers and judges are named"
     assert Path("dpo/model.safetensors").stat().st_size > 0
     card = Path("sft/README.md").read_text()
     assert "`sim` is a procedural teacher" in card, "the card says who taught it"
