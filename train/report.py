@@ -118,9 +118,7 @@ def _accounted(rows: dict[str, Any]) -> list[str]:
 
 def _origin(command: str | None, makers: Mapping[str, int]) -> list[str]:
     """Say which command made the data, and which models wrote and judged it."""
-    made = (
-        f"The data was made by `datagen {command}`." if command else "How the data was made is not recorded beside it."
-    )
+    made = f"The data was made by `datagen {command}`." if command else "No record beside the data says what made it."
     told = ", ".join(f"{name} ({number} rows)" for name, number in makers.items())
     note = " **`sim` is a procedural teacher, not a language model.**" if any(map(is_sim, makers)) else ""
     return [f"{made} {f'Written or judged by: {told}.' if told else 'The rows name no model.'}{note}", ""]
