@@ -45,6 +45,8 @@ PANELS = {
     "gradient norm": ("grad_norm",),
 }
 """Pictures, and the metrics drawn in each."""
+BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "reward": 1}
+"""Metrics of which it is plain whether more or less of them is better."""
 NOT_TOLD = ("eval_entropy", "eval_logits")
 """Metrics that say nothing about how good a model is."""
 
@@ -107,8 +109,17 @@ def _measured(start: dict[str, float], end: dict[str, float]) -> list[str]:
     if not end:
         return ["Nothing was held out to measure on.", ""]
     told = {name: value for name, value in end.items() if not name.startswith(NOT_TOLD)}
-    rows = [f"| {n.removeprefix('eval_')} | {_number(start.get(n))} | {_number(value)} |" for n, value in told.items()]
+    rows = [
+        f"| {n.removeprefix('eval_')} | {_number(start.get(n))} | {_number(value)}{worse(n, start, value)} |"
+        for n, value in told.items()
+    ]
     return ["| measured on held-out rows | before | after |", "|---|---|---|", *rows, ""]
+
+
+def worse(name: str, start: Mapping[str, float], end: float) -> str:
+    """Return a remark where a metric of which it is known what is better got worse."""
+    before, sign = start.get(name), BETTER.get(name.removeprefix("eval_"))
+    return " (worse)" if sign and before is not None and sign * (end - before) < 0 else ""
 
 
 def _accounted(rows: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from train.evaluate import Options as EvalOptions
 from train.merge import Options as MergeOptions
 from train.options import TrainOptions
 from train.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
+from train.report import worse
 from train.sft import Options as SftOptions
 from train.show import Options as CheckOptions
 
@@ -39,6 +40,22 @@ def test_the_names_of_curves_never_cover_each_other_and_stay_in_the_picture(ends
 def test_names_in_a_picture_are_text_and_not_markup() -> None:
     assert "<b>" not in plot("a <b>", {"<b>": [(0, 1)]})
     assert page([plot("empty", {})]).count("<g") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "is_worse"),
+    [
+        ("eval_loss", 1.0, 2.0, True),
+        ("eval_loss", 2.0, 1.0, False),
+        ("eval_exact_match", 0.9, 0.8, True),
+        ("eval_exact_match", 0.8, 0.8, False),
+        ("reward", 0.1, 0.0, True),
+        ("eval_kl", 0.0, 9.0, False),
+    ],
+)
+def test_what_got_worse_is_marked(name: str, before: float, after: float, is_worse: bool) -> None:
+    assert bool(worse(name, {name: before}, after)) == is_worse
+    assert worse(name, {}, after) == ""
 
 
 def flags_of(*options: type) -> set[str]:
