@@ -95,7 +95,8 @@ class Terminal:
             print(json.dumps(report, indent=2, ensure_ascii=False))
         for name, value in result["end"].items():
             before = result["start"].get(name)
-            self.say(f"{name:<28} {'' if before is None else f'{before:.4g}'} → {value:.4g}{worse(name, result['start'], value)}")
+            told = f"{'' if before is None else f'{before:.4g}'} → {value:.4g}"
+            self.say(f"{name:<28} {told}{worse(name, result['start'], value)}")
         folder = report["folder"]
         self.say(f"Model: {folder}   curves: {folder}/run/curves.svg   card: {folder}/README.md")
         if str(result.get("gate", "")).startswith("failed"):
