@@ -81,6 +81,14 @@ def parse_template(name: str, text: str) -> Template:
     return Template(name, parts, variables, sha256(body.strip().encode()).hexdigest()[:16])
 
 
+def read_template(name: str, path: Path) -> Template:
+    """Read a prompt from its file."""
+    try:
+        return parse_template(name, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8") from None
+
+
 class Prompts:
     """The shipped prompts, with a user's folder taking precedence file by file."""
 
@@ -102,7 +110,4 @@ class Prompts:
         file = f"{name}.{language or 'en'}.md"
         own = self._folder / file if self._folder else None
         path = own if own and own.is_file() else SHIPPED / file
-        try:
-            return parse_template(name, path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not UTF-8") from None
+        return read_template(name, path)

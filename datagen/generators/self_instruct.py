@@ -28,7 +28,7 @@ from datagen.files import open_input
 from datagen.filters.instructions import CHINESE, ENGLISH, Instance, drop, drop_instances
 from datagen.filters.novelty import THRESHOLD
 from datagen.formats import join_input
-from datagen.lines import loads_strictly
+from datagen.lines import loads_strictly, text_lines
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
 from datagen.method import Growing, Method, Unique
@@ -85,11 +85,12 @@ def draws(
 def personas(path: Path) -> list[str]:
     """Read personas, one a line."""
     with open_input(str(path)) as file:
-        found = [line.decode(errors="strict").strip() for line in file]
-    told = [line for line in found if line]
-    if not told:
+        lines = list(text_lines(file, "persona"))
+    if bad := next((line for line in lines if line.row is None), None):
+        raise InputError(f"{path}:{bad.number}: {bad.problem}")
+    if not lines:
         raise InputError(f"{path}: no personas: one a line")
-    return told
+    return [line.row["persona"].strip() for line in lines if line.row]
 
 
 def json_lines(text: str) -> list[Row | None]:
@@ -263,6 +264,7 @@ def read_yes(text: str) -> bool:
 
 
 def prepare(options: Options) -> None:
+    personas.cache_clear()
     if options.personas:
         personas(options.personas)
 

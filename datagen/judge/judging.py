@@ -11,7 +11,7 @@ from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
 from datagen.options import option
-from datagen.prompts import Prompts, Template, parse_template
+from datagen.prompts import Prompts, Template, read_template
 from datagen.ranked import dense_ranks
 from datagen.rows import ID_LENGTH, Candidate, Record, Row, digest, failed, kept, rejected, request_text, row_id
 from datagen.verify import reference_answer
@@ -220,7 +220,7 @@ def load_rubric(prompts: Prompts, name: str) -> Template:
     """Return a rubric by its name, or from a file of the user's."""
     path = Path(name)
     if path.suffix == ".md" and path.is_file():
-        return parse_template(path.stem, path.read_text(encoding="utf-8"))
+        return read_template(path.stem, path)
     try:
         return prompts[f"rubrics/{name}"]
     except FileNotFoundError:

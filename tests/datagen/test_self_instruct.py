@@ -128,6 +128,13 @@ def test_a_persona_is_drawn_for_each_draw() -> None:
     assert {row["meta"]["persona"] for row in rows("out.jsonl")} == {"a beekeeper", "a night nurse"}
 
 
+@pytest.mark.parametrize(("held", "says"), [(b"a cook\n\xff\n", "people.txt:2: not UTF-8"), (b" \n", "no personas")])
+def test_personas_that_are_none_are_refused(held: bytes, says: str) -> None:
+    Path("people.txt").write_bytes(held)
+    with pytest.raises(InputError, match=says):
+        run(seeds(), personas=Path("people.txt"))
+
+
 def replay(*entries: Row) -> str:
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, entries)))
     return "replay:replies.jsonl"
