@@ -16,7 +16,7 @@
 from typing import NamedTuple
 
 from datagen.rows import Messages, Row, Text
-from datagen.shapes import Shape, answer, as_prompt, asked, join_input, ordered, prompt, text, turns, with_system
+from datagen.shapes import Shape, answer, as_prompt, asked, found, join_input, ordered, prompt, text, turns, with_system
 
 
 class Pair(NamedTuple):
@@ -26,8 +26,11 @@ class Pair(NamedTuple):
     response: str | None
 
 
-def _messages_of(value: object) -> Messages:
-    """Check a list of messages; keep role and content."""
+def _messages_of(row: Row, name: str) -> Messages:
+    """Check the list of messages that stands under a name; keep role and content."""
+    if name not in row:
+        raise ValueError(f'no "{name}" (found: {found(row)})')
+    value = row[name]
     if not isinstance(value, list) or not value:
         raise ValueError("messages are not a list of {role, content}")
     messages = []
@@ -40,7 +43,7 @@ def _messages_of(value: object) -> Messages:
 
 def _prompt(row: Row) -> list[Pair]:
     if isinstance(row.get("prompt"), list):
-        return [Pair(as_prompt(_messages_of(row["prompt"])), text(row, "response", needed=False) or None)]
+        return [Pair(as_prompt(_messages_of(row, "prompt")), text(row, "response", needed=False) or None)]
     return [Pair(text(row, "prompt"), text(row, "response", needed=False) or None)]
 
 
@@ -66,7 +69,7 @@ def _split(messages: Messages) -> list[Pair]:
 
 
 def _messages(row: Row) -> list[Pair]:
-    return _split(_messages_of(row.get("messages")))
+    return _split(_messages_of(row, "messages"))
 
 
 def _sharegpt(row: Row) -> list[Pair]:

@@ -225,7 +225,7 @@ def test_a_torn_last_line_is_said_to_be_cut_off() -> None:
         ("messages", {"messages": "a"}, "messages are not a list of {role, content}"),
         ("messages", {"messages": [ASSISTANT]}, "does not end in a user's message"),
         ("messages", {"messages": [USER, ASSISTANT, ASSISTANT]}, "does not end in a user's message"),
-        ("messages", {"prompt": "a"}, "messages are not a list of {role, content}"),
+        ("messages", {"prompt": "a"}, 'no "messages" (found: prompt)'),
     ],
 )
 def test_a_bad_row_of_another_shape_says_what_is_wrong(shape: str, row: Row, telling: str) -> None:
