@@ -1,11 +1,12 @@
 """A corpus for instruction backtranslation: documents in, segments out, judged by rules before anything is paid.
 
 A corpus is a file or a folder, gone through in the order of its names: .txt, .md, .html, and JSON lines of documents
-({"text"}, and what is known of each: "path", "url", "title", "licence"). Rows with a prompt and a response are seeds:
-they go through as they are. What cannot be read is a bad line with its place.
+({"text"}, and what is known of each: "path", "url", "title", "licence"); hidden files and other kinds are left out.
+Rows with a prompt and a response are seeds: they go through as they are. What cannot be read is a bad line with its
+place.
 
-A paragraph that three documents share is boilerplate, and left out where it begins or ends a segment. Of two segments
-that are nearly the same the first stays.
+A paragraph that three documents share is boilerplate, and left out where it begins or ends a segment; documents that
+are nearly the same count as one. Of two segments that are nearly the same the first stays.
 
 Of an HTML page its text is taken as Markdown, without what stands in menus, forms and footers; spans are places in
 that text.
@@ -15,6 +16,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -115,9 +117,16 @@ def documents(name: str) -> Iterator[Source | Row]:
     if not path.is_dir():
         yield from _of_file(path, name)
         return
-    for each in sorted(path.rglob("*")):
-        if each.is_file() and each.suffix.lower() in (*SUFFIXES, *LINES):
-            yield from _of_file(each, str(each.relative_to(path)))
+    files = [each for each in sorted(path.rglob("*")) if _is_document(each, each.relative_to(path))]
+    if not files:
+        raise InputError(f"{name}: holds no {', '.join((*SUFFIXES, *LINES))}")
+    for each in files:
+        yield from _of_file(each, str(each.relative_to(path)))
+
+
+def _is_document(path: Path, inside: Path) -> bool:
+    hidden = any(part.startswith(".") for part in inside.parts)
+    return not hidden and path.suffix.lower() in (*SUFFIXES, *LINES) and path.is_file()
 
 
 def _of_file(path: Path, name: str) -> Iterator[Source | Row]:
@@ -164,10 +173,12 @@ class _Corpus:
     def __init__(self) -> None:
         self._documents_with = Counter[int]()
         self._keys: set[str] = set()
-        self._near = NearDuplicates()
+        self._near, self._documents = NearDuplicates(), NearDuplicates()
 
     def look_at(self, text: str) -> None:
-        """Note the paragraphs of a document."""
+        """Note the paragraphs of a document, unless it is nearly one that was seen before: a copy or a version."""
+        if self._documents.add(text) is not None:
+            return
         self._documents_with.update({hash(each) for each in map(str.strip, paragraphs(text)) if len(each) > SHORT})
 
     def is_boilerplate(self, paragraph: str) -> bool:
@@ -183,16 +194,18 @@ class _Corpus:
 
 def rows_of(source: Source, corpus: _Corpus) -> Iterator[Row]:
     """Yield the segments of a document as rows, each with the reason to drop it, if there is one."""
-    for segment in segments(source.text, plain=source.kind == PLAIN):
-        segment = without_boilerplate(source.text, segment, corpus.is_boilerplate)
-        if segment.start < segment.end:
-            yield _row(source, segment, corpus)
+    found = list(segments(source.text, plain=source.kind == PLAIN))
+    if not found:
+        yield {"problem": f"{source.name}: holds no text"}
+    for whole in found:
+        own = without_boilerplate(source.text, whole, corpus.is_boilerplate)
+        yield _row(source, own, corpus) if own.start < own.end else _row(source, whole, corpus, "boilerplate")
 
 
-def _row(source: Source, segment: Segment, corpus: _Corpus) -> Row:
+def _row(source: Source, segment: Segment, corpus: _Corpus, reason: str | None = None) -> Row:
     raw = source.text[segment.start : segment.end]
     text = clean(raw)
-    reason = fault(segment.header, raw) or corpus.repeated(text)
+    reason = reason or fault(segment.header, raw) or corpus.repeated(text)
     return {
         "header": segment.header or "",
         "text": text,
@@ -205,8 +218,9 @@ def _row(source: Source, segment: Segment, corpus: _Corpus) -> Row:
 
 def open_corpus(name: str) -> BinaryIO:
     """Read a corpus to its end; return its segments as JSON lines, to be gone through again."""
-    spool, corpus = tempfile.TemporaryFile(), _Corpus()
-    with tempfile.TemporaryFile() as seen:
+    corpus = _Corpus()
+    with ExitStack() as opened:
+        spool, seen = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         for each in documents(name):
             if isinstance(each, Source):
                 corpus.look_at(each.text)
@@ -215,8 +229,10 @@ def open_corpus(name: str) -> BinaryIO:
         for row in map(json.loads, seen):
             for made in rows_of(Source(**row), corpus) if "kind" in row else (row,):
                 spool.write(dump_line(made))
-    spool.seek(0)
-    return spool
+        seen.close()
+        spool.seek(0)
+        opened.pop_all()
+        return spool
 
 
 def _segment(row: Row) -> list[tuple[Any, ...]]:

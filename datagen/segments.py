@@ -107,6 +107,7 @@ def segments(text: str, *, plain: bool = False) -> Iterator[Segment]:
 def _under_headers(text: str, found: list[Heading], begin: int) -> Iterator[Segment]:
     yield Segment("", begin, found[0].at)
     path: list[Heading] = []
+    ends = [*(each.at for each in found), len(text)]
     at = 0
     while at < len(found):
         this = found[at]
@@ -115,7 +116,6 @@ def _under_headers(text: str, found: list[Heading], begin: int) -> Iterator[Segm
         after = next(
             (n for n in lower if found[n].level <= this.level or NAVIGATION.search(found[n].title)), len(found)
         )
-        ends = [each.at for each in found] + [len(text)]
         fits = weight(text[this.body : ends[after]]) <= MOST
         yield Segment(" / ".join(each.title for each in path), this.body, ends[after if fits else at + 1])
         at = after if fits else at + 1

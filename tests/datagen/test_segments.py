@@ -1,6 +1,7 @@
 """Segments: spans that reproduce a document to the character, and rules that catch what is no answer."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.corpus import open_corpus, page_text
+from datagen.errors import InputError
 from datagen.rows import Row
 from datagen.segments import CJK_WEIGHT, FRONT_MATTER, LEAST, MOST, Segment, clean, fault, headings, segments, weight
 
@@ -172,16 +174,41 @@ def test_a_folder_is_gone_through_in_order_and_bad_files_are_named() -> None:
     assert made[2]["licence"] == "CC0"
 
 
-def test_what_repeats_over_the_corpus_is_found() -> None:
-    footer = "If you find a mistake on this page, write to the editors of it."
-    for n in range(3):
-        Path(f"{n}.md").write_text(f"# Bread {n}\n\nLoaf {n}. {GOOD}\n\n## Notes\n\n{footer}\n")
-    Path("3.md").write_text(f"# Bread\n\n{GOOD}\n")
-    Path("4.md").write_text(f"# Loaf\n\n{GOOD.upper()}\n")
+FOOTER = "If you find a mistake on this page, write to the editors of it."
+
+
+def variant(letter: str) -> str:
+    """Write about something else in the same number of sentences."""
+    return re.sub(r"\w{3,}", lambda word: word[0] + letter, GOOD)
+
+
+def test_what_different_documents_share_is_boilerplate() -> None:
+    for name in "abc":
+        Path(f"{name}.md").write_text(f"# Bread\n\n{variant(name)}\n\n{FOOTER}\n\n# Notes\n\n{FOOTER}\n")
     made = rows_of(".")
-    assert not any(footer in row["text"] or "Notes" in row["text"] for row in made)
-    assert [row["reason"] for row in made][-1] == "duplicate"
-    assert Counter(row["reason"] for row in made)["near_duplicate"] >= 1
+    assert [(row["reason"], row["text"]) for row in made if row["header"] == "Bread"] == [
+        (None, variant(name)) for name in "abc"
+    ]
+    assert [row["reason"] for row in made if row["header"] != "Bread"] == ["boilerplate"] * 3
+
+
+def test_of_the_versions_of_a_document_the_first_stays() -> None:
+    for version in range(5):
+        Path(f"v{version}.md").write_text(f"# Loaf\n\n{GOOD}\n\n# Crust\n\n{variant('c')} It is version {version}.\n")
+    Path("w.md").write_text(f"# Shouted\n\n{GOOD.upper()}\n")
+    made = [(row["document"], row["reason"]) for row in rows_of(".")]
+    assert made[:2] == [("v0.md", None), ("v0.md", None)]
+    assert {reason for _, reason in made[2:]} == {"duplicate", "near_duplicate"}
+
+
+def test_a_folder_without_documents_and_a_document_without_text_are_told() -> None:
+    Path("folder/.git").mkdir(parents=True)
+    Path("folder/.git/hidden.md").write_text(GOOD)
+    Path("folder/notes.rst").write_text(GOOD)
+    with pytest.raises(InputError, match=r"folder: holds no \.txt"):
+        rows_of("folder")
+    Path("folder/empty.md").write_text("# Only a header\n")
+    assert rows_of("folder") == [{"problem": "empty.md: holds no text"}]
 
 
 def test_real_documents_in_four_languages(real_data: Path) -> None:
