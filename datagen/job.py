@@ -112,7 +112,7 @@ def planned(
         fingerprint = {
             "command": f"{method.name} {method.way}".strip(),
             **{name: told(value) for name, value in asdict(options).items()},
-            **(options.identity() if hasattr(options, "identity") else {}),
+            **(options.identity(prompts) if hasattr(options, "identity") else {}),
             "input": input_digest(file),
             "format": reader.shape,
             **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},

@@ -10,19 +10,20 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datagen.errors import InputError
-from datagen.files import open_input
+from datagen.files import content_digest, open_input
 from datagen.filters.contamination import Benchmark, Hit, Index, Tally
 from datagen.filters.heuristics import FILTERS
 from datagen.filters.novelty import Novelty
 from datagen.formats import Reader
+from datagen.lines import json_lines
 from datagen.llm.chat import Roles
 from datagen.method import Memory, Method
 from datagen.options import option
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, kept, rejected, request_text
+from datagen.rows import BadLine, Candidate, Record, Row, kept, rejected, request_text
 from datagen.verify import pick_verifier
 
 ALL, NONE = "all", "none"
@@ -41,8 +42,16 @@ class Options:
         least=0,
         most=1,
     )
-    against: list[str] = option([], "A benchmark's file: drop rows that contain its questions. Repeat it for more.")
+    against: list[str] = option(
+        [],
+        "A benchmark's file, or FILE#FIELD,FIELD to say where its questions stand: drop rows that contain them. "
+        "Repeat it for more.",
+    )
     tag: bool = option(False, "Drop nothing, but for --dedup: write what was found into meta.tags.")
+
+    def identity(self, prompts: Prompts) -> dict[str, Any]:
+        """Name the benchmarks by what is in them."""
+        return {"against": {spec: content_digest(Path(spec.partition("#")[0])) for spec in self.against}}
 
 
 def rules(options: Options) -> list[str]:
@@ -53,17 +62,46 @@ def rules(options: Options) -> list[str]:
     return [name for name in FILTERS if ALL in options.rule or name in options.rule]
 
 
-def benchmark(path: str) -> Benchmark:
-    """Read the questions of a benchmark; its name is the file's."""
+def questions(spec: str) -> list[str]:
+    """Read the questions of a benchmark, FILE or FILE#FIELD,FIELD; one that cannot be read ends the run, since it could
+    not be looked for."""
+    path, _, fields = spec.partition("#")
     with open_input(path) as file:
-        texts = [request_text(row.prompt) for row in Reader(path, file).read() if isinstance(row, Record)]
-    return Benchmark(Path(path).stem, texts)
+        told = list(_fields(path, file, fields.split(",")) if fields else _requests(path, file))
+    if not told:
+        raise InputError(f"--against {spec}: holds no question")
+    return told
+
+
+def _requests(path: str, file: BinaryIO) -> Iterator[str]:
+    """Yield what is asked in the rows of a file of any shape that is known."""
+    otherwise = f"or name the fields that hold its questions: --against {path}#FIELD,FIELD"
+    try:
+        reader = Reader(path, file)
+    except InputError as error:
+        raise InputError(f"{error}; {otherwise}") from error
+    for row in reader.read():
+        if isinstance(row, BadLine):
+            raise InputError(f"{row}; mend the line, {otherwise}")
+        yield request_text(row.prompt)
+
+
+def _fields(path: str, file: BinaryIO, names: Sequence[str]) -> Iterator[str]:
+    """Yield some fields of each row, joined by a blank."""
+    for line in json_lines(path, file):
+        parts = [(line.row or {}).get(name) for name in names]
+        if not all(isinstance(part, str) and part.strip() for part in parts):
+            raise InputError(f"{path}:{line.number}: {line.problem or 'no text as ' + ', '.join(names)}")
+        yield " ".join(map(str, parts))
 
 
 @cache
-def benchmarks(paths: tuple[str, ...]) -> tuple[list[Benchmark], Index]:
-    """Read all benchmarks, once."""
-    read = [benchmark(path) for path in paths]
+def benchmarks(specs: tuple[str, ...]) -> tuple[list[Benchmark], Index]:
+    """Read all benchmarks, once; they are called by their files' names, or by all of the path where two share one."""
+    paths = [spec.partition("#")[0] for spec in specs]
+    stems = [Path(path).stem for path in paths]
+    names = [path if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)]
+    read = [Benchmark(name, questions(spec)) for name, spec in zip(names, specs, strict=True)]
     return read, Index(read)
 
 
@@ -137,6 +175,7 @@ def prepare(options: Options) -> None:
     rules(options)
     for name in options.verify:
         pick_verifier(name)
+    benchmarks.cache_clear()
     benchmarks(tuple(options.against))
 
 

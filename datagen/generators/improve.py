@@ -19,7 +19,7 @@ from typing import Any
 
 from datagen.errors import CallFailed, InputError
 from datagen.judge.compare import COMPARE, Comparison, compare
-from datagen.judge.judging import Judging
+from datagen.judge.judging import ByRubric, Judging
 from datagen.judge.verdicts import FIRST, SECOND
 from datagen.llm.call import Completion
 from datagen.llm.chat import Roles
@@ -42,7 +42,7 @@ ROLES = {"teacher": "writes the new answers", "judge": "compares new and old"}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ByRubric):
     """What improving can be told."""
 
     most_growth: float = option(MOST_GROWTH, "How many times as long a new answer may be.", least=1)

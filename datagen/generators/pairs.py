@@ -57,7 +57,7 @@ class Options:
     weak_judge: bool = option(False, "Make pairs even if the judge's check leaves open that it guesses.")
     teacher: Path | None = option(None, "spin: a file of prompts with the teacher's responses.")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, prompts: Prompts) -> dict[str, Any]:
         """Name the checks of judges that are known."""
         return {"checks": digest(read_checks())}
 

@@ -26,10 +26,10 @@ from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import (
     DIGITS,
     ROLES,
+    ByRubric,
     Judging,
     allow_self_option,
     check_option,
-    check_rubrics,
     logprobs_option,
     panel_option,
     rubric_option,
@@ -49,7 +49,7 @@ UNKNOWN: Row = {"cycles": None, "agreed_in_both_orders": None}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ByRubric):
     """What comparing can be told."""
 
     rubric: list[str] = rubric_option()
@@ -200,7 +200,6 @@ def most_calls(answers: int = 4) -> int:
 
 def prepare(options: Any) -> None:
     """Raise InputError if the options do not fit each other."""
-    check_rubrics(options)
     if options.check and options.logprobs:
         raise InputError("--check measures verdicts, and --logprobs makes probabilities of them: leave one out")
 

@@ -31,6 +31,15 @@ def rubric_option() -> Any:
     return option(["helpful"], f"What to judge by: {known}, or a file NAME.md. Repeat it for more.")
 
 
+class ByRubric:
+    """Options with rubrics, which are told by what stands in them."""
+
+    rubric: list[str]
+
+    def identity(self, prompts: Prompts) -> dict[str, Any]:
+        return {"rubric": {name: load_rubric(prompts, name).digest for name in self.rubric}}
+
+
 def panel_option() -> Any:
     return option(False, "Every --judge judges everything, and their verdicts are combined; else they take turns.")
 
@@ -243,9 +252,3 @@ def family(identity: str) -> str:
 def shown_answers(labels: Sequence[str], answers: Sequence[str]) -> str:
     """Show answers under their labels."""
     return "\n\n".join(f"Answer {label}:\n<<<\n{answer}\n>>>" for label, answer in zip(labels, answers, strict=True))
-
-
-def check_rubrics(options: Any) -> None:
-    """Raise InputError if a rubric is not known."""
-    for name in options.rubric:
-        load_rubric(Prompts(), name)

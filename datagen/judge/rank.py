@@ -17,6 +17,7 @@ from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, prepare, tell, t
 from datagen.judge.judging import (
     DIGITS,
     ROLES,
+    ByRubric,
     Judging,
     allow_self_option,
     check_option,
@@ -38,7 +39,7 @@ TOP = 3
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ByRubric):
     """What ranking can be told."""
 
     rubric: list[str] = rubric_option()

@@ -18,10 +18,10 @@ from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.judging import (
     ROLES,
+    ByRubric,
     Judging,
     allow_self_option,
     check_option,
-    check_rubrics,
     logprobs_option,
     panel_option,
     rubric_option,
@@ -44,7 +44,7 @@ Points = dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ByRubric):
     """What scoring can be told."""
 
     rubric: list[str] = rubric_option()
@@ -159,7 +159,6 @@ METHOD = Method(
     memory=lambda options: [Unique("prompt", "responses")],
     next_command=next_command,
     kind=SAMPLES,
-    prepare=check_rubrics,
     table=table,
     after=keep_checks,
 )

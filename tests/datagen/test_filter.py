@@ -143,3 +143,46 @@ def test_real_gold_solutions_pass(real_data: Path) -> None:
     assert outcome.result["funnel"]["kept"] >= 298
     assert "wrong:equations" not in outcome.result["funnel"]["rejected"]
     assert json.loads(Path("out.meta.json").read_text())["result"]["fingerprint"]["command"] == "filter"
+
+
+OTHER = "Another question of some length, which nobody here has asked so far."
+SONG = "How many clips did the seller of clips sell altogether in the months of April and May?"
+
+
+def test_a_benchmark_says_where_its_questions_stand() -> None:
+    body, asked = SONG.split(" in the ")
+    write({"Body": body, "Question": f"in the {asked}", "Answer": 5}, path="svamp.jsonl")
+    path = write({"prompt": f"Tell me. {SONG}"}, GOOD)
+    with pytest.raises(
+        InputError, match=r"fields that hold its questions: --against svamp\.jsonl#FIELD,FIELD"
+    ):
+        run(path, against=["svamp.jsonl"])
+    run(path, against=["svamp.jsonl#Body,Question"])
+    assert reasons() == ["contaminated:svamp"]
+    with pytest.raises(InputError, match=r"svamp\.jsonl:1: no text as Body, Questions"):
+        run(path, "more.jsonl", against=["svamp.jsonl#Body,Questions"])
+
+
+def test_a_benchmark_with_a_line_that_cannot_be_read_is_refused() -> None:
+    write({"prompt": SONG}, {"prompt": 5}, path="bench.jsonl")
+    with pytest.raises(InputError, match=r"bench\.jsonl:2: .*mend the line"):
+        run(write(GOOD), against=["bench.jsonl"])
+
+
+def test_another_content_under_the_same_name_is_another_filter() -> None:
+    write({"prompt": SONG}, path="bench.jsonl")
+    path, told = write({"prompt": SONG}, GOOD), []
+    for question in (SONG, SONG, OTHER):
+        write({"prompt": question}, path="bench.jsonl")
+        with planned(METHOD, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
+            told.append(job.fingerprint)
+    assert told[0] == told[1] != told[2]
+
+
+def test_benchmarks_of_one_name_are_told_apart() -> None:
+    for folder, question in (("a", SONG), ("b", OTHER)):
+        Path(folder).mkdir()
+        write({"prompt": question}, path=f"{folder}/test.jsonl")
+    outcome = run(write({"prompt": SONG}), against=["a/test.jsonl", "b/test.jsonl"])
+    found = {name: each["found"] for name, each in outcome.result["table"].items()}
+    assert found == {"a/test.jsonl": 1, "b/test.jsonl": 0}

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError
+from datagen.generators.judge import METHODS
+from datagen.job import planned
 from datagen.judge.probabilities import expected_value
 from datagen.llm.call import Completion
+from datagen.options import RunOptions
 from datagen.rows import Row
 from tests.jobs import rows
-from tests.judge.rows import asked_of, judge, sample, shown
+from tests.judge.rows import asked_of, judge, sample, shown, write
 from tests.server import Message, Server, running
 
 FORM = re.compile(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", re.MULTILINE)
@@ -121,3 +124,14 @@ def test_expected_values_spread_where_points_are_equal() -> None:
     judge(made, "score", "sim:skill=0.8", logprobs=True)
     (row,) = rows("out.jsonl")
     assert any(score != int(score) for score in row["scores"])
+
+
+def test_an_edited_rubric_is_another_judging() -> None:
+    rubric = "---\nname: short\nsource: own\nintent: brevity\n---\n[user]\nIt is short.\n"
+    path, told = write([sample("a", "bb")]), []
+    for more in ("", "", "It is clear.\n"):
+        Path("short.md").write_text(rubric + more)
+        run = RunOptions(model=["sim"])
+        with planned(METHODS["score"], str(path), METHODS["score"].options(rubric=["short.md"]), run, {}) as job:
+            told.append(job.fingerprint)
+    assert told[0] == told[1] != told[2]
