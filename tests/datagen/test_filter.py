@@ -153,9 +153,7 @@ def test_a_benchmark_says_where_its_questions_stand() -> None:
     body, asked = SONG.split(" in the ")
     write({"Body": body, "Question": f"in the {asked}", "Answer": 5}, path="svamp.jsonl")
     path = write({"prompt": f"Tell me. {SONG}"}, GOOD)
-    with pytest.raises(
-        InputError, match=r"fields that hold its questions: --against svamp\.jsonl#FIELD,FIELD"
-    ):
+    with pytest.raises(InputError, match=r"fields that hold its questions: --against svamp\.jsonl#FIELD,FIELD"):
         run(path, against=["svamp.jsonl"])
     run(path, against=["svamp.jsonl#Body,Question"])
     assert reasons() == ["contaminated:svamp"]
