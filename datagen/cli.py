@@ -3,6 +3,7 @@
 A command's module is imported when the command runs, so that `datagen --help` imports nothing but this.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -130,6 +131,19 @@ def guarded(act: Callable[[], int]) -> int:
         # Whoever read our output has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"error: {shown(told(error))}", file=sys.stderr)
+        return DatagenError.exit_code
+
+
+def told(error: OSError) -> str:
+    """Say in one line what the system refuses; raise what is no matter of the user's files."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = f"the disk is full ({error.strerror})"
+        return f"{full}: make room and run the same command again; what was recorded is kept"
+    if error.filename is None:
+        raise error
+    return f"{error.filename}: {error.strerror}"
 
 
 class Commands(Lazy):

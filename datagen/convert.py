@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, BinaryIO
 
 from datagen.errors import InputError
-from datagen.files import dump_line, open_input, write_json
+from datagen.files import dump_line, open_input, write_json, write_whole
 from datagen.formats import DOCUMENTS, KINDS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.lines import json_lines
 from datagen.options import option
@@ -246,7 +246,7 @@ def write(input: str, options: Options, ending: str, made: list[Made]) -> int:
     path = output_path(input, options, ending)
     if path.exists() and not options.overwrite:
         raise InputError(f"{path}: is there already; choose another -o, or add --overwrite")
-    path.write_bytes(data)
+    write_whole(path, data)
     if not options.quiet:
         print(f"Rows: {path}", file=sys.stderr)
     return 0

@@ -197,10 +197,14 @@ def _part(path: Path) -> Path:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file in one step: it holds all of this, or what it held before."""
     part = _part(path)
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=True)
-        file.write("\n")
+    with part.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

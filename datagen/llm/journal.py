@@ -12,7 +12,8 @@ NORMAL is safe against kill -9; a power cut may lose the last commits (those cal
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from datagen.errors import DatagenError
@@ -68,15 +69,15 @@ class Journal:
 
     def _find(self, key: bytes, attempt: int) -> Reply | None:
         query = "SELECT status, body, rowid FROM replies WHERE key = ? AND attempt = ?"
-        found = self._db.execute(query, (key, attempt)).fetchone()
+        with told_clearly():
+            found = self._db.execute(query, (key, attempt)).fetchone()
         return Reply(found[0], found[1], found[2] <= self._newest_old) if found else None
 
     def _commit(self) -> None:
         self._timer, pending, self._pending = None, self._pending, []
         try:
             stored = self._store(pending)
-        except sqlite3.Error as error:
-            problem = DatagenError(f"the journal cannot be written: {error}. Nothing recorded is lost.")
+        except DatagenError as problem:
             for *_, done in pending:
                 done.set_exception(problem)
             return
@@ -86,7 +87,7 @@ class Journal:
     def _store(self, pending: list[Waiting]) -> list[bool]:
         """Write a batch in one transaction; say of each reply whether it, not another process's, was recorded."""
         insert = "INSERT OR IGNORE INTO replies (key, attempt, status, body) VALUES (?, ?, ?, ?)"
-        with self._db:
+        with told_clearly(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._note_peak()
             return [
@@ -96,14 +97,16 @@ class Journal:
 
     def begin_run(self, output: str, peak: Callable[[], int]) -> int:
         """Note that a run writes `output`; return how many requests its killed predecessor had in flight at most."""
-        row = self._db.execute("SELECT in_flight FROM runs WHERE output = ?", (output,)).fetchone()
+        with told_clearly():
+            row = self._db.execute("SELECT in_flight FROM runs WHERE output = ?", (output,)).fetchone()
         self._run, self._noted = (output, peak), 0
         return int(row[0]) if row else 0
 
     def end_run(self) -> None:
         """Note that nothing is in flight any more."""
         if self._run:
-            self._db.execute("DELETE FROM runs WHERE output = ?", (self._run[0],))
+            with told_clearly():
+                self._db.execute("DELETE FROM runs WHERE output = ?", (self._run[0],))
 
     def _note_peak(self) -> None:
         if self._run and (peak := self._run[1]()) > self._noted:
@@ -112,6 +115,15 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+
+@contextmanager
+def told_clearly() -> Iterator[None]:
+    """Turn what SQLite says of a full disk or a damaged file into one line."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DatagenError(f"the journal cannot be read or written: {error}. What is recorded is kept.") from error
 
 
 def open_database(folder: Path) -> sqlite3.Connection:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -314,6 +315,31 @@ def test_two_outputs_in_one_folder_share_their_answers() -> None:
         ]
         assert [run.wait(60) for run in runs] == [0, 0]
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+
+
+def in_a_full_disk(*arguments: str, room: int) -> Result:
+    """Run a command that can write no file beyond so many bytes."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
+    command = [sys.executable, "-m", "datagen.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+
+
+@pytest.mark.parametrize("room", [5_000, 40_000, 150_000])
+def test_a_full_disk_is_one_line_and_the_command_goes_on(seeds: str, room: int) -> None:
+    whole = datagen("evolve", seeds, "--model", "sim", "-o", "whole.jsonl")
+    assert whole.returncode == 0
+    Path("full").mkdir()
+    command = ["evolve", seeds, "--model", "sim", "-o", "full/out.jsonl", "-q"]
+    stopped = in_a_full_disk(*command, room=room)
+    assert stopped.returncode == 1 and stopped.stderr.startswith("error: ") and stopped.stderr.count("\n") == 1
+    assert datagen(*command).returncode == 0
+    assert Path("full/out.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+def test_what_cannot_be_converted_whole_is_not_there(seeds: str) -> None:
+    datagen("evolve", seeds, "--model", "sim", "-o", "whole.jsonl")
+    stopped = in_a_full_disk("convert", "whole.jsonl", "--to", "trl", room=3_000)
+    assert stopped.stderr.startswith("error: the disk is full") and not Path("whole.trl.jsonl").exists()
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
