@@ -37,7 +37,7 @@ class Options:
 
     reward: list[str] = option([], WHAT)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, prompts: Prompts) -> dict[str, Any]:
         """Name the rewards by what is in their files."""
         return {"reward": identity(self.reward)}
 

@@ -253,7 +253,7 @@ def shown_judge(judging: str) -> tuple[str, str]:
     name, by, _ = judging.rsplit(" ", 2)
     check = read_checks().get(judging)
     if check is None:
-        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge {name} --check"
+        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge MODEL --check"
     accuracy = check["figures"]["accuracy"]
     return name, f"{accuracy['value']:.3f}, {accuracy['low']:.3f} to {accuracy['high']:.3f}, on {check['pairs']} pairs"
 
