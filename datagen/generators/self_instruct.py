@@ -12,7 +12,8 @@ A draw sees the tasks that were kept `--lag` draws before it, so the rows do not
 What a draw can see to be too similar costs no further call; the rest is decided where the rows are put in order.
 
 Departures: replies are JSON lines, so no answer is torn at a stop string or a heading; of a reply that met the length
-limit the whole lines are kept, and the last one is `truncated`. Instructions keep their case.
+limit the whole lines are kept, and the last one is `truncated`. Instructions keep their case. Whether a task is a
+classification is asked in words, without the paper's 31 examples.
 """
 
 import asyncio

@@ -422,6 +422,9 @@ def test_the_seed_tasks_are_175_records_and_no_bad_line(real_seeds: Path) -> Non
     assert len(made) == len({record.id for record in records(made)}) == 175
     assert {str(record.source_id).rpartition("_")[0] for record in records(made)} == {"seed_task"}
     assert all(record.extra.keys() == {"name", "is_classification"} for record in records(made))
+    assert sum(record.extra["is_classification"] for record in records(made)) == 26
+    tasks = map(json.loads, real_seeds.read_text().splitlines())
+    assert sum(not task["instances"][0]["input"] for task in tasks) == 50
 
 
 @pytest.mark.parametrize("name", REAL_FILES)

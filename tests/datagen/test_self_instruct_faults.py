@@ -11,7 +11,7 @@ import pytest
 from datagen.generators.self_instruct import METHODS
 from datagen.llm.sim.chance import Chance
 from datagen.llm.sim.self_instruct import tasks
-from tests.jobs import perform
+from tests.jobs import perform, rows
 from tests.server import Faults, Message, Server, request_key, running
 
 WANTED = 40
@@ -51,6 +51,26 @@ def test_neither_faults_nor_concurrency_nor_more_rows_change_a_row(real_seeds: P
     assert whole.count(b"\n") == WANTED
     with running(Server(answer=play)) as server:
         assert run(real_seeds, server, "more/out.jsonl", n=2 * WANTED).startswith(whole)
+
+
+def test_a_reply_that_was_cut_keeps_its_whole_lines_and_flags_the_torn_one(real_seeds: Path) -> None:
+    lines = [
+        {"instruction": task, "input": "", "output": f"{task.split()[-1]} 20. ### It ended."}
+        for task in (
+            "Tell how an otter sleeps.",
+            "Name two uses of a lantern.",
+            "Plan a week at the bakery.",
+            "Why do glaciers creak?",
+            "Describe a violin to a child.",
+            "Invent a comet and its orbit.",
+        )
+    ]
+    cut = Server(answer=lambda *_: "\n".join(map(json.dumps, lines)), faults=Faults(1.0, kinds=("length",)))
+    with running(cut) as server:
+        method = METHODS["alpaca"]
+        perform(method, real_seeds, f"m@{server.url}", "out.jsonl", method.options(), n=3)
+    assert [row["response"] for row in rows("out.jsonl")] == [line["output"] for line in lines[:2]]
+    assert {row["reason"] for row in rows("out.rejected.jsonl")} == {"truncated", "similar"}
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
