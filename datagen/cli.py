@@ -50,7 +50,10 @@ COMMANDS = {
     "review": Command("datagen.review", "Put answers in order by hand, blind, on a local page."),
     "convert": Command("datagen.convert", "Write rows in the shapes that other tools read."),
     "trace": Command("datagen.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
-    "train": Command("train.cli", "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check."),
+    "train": Command(
+        "train.cli",
+        "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check.",
+    ),
 }
 """Adding a generator is one line here."""
 
