@@ -4,8 +4,8 @@ Rows come through datagen's readers. An answer is tokenised apart from its promp
 be generated: the prompt's ids are those that the model sees when it is asked, whatever tokens would merge across the
 border. The loss covers the assistant's words and the token that ends them, nothing before and nothing after.
 
-What cannot be trained on is dropped with a reason and counted; what is cut is counted. Rows are split by prompt, so
-that no held-out prompt is trained on.
+What cannot be trained on is dropped with a reason and counted; what is cut is counted. Rows are split by prompt, and
+those that evolved from one seed stay together, so that no held-out prompt is trained on, nor a relative of it.
 """
 
 from collections import Counter
@@ -185,9 +185,15 @@ class Account:
         }
 
 
-def is_held_out(prompt: object, share: float) -> bool:
-    """Decide by the prompt alone, so that equal prompts are on one side, today and tomorrow."""
-    return int.from_bytes(sha256(canonical(prompt)).digest()[:4]) < share * 2**32
+def kin(row: Any) -> object:
+    """Return what decides a row's side of the split: its prompt, or the seed that this was evolved from, since prompts
+    that grew out of each other are no strangers."""
+    return row.meta.get("seed_id") or row.prompt
+
+
+def is_held_out(kin: object, share: float) -> bool:
+    """Decide by that alone, so that equal prompts are on one side, today and tomorrow."""
+    return int.from_bytes(sha256(canonical(kin)).digest()[:4]) < share * 2**32
 
 
 def conversation(record: Record, *, backward: bool = False) -> Messages:
@@ -217,18 +223,18 @@ def encode_rows(
     account: Account,
     held_out_share: float,
 ) -> Split[Row, Made]:
-    """Encode rows, each with its prompt, and split them; what is unfit is counted, never fatal.
+    """Encode rows, each with its kin, and split them; what is unfit is counted, never fatal.
 
     `measure` returns a row's tokens, the trained ones among them, and whether it was cut.
     """
     split: Split[Row, Made] = Split()
-    for row, prompt in rows:
+    for row, kin in rows:
         try:
             made = list(encode(row))
         except Unfit as reason:
             account.dropped[str(reason)] += 1
             continue
-        held_out = is_held_out(prompt, held_out_share)
+        held_out = is_held_out(kin, held_out_share)
         (split.held_out if held_out else split.train).extend(made)
         split.held_out_rows += [row] if held_out else []
         for tokens, trained, cut in map(measure, made):

@@ -25,7 +25,7 @@ from datagen.formats import PREFERENCES, PROMPTS, Reader
 from datagen.options import option
 from datagen.rows import Preference, Record, request_text
 from train.checks import Subject, as_sequences
-from train.data import EncodedPair, Split, measure_pair, pairs_as_columns
+from train.data import EncodedPair, Split, kin, measure_pair, pairs_as_columns
 from train.errors import CheckFailed
 from train.model import Loaded, without_dropout
 from train.options import Rates, TrainOptions
@@ -80,7 +80,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     def encode(row: Preference) -> list[EncodedPair]:
         return [session.encoder.preference(row.prompt, row.chosen, row.rejected)]
 
-    split = session.encode(((row, row.prompt) for row in rows), encode, measure_pair)
+    split = session.encode(((row, kin(row)) for row in rows), encode, measure_pair)
     session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))
     session.tell("lengths", lengths(split.train))
     make = make_kto if own.loss == "kto" else make_dpo

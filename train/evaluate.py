@@ -22,7 +22,7 @@ from datagen.llm.generation import Generated, context_length, generate, in_batch
 from datagen.options import option
 from datagen.rows import BadLine, Document, Record
 from train import evaluate_reward
-from train.data import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out
+from train.data import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out, kin
 from train.metrics import classification, closed_labels, exact_match, mean, normalise, rouge
 from train.model import Loaded, ModelOptions, end_ids, fit_tokenizer, load, pick_dtype
 from train.rewards import Rewards
@@ -126,7 +126,7 @@ def read(data: str, options: Options) -> tuple[list[Record | Document], int]:
 
 
 def _asked(row: Record | Document) -> object:
-    return row.prompt if isinstance(row, Record) else row.text
+    return kin(row) if isinstance(row, Record) else row.text
 
 
 def encode(rows: Iterable[Record | Document], encoder: Encoder) -> tuple[list[Encoded], Counter[str]]:

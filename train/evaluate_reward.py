@@ -8,7 +8,7 @@ from datagen.files import open_input
 from datagen.formats import Reader
 from datagen.ranked import RANKED, Ranked
 from datagen.rows import BadLine
-from train.data import Unfit, is_held_out
+from train.data import Unfit, is_held_out, kin
 from train.reward_data import EncodedRanking, RankingEncoder
 from train.reward_report import describe, verdict
 from train.scoring import load_reward, raw_scores
@@ -38,5 +38,5 @@ def read(data: str, options: Any) -> tuple[list[Ranked], int]:
     with open_input(data) as file:
         items: list[Ranked | BadLine] = list(Reader(data, file, options.format, RANKED).read())
     rows = [item for item in items if isinstance(item, Ranked)]
-    kept = [row for row in rows if options.held_out is None or is_held_out(row.prompt, options.held_out)]
+    kept = [row for row in rows if options.held_out is None or is_held_out(kin(row), options.held_out)]
     return kept[: options.limit], len(items) - len(rows)

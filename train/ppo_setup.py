@@ -16,7 +16,7 @@ from datagen.formats import DOCUMENTS, PROMPTS, Reader
 from datagen.llm.generation import context_length
 from datagen.rows import BadLine, Document, Record, as_messages
 from train.actor_critic import SHARED, ActorCritic, Distribution, load_critic, make_head
-from train.data import IGNORED, Encoded, Encoder, Split, Unfit, conversation
+from train.data import IGNORED, Encoded, Encoder, Split, Unfit, conversation, kin
 from train.model import Loaded, load_tokenizer, without_dropout
 from train.on_policy import Asked
 from train.rewards import split_weight
@@ -65,7 +65,7 @@ def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) ->
             raise Unfit(f"the prompt leaves no room for --max-tokens {max_tokens}")
         return [Asked(row, prompt, turn)]
 
-    return session.encode(((row, row.prompt) for row in rows), encode, lambda asked: (len(asked.prompt), 0, False))
+    return session.encode(((row, kin(row)) for row in rows), encode, lambda asked: (len(asked.prompt), 0, False))
 
 
 def make_model(session: Session, critic: str | None, rewards: Sequence[str], distribution: Distribution) -> ActorCritic:

@@ -32,7 +32,7 @@ from datagen.options import option
 from datagen.ranked import RANKED, Ranked
 from datagen.rows import BadLine, Record, canonical, request_text
 from train.checks import Subject
-from train.data import Split, Unfit
+from train.data import Split, Unfit, kin
 from train.options import Rates, TrainOptions
 from train.reward_data import (
     EncodedRanking,
@@ -105,7 +105,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     loaded = session.load(texts(rows), partial(as_scorer, seed=session.options.seed))
     loaded.model.score.requires_grad_(True)  # whatever is frozen: the head is new
     encoder = RankingEncoder(session.encoder, own.ties, own.margin)
-    split = session.encode(((row, row.prompt) for row in rows), lambda row: [encoder.encode(row)], measure_ranking)
+    split = session.encode(((row, kin(row)) for row in rows), lambda row: [encoder.encode(row)], measure_ranking)
     tell_left_out(session, encoder)
     tell_repeated(session, rows)
     session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))

@@ -124,7 +124,7 @@ class Session:
         encode: Callable[[Row], Iterable[Made]],
         measure: Callable[[Made], tuple[int, int, bool]],
     ) -> Split[Row, Made]:
-        """Encode rows, each with its prompt; tell what was dropped and cut."""
+        """Encode rows, each with its kin; tell what was dropped and cut."""
         split = encode_rows(rows, encode, measure, self.account, self.options.held_out)
         if not split.train:
             raise InputError(f"{self.data}: no row is left to train on: {dict(self.account.dropped)}")
@@ -133,6 +133,8 @@ class Session:
             f"{account.read} rows: {account.train} sequences to train on, {account.held_out} held out, "
             f"{account.unreadable} unreadable, {account.dropped.total()} dropped, {account.cut} cut"
         )
+        if self.options.held_out and not split.held_out:
+            self.terminal.say(f"Nothing is held out to measure on: of so few, --held-out {self.options.held_out} is none")
         return split
 
     def check(self, subject: Subject) -> None:

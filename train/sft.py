@@ -11,7 +11,7 @@ from datagen.formats import PROMPTS
 from datagen.options import option
 from datagen.rows import Record, request_text
 from train.checks import Subject
-from train.data import Encoded, as_columns, conversation, measure_sequence
+from train.data import Encoded, as_columns, conversation, kin, measure_sequence
 from train.options import Rates, TrainOptions
 from train.packing import check_packing
 from train.session import Session, Terminal, make_dataset, opened
@@ -52,7 +52,7 @@ def train(session: Session, own: Options) -> dict[str, Any]:
         messages = conversation(row, backward=own.backward)
         return [session.encoder.turns(messages, all_turns=own.all_turns)]
 
-    split = session.encode(((row, row.prompt) for row in rows), encode, measure_sequence)
+    split = session.encode(((row, kin(row)) for row in rows), encode, measure_sequence)
     session.check(Subject(loaded, split.train + split.held_out, session.account))
     if own.packing:
         check_packing(loaded, split.train)

@@ -30,7 +30,7 @@ def test_seeds_become_preferences_and_preferences_a_model() -> None:
     assert len(made) >= 4
     for row in made:
         assert {row["chosen"], row["rejected"]} <= set(prompts[row["prompt"]]["responses"])
-    sft = told("train", "sft", "rows.jsonl", "-o", "sft", "--steps", "6", "--held-out", "0.3", "-q")
+    sft = told("train", "sft", "rows.jsonl", "-o", "sft", "--steps", "6", "--held-out", "0.5", "-q")
     assert sft["end"]["eval_loss"] < sft["start"]["eval_loss"]  # type: ignore[index]
     asked = ["--model", "sft", "-o", "dpo", "--steps", "4", "--batch-size", "4", "--held-out", "0.3", "-q"]
     dpo = told("train", "dpo", "pairs.jsonl", *asked)

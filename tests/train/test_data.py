@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from datagen.rows import Messages, Record
-from train.data import IGNORED, Account, Encoder, Unfit, conversation, encode_rows, is_held_out, measure_sequence
+from train.data import IGNORED, Account, Encoder, Unfit, conversation, encode_rows, is_held_out, kin, measure_sequence
 from train.model import PLAIN_TEMPLATE
 from train.tiny import make_tokenizer
 
@@ -156,3 +156,16 @@ def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: Pr
 
 def test_the_split_is_the_same_in_every_process_and_tomorrow() -> None:
     assert [i for i in range(20) if is_held_out(f"Question {i}?", 0.3)] == [1, 5, 9, 14, 15, 16, 17, 19]
+
+
+def test_prompts_that_evolved_from_one_seed_are_on_one_side() -> None:
+    rows = [
+        Record(f"{n:016x}", f"Prompt {n}?", "Yes.", meta={"seed_id": f"seed {n // 4}"} if n < 400 else {})
+        for n in range(800)
+    ]
+    sides = [is_held_out(kin(row), 0.3) for row in rows]
+    families = [sides[at : at + 4] for at in range(0, 400, 4)]
+    assert all(len(set(family)) == 1 for family in families)
+    assert 15 <= sum(family[0] for family in families) <= 45
+    assert 70 <= sum(sides[400:]) <= 170
+    assert sides[400:] == [is_held_out(row.prompt, 0.3) for row in rows[400:]]
