@@ -134,7 +134,7 @@ class Session:
             f"{account.unreadable} unreadable, {account.dropped.total()} dropped, {account.cut} cut"
         )
         if self.options.held_out and not split.held_out:
-            self.terminal.say(f"Nothing is held out to measure on: of so few, --held-out {self.options.held_out} is none")
+            self.terminal.say(f"Nothing is held out to measure on: raise --held-out {self.options.held_out}")
         return split
 
     def check(self, subject: Subject) -> None:
