@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, quantiles
 from typing import Any, NamedTuple
 
+from datagen.filters.instructions import not_english
 from datagen.filters.novelty import Pool
 from datagen.filters.tokens import tokens
 from datagen.rows import Candidate, Record, Row
@@ -24,6 +25,8 @@ class Tasks:
         self.pool = Pool(threshold)
         self.shown: list[Shown] = []
         self.humans = 0
+        self.english = True
+        """Do all tasks of people pass for English?"""
         self._last = ""
 
     def __len__(self) -> int:
@@ -32,6 +35,7 @@ class Tasks:
     def add_seed(self, name: str, instruction: str) -> None:
         self._add(name, instruction)
         self.humans += 1
+        self.english = self.english and not_english(instruction) is None
 
     def _add(self, name: str, instruction: str) -> None:
         self.pool.add(instruction)
@@ -64,6 +68,10 @@ class View:
 
     def machine(self) -> list[Shown]:
         return self.tasks.shown[self.tasks.humans : self.length]
+
+    @property
+    def english(self) -> bool:
+        return self.tasks.english
 
     def is_novel(self, instruction: str) -> bool:
         return self.tasks.pool.is_novel(instruction, stop=self.length)

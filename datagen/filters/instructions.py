@@ -136,6 +136,8 @@ def answers(instruction: str) -> str | None:
 
 COMMON: tuple[Rule, ...] = (too_short, too_long, needs_media, starts_with_punctuation)
 ENGLISH: tuple[Rule, ...] = (*COMMON, writes_program, not_english)
+ANY_LANGUAGE: tuple[Rule, ...] = (*COMMON, writes_program)
+"""Where the tasks of people are not all English."""
 CHINESE: tuple[Rule, ...] = (*COMMON, has_link, names_gpt)
 SPOKEN: tuple[Rule, ...] = (answers, *COMMON, has_link, trailing_colon)
 """For what a model says in the user's place, in any language."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.files import open_input
-from datagen.filters.instructions import CHINESE, ENGLISH, Instance, drop, drop_instances
+from datagen.filters.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, drop, drop_instances
 from datagen.filters.novelty import THRESHOLD
 from datagen.formats import join_input
 from datagen.lines import loads_strictly, text_lines
@@ -132,7 +132,7 @@ class Draw:
         self.tasks = choose(self.record, *of_people)
         told = personas(self.options.personas) if self.options.personas else [""]
         self.persona = self.record.random("persona").choice(told)
-        self.rules = CHINESE if self.mode == "belle" else ENGLISH
+        self.rules = CHINESE if self.mode == "belle" else ENGLISH if self.record.view.english else ANY_LANGUAGE
 
     async def ask(self) -> Completion:
         """Ask for new tasks; a reply that was cut will do."""

@@ -169,6 +169,21 @@ def test_every_item_of_a_reply_ends_somewhere() -> None:
     assert reasons["needs_media"] == reasons["too_short"] == reasons["similar"] == 1
 
 
+@pytest.mark.parametrize("english", [True, False])
+def test_tasks_in_another_language_are_dropped_only_where_people_wrote_english(english: bool) -> None:
+    path = seeds()
+    if not english:
+        path.write_bytes(path.read_bytes() + dump_line({"prompt": "Écris un poème sur la mer."}))
+    model = replay(
+        reply("tasks", json.dumps({"instruction": "写一首关于大海的诗，四行以内。"}, ensure_ascii=False)),
+        reply("classification", "No"),
+        reply("input_first", '{"input": "", "output": "大海无边。"}'),
+    )
+    outcome = run(path, model=model, n=1)
+    assert [row["prompt"] for row in rows("out.jsonl")] == ([] if english else ["写一首关于大海的诗，四行以内。"])
+    assert ("not_english" in outcome.result["funnel"]["rejected"]) == english
+
+
 def test_a_contradiction_drops_all_of_the_task() -> None:
     lines = ['{"input": "2", "output": "even"}', '{"input": "2", "output": "odd"}', '{"input": "3", "output": "odd"}']
     model = replay(

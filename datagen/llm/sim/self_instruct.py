@@ -60,12 +60,19 @@ def new_chinese_task(chance: Chance) -> str:
 
 
 def tasks(fields: Mapping[str, str], chance: Chance) -> str:
-    return "\n".join(json.dumps({"instruction": new_task(chance)}) for _ in range(int(fields["count"])))
+    """Think up tasks in the language of those shown."""
+    think = thinker(fields)
+    made = ({"instruction": think(chance)} for _ in range(int(fields["count"])))
+    return "\n".join(json.dumps(task, ensure_ascii=False) for task in made)
+
+
+def thinker(fields: Mapping[str, str]) -> Callable[[Chance], str]:
+    return new_chinese_task if CJK.search(fields.get("shown", "")) else new_task
 
 
 def batch(fields: Mapping[str, str], chance: Chance) -> str:
     """Think up whole tasks, in the language of those shown."""
-    think = new_chinese_task if CJK.search(fields["shown"]) else new_task
+    think = thinker(fields)
     made = [think(chance) for _ in range(int(fields["count"]))]
     rows = ({"instruction": task, "input": "", "output": answer({"prompt": task}, chance)} for task in made)
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
