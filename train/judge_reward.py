@@ -34,7 +34,7 @@ SPEC = re.compile(r"(?:([\w./-]+)=)?(.+)", re.DOTALL)
 
 
 class JudgeReward:
-    """A model that is asked for points: the mean over the rubric's statements that hold, from 0 to their number."""
+    """A model that is asked for points: one for each statement of the rubric that holds."""
 
     def __init__(self, spec: str) -> None:
         """`spec` is MODEL or RUBRIC=MODEL; nothing is sent."""
