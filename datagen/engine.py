@@ -74,6 +74,8 @@ class Engine:
         """How long the growing memory was, after so many records were folded."""
         self.records = 0
         self.produced = Counter[Status]()
+        self.answered = Usage()
+        """What was used so far, by records that are not finished, too."""
 
     @property
     def surplus(self) -> int:
@@ -143,11 +145,14 @@ class Engine:
         if self._lag is not None:
             item = replace(item, view=self._view(self._lag))
         self.records += 1
-        slot.roles = Roles(self.stack.models, item, self._params)
+        slot.roles = Roles(self.stack.models, item, self._params, self._count)
         self._open.add(slot)
         task = asyncio.get_running_loop().create_task(self._drive(slot, item, slot.roles))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _count(self, usage: Usage) -> None:
+        self.answered += usage
 
     def _view(self, lag: int) -> Any:
         """Return the growing memory as it stood when the record `lag` before the next one was folded."""

@@ -147,12 +147,12 @@ class Display:
 
     def _lines(self) -> tuple[str, str]:
         """How far, and how: what is made counts at once, also behind what is written in order."""
-        stack, used, made = self._engine.stack, self._engine.fold.used, self._engine.produced
+        stack, used, made = self._engine.stack, self._engine.answered, self._engine.produced
         of = f" of {'' if self._job.run.n else 'about '}{self._total}" if self._total else ""
         far = f"{self._done()}{of} {'rows' if self._job.run.n else 'candidates'} · {self._clock()}"
         how = [
             f"kept {made['kept']}, rejected {made['rejected']}, failed {made['failed']}",
-            f"{self._rate():.0f} requests/s",
+            f"{used.calls:,} answers, {self._rate():.0f} requests/s",
             f"in flight {stack.in_flight} of {stack.limit}",
             f"replayed {stack.journal.replayed}",
             f"{used.prompt_tokens + used.completion_tokens:,} tokens",

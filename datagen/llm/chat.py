@@ -72,9 +72,15 @@ class Model:
 class Roles:
     """The models as one record's generator sees them: by role, with what they use counted."""
 
-    def __init__(self, models: Mapping[str, Sequence[Model]], record: Record, params: Mapping[str, Any]) -> None:
-        """`params` are the user's sampling parameters; they overrule a method's own."""
-        self._models, self._record, self._params = models, record, params
+    def __init__(
+        self,
+        models: Mapping[str, Sequence[Model]],
+        record: Record,
+        params: Mapping[str, Any],
+        told: Callable[[Usage], None] = lambda usage: None,
+    ) -> None:
+        """`params` are the user's sampling parameters; they overrule a method's own. `told` hears of every answer."""
+        self._models, self._record, self._params, self._told = models, record, params, told
         self.used = Usage()
 
     def identities(self, role: str) -> list[str]:
@@ -108,3 +114,4 @@ class Roles:
 
     def _count(self, usage: Usage) -> None:
         self.used += usage
+        self._told(usage)
