@@ -91,6 +91,11 @@ class Record:
         """Number a sample so that no other pass over the input has the same."""
         return SAMPLES_PER_PASS * self.pass_no + number
 
+    @property
+    def descent(self) -> Row:
+        """What `meta` of a row made of this one says about where it comes from."""
+        return {"parents": [self.id], "seed_id": self.meta.get("seed_id"), "source_id": self.source_id}
+
     def asked(self, pass_no: int, seed: int) -> "Record":
         """Return this record as a pass of a run asks it."""
         same = (self.pass_no, self.seed) == (pass_no, seed)

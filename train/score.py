@@ -72,8 +72,8 @@ class Scorer:
         def meta(order: Sequence[int]) -> Row:
             known = record.meta.get("responses") or [{} for _ in record.responses]
             told = [known[at] | {"rewards": said.parts[at]} for at in order]
-            about = {"method": "judge", "op": "reward", "pass": record.pass_no, "parents": [record.id]}
-            return {**about, "source_id": record.source_id, "judges": self.names, "responses": told}
+            about = {"method": "judge", "op": "reward", "pass": record.pass_no, **record.descent}
+            return {**about, "judges": self.names, "responses": told}
 
         if all(each is None for each in said.total):
             about = {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}

@@ -137,7 +137,7 @@ class Evolution:
             "round": self.round,
             "pass": self.record.pass_no,
             "parents": [self.live.id],
-            "seed_id": self.record.id,
+            "seed_id": self.record.meta.get("seed_id") or self.record.id,
             "source_id": self.record.source_id,
             "template": template.name + self.language,
             "template_digest": template.digest,

@@ -230,8 +230,7 @@ def meta_of(record: Record, way: str) -> Row:
     return {
         "method": "pairs",
         "op": way,
-        "parents": [record.id],
-        "source_id": record.source_id,
+        **record.descent,
         "judges": list(record.meta.get("judges") or []),
         "judging": key_of(record.meta) if way in JUDGED else None,
         "models": None,

@@ -45,8 +45,7 @@ async def by_verifier(record: Record, llm: Roles, prompts: Prompts, options: Opt
             "method": "judge",
             "op": "verify",
             "pass": record.pass_no,
-            "parents": [record.id],
-            "source_id": record.source_id,
+            **record.descent,
             "judges": options.verify,
             "responses": [known[at] for at in order],
         }

@@ -32,6 +32,8 @@ def test_five_commands_make_one_line_and_a_row_is_traced_through_all_of_them() -
     made = rows("rows.jsonl")
     assert len(made) >= 6
     assert all(row["response"] for row in made)
+    families = [row["meta"]["seed_id"] for row in made]
+    assert None not in families and len(set(families)) < len(made), "what evolved from one prompt is still known as kin"
     traced = shell(f"datagen trace {made[0]['id']}")
     assert traced.returncode == 0, traced.stderr
     for name in ("self-instruct", "evolve", "respond", "improve"):
