@@ -135,5 +135,6 @@ def _finish(job: Job, display: Display) -> int:
         print(job.output.meta_path.read_text(encoding="utf-8"), end="")
     if not job.output.piped and not job.run.quiet:
         display.say(f"Rows: {job.output.path}   dropped: {job.output.rejected_path}")
-        display.say(job.method.next_command(job.options).format(shlex.quote(str(job.output.path))))
+        if job.output.path.stat().st_size:
+            display.say(job.method.next_command(job.options).format(shlex.quote(str(job.output.path))))
     return 0

@@ -368,3 +368,11 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_without_a_row_there_is_no_next_command(seeds: str) -> None:
+    some = datagen("filter", seeds, "-o", "some.jsonl")
+    none = datagen("filter", seeds, "--verify", "answer", "--only-verified", "-o", "none.jsonl")
+    assert some.stderr.splitlines()[-1] == "datagen train sft some.jsonl"
+    assert none.returncode == 0 and not rows("none.jsonl")
+    assert none.stderr.splitlines()[-1].startswith("Rows: none.jsonl")
