@@ -181,6 +181,8 @@ def run(input: str, options: Options) -> int:
         name = "standard input" if input == "-" else input
         reader = Reader(name, file, options.format, kind_of(name, file) if options.format is None else PROMPTS)
         if options.to == "audit":
+            if reader.kind is not PROMPTS:
+                raise InputError(f"{name}: holds {reader.kind.name}; an audit is of prompts with responses")
             account = Counter[str]()
             told = converted(reader, lambda row: {"id": row.id, **alpaca(row)}, options, account)
             return write(input, options, ".csv", [audit(list(told))])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from datagen.errors import InputError
 from datagen.files import HOME, open_input
@@ -134,18 +133,19 @@ def tell_step(step: Step, before: Step | None) -> Iterator[str]:
     now = request_text(step.row["prompt"])
     then = request_text(before.row["prompt"]) if before else now
     yield from indented("prompt", word_diff(then, now))
-    for reply in replies(step.row):
-        yield from indented("response", reply)
+    for name, reply in replies(step.row):
+        yield from indented(name, reply)
     for drop in step.dropped:
         yield f"  {drop['status']}: {shown(drop['reason'])} at {drop['stage']}"
         yield from indented("reply", str(drop.get("reply") or ""))
     yield ""
 
 
-def replies(row: Row) -> list[str]:
-    """Return the answers that a row holds."""
-    many: list[Any] = row.get("responses") or [row.get("response"), row.get("chosen"), row.get("rejected")]
-    return [str(reply) for reply in many if reply]
+def replies(row: Row) -> list[tuple[str, str]]:
+    """Return the answers that a row holds, and what they are."""
+    one = [(name, row.get(name)) for name in ("response", "chosen", "rejected")]
+    many = [("response", reply) for reply in row.get("responses") or []] or one
+    return [(name, str(reply)) for name, reply in many if reply]
 
 
 def indented(name: str, text: str) -> Iterator[str]:

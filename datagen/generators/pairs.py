@@ -205,6 +205,8 @@ def spin(record: Record, options: Options) -> Iterator[Found]:
 def fault(pair: Found, options: Options) -> str | None:
     """Say why two answers are no preference, if they are none."""
     (chosen, other), scores = pair.answers, pair.scores
+    if not chosen.strip() or not other.strip():
+        return "empty"
     alike = Indel.normalized_similarity(chosen, other) >= options.near
     if alike and same_answer(final_answer(chosen), final_answer(other)) is not False:
         return "near_identical"

@@ -122,6 +122,9 @@ def test_what_a_shape_cannot_hold_is_counted(capsys: pytest.CaptureFixture[str])
 
 def test_errors_say_what_would_do() -> None:
     path = write({"prompt": "A?", "response": "b"})
+    pairs = write({"prompt": "A?", "chosen": "b", "rejected": "c"}, path="pairs.jsonl")
+    with pytest.raises(InputError, match="holds preferences; an audit is of prompts with responses"):
+        run(str(pairs), Options(to="audit"))
     with pytest.raises(InputError, match="--to xml: expected one of trl, openai"):
         run(path, Options(to="xml"))
     with pytest.raises(InputError, match="holds prompts; hh has a shape for preferences alone"):

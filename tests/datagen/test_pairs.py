@@ -102,6 +102,11 @@ def test_a_pair_that_says_little_is_dropped_with_its_reason(
     assert outcome.result["funnel"]["rejected"] == ({reason: 1} if reason else {})
 
 
+def test_an_answer_that_says_nothing_is_in_no_pair() -> None:
+    outcome = pairs([{"prompt": "Why?", "responses": ["Because.", " "], "scores": [5, 1], "ranks": [1, 2]}])
+    assert outcome.result["funnel"]["rejected"] == {"empty": 1}
+
+
 def test_nearly_the_same_is_no_pair_unless_the_results_differ() -> None:
     text = "First we add the two numbers that are given, then we look at what it comes to. "
     same = {"prompt": "P", "responses": [text + "Done!", text + "Done."], "ranks": [1, 2]}
