@@ -18,14 +18,14 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple, TypeVar
 
 import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
-from datagen.engine import tune_collector
+from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import RunOptions
+from datagen.engine.scheduler import tune_collector
 from datagen.errors import CallFailed
-from datagen.job import Outcome, execute, planned
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import RunOptions
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts, plain
-from datagen.rows import Candidate, Record, failed, kept
+from datagen.records.record import Candidate, Record, failed, kept
 from tests.jobs import Quiet
 
 T = TypeVar("T")

@@ -17,12 +17,13 @@ from statistics import fmean
 
 from benchmarks.common import Line, main
 from datagen.errors import ParseError
-from datagen.files import dump_line
-from datagen.generators import judge, pairs
+from datagen.generators import judge
 from datagen.judge.agreement import Pair, counts, measure
 from datagen.judge.compare import Verdict
 from datagen.judge.verdicts import FIRST, read_verdict
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.select import pairs
 from tests.jobs import perform, rows
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "judge"

@@ -35,7 +35,7 @@ Name = tuple[str, int]
 
 def start(folder: Path, model: str) -> "subprocess.Popen[bytes]":
     """Start the command."""
-    command = [sys.executable, "-m", "datagen.cli", "evolve", str(folder / "rows.jsonl")]
+    command = [sys.executable, "-m", "datagen", "evolve", str(folder / "rows.jsonl")]
     told = ["-o", str(folder / "out.jsonl"), "--model", model, "--concurrency", str(SLOTS), "-q"]
     return subprocess.Popen([*command, *told], cwd=ROOT, stderr=subprocess.DEVNULL)
 

@@ -14,8 +14,8 @@ from random import Random
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from datagen.files import dump_line
 from datagen.llm.sim.facts import SENTENCE
+from datagen.records.files import dump_line
 from datagen.verify.answers import answer_key, same_answer
 from tests.jobs import respond, rows
 

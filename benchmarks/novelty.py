@@ -25,8 +25,8 @@ from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
 from benchmarks.common import Line, in_fresh_process, main
-from datagen.filters.novelty import THRESHOLD, Pool
-from datagen.filters.tokens import tokens
+from datagen.select.novelty import THRESHOLD, Pool
+from datagen.text import tokens
 
 VOCABULARY = 6_000
 WEIGHTS = list(accumulate(1 / (rank + 2) for rank in range(VOCABULARY)))

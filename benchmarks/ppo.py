@@ -37,9 +37,9 @@ def prepare() -> None:
     """Train the start, make the classifier that is reward and critic, and write the prompts."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from datagen_train import sft
+    from datagen_train.run.trl_adapter import quiet_libraries
     from tests.train.runs import train
-    from train import sft
-    from train.trl_adapter import quiet_libraries
 
     quiet_libraries()
     write_sft(Path("sums.jsonl"), problems(0)[:ROWS])
@@ -51,7 +51,7 @@ def prepare() -> None:
 
 
 def own(critic: str) -> Any:
-    from train import ppo
+    from datagen_train import ppo
 
     return ppo.Options(
         reward=["classifier:rm"], critic=critic, max_tokens=TOKENS, ppo_epochs=EPOCHS, minibatches=MINIBATCHES
@@ -60,8 +60,8 @@ def own(critic: str) -> Any:
 
 def whole(critic: str, steps: int) -> float:
     """Return the processor seconds of an update of ours."""
+    from datagen_train import ppo
     from tests.train.runs import train
-    from train import ppo
 
     prepare()
     options: dict[str, Any] = {"log_every": 50, "held_out": 0, "save_every": 10**6, "learning_rate": RATE}
@@ -74,12 +74,12 @@ def parts(_: str, times: int) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from datagen.rows import Record
-    from train.actor_critic import ActorCritic, Distribution, load_critic
-    from train.data import Encoder
-    from train.ppo_loss import masked_mean, policy_terms, value_terms
-    from train.rewards import Rewards
-    from train.rollout import look, sample
+    from datagen.records.record import Record
+    from datagen_train.data.encode import Encoder
+    from datagen_train.models.actor_critic import ActorCritic, Distribution, load_critic
+    from datagen_train.ppo_loss import masked_mean, policy_terms, value_terms
+    from datagen_train.rewards.specs import Rewards
+    from datagen_train.run.rollout import look, sample
 
     prepare()
     torch.set_num_threads(1)

@@ -58,8 +58,8 @@ def prepare(k_wise: bool) -> Path:
 
 
 def ours(_: str, steps: int, k_wise: bool = True) -> float:
+    from datagen_train import reward as reward_model
     from tests.train.runs import train
-    from train import reward_model
 
     batch = PROMPTS if k_wise else PAIRS
     options: dict[str, Any] = {"log_every": 50, "held_out": 0, "save_every": 10**6, "batch_size": batch}
@@ -76,8 +76,8 @@ def trl(_: str, steps: int) -> float:
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
-    from train.data import Encoder
-    from train.reward_data import scored_ids
+    from datagen_train.data.encode import Encoder
+    from datagen_train.data.rankings import scored_ids
 
     prepare(k_wise=False)
     _, tokenizer = start()

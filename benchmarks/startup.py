@@ -40,7 +40,18 @@ def first_request(server: Remote) -> float:
             before, start = len(server.record().log), monotonic()
             output = str(rows.with_name(f"out{number}.jsonl"))
             model = f"local#{number}@{server.url}"  # another tag: nothing is replayed
-            command = [sys.executable, "-m", "datagen.cli", "evolve", str(rows), "-o", output, "--model", model, "-q"]
+            command = [
+                sys.executable,
+                "-m",
+                "datagen.commands.main",
+                "evolve",
+                str(rows),
+                "-o",
+                output,
+                "--model",
+                model,
+                "-q",
+            ]
             subprocess.run(command, cwd=ROOT, check=True)
             took.append(server.record().log[before].at - start)
     return median(took)
@@ -48,7 +59,7 @@ def first_request(server: Remote) -> float:
 
 def measure(quick: bool) -> list[Line]:
     nothing, client = seconds("-c", "pass"), seconds("-c", "import openai")
-    helped = seconds("-m", "datagen.cli", "--help")
+    helped = seconds("-m", "datagen", "--help")
     with serving(evolve_answer) as server:
         first = first_request(server)
     return [

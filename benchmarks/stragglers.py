@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from benchmarks.common import ASK, Line, main, run, write_rows
 from benchmarks.remote import serving
+from datagen.engine.method import Method
 from datagen.generators.evolve import METHODS
-from datagen.method import Method
 from tests.server import evolve_answer, lognormal
 
 MEDIAN, SIGMA, SLOTS = 0.4, 0.7, 64

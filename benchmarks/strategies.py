@@ -15,8 +15,8 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from datagen.files import dump_line
-from datagen.strategies.tree_tasks import is_solvable
+from datagen.records.files import dump_line
+from datagen.strategies.tree.tasks import is_solvable
 from tests.jobs import respond, rows
 
 MODEL = "sim:skill=0.7"

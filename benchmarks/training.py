@@ -36,8 +36,8 @@ def start() -> tuple[Any, Any]:
     """Make the model that all start from."""
     import torch
 
-    from train.tiny import make_tiny
-    from train.trl_adapter import quiet_libraries
+    from datagen_train.models.tiny import make_tiny
+    from datagen_train.run.trl_adapter import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(1)
@@ -55,8 +55,8 @@ def prepare() -> None:
 
 
 def ours(trainer: str, steps: int) -> float:
+    from datagen_train import dpo, sft
     from tests.train.runs import train
-    from train import dpo, sft
 
     prepare()
     module, data = {"sft": (sft, "sums.jsonl"), "dpo": (dpo, "prefs.jsonl")}[trainer]
@@ -98,7 +98,7 @@ def plain(trainer: str, steps: int) -> float:
     import torch
     from torch.nn.functional import logsigmoid
 
-    from train.data import Encoder
+    from datagen_train.data.encode import Encoder
 
     model, tokenizer = start()
     encoder = Encoder(tokenizer, {tokenizer.eos_token_id}, 512)

@@ -17,7 +17,7 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from datagen.errors import InputError
-from datagen.rows import Message, Messages, Text, as_messages, request_text
+from datagen.records.record import Message, Messages, Text, as_messages, request_text
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = HERE / "prompts" if (HERE / "prompts").is_dir() else HERE.parent / "prompts"

@@ -10,8 +10,8 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from datagen.cli import COMMANDS, app
-from train.cli import TOOLS, TRAINERS
+from datagen.commands.main import COMMANDS, app
+from datagen_train.cli import TOOLS, TRAINERS
 
 PAGE = Path(__file__).with_name("commands.md")
 HEADING = """# Commands

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
-from datagen.progress import shown
+from datagen.commands.terminal import shown
 
 
 def show(path: Path) -> None:

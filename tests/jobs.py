@@ -8,14 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from datagen.engine import Engine
-from datagen.files import dump_line
+from datagen.engine.job import Job, Outcome, execute, planned
+from datagen.engine.method import Method
+from datagen.engine.options import RunOptions
+from datagen.engine.scheduler import Engine
 from datagen.generators.evolve import METHODS as STYLES
 from datagen.generators.respond import METHODS as STRATEGIES
-from datagen.job import Job, Outcome, execute, planned
-from datagen.method import Method
-from datagen.options import RunOptions
-from datagen.rows import BadLine, Candidate, Row
+from datagen.records.files import dump_line
+from datagen.records.record import BadLine, Candidate, Row
 
 
 class Quiet:

@@ -106,7 +106,7 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     site = next(Path("env").glob("lib/python3*/site-packages"))
     zipfile.ZipFile(wheel).extractall(site)
     here = next(path for path in sys.path if path.endswith("site-packages"))
-    code = "from datagen import cli; sys.argv = ['datagen', 'evolve', 'seeds.jsonl', '-q']; cli.main()"
+    code = "from datagen.commands import main; sys.argv = ['datagen', 'evolve', 'seeds.jsonl', '-q']; main.main()"
     code = f"import sys; sys.path.append({here!r}); {code}"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     seeds = write_seeds(2)

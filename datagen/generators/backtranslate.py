@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from datagen.corpus import CORPUS
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed, ParseError
-from datagen.filters.tokens import tokens
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts, plain
-from datagen.rows import Candidate, Messages, Record, Row, failed, kept, rejected, row_id
+from datagen.records.record import Candidate, Messages, Record, Row, failed, kept, rejected, row_id
+from datagen.sources.corpus import CORPUS
+from datagen.text import tokens
 
 INSTRUCT, RATE, REWRITE, WEB, SEED = (
     f"backtranslate/{name}" for name in ("instruct", "rate", "rewrite", "web", "seed")

@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts, plain
-from datagen.rows import Candidate, Record, Row, failed, kept, rejected, request_text, row_id, with_request
-from datagen.verify.constraints import Constraint, draw_constraints, holds, state, undecided, unmet, without
+from datagen.records.record import Candidate, Record, Row, failed, kept, rejected, request_text, row_id, with_request
+from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 MOST = 3

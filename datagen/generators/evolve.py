@@ -24,14 +24,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from datagen import parse
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.filters.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts, plain
-from datagen.rows import (
+from datagen.records.record import (
     SAMPLES_PER_PASS,
     Candidate,
     Record,
@@ -44,6 +43,7 @@ from datagen.rows import (
     row_id,
     with_request,
 )
+from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
 from datagen.verify.languages import is_chinese
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")

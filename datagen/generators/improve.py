@@ -17,16 +17,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge.compare import COMPARE, Comparison, compare
 from datagen.judge.judging import ByRubric, Judging
 from datagen.judge.verdicts import FIRST, SECOND
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.records.record import Candidate, Record, Row, failed, kept, rejected, request_text, row_id
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer, same_answer
 

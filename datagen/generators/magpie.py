@@ -16,15 +16,27 @@ from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
 
+from datagen.engine.method import Growing, Method
+from datagen.engine.options import option
 from datagen.errors import CallFailed
-from datagen.filters.instructions import SPOKEN, drop, too_short
-from datagen.filters.novelty import THRESHOLD, Novelty
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Growing, Method
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts, plain
-from datagen.rows import BadLine, Candidate, Messages, Record, Row, Text, as_messages, failed, kept, rejected, row_id
+from datagen.records.record import (
+    BadLine,
+    Candidate,
+    Messages,
+    Record,
+    Row,
+    Text,
+    as_messages,
+    failed,
+    kept,
+    rejected,
+    row_id,
+)
+from datagen.select.instructions import SPOKEN, drop, too_short
+from datagen.select.novelty import THRESHOLD, Novelty
 
 MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
 """Temperature and top_p of a user's turn: the public data were made with all of these."""

@@ -24,19 +24,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from datagen.engine.method import Growing, Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
-from datagen.files import open_input
-from datagen.filters.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, drop, drop_instances
-from datagen.filters.novelty import THRESHOLD
-from datagen.formats import join_input
-from datagen.lines import loads_strictly, text_lines
+from datagen.generators.task_pool import Shown, Tasks, YieldTable, choose
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Growing, Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import BadLine, Candidate, Record, Row, failed, kept, rejected, request_text, row_id
-from datagen.tasks import Shown, Tasks, YieldTable, choose
+from datagen.records.files import open_input
+from datagen.records.lines import loads_strictly, text_lines
+from datagen.records.reader import join_input
+from datagen.records.record import BadLine, Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, drop, drop_instances
+from datagen.select.novelty import THRESHOLD
 
 HUMAN, MACHINE = 6, 2
 """Tasks shown: section 2.2."""

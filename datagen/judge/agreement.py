@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.files import HOME, home
+from datagen.engine.method import NoTable
 from datagen.judge.judging import family
 from datagen.judge.verdicts import TIE
-from datagen.method import NoTable
-from datagen.rows import Candidate, Row
+from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
+from datagen.records.record import Candidate, Row
 
 Array = NDArray[np.float64]
 SCORE_TIE = 0.1
@@ -240,7 +240,7 @@ def is_weak(check: Row) -> bool:
 
 def store() -> Path:
     """Return where checks are kept: beside the journal of the working folder."""
-    return Path(HOME) / STORE
+    return Path(JOURNAL_FOLDER) / STORE
 
 
 def read_checks() -> dict[str, Row]:
@@ -262,7 +262,7 @@ def keep_checks(options: Any, result: Row) -> None:
     """Keep what a run of `judge --check` found."""
     if not options.check:
         return
-    home(Path())
+    journal_folder(Path())
     part = store().with_suffix(".part")
     part.write_text(json.dumps(read_checks() | result["table"], indent=1), encoding="utf-8")
     os.replace(part, store())

@@ -20,6 +20,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from datagen.engine.method import Method, Unique
 from datagen.errors import InputError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
@@ -37,11 +38,10 @@ from datagen.judge.judging import (
 from datagen.judge.labels import draw_labels
 from datagen.judge.probabilities import ASKED, soft_share
 from datagen.judge.verdicts import TIE, read_verdict
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row
-from datagen.samples import SAMPLES
+from datagen.records.record import Candidate, Record, Row
+from datagen.records.samples import SAMPLES
 
 COMPARE = "judge/compare"
 

@@ -21,17 +21,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.files import open_input
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judging import ranked_row, what_is_known
-from datagen.lines import Line, json_lines
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, rejected
-from datagen.samples import SAMPLES
+from datagen.records.files import open_input
+from datagen.records.lines import Line, json_lines
+from datagen.records.record import Candidate, Record, Row, rejected
+from datagen.records.samples import SAMPLES
 
 ORDER, TIE, ALL_BAD, SKIP = "order", "tie", "all_bad", "skip"
 

@@ -7,13 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts, Template, read_template
-from datagen.ranked import dense_ranks
-from datagen.rows import ID_LENGTH, Candidate, Record, Row, digest, failed, kept, rejected, request_text, row_id
+from datagen.records.ranked import dense_ranks
+from datagen.records.record import (
+    ID_LENGTH,
+    Candidate,
+    Record,
+    Row,
+    digest,
+    failed,
+    kept,
+    rejected,
+    request_text,
+    row_id,
+)
 from datagen.verify import reference_answer
 
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}

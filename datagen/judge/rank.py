@@ -10,6 +10,8 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import strengths
@@ -27,12 +29,10 @@ from datagen.judge.judging import (
     shown_answers,
 )
 from datagen.judge.labels import draw_labels
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record
-from datagen.samples import SAMPLES
+from datagen.records.record import Candidate, Record
+from datagen.records.samples import SAMPLES
 
 SCREEN = "judge/screen"
 TOP = 3

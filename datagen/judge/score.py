@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.judging import (
@@ -31,12 +33,10 @@ from datagen.judge.judging import (
 from datagen.judge.labels import draw_labels
 from datagen.judge.probabilities import ASKED, expected_value
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record
-from datagen.samples import SAMPLES
+from datagen.records.record import Candidate, Record
+from datagen.records.samples import SAMPLES
 
 SCORE = "judge/score"
 Points = dict[tuple[str, str], float]

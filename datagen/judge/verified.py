@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.judge.judging import ranked_row, what_is_known
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row
-from datagen.samples import SAMPLES
+from datagen.records.record import Candidate, Record, Row
+from datagen.records.samples import SAMPLES
 from datagen.verify import VERIFIERS, pick_verifier
 
 SCORES = {True: 1.0, False: 0.0, None: None}

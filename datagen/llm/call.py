@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from datagen.errors import ParseError
 from datagen.parse import split_thinking
-from datagen.rows import Messages, canonical
+from datagen.records.record import Messages, canonical
 
 KEY_VERSION = 1
 

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from datagen.errors import DatagenError
-from datagen.files import HOME, home
 from datagen.llm.call import Call, Layer, Reply
 
+JOURNAL_FOLDER = ".datagen"
+"""Holds the journal, and what went to standard output."""
 COMMIT_EVERY = 0.01
 """Seconds."""
 BUSY_TIMEOUT = 30.0
@@ -126,11 +127,19 @@ def told_clearly() -> Iterator[None]:
         raise DatagenError(f"the journal cannot be read or written: {error}. What is recorded is kept.") from error
 
 
+def journal_folder(folder: Path) -> Path:
+    """Return the folder of the journal, made on first use, readable by its owner alone and ignored by git."""
+    path = folder / JOURNAL_FOLDER
+    path.mkdir(mode=0o700, exist_ok=True)
+    (path / ".gitignore").write_text("*\n")
+    return path
+
+
 def open_database(folder: Path) -> sqlite3.Connection:
     """Open the journal of a folder, made on first use, readable by its owner alone and ignored by git."""
-    path = folder / HOME / "journal.sqlite3"
+    path = folder / JOURNAL_FOLDER / "journal.sqlite3"
     try:
-        home(folder)
+        journal_folder(folder)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         database = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
         database.execute("PRAGMA journal_mode = WAL")

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.errors import InputError
-from datagen.files import open_input
-from datagen.lines import Line, json_lines
 from datagen.llm.call import Call, Reply
 from datagen.parse import count_words
-from datagen.rows import Row, digest
+from datagen.records.files import open_input
+from datagen.records.lines import Line, json_lines
+from datagen.records.record import Row, digest
 
 ANSWERING = frozenset(("answer", "cot/reason"))
 """Tasks that ask for the answer to a prompt."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from datagen.errors import InputError
-from datagen.files import content_digest
+from datagen.records.files import content_digest
 
 OPENAI_URL = "https://api.openai.com/v1"
 ADDRESS = re.compile(r"(.*?)@([a-z]+://.*)", re.IGNORECASE)
@@ -43,7 +43,7 @@ def parse_spec(text: str) -> Spec:
 
         return Spec(f"{text}/{VERSION}", text, None)
     if text.startswith("hf:"):
-        from datagen.llm.weights import model_folder, weights_digest
+        from datagen.llm.local.weights import model_folder, weights_digest
 
         folder = model_folder(text)
         return Spec(f"hf:{folder.resolve().name}/{weights_digest(folder)}", text, None)

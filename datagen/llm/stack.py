@@ -10,9 +10,9 @@ from pathlib import Path
 from datagen.errors import InputError
 from datagen.llm.budget import Budget
 from datagen.llm.call import Backend
-from datagen.llm.chat import Model
 from datagen.llm.journal import Journal
 from datagen.llm.limiter import ADAPTIVE_CEILING, Limiter
+from datagen.llm.model import Model
 from datagen.llm.spec import Spec
 from datagen.llm.stop import Stop
 
@@ -91,10 +91,10 @@ def check_addresses(roles: Mapping[str, Sequence[Spec]]) -> None:
 def open_backend(spec: Spec, options: StackOptions) -> Backend:
     """Open what answers a model's calls; nothing is sent."""
     if spec.url is None and spec.name.startswith("hf:"):
-        from datagen.llm.weights import need_libraries
+        from datagen.llm.local.weights import need_libraries
 
         need_libraries()
-        from datagen.llm.local import Local
+        from datagen.llm.local.model import Local
 
         return Local(spec.name)
     if spec.url is None and spec.name.startswith("replay:"):

@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.files import open_input
-from datagen.formats import Reader
 from datagen.llm.call import Completion
-from datagen.llm.chat import Roles
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts
-from datagen.rows import (
+from datagen.records.files import open_input
+from datagen.records.reader import Reader
+from datagen.records.record import (
     Candidate,
     Messages,
     Record,

@@ -8,11 +8,11 @@ on. The paper's messages are tied to the tasks of FLAN; here the draw is uniform
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts
-from datagen.rows import Candidate, Record, as_messages
+from datagen.records.record import Candidate, Record, as_messages
 from datagen.strategies.answering import (
     TEACHER,
     VERIFY,

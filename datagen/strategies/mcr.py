@@ -19,13 +19,13 @@ from math import log2
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
-from datagen.evidence import Evidence, Passage, load_evidence
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record, Row, request_text
+from datagen.records.record import Candidate, Record, Row, request_text
+from datagen.sources.bm25 import Evidence, Passage, load_evidence
 from datagen.strategies.answering import TEACHER, VERIFY, Answer, Answering, check_names, samples_option, together
 from datagen.verify.answers import answer_key, split_answer
 

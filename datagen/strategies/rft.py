@@ -18,20 +18,12 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record
-from datagen.strategies.answering import (
-    EXAMPLES,
-    TEACHER,
-    Answer,
-    Answering,
-    load_examples,
-    samples_option,
-    together,
-)
+from datagen.records.record import Candidate, Record
+from datagen.strategies.answering import EXAMPLES, TEACHER, Answer, Answering, load_examples, samples_option, together
 from datagen.strategies.cot import REASON, reasoning
 from datagen.verify import reference_answer
 from datagen.verify.answers import same_answer, split_answer

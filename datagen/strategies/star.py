@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts
-from datagen.rows import Candidate, Record
+from datagen.records.record import Candidate, Record
 from datagen.strategies.answering import (
     EXAMPLES,
     TEACHER,

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datagen.llm.chat import Roles
-from datagen.method import Method, Unique
-from datagen.options import option
+from datagen.engine.method import Method, Unique
+from datagen.engine.options import option
+from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.rows import Candidate, Record
+from datagen.records.record import Candidate, Record
 from datagen.strategies.answering import (
     EXAMPLES,
     TEACHER,

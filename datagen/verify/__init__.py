@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from datagen.errors import InputError
 from datagen.parse import split_thinking
-from datagen.rows import Record, request_text
+from datagen.records.record import Record, request_text
 from datagen.verify.answers import final_answer, same_answer
 from datagen.verify.choices import letter, yes_no
-from datagen.verify.constraints import verify_constraints
+from datagen.verify.constraints.spec import verify_constraints
 from datagen.verify.equations import equations_hold
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number

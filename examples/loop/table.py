@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from datagen.progress import columns
+from datagen.commands.terminal import columns
 
 HEADING = ["model", "learned from", "reward", "exact match", "other skill"]
 

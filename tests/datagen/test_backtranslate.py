@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from datagen.engine.job import Outcome
 from datagen.errors import ParseError
-from datagen.files import dump_line
 from datagen.generators.backtranslate import METHOD, Options, instruction_fault, read_instruction, read_points
-from datagen.job import Outcome
+from datagen.records.files import dump_line
 from tests.datagen.test_segments import GOOD, SENTENCES
 from tests.jobs import digest, perform, rows
 from tests.server import Server, running

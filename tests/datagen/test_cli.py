@@ -18,7 +18,7 @@ Result = subprocess.CompletedProcess[str]
 
 
 def datagen(*arguments: str, stdin: str | None = None, **env: str) -> Result:
-    command = [sys.executable, "-m", "datagen.cli", *arguments]
+    command = [sys.executable, "-m", "datagen", *arguments]
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "100", **env}
     )
@@ -261,7 +261,7 @@ def test_the_first_interrupt_drains_and_the_command_goes_on_from_there() -> None
     seeds = str(write_seeds(60))
     with running(Server(latency=0.1)) as server:
         options = ["evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "8"]
-        code, said = interrupt([sys.executable, "-m", "datagen.cli", *options], server, after=250, times=1)
+        code, said = interrupt([sys.executable, "-m", "datagen", *options], server, after=250, times=1)
         assert code == 130
         assert "To go on:" in said
         assert 0 < len(rows("seeds.evolve.jsonl")) < 200
@@ -274,7 +274,7 @@ def test_the_first_interrupt_drains_and_the_command_goes_on_from_there() -> None
 def test_the_second_interrupt_ends_the_process_at_once() -> None:
     seeds = str(write_seeds(60))
     with running(Server(latency=20)) as server:
-        command = [sys.executable, "-m", "datagen.cli", "evolve", seeds, "--model", f"m@{server.url}"]
+        command = [sys.executable, "-m", "datagen", "evolve", seeds, "--model", f"m@{server.url}"]
         began = time.monotonic()
         code, _ = interrupt(command, server, after=4, times=2)
         assert time.monotonic() - began < 10
@@ -284,7 +284,7 @@ def test_the_second_interrupt_ends_the_process_at_once() -> None:
 def test_two_runs_of_one_output_at_once_are_refused() -> None:
     seeds = str(write_seeds(20))
     with running(Server(latency=0.2)) as server:
-        command = [sys.executable, "-m", "datagen.cli", "evolve", seeds, "--model", f"m@{server.url}"]
+        command = [sys.executable, "-m", "datagen", "evolve", seeds, "--model", f"m@{server.url}"]
         first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(1.2)
         second = datagen("evolve", seeds, "--model", f"m@{server.url}")
@@ -301,7 +301,7 @@ def test_two_outputs_in_one_folder_share_their_answers() -> None:
                 [
                     sys.executable,
                     "-m",
-                    "datagen.cli",
+                    "datagen",
                     "evolve",
                     seeds,
                     "--model",
@@ -320,7 +320,7 @@ def test_two_outputs_in_one_folder_share_their_answers() -> None:
 def in_a_full_disk(*arguments: str, room: int) -> Result:
     """Run a command that can write no file beyond so many bytes."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
-    command = [sys.executable, "-m", "datagen.cli", *arguments]
+    command = [sys.executable, "-m", "datagen", *arguments]
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
 
 
@@ -344,7 +344,7 @@ def test_what_cannot_be_converted_whole_is_not_there(seeds: str) -> None:
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     seeds = write_seeds(300)
-    command = f"{sys.executable} -m datagen.cli evolve {seeds} -o - --model sim | head -n 1"
+    command = f"{sys.executable} -m datagen evolve {seeds} -o - --model sim | head -n 1"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert len(ran.stdout.splitlines()) == 1
     assert "Traceback" not in ran.stderr
@@ -362,7 +362,7 @@ def test_a_key_appears_in_no_file_and_no_message(seeds: str) -> None:
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys, datagen.cli as c\n"
+        "import sys, datagen.commands.main as c\n"
         "try: c.app(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'openai', 'datasets', 'jinja2', 'asyncio', 'datagen.engine') if m in sys.modules])"
     )

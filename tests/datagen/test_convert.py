@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.convert import Options, run
+from datagen.commands.convert import Options, run
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.formats import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
-from datagen.rows import BadLine, Row
+from datagen.records.files import dump_line
+from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
+from datagen.records.record import BadLine, Row
 from tests.jobs import rows
 
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(

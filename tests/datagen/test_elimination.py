@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.elimination import LURES, RULES, Case, load_cases, real_answers, rule_table, said, score
-from datagen.filters.elimination import (
+from datagen.select.elimination import (
     APOLOGY_WORDS,
     BEFORE_ANSWER,
     MAX_GROWTH,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.evidence import K1, B, Evidence, Passage, load_evidence, passages_of
-from datagen.files import dump_line
+from datagen.records.files import dump_line
+from datagen.sources.bm25 import K1, B, Evidence, Passage, load_evidence, passages_of
 from tests.jobs import rows
 
 WORD = st.sampled_from("river bridge clock salt bell map tower".split())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from datagen.generators.evolve import OPERATORS
-from datagen.rows import Record
+from datagen.records.record import Record
 from tests.jobs import evolve, rows
 from tests.server import Message, Server, running
 

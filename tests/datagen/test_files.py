@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.engine.output import differences, named_output, piped_output
 from datagen.errors import DatagenError, InputError
-from datagen.files import differences, dump_line, input_digest, named_output, open_input, piped_output, write_json
+from datagen.records.files import dump_line, input_digest, open_input, write_json
 
 META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
 JSON = st.recursive(

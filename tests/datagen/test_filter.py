@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.filters.novelty import Novelty
-from datagen.generators.filter import METHOD, Options
-from datagen.job import Outcome, execute, planned
-from datagen.options import RunOptions
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.select.filter import METHOD, Options
+from datagen.select.novelty import Novelty
 from tests.jobs import Quiet, respond, rows
 
 GOOD = {"prompt": "Compute 2 + 3.", "response": "2 + 3 = 5.\nAnswer: 5", "answer": "5"}

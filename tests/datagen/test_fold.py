@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen.files import Output
-from datagen.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
-from datagen.method import NoTable, Unique
-from datagen.rows import BadLine, Candidate, Usage, failed, kept, rejected
+from datagen.engine.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
+from datagen.engine.method import NoTable, Unique
+from datagen.engine.output import Output
+from datagen.records.record import BadLine, Candidate, Usage, failed, kept, rejected
 from tests.jobs import Quiet, rows
 
 META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.files import dump_line, open_input
-from datagen.formats import FORMATS, Reader
-from datagen.rows import BadLine, Record, Row, Text
+from datagen.records.files import dump_line, open_input
+from datagen.records.reader import FORMATS, Reader
+from datagen.records.record import BadLine, Record, Row, Text
 from tests.conftest import REAL_DATA
 
 Read = list[Record | BadLine]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from datagen.files import dump_line
+from datagen.engine.job import Outcome
 from datagen.generators.constraints import METHOD, Options
-from datagen.job import Outcome
-from datagen.rows import Row
-from datagen.verify.constraints import Constraint, constraint, holds, state, undecided, unmet
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.verify.constraints.spec import Constraint, constraint, holds, state, undecided, unmet
 from tests.jobs import digest, perform, rows, write_seeds
 
 

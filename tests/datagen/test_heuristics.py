@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.filters.heuristics import (
-    FILTERS,
-    LOOP_TURNS,
-    LOOP_WORDS,
-    MAX_WORDS,
-    MIN_WORDS,
-    REFUSAL_WORDS,
-    first_reason,
-)
-from datagen.formats import Reader
-from datagen.rows import Message, Record
+from datagen.records.reader import Reader
+from datagen.records.record import Message, Record
+from datagen.select.heuristics import FILTERS, LOOP_TURNS, LOOP_WORDS, MAX_WORDS, MIN_WORDS, REFUSAL_WORDS, first_reason
 from tests.conftest import REAL_DATA
 
 CASES_FILE = Path(__file__).resolve().parents[1] / "data" / "heuristics.jsonl"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from datagen.engine.job import Outcome
 from datagen.errors import InputError
-from datagen.files import dump_line
 from datagen.generators.improve import METHODS, Options, fault
-from datagen.job import Outcome
-from datagen.rows import Record, Row
+from datagen.records.files import dump_line
+from datagen.records.record import Record, Row
 from tests.jobs import digest, perform, respond, rows
 
 

@@ -20,7 +20,7 @@ Answer = tuple[str, int]
 def start(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
     output.parent.mkdir(exist_ok=True)
     options = ["--model", f"m@{server.url}", "-o", str(output), "--concurrency", str(IN_FLIGHT), "--timeout", "0.5"]
-    command = [sys.executable, "-m", "datagen.cli", "evolve", str(seeds), *options]
+    command = [sys.executable, "-m", "datagen", "evolve", str(seeds), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

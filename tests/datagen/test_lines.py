@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from datagen.lines import json_lines, loads_strictly
+from datagen.records.lines import json_lines, loads_strictly
 
 
 @pytest.mark.parametrize(

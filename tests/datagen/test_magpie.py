@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from datagen.engine.job import Outcome, dry_run, execute, planned
+from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.filters.novelty import Pool
 from datagen.generators.magpie import METHOD, MIX, Options
-from datagen.job import Outcome, dry_run, execute, planned
-from datagen.options import RunOptions
+from datagen.select.novelty import Pool
 from tests.jobs import Quiet, digest, perform, rows
 from tests.server import Server, running
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.commands.flags import argument, flags, make_command, pick
+from datagen.engine.options import RunOptions, option, parse_param
 from datagen.errors import InputError
-from datagen.flags import argument, flags, make_command, pick
-from datagen.options import RunOptions, option, parse_param
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

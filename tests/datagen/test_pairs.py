@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from datagen.cli import app
+from datagen.commands.main import app
+from datagen.engine.job import Outcome
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.generators.pairs import METHODS, Options
-from datagen.job import Outcome
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.select.pairs import METHODS, Options
 from tests.jobs import digest, perform, rows
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datagen.progress import columns, funnel_lines, shown
+from datagen.commands.terminal import columns, funnel_lines, shown
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.cli import COMMANDS
+from datagen.commands.main import COMMANDS
+from datagen.engine.method import Method
 from datagen.errors import InputError
-from datagen.method import Method
 from datagen.prompts import SHIPPED, Prompts, parse_template, plain
 
 TEMPLATE = "---\nname: t\n---\n[system]\nBe brief.\n\n[user]\nFirst: {{ first }}\nSecond: {{ second }}\n"

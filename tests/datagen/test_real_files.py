@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from datagen.formats import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
-from datagen.rows import BadLine, Document, Preference, Record, Row, as_messages
+from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
+from datagen.records.record import BadLine, Document, Preference, Record, Row, as_messages
 from tests.conftest import REAL_DATA
 
 Words = list[str]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError
-from datagen.files import dump_line
 from datagen.llm.replay import load_replay
 from datagen.llm.spec import parse_spec
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
 from tests.jobs import digest, respond, rows
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
 from datagen.strategies.rft import path_key, spread
 from datagen.verify.answers import final_answer
 from tests.jobs import digest, respond, rows
@@ -217,7 +217,7 @@ def test_every_strategy_has_its_own_number_of_samples() -> None:
 
 
 def datagen(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "datagen.cli", *arguments, "--model", "sim"]
+    command = [sys.executable, "-m", "datagen", *arguments, "--model", "sim"]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.judge.human import read_votes
-from datagen.rows import Record
-from datagen.votes import Cast, Log, as_cast, placement, summarize
+from datagen.judge.review.votes import Cast, Log, as_cast, placement, summarize
+from datagen.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -49,7 +49,7 @@ class Served:
     """A server in its own process, and a client that holds its cookie."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "datagen.cli", "review", "s.jsonl", "--by", "kim", *arguments]
+        command = [sys.executable, "-m", "datagen", "review", "s.jsonl", "--by", "kim", *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         assert self.process.stderr

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.rows import (
+from datagen.records.record import (
     BadLine,
     Candidate,
     Record,

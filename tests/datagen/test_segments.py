@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.corpus import open_corpus, page_text
 from datagen.errors import InputError
-from datagen.rows import Row
-from datagen.segments import CJK_WEIGHT, FRONT_MATTER, LEAST, MOST, Segment, clean, fault, headings, segments, weight
+from datagen.records.record import Row
+from datagen.sources.corpus import open_corpus, page_text
+from datagen.sources.segments import (
+    CJK_WEIGHT,
+    FRONT_MATTER,
+    LEAST,
+    MOST,
+    Segment,
+    clean,
+    fault,
+    headings,
+    segments,
+    weight,
+)
 
 SENTENCES = (
     "Bread rises because yeast turns sugar into gas. The gas stays in the dough as long as gluten holds it. ",

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.filters.novelty import Pool
-from datagen.formats import Reader
 from datagen.generators.self_instruct import METHODS, json_lines, some_lines
-from datagen.job import Outcome, execute, planned
-from datagen.options import RunOptions
-from datagen.rows import Record, Row
-from datagen.tasks import Tasks
+from datagen.generators.task_pool import Tasks
+from datagen.records.files import dump_line
+from datagen.records.reader import Reader
+from datagen.records.record import Record, Row
+from datagen.select.novelty import Pool
 from tests.jobs import Quiet, digest, rows
 
 

@@ -38,7 +38,7 @@ def run(seeds: Path, server: Server, output: str, **given: object) -> bytes:
 def command(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
     output.parent.mkdir(exist_ok=True)
     options = ["-n", str(WANTED), "--model", f"m@{server.url}", "-o", str(output), "--timeout", "0.5", "-q"]
-    told = [sys.executable, "-m", "datagen.cli", "self-instruct", str(seeds), *options]
+    told = [sys.executable, "-m", "datagen", "self-instruct", str(seeds), *options]
     return subprocess.Popen(told, stderr=subprocess.PIPE, text=True)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from datagen.errors import InputError
-from datagen.formats import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
-from datagen.rows import BadLine, Document, Preference, Record, Row, Text
+from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
+from datagen.records.record import BadLine, Document, Preference, Record, Row, Text
 
 PAIRS = "A preference needs prompt, chosen, rejected: make them with 'datagen pairs'"
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.filters.elimination import BEFORE_ANSWER, ON_ANSWER, Step, eliminate
 from datagen.generators.evolve import read_verdict
 from datagen.llm.call import BadAnswer, Call, Reply, call_key, is_chat_completion, read_reply
 from datagen.llm.sim import ACTS, parse_sim
 from datagen.llm.sim.arithmetic import DEMANDS, answer, solve, unmet
 from datagen.llm.sim.chance import Chance
 from datagen.llm.sim.evolve import OPERATORS
+from datagen.select.elimination import BEFORE_ANSWER, ON_ANSWER, Step, eliminate
 from tests.jobs import evolve, rows, write_seeds
 
 SEEDS = (

@@ -19,7 +19,7 @@ def shell(line: str) -> "subprocess.CompletedProcess[str]":
     """Run a line with `datagen` on the path."""
     command = Path("bin/datagen")
     command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen "$@"\n')
     command.chmod(0o755)
     here = {"PATH": f"{command.parent.resolve()}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     return subprocess.run(["sh", "-c", line], capture_output=True, text=True, env=os.environ | here)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.options import RunOptions
 from datagen.generators.evolve import CODE, DOWNWARD, METHODS, STYLES, UPWARD
-from datagen.job import Outcome, execute, planned
-from datagen.options import RunOptions
 from datagen.prompts import Prompts
 from tests.jobs import Quiet, digest, evolve, rows, write_seeds
 from tests.server import Message, Server, running

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.commands.trace import Archive, word_diff
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.trace import Archive, word_diff
+from datagen.records.files import dump_line
 from tests.jobs import evolve, respond, rows, write_seeds
 
 
 def datagen(*arguments: str, told: bytes = b"") -> bytes:
-    ran = subprocess.run([sys.executable, "-m", "datagen.cli", *arguments], input=told, capture_output=True)
+    ran = subprocess.run([sys.executable, "-m", "datagen", *arguments], input=told, capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     return ran.stdout
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.filters.contamination import COVERAGE, Benchmark, Hit, Index, Tally
-from datagen.filters.tokens import tokens
+from datagen.select.contamination import COVERAGE, Benchmark, Hit, Index, Tally
+from datagen.text import tokens
 from tests.conftest import REAL_DATA
 
 WORDS = [f"word{number}" for number in range(100)]

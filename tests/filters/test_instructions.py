@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.filters.instructions import CHINESE, ENGLISH, SPOKEN, Instance, drop, drop_instance, drop_instances
+from datagen.select.instructions import CHINESE, ENGLISH, SPOKEN, Instance, drop, drop_instance, drop_instances
 from tests.conftest import REAL_DATA
 
 PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE)

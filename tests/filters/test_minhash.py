@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from datagen.filters.minhash import PROMPT, NearDuplicates, odds, shingles
+from datagen.select.minhash import PROMPT, NearDuplicates, odds, shingles
 
 
 @pytest.mark.parametrize(("jaccard", "expected"), [(0.6, 0.21), (0.7, 0.56), (0.75, 0.77), (0.8, 0.92), (0.85, 0.988)])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen.filters import novelty
-from datagen.filters.novelty import THRESHOLD, Match, Pool
-from datagen.filters.tokens import tokens
+from datagen.select import novelty
+from datagen.select.novelty import THRESHOLD, Match, Pool
+from datagen.text import tokens
 from tests.conftest import REAL_DATA
 
 TEXT = st.lists(st.sampled_from("write a short poem on the sea in ten words 写 诗".split()), max_size=9).map(" ".join)

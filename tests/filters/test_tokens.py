@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.filters.tokens import exact_key, is_unspaced, tokens
+from datagen.text import exact_key, is_unspaced, tokens
 
 ASCII = st.text(st.characters(max_codepoint=127))
 

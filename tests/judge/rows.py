@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datagen.files import dump_line
+from datagen.engine.job import Outcome
 from datagen.generators.judge import METHODS
-from datagen.job import Outcome
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
 from tests.jobs import perform, rows
 from tests.server import Message, Server, running
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.files import dump_line
-from datagen.generators import judge, pairs
+from datagen.generators import judge
 from datagen.judge.agreement import Agreement, Pair, counts, measure, read_checks
-from datagen.rows import Row, kept
+from datagen.records.files import dump_line
+from datagen.records.record import Row, kept
+from datagen.select import pairs
 from tests.jobs import perform, rows
 
 TAIL = " That is what comes out when all of it is added up."

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.formats import Reader
-from datagen.generators.pairs import METHODS, Options
 from datagen.judge.compare import Comparison, Verdict
 from datagen.judge.labels import LETTERS, draw_labels
 from datagen.judge.probabilities import soft_share
 from datagen.llm.call import Completion
-from datagen.ranked import RANKED, Ranked
-from datagen.rows import Row
+from datagen.records.ranked import RANKED, Ranked
+from datagen.records.reader import Reader
+from datagen.records.record import Row
+from datagen.select.pairs import METHODS, Options
 from tests.jobs import digest, perform, rows
 from tests.judge.rows import asked_of, judge, sample, shown
 from tests.server import Server, running

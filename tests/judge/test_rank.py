@@ -9,9 +9,9 @@ import pytest
 
 from datagen.errors import InputError, ParseError
 from datagen.generators import judge as command
-from datagen.generators import pairs
 from datagen.judge.rank import placed, read_order
-from datagen.rows import Row
+from datagen.records.record import Row
+from datagen.select import pairs
 from tests.jobs import digest, perform, rows
 from tests.judge.rows import judge, sample, shown, write
 from tests.server import Message, Server, running

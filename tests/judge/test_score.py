@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from datagen.engine.job import planned
+from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.generators.judge import METHODS
-from datagen.job import planned
 from datagen.judge.probabilities import expected_value
 from datagen.llm.call import Completion
-from datagen.options import RunOptions
-from datagen.rows import Row
+from datagen.records.record import Row
 from tests.jobs import rows
 from tests.judge.rows import asked_of, judge, sample, shown, write
 from tests.server import Message, Server, running

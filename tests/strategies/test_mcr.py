@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from datagen.errors import InputError, ParseError
-from datagen.evidence import Passage, load_evidence
-from datagen.files import dump_line
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.sources.bm25 import Passage, load_evidence
 from datagen.strategies.mcr import Chain as OneChain
 from datagen.strategies.mcr import Fact, Turn, read_explanation, read_turn, shown_passages, tell
 from tests.jobs import digest, respond, rows

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.files import dump_line
 from datagen.llm.sim.game24 import Made, moves, reachable
 from datagen.llm.sim.game24 import puzzle as read_puzzle
 from datagen.parse import verdict
-from datagen.rows import Row
-from datagen.strategies.tree_search import VALUES, read_value
-from datagen.strategies.tree_tasks import State, answer_of, can_win, is_solvable, next_states, play, start_game
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen.strategies.tree.search import VALUES, read_value
+from datagen.strategies.tree.tasks import State, answer_of, can_win, is_solvable, next_states, play, start_game
 from datagen.verify.expressions import game24
 from tests.jobs import digest, respond, rows
 

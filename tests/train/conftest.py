@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datagen.rows import Record
+from datagen.records.record import Record
 
 if TYPE_CHECKING:
-    from train.data import Encoded
-    from train.model import Loaded
+    from datagen_train.data.encode import Encoded
+    from datagen_train.models.load import Loaded
 
 if find_spec("torch") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -33,8 +33,8 @@ def colour_rows() -> list[Record]:
 
 
 def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
-    from train.data import Encoder, conversation
-    from train.model import end_ids
+    from datagen_train.data.encode import Encoder, conversation
+    from datagen_train.models.load import end_ids
 
     encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 256)
     return [encoder.turns(conversation(row)) for row in rows]
@@ -42,8 +42,8 @@ def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
 
 def make() -> "Loaded":
     """Make a tiny model whose tokenizer knows the words of the rows."""
-    from train.model import Loaded, fit_tokenizer
-    from train.tiny import make_tiny
+    from datagen_train.models.load import Loaded, fit_tokenizer
+    from datagen_train.models.tiny import make_tiny
 
     model, tokenizer = make_tiny("tiny", [f"{row.prompt} {row.response}" for row in colour_rows()], 0)
     return Loaded(model, tokenizer, fit_tokenizer(model, tokenizer))
@@ -88,8 +88,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter on it that has learned the colours the other way round."""
-    from train.evaluate import load_trained
-    from train.model import ModelOptions, choose_trained
+    from datagen_train.models.load import ModelOptions, choose_trained
+    from datagen_train.tools.evaluate import load_trained
 
     loaded = load_trained(str(taught), "float32")
     loaded.model = choose_trained(loaded.model, ModelOptions(lora=True, lora_rank=8))
@@ -110,9 +110,9 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model of six steps on sums: a start for what does not need to be good."""
+    from datagen_train import sft
     from tests.train.runs import train
     from tests.train.tasks import problems, write_sft
-    from train import sft
 
     folder = tmp_path_factory.mktemp("models")
     write_sft(folder / "few.jsonl", problems(0)[:200])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.options import TrainOptions
+from datagen_train.options import TrainOptions
 
 
 class Notes:

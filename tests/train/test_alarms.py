@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from train.alarms import WINDOW, Alarms
+from datagen_train.run.alarms import WINDOW, Alarms
 
 WELL = {
     "kl": 1.0, "kl_error": 0.1, "entropy": 1.0, "ended": 0.9, "response_length": 20.0, "length_correlation": 0.1,

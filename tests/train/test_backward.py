@@ -5,12 +5,12 @@ from random import Random
 
 import pytest
 
-from datagen.files import dump_line
 from datagen.generators.backtranslate import METHOD, Options
-from datagen.rows import Row
+from datagen.records.files import dump_line
+from datagen.records.record import Row
+from datagen_train import sft
 from tests.jobs import perform, rows
 from tests.train.runs import train
-from train import sft
 
 SUBJECTS = "bread tides bees clocks rivers violins glaciers lamps".split()
 SENTENCES = (

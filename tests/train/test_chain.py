@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from datagen.cli import app
+from datagen.commands.main import app
 from tests.jobs import rows, write_seeds
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError
-from datagen.llm.generation import Generated
-from train import chat
-from train.chat import Chat, Options, run
-from train.evaluate import load_trained
+from datagen.llm.local.generation import Generated
+from datagen_train.tools import chat
+from datagen_train.tools.chat import Chat, Options, run
+from datagen_train.tools.evaluate import load_trained
 
 
 def test_one_prompt_is_answered_on_standard_output_alone(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from datagen.cli import app
+from datagen.commands.main import app
 from datagen.errors import InputError
+from datagen_train import dpo, sft
+from datagen_train.errors import Interrupted, TrainingStopped
+from datagen_train.options import TrainOptions
 from tests.jobs import rows, write_seeds
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import problems, write_preferences, write_sft
-from train import dpo, sft
-from train.errors import Interrupted, TrainingStopped
-from train.options import TrainOptions
 
 KIBIBYTE = 1024
 

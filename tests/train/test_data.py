@@ -6,10 +6,20 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from datagen.rows import Messages, Record
-from train.data import IGNORED, Account, Encoder, Unfit, conversation, encode_rows, is_held_out, kin, measure_sequence
-from train.model import PLAIN_TEMPLATE
-from train.tiny import make_tokenizer
+from datagen.records.record import Messages, Record
+from datagen_train.data.encode import (
+    IGNORED,
+    Account,
+    Encoder,
+    Unfit,
+    conversation,
+    encode_rows,
+    is_held_out,
+    kin,
+    measure_sequence,
+)
+from datagen_train.models.load import PLAIN_TEMPLATE
+from datagen_train.models.tiny import make_tokenizer
 
 TEXTS = ["What is 3 + 4? The answer is 7.", "Name a river near the old town, please."]
 TALK: Messages = [

@@ -10,15 +10,15 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from datagen.errors import InputError
+from datagen_train import dpo, sft
+from datagen_train.data.encode import Encoder, is_held_out
+from datagen_train.errors import CheckFailed
+from datagen_train.options import TrainOptions
+from datagen_train.run.terminal import GATE_FAILED, Terminal
+from datagen_train.tools.evaluate import load_trained
 from tests.train.conftest import COLOURS
 from tests.train.runs import metrics, train
 from tests.train.tasks import biased, problems, with_small_numbers, write_preferences, write_sft
-from train import dpo, sft
-from train.data import Encoder, is_held_out
-from train.errors import CheckFailed
-from train.evaluate import load_trained
-from train.options import TrainOptions
-from train.terminal import GATE_FAILED, Terminal
 
 DPO: dict[str, Any] = {"steps": 60, "eval_every": 20, "generate": 200, "best": "exact_match"}
 

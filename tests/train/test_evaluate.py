@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from datagen.errors import InputError
-from datagen.files import dump_line
-from datagen.rows import Record
+from datagen.records.files import dump_line
+from datagen.records.record import Record
+from datagen_train.data.encode import IGNORED, Encoded, is_held_out
+from datagen_train.tools.evaluate import Options, evaluate_generation, load_trained, run, sequence_loss
 from tests.train.conftest import COLOURS, colour_rows, encode
-from train.data import IGNORED, Encoded, is_held_out
-from train.evaluate import Options, evaluate_generation, load_trained, run, sequence_loss
 
 Rows = list[dict[str, str]]
 

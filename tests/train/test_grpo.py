@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from datagen.errors import InputError
+from datagen_train import grpo, sft
+from datagen_train.errors import TrainingStopped
+from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import biased, problems, with_small_numbers, write_sft
-from train import grpo, sft
-from train.errors import TrainingStopped
-from train.evaluate import load_trained
 
 REWARDS = """
 import math

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError, Outage
-from datagen.files import dump_line
-from datagen.rows import Record
+from datagen.records.files import dump_line
+from datagen.records.record import Record
+from datagen_train import ppo
+from datagen_train.rewards.judge import TOGETHER, JudgeReward, together
+from datagen_train.rewards.specs import Rewards, identity
 from tests.jobs import perform, rows
 from tests.judge.rows import shown
 from tests.server import Message, Server, running
 from tests.train.runs import train
-from train import ppo
-from train.judge_reward import TOGETHER, JudgeReward, together
-from train.rewards import Rewards, identity
 
 SUMS = [Record(f"{n:016x}", f"A shop has {n} pears and buys 4 more. Compute {n} + 4.") for n in range(12)]
 ANSWERS = [f"The answer is {n + 4 + (n % 3 == 0)}." for n in range(12)]

@@ -33,7 +33,7 @@ def command(trainer: str, output: str) -> list[str]:
         "--batch-size",
         "8",
     ]
-    return [sys.executable, "-m", "datagen.cli", "train", trainer, data, "-o", output, *model, *options]
+    return [sys.executable, "-m", "datagen", "train", trainer, data, "-o", output, *model, *options]
 
 
 def finish(trainer: str, output: str) -> str:

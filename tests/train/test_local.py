@@ -12,16 +12,16 @@ import pytest
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply, call_key
-from datagen.llm.generation import Sampling, context_length, generate, in_batches, open_model, pick
 from datagen.llm.limiter import Limiter
-from datagen.llm.local import Local
+from datagen.llm.local.generation import Sampling, context_length, generate, in_batches, open_model, pick
+from datagen.llm.local.model import Local
+from datagen.llm.local.weights import weights_digest
 from datagen.llm.spec import parse_spec
 from datagen.llm.stop import Stop
-from datagen.llm.weights import weights_digest
-from datagen.rows import Messages
+from datagen.records.record import Messages
+from datagen_train.data.encode import Encoder
 from tests.jobs import digest, evolve, rows, write_seeds
 from tests.train.conftest import COLOURS, colour_rows
-from train.data import Encoder
 
 BABBLE = {"temperature": 1, "top_p": 0.9, "max_tokens": 24}
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from datagen.cli import app
-from datagen.files import dump_line
+from datagen.commands.main import app
+from datagen.records.files import dump_line
+from datagen_train import reward as reward_model
+from datagen_train.models.scoring import load_reward
 from tests.jobs import rows
 from tests.train.runs import train
 from tests.train.test_reward_model import write_words
-from train import reward_model
-from train.scoring import load_reward
 
 RECIPES = Path(__file__).resolve().parents[2] / "examples" / "loop"
 REWARDS = """

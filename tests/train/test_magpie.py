@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from datagen.engine.job import Outcome
 from datagen.generators.magpie import METHOD, Options
-from datagen.job import Outcome
-from datagen.llm.generation import open_model
-from datagen.llm.local import TURN, Local
-from datagen.rows import Messages
+from datagen.llm.local.generation import open_model
+from datagen.llm.local.model import TURN, Local
+from datagen.records.record import Messages
 from tests.jobs import digest, perform, rows
 from tests.train.conftest import COLOURS, colour_rows, make, save
 
 if TYPE_CHECKING:
-    from train.model import Loaded
+    from datagen_train.models.load import Loaded
 
 USER = {"role": "user", "content": ""}
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from datagen.errors import DatagenError, InputError
-from datagen.llm.generation import generate, load_whole, open_model
-from datagen.llm.weights import weights_digest
+from datagen.llm.local.generation import generate, load_whole, open_model
+from datagen.llm.local.weights import weights_digest
+from datagen_train.data.encode import Encoder
+from datagen_train.tools import merge
+from datagen_train.tools.merge import ATOL, Difference, Options, refuse, run
 from tests.train.conftest import colour_rows
-from train import merge
-from train.data import Encoder
-from train.merge import ATOL, Difference, Options, refuse, run
 
 
 def greedy(folder: Path) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from datagen_train.tools.metrics import classification, closed_labels, exact_match, normalise, rouge, rouge_l, rouge_n
 from tests.conftest import REAL_DATA
-from train.metrics import classification, closed_labels, exact_match, normalise, rouge, rouge_l, rouge_n
 
 PAIRS = REAL_DATA / "self_instruct" / "rougeL_reference_pairs.jsonl"
 

@@ -8,11 +8,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from datagen.errors import InputError
-from datagen.llm.generation import open_model
-from train.checks import Subject, run_checks
-from train.data import Account, Encoder
-from train.errors import CheckFailed
-from train.model import (
+from datagen.llm.local.generation import open_model
+from datagen_train.data.checks import Subject, run_checks
+from datagen_train.data.encode import Account, Encoder
+from datagen_train.errors import CheckFailed
+from datagen_train.models.load import (
     Loaded,
     ModelOptions,
     choose_trained,
@@ -22,7 +22,7 @@ from train.model import (
     load,
     turn_closer,
 )
-from train.tiny import make_tiny
+from datagen_train.models.tiny import make_tiny
 
 TEXTS = ["What is 3 + 4? The answer is 7."]
 

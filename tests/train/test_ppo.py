@@ -13,17 +13,17 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from datagen.errors import InputError
-from datagen.llm.generation import end_ids
-from datagen.rows import as_messages
+from datagen.llm.local.generation import end_ids
+from datagen.records.record import as_messages
+from datagen_train import ppo, sft
+from datagen_train.data.encode import Encoder
+from datagen_train.errors import CheckFailed, TrainingStopped
+from datagen_train.models.actor_critic import ActorCritic, Distribution, lay_out, load_critic, make_head, run_trunk
+from datagen_train.models.load import without_dropout
+from datagen_train.run.rollout import Rollout, look, sample
+from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import biased, problems, with_small_numbers, write_sft
-from train import ppo, sft
-from train.actor_critic import ActorCritic, Distribution, lay_out, load_critic, make_head, run_trunk
-from train.data import Encoder
-from train.errors import CheckFailed, TrainingStopped
-from train.evaluate import load_trained
-from train.model import without_dropout
-from train.rollout import Rollout, look, sample
 
 REWARDS = """
 import math
@@ -262,7 +262,7 @@ def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
     base: str, few: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout left on: the first KL to the reference, and the first ratio, are not what is due."""
-    monkeypatch.setattr("train.ppo_setup.without_dropout", lambda model: model)
+    monkeypatch.setattr("datagen_train.ppo_setup.without_dropout", lambda model: model)
     with pytest.raises((CheckFailed, TrainingStopped), match=r"dropout"):
         train(ppo, few, own(), model=with_dropout(base), output="out", **SMALL)
 
@@ -334,9 +334,9 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
 
 def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str, few: str) -> None:
     """Its value before nothing but the end is what the reward model says of the answer, in the same units."""
+    from datagen_train import reward as reward_model
+    from datagen_train.models.scoring import load_reward
     from tests.train.tasks import write_preferences
-    from train import reward_model
-    from train.scoring import load_reward
 
     write_preferences(Path("prefs.jsonl"), problems(1)[:60])
     train(reward_model, "prefs.jsonl", model=base, output="rm", steps=4, batch_size=8)

@@ -23,10 +23,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from datagen.files import open_input
-from datagen.formats import Reader
-from datagen.rows import BadLine
-from train.evaluate import load_trained
+from datagen.records.files import open_input
+from datagen.records.reader import Reader
+from datagen.records.record import BadLine
+from datagen_train.tools.evaluate import load_trained
 
 QUESTIONS = [
     "今天好吗",
@@ -101,7 +101,7 @@ def test_a_chinese_dialogue_model_is_steered_by_a_sentiment_classifier() -> None
     make_dialogue_model()
     make_sentiment_classifier()
     ran = subprocess.run(
-        [sys.executable, "-m", "datagen.cli", "train", "ppo", "dialogues.jsonl", "--model", "dialogue",
+        [sys.executable, "-m", "datagen", "train", "ppo", "dialogues.jsonl", "--model", "dialogue",
          "--reward", "classifier:mood#开心", "--stop-token", "[SEP]", "--suppress", "[UNK]", "--max-tokens", "8",
          "--steps", "16", "--batch-size", "32", "--kl-coef", "0.1", "--log-every", "1", "--held-out", "0.2",
          "--eval-every", "16", "--ppo-epochs", "2", "-o", "glad"],

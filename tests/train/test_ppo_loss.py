@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.alarms import WINDOW, Alarms
-from train.ppo_loss import (
+from datagen_train.ppo_loss import (
     KlController,
     RunningSpread,
     explained_variance,
@@ -22,6 +21,7 @@ from train.ppo_loss import (
     value_terms,
     whiten,
 )
+from datagen_train.run.alarms import WINDOW, Alarms
 
 NUMBER = st.floats(-3, 3, width=32)
 ANSWERS = st.lists(st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=0, max_size=5), min_size=1, max_size=4)

@@ -11,9 +11,9 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from datagen.errors import InputError
+from datagen_train import ppo
+from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
-from train import ppo
-from train.evaluate import load_trained
 
 REWARD = """
 def of_length(prompts, completions, completion_ids, **_):
@@ -102,7 +102,7 @@ def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: 
     """It adapts by the answers of both, as in one process with twice the rows."""
     own()
     ran = subprocess.run(
-        [sys.executable, "-m", "datagen.cli", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
+        [sys.executable, "-m", "datagen", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
          "--nproc", "2", "--batch-size", "8", "--steps", "3", "--log-every", "1", "--max-tokens", "6",
          "--adaptive-kl", "0.5", "--kl-horizon", "50", "--scale-reward", "--warmup", "0", "-o", "two"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,

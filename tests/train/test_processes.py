@@ -22,7 +22,19 @@ pytestmark = pytest.mark.slow
 
 def command(*options: str) -> list[str]:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
-    made = [sys.executable, "-m", "datagen.cli", "train", "sft", "sums.jsonl", "-o", "out", "--nproc", "2", *options]
+    made = [
+        sys.executable,
+        "-m",
+        "datagen.commands.main",
+        "train",
+        "sft",
+        "sums.jsonl",
+        "-o",
+        "out",
+        "--nproc",
+        "2",
+        *options,
+    ]
     return [*made, "--batch-size", "8"]
 
 
@@ -86,7 +98,7 @@ def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
 
 def test_ctrl_c_in_a_terminal_gives_the_cursor_back_and_says_what_to_do() -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
-    made = [sys.executable, "-m", "datagen.cli", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
+    made = [sys.executable, "-m", "datagen", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
     code, shown = in_a_terminal([*made, "--eval-every", "1000", "--batch-size", "4"], b"step 20 of", b"\x03")
     assert code == 130
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is hidden while the bar lives"

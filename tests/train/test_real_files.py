@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from datagen_train import dpo, pretrain, sft
+from datagen_train.errors import CheckFailed
 from tests.conftest import REAL_DATA
 from tests.train.runs import train
-from train import dpo, pretrain, sft
-from train.errors import CheckFailed
 
 TALKS = "formats/medicalgpt_sft_sharegpt.jsonl"
 LONG = "the prompt alone fills --max-length 1024"

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.chat import Options as ChatOptions
-from train.dpo import Options as DpoOptions
-from train.evaluate import Options as EvalOptions
-from train.merge import Options as MergeOptions
-from train.options import TrainOptions
-from train.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
-from train.report import worse
-from train.sft import Options as SftOptions
-from train.show import Options as CheckOptions
+from datagen_train.dpo import Options as DpoOptions
+from datagen_train.options import TrainOptions
+from datagen_train.run.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
+from datagen_train.run.report import worse
+from datagen_train.sft import Options as SftOptions
+from datagen_train.tools.chat import Options as ChatOptions
+from datagen_train.tools.check import Options as CheckOptions
+from datagen_train.tools.evaluate import Options as EvalOptions
+from datagen_train.tools.merge import Options as MergeOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"

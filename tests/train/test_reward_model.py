@@ -19,19 +19,21 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from datagen.errors import InputError
-from datagen.formats import Reader
-from datagen.ranked import RANKED, Ranked
-from datagen.rows import BadLine
+from datagen.records.ranked import RANKED, Ranked
+from datagen.records.reader import Reader
+from datagen.records.record import BadLine
+from datagen_train import reward as reward_model
+from datagen_train import sft
+from datagen_train.data.encode import Encoder, Unfit
+from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
+from datagen_train.models.load import end_ids
+from datagen_train.models.scoring import as_scorer, load_reward, make_head, raw_scores
+from datagen_train.reward_loss import Judged, calibration, correlation, interval, longer_wins, ranking_loss
+from datagen_train.reward_report import describe, verdict
+from datagen_train.tools import evaluate, merge
 from tests.train.conftest import make
 from tests.train.runs import Notes, train
 from tests.train.tasks import problems, write_sft
-from train import evaluate, merge, reward_model, sft
-from train.data import Encoder, Unfit
-from train.model import end_ids
-from train.reward_data import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
-from train.reward_loss import Judged, calibration, correlation, interval, longer_wins, ranking_loss
-from train.reward_report import describe, verdict
-from train.scoring import as_scorer, load_reward, make_head, raw_scores
 
 GOOD = ("good", "fair", "poor", "awful")
 COMMON: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 8, "eval_every": 20, "save_every": 20}
@@ -356,7 +358,7 @@ def test_it_learns_from_an_untrained_start_and_says_how_well(trained: tuple[Path
 
 def test_the_best_training_answers_have_mean_0_and_spread_1(trained: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = trained
-    from train.data import is_held_out
+    from datagen_train.data.encode import is_held_out
 
     rows = [json.loads(line) for line in (folder / "words.jsonl").read_text().splitlines()]
     rows = [each for each in rows if not is_held_out(each["prompt"], 0.3)]

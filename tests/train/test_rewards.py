@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from datagen.errors import InputError
-from datagen.rows import Record
+from datagen.records.record import Record
+from datagen_train import reward as reward_model
+from datagen_train.errors import TrainingStopped
+from datagen_train.models.scoring import load_reward
+from datagen_train.rewards.specs import Rewards, identity, load_function, split_weight
 from tests.train.runs import train
 from tests.train.tasks import problems, write_preferences
-from train import reward_model
-from train.errors import TrainingStopped
-from train.rewards import Rewards, identity, load_function, split_weight
-from train.scoring import load_reward
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] good bad fine awful film".split()
 LABELS = {0: "negative", 1: "positive"}

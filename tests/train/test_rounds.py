@@ -17,7 +17,7 @@ def test_rounds_end_when_the_score_falls() -> None:
     evolve(write_seeds(40, "other.jsonl"), "sim", "dev.jsonl", rounds=1, style="code", seed=5)
     command = Path("bin/datagen")
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen "$@"\n')
     command.chmod(0o755)
     here = {"PATH": f"{command.parent.resolve()}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import DatagenError, InputError
-from train.runs import RunFolder, is_complete, mark_complete
+from datagen_train.run.folder import RunFolder, is_complete, mark_complete
 
 CONFIG = {"command": "train sft", "seed": 0}
 

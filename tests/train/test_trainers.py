@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
+from datagen_train import pretrain, sft
+from datagen_train.data.encode import Encoder
+from datagen_train.data.packing import check_packing
+from datagen_train.errors import CheckFailed, TrainingStopped
+from datagen_train.options import TrainOptions
+from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import problems, with_small_numbers, write_sft
-from train import pretrain, sft
-from train.data import Encoder
-from train.errors import CheckFailed, TrainingStopped
-from train.evaluate import load_trained
-from train.options import TrainOptions
-from train.packing import check_packing
 
 
 def test_sft_learns_sums() -> None:

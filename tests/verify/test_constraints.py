@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.rows import Record
-from datagen.verify.constraint_pools import (
+from datagen.records.record import Record
+from datagen.verify.constraints.pools import (
     ENDINGS,
     LANGUAGES,
     MARKERS,
@@ -24,7 +24,7 @@ from datagen.verify.constraint_pools import (
     TO_OPEN,
     TO_USE,
 )
-from datagen.verify.constraints import (
+from datagen.verify.constraints.spec import (
     FAMILIES,
     Constraint,
     constraint,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from datagen.formats import Reader
-from datagen.rows import Record, Row
+from datagen.records.reader import Reader
+from datagen.records.record import Record, Row
 from datagen.verify import VERIFIERS, reference_answer
 from datagen.verify.answers import answer_key, final_answer, same_answer
 from datagen.verify.equations import equations, holds

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from datagen.errors import InputError
-from datagen.rows import Record, Text
+from datagen.records.record import Record, Text
 from datagen.verify import VERIFIERS, pick_verifier, reference_answer
 
 

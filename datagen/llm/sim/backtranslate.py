@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from datagen.filters.tokens import tokens
 from datagen.llm.sim.chance import Chance
 from datagen.parse import CJK
+from datagen.text import tokens
 
 WORD = re.compile(r"[^\W\d_]{5,}")
 FIRST_PERSON = re.compile(r"\b(?:I|my|me|je|mon)\b")

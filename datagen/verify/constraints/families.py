@@ -1,0 +1,149 @@
+"""The 25 families of IFEval (arXiv 2311.07911): what each takes, how a prompt asks for it, what it does not go with."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from datagen.verify.constraints import checks as check
+from datagen.verify.constraints.checks import Kwargs
+from datagen.verify.constraints.pools import DRAWS
+
+Check = Callable[[str, Kwargs], bool | None]
+Draw = Callable[[Random, str], Kwargs]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of constraint."""
+
+    id: str
+    kwargs: tuple[str, ...]
+    """The names of its values; each is needed."""
+    sentence: str
+    """How a prompt asks for it; the values are filled in."""
+    check: Check
+    draw: Draw
+    """Returns kwargs, given the prompt that the constraint will stand in."""
+    conflicts: frozenset[str]
+    """The families that it is never drawn with; symmetric."""
+
+    def holds(self, response: str, kwargs: Kwargs) -> bool | None:
+        """Say whether a response meets the constraint; None is don't know. A blank response meets none."""
+        return self.check(response, kwargs) if response.strip() else False
+
+
+SENTENCES: dict[str, tuple[str, Check]] = {
+    "keywords:existence": ("Use each of these words: {keywords}.", check.existence),
+    "keywords:forbidden_words": ("Do not use any of these words: {forbidden_words}.", check.forbidden_words),
+    "keywords:frequency": ("Use the word {keyword} {relation} {frequency:time}.", check.keyword_frequency),
+    "keywords:letter_frequency": (
+        "Let the character {letter}, small or capital, occur {let_relation} {let_frequency:time}.",
+        check.letter_frequency,
+    ),
+    "language:response_language": ("Answer in {language} only.", check.response_language),
+    "length_constraints:number_sentences": (
+        "Your answer has {relation} {num_sentences:sentence}.",
+        check.number_sentences,
+    ),
+    "length_constraints:number_paragraphs": (
+        "Write {num_paragraphs:paragraph}; put a line that holds only *** between one paragraph and the next.",
+        check.number_paragraphs,
+    ),
+    "length_constraints:number_words": ("Your answer has {relation} {num_words:word}.", check.number_words),
+    "length_constraints:nth_paragraph_first_word": (
+        "Write {num_paragraphs:paragraph} with a blank line between one and the next, and nothing else. "
+        "The first word of paragraph {nth_paragraph} is {first_word}.",
+        check.nth_paragraph_first_word,
+    ),
+    "detectable_content:number_placeholders": (
+        "Leave at least {num_placeholders:placeholder} in square brackets to be filled in, such as [address].",
+        check.number_placeholders,
+    ),
+    "detectable_content:postscript": (
+        "After your answer, add a postscript on a line that starts with {postscript_marker}",
+        check.postscript,
+    ),
+    "detectable_format:number_bullet_lists": (
+        "Use exactly {num_bullets:Markdown bullet point}, each on its own line, such as: * This is a point.",
+        check.number_bullet_lists,
+    ),
+    "detectable_format:constrained_response": (
+        "Say exactly one of these: My answer is yes. My answer is no. My answer is maybe.",
+        check.constrained_response,
+    ),
+    "detectable_format:number_highlighted_sections": (
+        "Highlight at least {num_highlights:passage} with Markdown asterisks, *like this*.",
+        check.number_highlighted_sections,
+    ),
+    "detectable_format:multiple_sections": (
+        "Divide your answer into at least {num_sections:section}. Each starts on a line of its own with the word "
+        "{section_spliter} and its number, 1 for the first.",
+        check.multiple_sections,
+    ),
+    "detectable_format:json_format": (
+        "Give the whole answer as one JSON value, an object or array.",
+        check.json_format,
+    ),
+    "detectable_format:title": ("Give your answer a title in double angle brackets, such as <<a title>>.", check.title),
+    "combination:two_responses": (
+        "Give two different answers, with ****** (six asterisks) between them and nowhere else.",
+        check.two_responses,
+    ),
+    "combination:repeat_prompt": (
+        "Before your answer, repeat this request word for word, with nothing in front of it: {prompt_to_repeat}",
+        check.repeat_prompt,
+    ),
+    "startend:end_checker": ("End with exactly this, and nothing after it: {end_phrase}", check.end_checker),
+    "startend:quotation": ("Put your whole answer between double quotation marks.", check.quotation),
+    "change_case:capital_word_frequency": (
+        "Let {capital_relation} {capital_frequency:word} be in capital letters only, I and A included.",
+        check.capital_word_frequency,
+    ),
+    "change_case:english_capital": ("Answer in English, in capital letters only.", check.english_capital),
+    "change_case:english_lowercase": (
+        "Answer in English, in small letters only, without a single capital.",
+        check.english_lowercase,
+    ),
+    "punctuation:no_comma": ("Do not use a single comma.", check.no_comma),
+}
+"""Family to its sentence and check."""
+
+ONLY_WITH = {
+    "detectable_format:constrained_response": "",
+    "detectable_format:json_format": "existence forbidden_words frequency letter_frequency",
+    "combination:two_responses": "existence forbidden_words letter_frequency response_language number_words "
+    "english_capital english_lowercase no_comma",
+    "combination:repeat_prompt": "existence number_placeholders postscript number_highlighted_sections title "
+    "multiple_sections end_checker",
+}
+"""Families that decide so much of the answer that only these go with them."""
+APART = {
+    "response_language": "existence frequency letter_frequency nth_paragraph_first_word multiple_sections end_checker "
+    "capital_word_frequency english_capital english_lowercase",
+    "number_sentences": "number_words number_paragraphs nth_paragraph_first_word number_bullet_lists multiple_sections",
+    "nth_paragraph_first_word": "number_paragraphs number_bullet_lists multiple_sections",
+    "end_checker": "postscript",
+    "capital_word_frequency": "english_capital english_lowercase multiple_sections",
+    "english_capital": "english_lowercase multiple_sections",
+    "english_lowercase": "multiple_sections",
+}
+"""Pairs that contradict each other or leave hardly any room; each stands once, in either direction."""
+
+
+def _conflicts() -> dict[str, frozenset[str]]:
+    full = {name.split(":")[1]: name for name in SENTENCES}
+    pairs = {(full[a], full[b]) for a, others in APART.items() for b in others.split()}
+    for one, others in ONLY_WITH.items():
+        allowed = {one, *(full[name] for name in others.split())}
+        pairs |= {(one, other) for other in SENTENCES if other not in allowed}
+    return {one: frozenset({b for a, b in pairs if a == one} | {a for a, b in pairs if b == one}) for one in SENTENCES}
+
+
+CONFLICTS = _conflicts()
+FAMILIES: dict[str, Family] = {
+    name: Family(name, values, sentence, check, DRAWS[name], CONFLICTS[name])
+    for name, (sentence, check) in SENTENCES.items()
+    for values in [tuple(dict.fromkeys(re.findall(r"\{(\w+)", sentence)))]
+}
+"""The 25 families, in IFEval's order."""

@@ -1,0 +1,124 @@
+"""What the values of drawn constraints are: word pools, ranges, one draw per family.
+
+The pools share no word and hold no scarce letter, so that no two drawn constraints can contradict each other by their
+values: a word to use is never one to avoid, and "less than 3 times the letter z" leaves every other demand possible.
+Ranges are wide (Tülu 3 drew from narrow ones, which a model learns by heart).
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from datagen.verify.constraints.checks import Kwargs
+
+TO_USE = tuple(
+    "anchor basket bridge candle cheerful cloud coastal copper distant early engine feather fountain garden gentle "
+    "golden harbor hidden history ladder lantern market meadow mirror morning mountain needle ocean orchard paper "
+    "pattern pencil planet pocket river rocket sailor shadow silver simple station steady stone sudden summer "
+    "thunder timber tunnel valley village violin wander weather window winter wonder yellow".split()
+)
+TO_AVOID = tuple(
+    "actually although always amount amusing another basically because become believe clearly course delve different "
+    "easily especially everyone finally first furthermore generally great however important indeed interesting "
+    "literally many maybe moreover never often overall particular perhaps possible pretty probably rather "
+    "really several simply some something sometimes special therefore things thus truly unfortunately usually "
+    "various very whereas while".split()
+)
+TO_COUNT = tuple(
+    "bird boat book bread city color dream family farm fire floor flower friend game gift goal hand home house idea "
+    "island lake learning letter light map memory moon music name night number path park picture plan plant price "
+    "road room school season ship song sound story street teacher time town train tree water wind word world "
+    "year".split()
+)
+TO_OPEN = tuple(
+    "after before consider during every few in later most nobody nothing one our people second suppose "
+    "there they today two under we when with without yesterday".split()
+)
+COMMON_LETTERS, SCARCE_LETTERS = "aeinorstlc", "jqxz"
+ENDINGS = (
+    "Ask me if you need more.",
+    "Do you want to hear more about it?",
+    "Good luck and have fun!",
+    "Hope that helps.",
+    "I am done.",
+    "Now it is up to you.",
+    "So much for today!",
+    "That is all there is to it.",
+    "That is all.",
+    "What would you do?",
+)
+SECTION_NAMES = ("SECTION", "Section", "PART", "Part", "CHAPTER", "Chapter", "STEP", "Day")
+MARKERS = ("P.S.", "P.P.S")
+LANGUAGES = tuple("ar bg bn de es fa fi fr gu he hi it ja kn ko ml mr ne pa pl pt ru sw ta te uk ur vi zh".split())
+"""Those that the check knows, but for English, which is no constraint, and Thai, whose words cannot be counted."""
+
+
+def _some(random: Random, pool: tuple[str, ...], most: int) -> list[str]:
+    return random.sample(pool, random.randint(1, most))
+
+
+def _either(random: Random, name: str, at_least: tuple[int, int], less_than: tuple[int, int], relation: str) -> Kwargs:
+    """Draw a relation and a number from its range."""
+    said = random.choice(("at least", "less than"))
+    return {relation: said, name: random.randint(*(at_least if said == "at least" else less_than))}
+
+
+def _letter_frequency(random: Random, prompt: str) -> Kwargs:
+    """At least so many of a common letter, or less than so many of a scarce one."""
+    kwargs = _either(random, "let_frequency", (3, 60), (2, 12), "let_relation")
+    common = kwargs["let_relation"] == "at least"
+    return {**kwargs, "letter": random.choice(COMMON_LETTERS if common else SCARCE_LETTERS)}
+
+
+def _nth_paragraph(random: Random, prompt: str) -> Kwargs:
+    count = random.randint(2, 8)
+    return {"num_paragraphs": count, "nth_paragraph": random.randint(1, count), "first_word": random.choice(TO_OPEN)}
+
+
+def _number(name: str, least: int, most: int) -> Callable[[Random, str], Kwargs]:
+    return lambda random, prompt: {name: random.randint(least, most)}
+
+
+def _nothing(random: Random, prompt: str) -> Kwargs:
+    return {}
+
+
+DRAWS: dict[str, Callable[[Random, str], Kwargs]] = {
+    "keywords:existence": lambda random, prompt: {"keywords": _some(random, TO_USE, 5)},
+    "keywords:forbidden_words": lambda random, prompt: {"forbidden_words": _some(random, TO_AVOID, 6)},
+    "keywords:frequency": lambda random, prompt: {
+        "keyword": random.choice(TO_COUNT),
+        **_either(random, "frequency", (1, 8), (2, 6), "relation"),
+    },
+    "keywords:letter_frequency": _letter_frequency,
+    "language:response_language": lambda random, prompt: {"language": random.choice(LANGUAGES)},
+    "length_constraints:number_sentences": lambda random, prompt: _either(
+        random, "num_sentences", (3, 30), (4, 25), "relation"
+    ),
+    "length_constraints:number_paragraphs": _number("num_paragraphs", 2, 8),
+    "length_constraints:number_words": lambda random, prompt: _either(
+        random, "num_words", (50, 800), (150, 600), "relation"
+    ),
+    "length_constraints:nth_paragraph_first_word": _nth_paragraph,
+    "detectable_content:number_placeholders": _number("num_placeholders", 1, 9),
+    "detectable_content:postscript": lambda random, prompt: {"postscript_marker": random.choice(MARKERS)},
+    "detectable_format:number_bullet_lists": _number("num_bullets", 2, 12),
+    "detectable_format:constrained_response": _nothing,
+    "detectable_format:number_highlighted_sections": _number("num_highlights", 1, 10),
+    "detectable_format:multiple_sections": lambda random, prompt: {
+        "section_spliter": random.choice(SECTION_NAMES),
+        "num_sections": random.randint(2, 8),
+    },
+    "detectable_format:json_format": _nothing,
+    "detectable_format:title": _nothing,
+    "combination:two_responses": _nothing,
+    "combination:repeat_prompt": lambda random, prompt: {"prompt_to_repeat": prompt},
+    "startend:end_checker": lambda random, prompt: {"end_phrase": random.choice(ENDINGS)},
+    "startend:quotation": _nothing,
+    "change_case:capital_word_frequency": lambda random, prompt: _either(
+        random, "capital_frequency", (1, 20), (4, 30), "capital_relation"
+    ),
+    "change_case:english_capital": _nothing,
+    "change_case:english_lowercase": _nothing,
+    "punctuation:no_comma": _nothing,
+}
+"""Family to how its kwargs are drawn. The text to repeat is the prompt itself: without one, it is not drawn."""

@@ -1,0 +1,209 @@
+"""Verifiable constraints: the 25 families of IFEval (arXiv 2311.07911), to read, to state, to draw and to check.
+
+A constraint is an id and its kwargs, named as in IFEval, so that its rows are read as they are. Its sentence goes into
+a prompt; its check serves as filter, as reward and to part chosen from rejected (Tülu 3, arXiv 2411.15124). Departures
+from Tülu 3: families that contradict each other are never drawn together, and a check that cannot know says so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from datagen.errors import InputError
+from datagen.parse import split_thinking
+from datagen.records.record import Record
+from datagen.verify.constraints.checks import Kwargs
+from datagen.verify.constraints.families import FAMILIES as FAMILIES
+from datagen.verify.constraints.families import Family
+from datagen.verify.languages import NAMES
+
+RELATIONS = ("at least", "less than")
+DRAW_TRIES = 100
+SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One demand that a program can check. Make it with `constraint`, which looks at the kwargs."""
+
+    id: str
+    kwargs: Kwargs = field(default_factory=dict)
+
+
+def _count(value: object) -> int | None:
+    """Whole numbers from 1; rows that went through a table hold them as 3.0."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
+    return int(value) if whole else None  # type: ignore[call-overload]
+
+
+def _relation(value: object) -> str | None:
+    return value if isinstance(value, str) and value in RELATIONS else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and any(map(str.isalnum, value)) else None
+
+
+def _words(value: object) -> list[str] | None:
+    good = isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value)
+    return value if good else None  # type: ignore[return-value]
+
+
+def _letter(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) == 1 and not value.isspace() else None
+
+
+def _language(value: object) -> str | None:
+    return value if isinstance(value, str) and value.isascii() and value.isalpha() and len(value) in (2, 3) else None
+
+
+Kind = tuple[Callable[[object], Any], str]
+COUNT: Kind = (_count, "a whole number from 1")
+RELATION: Kind = (_relation, '"at least" or "less than"')
+TEXT: Kind = (_text, "text with a letter or digit")
+WORDS: Kind = (_words, "a list of words")
+KINDS: dict[str, Kind] = {
+    "keywords": WORDS, "forbidden_words": WORDS,
+    "relation": RELATION, "let_relation": RELATION, "capital_relation": RELATION,
+    "frequency": COUNT, "let_frequency": COUNT, "capital_frequency": COUNT, "num_sentences": COUNT,
+    "num_paragraphs": COUNT, "nth_paragraph": COUNT, "num_words": COUNT, "num_placeholders": COUNT,
+    "num_bullets": COUNT, "num_highlights": COUNT, "num_sections": COUNT,
+    "keyword": TEXT, "first_word": TEXT, "postscript_marker": TEXT, "section_spliter": TEXT, "end_phrase": TEXT,
+    "prompt_to_repeat": TEXT,
+    "letter": (_letter, "one character"), "language": (_language, 'a language code such as "en"'),
+}  # fmt: skip
+"""What a value must be: how to read it, and how to say it. `section_spliter` is IFEval's own spelling."""
+
+
+def constraint(id: object, kwargs: object) -> Constraint:
+    """Read one constraint, or raise InputError. A value of None is none: some copies of IFEval name every key."""
+    if not isinstance(id, str) or id not in FAMILIES:
+        raise InputError(
+            f"constraint {_shown(id)} is not known; the 25 known ones are IFEval's, such as {next(iter(FAMILIES))}"
+        )
+    if not isinstance(kwargs, Mapping):
+        raise InputError(f'constraint "{id}": its kwargs must be an object, found {_shown(kwargs)}')
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    wanted = FAMILIES[id].kwargs
+    if unknown := sorted(map(_shown, given.keys() - set(wanted))):
+        raise InputError(f'constraint "{id}": unknown {unknown[0]}; it takes {", ".join(wanted) or "nothing"}')
+    made = Constraint(id, {name: _value(id, name, given) for name in wanted})
+    if made.kwargs.get("nth_paragraph", 1) > made.kwargs.get("num_paragraphs", 1) and "nth_paragraph" in made.kwargs:
+        raise InputError(f'constraint "{id}": nth_paragraph is beyond num_paragraphs')
+    return made
+
+
+def _value(id: str, name: str, given: Mapping[str, object]) -> Any:
+    read, wanted = KINDS[name]
+    value = read(given.get(name))
+    if value is None:
+        found = _shown(given[name]) if name in given else "nothing"
+        raise InputError(f'constraint "{id}": {name} must be {wanted}, found {found}')
+    return value
+
+
+def _shown(value: object) -> str:
+    """Show a foreign value in a message: escaped and short."""
+    return ascii(value)[:SHOWN]
+
+
+def read_constraints(record: Record) -> list[Constraint]:
+    """Return the constraints of a row: its `constraints`, or IFEval's `instruction_id_list` and `kwargs`."""
+    try:
+        return [constraint(id, kwargs) for id, kwargs in _pairs(record.extra)]
+    except InputError as error:
+        raise InputError(f"row {record.line}: {error}") from None
+
+
+def _pairs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
+    if "constraints" in row:
+        rows = row["constraints"]
+        if not isinstance(rows, list) or not all(isinstance(one, Mapping) and "id" in one for one in rows):
+            raise InputError('"constraints" must be a list of {"id", "kwargs"}')
+        return [(one["id"], one.get("kwargs", {})) for one in rows]
+    ids, kwargs = row.get("instruction_id_list", []), row.get("kwargs", [])
+    if "instruction_id_list" not in row:
+        return []
+    if not isinstance(ids, list) or not isinstance(kwargs, list) or len(ids) != len(kwargs):
+        raise InputError('"instruction_id_list" and "kwargs" must be lists of one length')
+    return list(zip(ids, kwargs, strict=True))
+
+
+def state(constraint: Constraint) -> str:
+    """Return the sentence that asks for a constraint in a prompt."""
+    values = {name: _said(name, value) for name, value in constraint.kwargs.items()}
+    return FAMILIES[constraint.id].sentence.format(**values)
+
+
+class _Counted(int):
+    """A number that brings its noun: f"{_Counted(2):word}" is "2 words"."""
+
+    def __format__(self, noun: str) -> str:
+        plural = noun and self != 1
+        return f"{int(self)} {noun}{'s' if plural else ''}".rstrip()
+
+
+def _said(name: str, value: Any) -> object:
+    if isinstance(value, int):
+        return _Counted(value)
+    if name == "language":
+        return NAMES.get(value, value)
+    if name in ("keyword", "first_word", "letter", "section_spliter"):
+        return f'"{value}"'
+    return ", ".join(f'"{word}"' for word in value) if isinstance(value, list) else value
+
+
+def holds(constraint: Constraint, response: str) -> bool | None:
+    """Say whether a response meets a constraint; None is don't know."""
+    return FAMILIES[constraint.id].holds(response, constraint.kwargs)
+
+
+def unmet(constraints: Sequence[Constraint], response: str) -> list[str]:
+    """Return the ids of the constraints that a response surely breaks."""
+    return [one.id for one in constraints if holds(one, response) is False]
+
+
+def undecided(constraints: Sequence[Constraint], response: str) -> list[str]:
+    """Return the ids of the constraints that cannot be checked on this response."""
+    return [one.id for one in constraints if holds(one, response) is None]
+
+
+def verify_constraints(record: Record, response: str) -> bool | None:
+    """False if a constraint of the row is broken, None if one cannot be checked or there are none, else True."""
+    answer = split_thinking(response)[1]
+    verdicts = [holds(one, answer) for one in read_constraints(record)]
+    if False in verdicts:
+        return False
+    return None if None in verdicts or not verdicts else True
+
+
+def without(constraints: Sequence[Constraint], one: Constraint) -> list[Constraint]:
+    """Leave one constraint out: the prompt of a rejected answer (Tülu 3: only of two or more)."""
+    kept = [other for other in constraints if other is not one]
+    if not kept or len(kept) == len(constraints):
+        raise ValueError("the constraint to leave out must be one of at least two")
+    return kept
+
+
+def draw_constraints(random: Random, count: int, prompt: str = "") -> list[Constraint]:
+    """Draw constraints of different families that can all be met together; ValueError if there are not so many.
+
+    `prompt` is what they will be added to; it is what "repeat the request" repeats, which is not drawn without it.
+    """
+    families = [family for family in FAMILIES.values() if family.id != "combination:repeat_prompt" or prompt.strip()]
+    for _ in range(DRAW_TRIES):
+        drawn = _draw_once(random, count, families)
+        if len(drawn) == count:
+            return [Constraint(family.id, family.draw(random, prompt)) for family in drawn]
+    raise ValueError(f"found no {count} constraints that go together")
+
+
+def _draw_once(random: Random, count: int, left: list[Family]) -> list[Family]:
+    """Draw families one by one until no other fits: a lonely one, such as JSON, may come too early."""
+    drawn: list[Family] = []
+    while left and len(drawn) < count:
+        drawn.append(random.choice(left))
+        left = [family for family in left if family is not drawn[-1] and family.id not in drawn[-1].conflicts]
+    return drawn

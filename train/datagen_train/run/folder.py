@@ -1,0 +1,124 @@
+"""A run's folder: the model, and beside it what made it.
+
+    out/                       the model: weights, config, tokenizer, template; README.md, its card
+    out/run/config.json        every option as resolved, digests of data and model: what the run is
+    out/run/metrics.jsonl      one line per log and per measurement        out/run/curves.svg    the same as a picture
+    out/run/dropped.jsonl      rows that were not trained on, with the reason
+    out/run/report.json        how it ended: counts, checks, final metrics. It comes last: the mark of finished
+    out/checkpoints/           while it trains
+
+Running the command again goes on from the newest complete checkpoint. The library's saves are not atomic and it resumes
+from the highest number whatever is in it, so a checkpoint counts only with `complete.json`, written last, and
+every file as large as that says.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from datagen.engine.output import differences
+from datagen.errors import DatagenError, InputError
+from datagen.records.files import write_json
+
+MARK = "complete.json"
+
+
+class RunFolder:
+    """Where a run writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = path / "run"
+        self.checkpoints = path / "checkpoints"
+        self.config, self.metrics = self.run / "config.json", self.run / "metrics.jsonl"
+        self.report, self.curves = self.run / "report.json", self.run / "curves.svg"
+        self.dropped = self.run / "dropped.jsonl"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep it to this process."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        with (self.run / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DatagenError(f"{self.path}: another run is writing it") from None
+            yield
+
+    def is_done(self, config: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Was exactly this run finished here? Raise if another one has trained; clear it if it may be overwritten."""
+        if not self.config.exists():
+            if self.path.exists() and any(entry.name != "run" for entry in self.path.iterdir()):
+                raise InputError(f"{self.path}: exists and holds no run of datagen; choose another -o")
+            return False
+        if overwrite:
+            self.clear()
+            return False
+        found = differences(json.loads(self.config.read_text()), config)
+        if found and (self.report.exists() or self.newest_checkpoint()):
+            raise InputError(
+                f"{self.path}: holds another run:\n  " + "\n  ".join(found) + "\nChoose another -o, or --overwrite."
+            )
+        return self.report.exists()
+
+    def clear(self) -> None:
+        """Remove what an earlier run wrote: its files, not folders that somebody else may have put there."""
+        for folder in (self.run, self.checkpoints):
+            rmtree(folder, ignore_errors=True)
+        for entry in self.path.iterdir():
+            if entry.is_file():
+                entry.unlink()
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write down what the run is."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        write_json(self.config, config)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+        return next((path for path in found if is_complete(path)), None)
+
+    def rewind(self, step: int) -> None:
+        """Drop metrics from after a step: they come again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            self.metrics.write_text("".join(kept))
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Append a line of metrics."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Remove the checkpoints and mark the run as finished."""
+        rmtree(self.checkpoints, ignore_errors=True)
+        write_json(self.report, report)
+
+
+def step_of(checkpoint: Path) -> int:
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Say that everything of a checkpoint is written, and how large each file is."""
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.is_file() and path.name != MARK}
+    write_json(checkpoint / MARK, sizes)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Is every file there that was written, as large as it was?"""
+    try:
+        sizes = json.loads((checkpoint / MARK).read_text())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False

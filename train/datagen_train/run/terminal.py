@@ -1,0 +1,108 @@
+"""What a person sees of a training run on standard error."""
+
+import json
+import shlex
+import sys
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from transformers import TrainerState
+
+from datagen.commands.terminal import clock, shown
+from datagen_train.options import TrainOptions
+from datagen_train.run.report import worse
+
+SHOWN = (
+    "reward",
+    "eval_reward",
+    "kl",
+    "ended",
+    "loss",
+    "eval_loss",
+    "rewards/accuracies",
+    "eval_rewards/accuracies",
+    "accuracy",
+    "eval_accuracy",
+    "eval_exact_match",
+    "eval_rouge_l",
+)
+GATE_FAILED = 3
+
+
+class Terminal:
+    """Shows progress: a live bar on a terminal, a line at every log elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._began: tuple[float, int] | None = None
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(Text(shown(text)))
+
+    def show(self, state: TrainerState, numbers: dict[str, Any]) -> None:
+        """Show where a run is and what was measured."""
+        if self._quiet:
+            return
+        if self._began is None:
+            self._began = (monotonic(), state.global_step)
+        values = ", ".join(f"{name} {numbers[name]:.4g}" for name in SHOWN if name in numbers)
+        if not values:
+            return
+        where = f"step {state.global_step} of {state.max_steps}" if state.max_steps else "before the first step"
+        line = f"{where} · {self._clock(state)} · {values}"
+        if not self._console.is_terminal:
+            print(line, file=sys.stderr, flush=True)
+            return
+        if any(name.startswith("eval") for name in numbers):
+            self.say(line)
+        self._draw(state, line)
+
+    def _draw(self, state: TrainerState, line: str) -> None:
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=state.max_steps, completed=state.global_step, width=40), Text(line, no_wrap=True))
+        self._live.update(bar, refresh=True)
+        if state.global_step >= state.max_steps:
+            self.end()
+
+    def _clock(self, state: TrainerState) -> str:
+        assert self._began
+        seconds, steps = monotonic() - self._began[0], state.global_step - self._began[1]
+        left = f", about {clock(seconds / steps * (state.max_steps - state.global_step))} left" if steps > 0 else ""
+        return clock(seconds) + left
+
+    def end(self) -> None:
+        """Clear the live bar."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def conclude(self, report: dict[str, Any], options: TrainOptions) -> int:
+        """Say how a run ended and what to do next; return the exit code."""
+        self.end()
+        result = report["result"]
+        if options.json:
+            print(json.dumps(report, indent=2, ensure_ascii=False))
+        for name, value in result["end"].items():
+            before = result["start"].get(name)
+            told = f"{'' if before is None else f'{before:.4g}'} → {value:.4g}"
+            self.say(f"{name:<28} {told}{worse(name, result['start'], value)}")
+        folder = report["folder"]
+        self.say(f"Model: {folder}   curves: {folder}/run/curves.svg   card: {folder}/README.md")
+        if str(result.get("gate", "")).startswith("failed"):
+            print(f"error: gate {result['gate']}: the model got worse at what it is for", file=sys.stderr)
+            return GATE_FAILED
+        for paragraph in result.get("about", []):
+            self.say(paragraph)
+        self.say(f"{result.get('next', 'datagen train chat')} {shlex.quote(folder)}")
+        return 0
