@@ -24,7 +24,7 @@ from datagen.engine.options import RunOptions
 from datagen.engine.scheduler import tune_collector
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts, plain
+from datagen.prompts import plain
 from datagen.records.record import Candidate, Record, failed, kept
 from tests.jobs import Quiet
 
@@ -75,30 +75,29 @@ class NoTable:
         return []
 
 
-async def ask(record: Record, llm: Roles, prompts: Prompts, options: NoOptions) -> AsyncIterator[Candidate]:
-    """Ask each prompt as it stands: one call a record."""
-    try:
-        said = await llm.chat("teacher", plain(record.prompt), temperature=1)
-    except CallFailed as error:
-        about = {"id": record.id, "prompt": record.prompt}
-        yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
-        return
-    meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
-    yield kept({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
+class Ask(Method):
+    """One call a record, and nothing else."""
 
+    name = "ask"
+    options_type = NoOptions
+    roles = {"teacher": "answers"}
 
-ASK = Method(
-    name="ask",
-    generate=ask,
-    options=NoOptions,
-    roles={"teacher": "answers"},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 1,
-    memory=lambda options: [Unique("prompt")],
-    table=lambda options: NoTable(),
-    next_command=lambda options: "",
-)
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Ask each prompt as it stands: one call a record."""
+        try:
+            said = await llm.chat("teacher", plain(record.prompt), temperature=1)
+        except CallFailed as error:
+            about = {"id": record.id, "prompt": record.prompt}
+            yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
+            return
+        meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
+        yield kept({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
+
+    def bound(self, record: Record) -> int:
+        return 1
+
+    def memory(self) -> list[Unique]:
+        return [Unique("prompt")]
 
 
 class Ran(NamedTuple):
@@ -109,10 +108,10 @@ class Ran(NamedTuple):
     cpu: float
 
 
-def run(method: Method, rows: Path, model: str, **options: Any) -> Ran:
+def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
     """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
     told = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
-    with planned(method, str(rows), method.options(), told, {}) as job:
+    with planned(method, str(rows), method.options_type(), told, {}) as job:
         tune_collector()
         cpu, wall = process_time(), perf_counter()
         outcome = asyncio.run(execute(job, Quiet()))

@@ -16,8 +16,8 @@ from random import Random
 from statistics import fmean
 
 from benchmarks.common import Line, main
+from datagen.commands.main import load_methods
 from datagen.errors import ParseError
-from datagen.generators import judge
 from datagen.judge.agreement import Pair, counts, measure
 from datagen.judge.compare import Verdict
 from datagen.judge.verdicts import FIRST, read_verdict
@@ -108,8 +108,8 @@ def biased(count: int, seed: int) -> tuple[float, float, float]:
     """Return the share of pairs whose chosen is truly better: one order, both orders, both and matched lengths."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         write_samples(count, seed)
-        compare, best = judge.METHODS["compare"], pairs.METHODS["best_worst"]
-        perform(compare, Path("samples.jsonl"), MODEL, "judged.jsonl", compare.options(), seed=seed)
+        compare, best = load_methods("judge")["compare"], load_methods("pairs")["best_worst"]
+        perform(compare, Path("samples.jsonl"), MODEL, "judged.jsonl", compare.options_type(), seed=seed)
         shares = []
         for name, options in (("both", pairs.Options()), ("matched", pairs.Options(length_ratio=RATIO))):
             perform(best, Path("judged.jsonl"), [], f"{name}.jsonl", options)

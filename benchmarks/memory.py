@@ -9,14 +9,14 @@ that answers at once, the input streamed from a file, rows written in order.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
+from benchmarks.common import Ask, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import serving
 
 
 def peak(rows: int, model: str) -> float:
     """Run so many rows; return the peak in MB."""
     with TemporaryDirectory() as folder:
-        ran = run(ASK, write_rows(Path(folder), rows), model, concurrency="256")
+        ran = run(Ask, write_rows(Path(folder), rows), model, concurrency="256")
         assert ran.outcome.result["funnel"]["kept"] == rows
     status = Path("/proc/self/status").read_text()  # getrusage would count what the parent had at the fork
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -13,15 +13,16 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
+from benchmarks.common import Ask, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import echo, serving
-from datagen.generators.evolve import METHODS as STYLES
+from datagen.commands.main import load_methods
+from datagen.engine.method import Method
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import StackOptions, build_stack
 from datagen.prompts import plain
 from tests.server import Answer, evolve_answer
 
-METHODS = {"ask": ASK, "evolve": STYLES["general"]}
+METHODS: dict[str, type[Method]] = {"ask": Ask, "evolve": load_methods("evolve")["general"]}
 ANSWERS: dict[str, Answer] = {"ask": echo, "evolve": evolve_answer}
 TIMES = 3
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.common import ASK, Line, main, run, write_rows
+from benchmarks.common import Ask, Line, main, run, write_rows
 from benchmarks.remote import serving
+from datagen.commands.main import load_methods
 from datagen.engine.method import Method
-from datagen.generators.evolve import METHODS
 from tests.server import evolve_answer, lognormal
+
+METHODS = load_methods("evolve")
 
 MEDIAN, SIGMA, SLOTS = 0.4, 0.7, 64
 
@@ -30,7 +32,7 @@ class Took(NamedTuple):
     waits: list[float]
 
 
-def took(method: Method, records: int, scale: float) -> Took:
+def took(method: type[Method], records: int, scale: float) -> Took:
     """Run a method over so many records against a server with stragglers."""
     wait = lognormal(MEDIAN * scale, SIGMA)
     with serving(evolve_answer, (MEDIAN * scale, SIGMA)) as server, TemporaryDirectory() as folder:
@@ -53,7 +55,7 @@ def greedy(waits: list[float]) -> float:
 
 def measure(quick: bool) -> list[Line]:
     less = 5 if quick else 1
-    single = took(ASK, 1_000 // less, 1.0)
+    single = took(Ask, 1_000 // less, 1.0)
     share, bound = greedy(single.waits) / single.seconds, sum(single.waits) / SLOTS / single.seconds
     found = f"{share:.3f} ({bound:.2f} of the sum / {SLOTS}; {single.seconds:.1f} s)"
     lines = [Line(f"{len(single.waits):,} single calls, against list scheduling", "≥ 0.97", found, "-")]

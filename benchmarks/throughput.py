@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import openai
 
-from benchmarks.common import ASK, Line, in_fresh_process, main, run, write_rows
+from benchmarks.common import Ask, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import Remote, serving
 
 ROUNDS, ROWS, IN_FLIGHT, WARM_UP = 3, 4_000, 256, 64
@@ -35,8 +35,8 @@ def ours(model: str, rows: int) -> Cost:
     with TemporaryDirectory() as folder:
         warm = Path(folder, "warm")  # another folder has another journal
         warm.mkdir()
-        run(ASK, write_rows(warm, WARM_UP), model)
-        ran = run(ASK, write_rows(Path(folder), rows), model, concurrency=str(IN_FLIGHT))
+        run(Ask, write_rows(warm, WARM_UP), model)
+        ran = run(Ask, write_rows(Path(folder), rows), model, concurrency=str(IN_FLIGHT))
         assert ran.outcome.run["requests"] == ran.outcome.result["funnel"]["kept"] == rows
     return Cost(ran.wall / rows, ran.cpu / rows)
 

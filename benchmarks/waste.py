@@ -12,10 +12,12 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common import ASK, Line, main, run, write_rows
+from benchmarks.common import Ask, Line, main, run, write_rows
 from benchmarks.remote import Remote, echo, serving
-from datagen.generators.evolve import METHODS
+from datagen.commands.main import load_methods
 from tests.server import ALL, Faults, evolve_answer
+
+METHODS = load_methods("evolve")
 
 SEEDS = (0, 1, 2, 3, 4)
 MIXED = Faults(0.2, ALL, retry_after=1.0)
@@ -42,7 +44,7 @@ def faults(rows: int) -> Line:
     """Count good rows, requests and retries that came too early."""
     with serving(latency=0.05, faults=MIXED) as server, TemporaryDirectory() as folder:
         source = write_rows(Path(folder), rows)
-        ran = run(ASK, source, server.model, concurrency="50", timeout=5.0)
+        ran = run(Ask, source, server.model, concurrency="50", timeout=5.0)
         made = map(json.loads, source.with_name("out.jsonl").read_text().splitlines())
         good = sum(row["response"] == echo("", [{"content": row["prompt"]}], 0, "") for row in made)
         record = server.record()
@@ -63,7 +65,7 @@ def concurrency(rows: int) -> Line:
     means = []
     for refusals in (Faults(), REFUSALS):
         with serving(latency=LATENCY, faults=refusals, limit=ROOM) as server, TemporaryDirectory() as folder:
-            ran = run(ASK, write_rows(Path(folder), rows), server.model)
+            ran = run(Ask, write_rows(Path(folder), rows), server.model)
             assert ran.outcome.status == "finished"
             means.append(mean_in_flight(server))
     calm, refused = means

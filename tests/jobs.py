@@ -8,14 +8,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import Job, Outcome, execute, planned
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.scheduler import Engine
-from datagen.generators.evolve import METHODS as STYLES
-from datagen.generators.respond import METHODS as STRATEGIES
 from datagen.records.files import dump_line
 from datagen.records.record import BadLine, Candidate, Row
+
+STRATEGIES = load_methods("respond")
+
+STYLES = load_methods("evolve")
 
 
 class Quiet:
@@ -57,7 +60,7 @@ def evolve(
 ) -> Outcome:
     """Run `datagen evolve` as its command does, but for the terminal."""
     method = STYLES[style]
-    return perform(method, seeds, model, output, method.options(rounds=rounds, lang=lang), **run)
+    return perform(method, seeds, model, output, method.options_type(rounds=rounds, lang=lang), **run)
 
 
 def respond(
@@ -65,12 +68,12 @@ def respond(
 ) -> Outcome:
     """Run `datagen respond`; `given` holds the strategy's options and those of every run."""
     method = STRATEGIES[way]
-    own = {name: given.pop(name) for name in list(given) if name in {each.name for each in fields(method.options)}}
-    return perform(method, prompts, model, output, method.options(**own), **given)
+    own = {name: given.pop(name) for name in list(given) if name in {each.name for each in fields(method.options_type)}}
+    return perform(method, prompts, model, output, method.options_type(**own), **given)
 
 
 def perform(
-    method: Method, rows: Path | None, model: str | Sequence[str], output: str, options: Any, **run: Any
+    method: type[Method], rows: Path | None, model: str | Sequence[str], output: str, options: Any, **run: Any
 ) -> Outcome:
     """Run a method as its command does, but for the terminal; no rows for a method that reads none."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)

@@ -26,16 +26,16 @@ def tool_parameters(arguments: Iterable[tuple[str, str]], options: type) -> list
     return [*(argument(*each) for each in arguments), *flags(options)]
 
 
-def method_parameters(methods: Sequence[Method], choice: str | None = None) -> list[inspect.Parameter]:
+def method_parameters(methods: Sequence[type[Method]], choice: str | None = None) -> list[inspect.Parameter]:
     """Make the parameters of a command: which way to go, the options of every way, a model for each role, and what
     all methods share."""
     parameters = [argument("input", "A file of rows, or - for standard input.")]
     if choice:
-        ways = [method.way for method in methods]
+        ways = [method.variant for method in methods]
         told = option(ways[0], f"How: {', '.join(ways)}.").metadata
         parameters.append(flag(choice, str, ways[0], told))
     own: dict[str, inspect.Parameter] = {}
-    for made in (made for method in methods for made in flags(method.options)):
+    for made in (made for method in methods for made in flags(method.options_type)):
         same = own.setdefault(made.name, made)
         if same.default != made.default:  # each way has its own
             own[made.name] = same.replace(default=None)

@@ -26,34 +26,96 @@ class Command(NamedTuple):
 
     module: str
     line: str
+    """The line in `datagen --help`."""
+    methods: tuple[str, ...] = ()
+    """The method classes, as NAME in `module` or as MODULE:NAME. None: a tool, or a group of commands."""
+    selector: str = ""
+    """The option that selects one of several methods by its variant."""
 
 
 COMMANDS = {
-    "self-instruct": Command("datagen.generators.self_instruct", "Think up new tasks in the manner of a few seeds."),
-    "evolve": Command("datagen.generators.evolve", "Rewrite prompts into harder and rarer ones, and answer them."),
-    "magpie": Command("datagen.generators.magpie", "Have an aligned local model make up prompts, and answer them."),
+    "self-instruct": Command(
+        "datagen.generators.self_instruct",
+        "Generate new tasks from a few seed tasks.",
+        ("SelfInstruct", "SelfInstructAlpaca", "SelfInstructBelle"),
+        "mode",
+    ),
+    "evolve": Command(
+        "datagen.generators.evolve",
+        "Rewrite prompts into harder and rarer ones, and answer them.",
+        ("Evolve", "EvolveCode", "EvolveMath"),
+        "style",
+    ),
+    "magpie": Command(
+        "datagen.generators.magpie", "Sample prompts from an aligned local model, and answer them.", ("Magpie",)
+    ),
     "constraints": Command(
-        "datagen.generators.constraints", "Add constraints that can be verified, and answers that meet them."
+        "datagen.generators.constraints",
+        "Add verifiable constraints to prompts, and answers that meet them.",
+        ("Constraints",),
     ),
     "backtranslate": Command(
-        "datagen.generators.backtranslate", "Write the instruction that each passage of a corpus would answer."
+        "datagen.generators.backtranslate",
+        "Write the instruction that each passage of a corpus would answer.",
+        ("Backtranslate",),
     ),
     "respond": Command(
-        "datagen.generators.respond", "Answer prompts: directly, by chain of thought, by vote and more."
+        "datagen.strategies",
+        "Answer prompts: directly, by chain of thought, by vote and more.",
+        (
+            "direct:Direct",
+            "cot:ChainOfThought",
+            "vote:Vote",
+            "rft:RejectionSampling",
+            "star:Star",
+            "tree.strategy:TreeOfThoughts",
+            "mcr:MetaReasoning",
+        ),
+        "strategy",
     ),
-    "improve": Command("datagen.generators.improve", "Turn answers into better ones, each checked by a judge."),
-    "judge": Command("datagen.generators.judge", "Score, compare and rank answers."),
-    "filter": Command("datagen.select.filter", "Drop rows by rules, verifiers, likeness and benchmarks."),
-    "pairs": Command("datagen.select.pairs", "Make preferences, chosen and rejected, of ranked or verified answers."),
-    "review": Command("datagen.commands.review", "Put answers in order by hand, blind, on a local page."),
-    "convert": Command("datagen.commands.convert", "Write rows in the shapes that other tools read."),
-    "trace": Command("datagen.commands.trace", "Show how a row came about, from its seed on: prompts, replies, rules."),
+    "improve": Command(
+        "datagen.generators.improve",
+        "Rewrite answers into better ones, each checked by a judge.",
+        ("Improve", "ImproveCritique", "ImproveRewrite", "ImproveConstitution"),
+        "by",
+    ),
+    "judge": Command(
+        "datagen.judge",
+        "Score, compare and rank answers.",
+        ("score:Score", "compare:Compare", "rank:Rank", "verified:Verify", "human:Human"),
+        "by",
+    ),
+    "filter": Command(
+        "datagen.select.filter", "Filter rows by rules, verifiers, near-duplicates and benchmark overlap.", ("Filter",)
+    ),
+    "pairs": Command(
+        "datagen.select.pairs",
+        "Make preference pairs (chosen, rejected) from ranked or verified answers.",
+        ("Pairs", "PairsBestRandom", "PairsAll", "PairsVerified", "PairsSpin"),
+        "by",
+    ),
+    "review": Command("datagen.commands.review", "Rank answers by hand, blind, on a local page."),
+    "convert": Command("datagen.commands.convert", "Convert rows to the formats that other tools read."),
+    "trace": Command(
+        "datagen.commands.trace", "Show how a row was made, from its seed on: prompts, replies and rules."
+    ),
     "train": Command(
         "datagen_train.cli",
         "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check.",
     ),
 }
-"""Adding a generator is one line here."""
+"""Adding a generator, a strategy or a way to judge is one entry here. The first of several methods is the default."""
+
+
+def load_methods(name: str) -> "dict[str, type[Method]]":
+    """Import the methods of a command; return them by variant ("" where there is one alone)."""
+    command = COMMANDS[name]
+    methods: dict[str, type[Method]] = {}
+    for path in command.methods:
+        file, _, class_name = path.rpartition(":")
+        method: type[Method] = getattr(import_module(f"{command.module}.{file}".rstrip(".")), class_name)
+        methods[method.variant] = method
+    return methods
 
 
 class Lazy(TyperGroup):
@@ -74,41 +136,35 @@ class Lazy(TyperGroup):
 
 
 def build_command(name: str) -> Any:
-    """Make a command of what its module holds: a method or several ways to go, a group of commands, or a tool."""
+    """Build a command from what its module holds: methods, a group of commands, or a tool."""
+    from datagen.commands.flags import make_command, method_parameters, tool_parameters
+
     command = COMMANDS[name]
+    if command.methods:
+        methods = load_methods(name)
+        parameters = method_parameters(list(methods.values()), command.selector)
+        return make_command(name, command.line, parameters, lambda given: run_selected(name, methods, given))
     module = import_module(command.module)
     if hasattr(module, "app"):
         return typer.main.get_command(module.app)
-    from datagen.commands.flags import make_command, method_parameters, tool_parameters
-
-    if hasattr(module, "METHOD"):
-        parameters = method_parameters([module.METHOD])
-        return make_command(name, command.line, parameters, lambda given: run_method(module.METHOD, given))
-    if hasattr(module, "METHODS"):
-        ways: Mapping[str, Method] = module.METHODS
-        parameters = method_parameters(list(ways.values()), module.CHOICE)
-        return make_command(name, command.line, parameters, lambda given: choose(module.CHOICE, ways, given))
     parameters = tool_parameters(module.ARGUMENTS, module.Options)
     return make_command(name, command.line, parameters, lambda given: run_tool(module, given))
 
 
-def choose(choice: str, ways: "Mapping[str, Method]", given: dict[str, Any]) -> int:
-    """Run one of a command's ways."""
+def run_selected(name: str, methods: "Mapping[str, type[Method]]", given: dict[str, Any]) -> int:
+    """Run the method that the command line selects; return the exit code."""
+    from datagen.commands.run import run_method
     from datagen.errors import InputError
 
+    selector = COMMANDS[name].selector
+
     def act() -> int:
-        if given[choice] not in ways:
-            raise InputError(f"--{choice} {given[choice]}: expected one of {', '.join(ways)}")
-        return run_method(ways[given[choice]], given)
+        variant = given[selector] if selector else next(iter(methods))
+        if variant not in methods:
+            raise InputError(f"--{selector} {variant}: expected one of {', '.join(methods)}")
+        return run_method(methods[variant], given)
 
     return guarded(act)
-
-
-def run_method(method: "Method", given: dict[str, Any]) -> int:
-    """Run a method."""
-    from datagen.commands import run as command
-
-    return guarded(lambda: command.run_method(method, given))
 
 
 def run_tool(module: Any, given: dict[str, Any]) -> int:

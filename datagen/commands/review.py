@@ -34,7 +34,7 @@ from datagen.records.record import BadLine, Record, Row, as_messages
 from datagen.records.samples import SAMPLES
 
 ARGUMENTS = (("samples", "A file of samples, ranked rows or preferences."),)
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parents[1] / "judge" / "review" / "pages"
 FILES = {
     "/": ("review.html", "text/html; charset=utf-8"),
     "/review.css": ("review.css", "text/css; charset=utf-8"),

@@ -26,7 +26,7 @@ EXIT_CODES = {"stall": SHORT, "failures": SHORT, "cap": AT_CAP, "outage": 5, "in
 """By why a run ended; everything else is 0, or an error of its own."""
 
 
-def run_method(method: Method, given: dict[str, Any]) -> int:
+def run_method(method: type[Method], given: dict[str, Any]) -> int:
     """Run one command from its parsed options; return the exit code."""
     run = pick(RunOptions, given)
     display = Display(quiet=run.quiet, verbose=run.verbose)
@@ -35,7 +35,7 @@ def run_method(method: Method, given: dict[str, Any]) -> int:
         run = replace(run, model=[os.environ.get("DATAGEN_MODEL") or "sim"])
         if not os.environ.get("DATAGEN_MODEL") and chosen.keys() != method.roles.keys():
             display.say(SIM_NOTICE)
-    with planned(method, given.get("input"), pick(method.options, given), run, chosen) as job:
+    with planned(method, given.get("input"), pick(method.options_type, given), run, chosen) as job:
         return run_job(job, display)
 
 
@@ -136,5 +136,5 @@ def _finish(job: Job, display: Display) -> int:
     if not job.output.piped and not job.run.quiet:
         display.say(f"Rows: {job.output.path}   dropped: {job.output.rejected_path}")
         if job.output.path.stat().st_size:
-            display.say(job.method.next_command(job.options).format(shlex.quote(str(job.output.path))))
+            display.say(job.method.next_command().format(shlex.quote(str(job.output.path))))
     return 0

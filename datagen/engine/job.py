@@ -48,10 +48,8 @@ class Job:
     """A command, checked; nothing has been sent."""
 
     method: Method
-    options: Any
     run: RunOptions
     reader: Reader[Record]
-    prompts: Prompts
     roles: Mapping[str, Sequence[Spec]]
     output: Output
     fingerprint: Row
@@ -91,31 +89,35 @@ class Outcome:
 
 @contextmanager
 def planned(
-    method: Method, input_name: str | None, options: Any, run: RunOptions, chosen: Mapping[str, Sequence[str]]
+    method_type: type[Method],
+    input_name: str | None,
+    options: Any,
+    run: RunOptions,
+    chosen: Mapping[str, Sequence[str]],
 ) -> Iterator[Job]:
     """Check a command and hold its input open, if it has one; `chosen` maps a role to the models that its own option
     names."""
+    method = method_type(options, Prompts(run.prompts))
     with method.kind.open(input_name) if input_name else BytesIO() as file:
-        method.prepare(options)
-        if method.draws is not None and run.n is None:
+        method.check()
+        if method.endless and run.n is None:
             raise InputError(f"{method.name} has no end: say how many rows with -n")
         reader = open_reader(method, input_name, file, run.format)
-        prompts = Prompts(run.prompts)
         roles = {role: [parse_spec(text) for text in chosen.get(role) or run.model] for role in method.roles}
         check_speakers(method, roles)
         fingerprint = {
-            "command": f"{method.name} {method.way}".strip(),
+            "command": f"{method.name} {method.variant}".strip(),
             **{name: told(value) for name, value in asdict(options).items()},
-            **(options.identity(prompts) if hasattr(options, "identity") else {}),
+            **method.identity(),
             "input": input_digest(file),
             "format": reader.shape,
             **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
             "params": run.params,
             **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
-            **{f"prompt {name}": prompts[name].digest for name in method.templates},
+            **{f"prompt {name}": method.prompts[name].digest for name in method.templates},
         }
         output = open_output(method, input_name, run.output, fingerprint)
-        yield Job(method, options, run, reader, prompts, roles, output, fingerprint)
+        yield Job(method, run, reader, roles, output, fingerprint)
 
 
 def open_reader(method: Method, name: str | None, file: BinaryIO, shape: str | None) -> Reader[Record]:
@@ -159,29 +161,29 @@ async def execute(job: Job, watcher: Watcher) -> Outcome:
         unrecorded = stack.journal.begin_run(output.name, lambda: stack.peak)
         fold = Fold(
             output,
-            job.method.table(job.options),
-            memory=job.method.memory(job.options),
+            job.method.table(),
+            memory=job.method.memory(),
             n=run.n,
-            max_failed=run.max_failed if job.method.lag(job.options) is None else 0,
+            max_failed=run.max_failed if job.method.lag() is None else 0,
             listener=watcher,
         )
-        engine = Engine(job.method, job.options, job.prompts, stack, fold, run.params)
+        engine = Engine(job.method, stack, fold, run.params)
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
         await _work(job, engine, watcher)
         outcome = conclude(job, engine, unrecorded, {"began": began, "seconds": round(monotonic() - start, 3)})
         output.finish({"result": outcome.result, "run": outcome.run})
         if outcome.status == "finished":
-            job.method.after(job.options, outcome.result)
+            job.method.finish(outcome.result)
     return outcome
 
 
 async def _work(job: Job, engine: Engine, watcher: Watcher) -> None:
     run, stack = job.run, engine.stack
-    draws = job.method.draws
-    again = run.n is not None and draws is None
+    method = job.method
+    again = run.n is not None and not method.endless
     items = passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
-    if draws is not None:
-        items = draws(items, cast(Growing, engine.fold.memory[0]), job.options, run.seed)
+    if method.endless:
+        items = method.draw(items, cast(Growing, engine.fold.memory[0]), run.seed)
     watcher.begin(engine, job)
     try:
         with draining(stack.stop, watcher):
@@ -276,8 +278,12 @@ def dry_run(job: Job) -> DryRun:
     run = job.run
     items = list(passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
     records = [item for item in items if isinstance(item, Record)]
-    first, asked = (_first_draw(job, iter(items)), _draws(job)) if job.method.draws else (records[:1], len(records))
-    calls = job.method.calls(job.options) * asked
+    method = job.method
+    if method.endless:
+        first = _first_draw(job, iter(items))
+        calls = method.bound(first[0]) * _draws(job)
+    else:
+        first, calls = records[:1], sum(map(method.bound, records))
     call = asyncio.run(_first_call(job, first[0])) if records or not job.method.reads else None
     request = {"model": call.model, "messages": call.messages, **call.params} if call else None
     return DryRun(request, len(records), len(items) - len(records), calls, calls * ATTEMPTS)
@@ -285,23 +291,22 @@ def dry_run(job: Job) -> DryRun:
 
 def _draws(job: Job) -> int:
     """Return the least number of draws that give as many rows as are wanted."""
-    return ceil((job.run.n or 1) / job.method.candidates(job.options))
+    return ceil((job.run.n or 1) / job.method.candidates())
 
 
 def _first_draw(job: Job, items: Iterator[Record | BadLine]) -> list[Record]:
     """Return the first record that is drawn of the input, as it will be opened."""
-    assert job.method.draws is not None
-    memory = cast(Growing, job.method.memory(job.options)[0])
-    drawn = job.method.draws(items, memory, job.options, job.run.seed)
+    pool = cast(Growing, job.method.memory()[0])
+    drawn = job.method.draw(items, pool, job.run.seed)
     record = next(item for item in drawn if isinstance(item, Record))
-    return [record if job.method.lag(job.options) is None else replace(record, view=memory.view(len(memory)))]
+    return [record if job.method.lag() is None else replace(record, view=pool.view(len(pool)))]
 
 
 async def _first_call(job: Job, record: Record) -> Call | None:
     probe = _Probe()
     models = {role: [Model(spec.identity, probe) for spec in specs] for role, specs in job.roles.items()}
     try:
-        async for _ in job.method.generate(record, Roles(models, record, job.run.params), job.prompts, job.options):
+        async for _ in job.method.generate(record, Roles(models, record, job.run.params)):
             break
     except Stopped:
         pass

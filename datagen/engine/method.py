@@ -1,18 +1,16 @@
-"""What a generator's file says about itself: one METHOD constant, which the table of commands names.
+"""The interface of a method: what a generator, a strategy or a way to judge tells the engine.
 
-A command that can go several ways (`respond --strategy`) has a table METHODS, one Method for each way.
+The table of commands (commands/main.py) names the class. A command with several variants (`respond --strategy`) names
+one class for each.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.reader import PROMPTS, Kind
 from datagen.records.record import BadLine, Candidate, Record, Row, Seen
-
-Generate = Callable[[Record, Roles, Prompts, Any], AsyncIterator[Candidate]]
 
 
 class Table(Protocol):
@@ -69,43 +67,100 @@ class Unique:
         return None if self._seen.add([row.get(name) for name in self._fields]) else "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
 class Method:
-    """A way to make rows."""
+    """A way to make rows: one generator, one strategy or one way to judge. It is what a contributor writes.
 
-    name: str
-    generate: Generate
-    """Yields a record's candidates in a fixed order, whatever order its calls end in."""
-    options: type
-    """A frozen dataclass: its annotated fields are the command's options."""
-    roles: Mapping[str, str]
-    """Role to what it does; none for a method that asks no model."""
-    templates: tuple[str, ...]
-    """The prompts it uses."""
-    candidates: Callable[[Any], int]
-    """The most candidates that one record yields, given the options."""
-    calls: Callable[[Any], int]
-    """The most calls that one record makes if every answer is good."""
-    memory: Callable[[Any], Sequence[Memory]]
-    """What the fold remembers, given the options."""
-    next_command: Callable[[Any], str]
-    """What to do with the output; {} stands for its name."""
-    table: Callable[[Any], Table] = lambda options: NoTable()
-    kind: Kind[Record] = PROMPTS
-    """What it reads."""
-    reads: bool = True
-    """Is there an input? A method without one has `draws`."""
-    speaks: Sequence[str] = ()
-    """Roles that speak as the user. An endpoint only answers, so it can play none of them."""
-    draws: Callable[[Iterator[Record | BadLine], Growing, Any, int], Iterator[Record | BadLine]] | None = None
-    """Makes the records, without end, of what it reads, a growing memory, the options and the seed. None: they are the
-    rows of the input."""
-    lag: Callable[[Any], int | None] = lambda options: None
-    """A record opens when the one so many before it is folded, and sees the first memory as it stood then. None:
-    records see nothing of each other."""
-    way: str = ""
-    """Which of a command's ways this is."""
-    after: Callable[[Any, Row], None] = lambda options, result: None
-    """Does what is left to do with the result of a finished run, given the options."""
-    prepare: Callable[[Any], None] = lambda options: None
-    """Raises InputError if the options do not fit, before anything is sent; reads the files that they name."""
+    A subclass sets the class attributes that differ from the defaults and writes `generate`; every other hook has a
+    default. An instance belongs to one run: it holds the run's options and prompts. It knows nothing of files,
+    progress or concurrency, and keeps no state between records (state lives in `memory`, which the fold owns).
+
+    Args:
+        options: The parsed command-line options, an `options_type`.
+        prompts: The prompt templates, shipped ones and the user's replacements.
+    """
+
+    name: ClassVar[str]
+    """The command, as typed: `datagen NAME`."""
+    variant: ClassVar[str] = ""
+    """The value that selects this method where a command has several, such as `cot` in `--strategy cot`."""
+    options_type: ClassVar[type]
+    """A frozen dataclass. Each field declared with `option()` becomes a flag."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """Role to what its model does. Empty for a method that calls no model."""
+    speaks: ClassVar[Sequence[str]] = ()
+    """Roles that speak as the user. An endpoint only answers, so these need local weights or `sim`."""
+    templates: ClassVar[tuple[str, ...]] = ()
+    """Names of the prompt templates in use; their digests are part of the output's fingerprint."""
+    kind: ClassVar[Kind[Record]] = PROMPTS
+    """The kind of input rows."""
+    reads: ClassVar[bool] = True
+    """Whether there is an input file. A method without one is `endless`."""
+    endless: ClassVar[bool] = False
+    """Whether records come from `draw`, without end, and not from the input row by row. Needs `-n`."""
+
+    options: Any
+    """The parsed options; a subclass narrows the type."""
+
+    def __init__(self, options: Any, prompts: Prompts) -> None:
+        self.options, self.prompts = options, prompts
+
+    def check(self) -> None:
+        """Check the options and read the files they name, before anything is sent.
+
+        Raises:
+            InputError: An option has an unknown value, or a file cannot be used.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the fingerprint needs beyond the options, such as digests of files named inside an option."""
+        return {}
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the candidates of one record, in a fixed order whatever order its calls end in.
+
+        Args:
+            record: One input row, or one record made by `draw`.
+            llm: The models by role; `await llm.chat(role, prompt, ...)` returns a `Completion`.
+
+        Raises:
+            CallFailed: Must not leave this function: yield `failed(...)` for it.
+        """
+        raise NotImplementedError
+
+    def candidates(self) -> int:
+        """Return the most candidates that one record yields."""
+        return 1
+
+    def bound(self, record: Record) -> int:
+        """Return the most calls that one record makes if every answer is good. Caps reserve it."""
+        return 0
+
+    def memory(self) -> Sequence[Memory]:
+        """Return what the fold remembers of kept rows, to drop later ones. `draw` sees the first of them."""
+        return [Unique("prompt", "response")]
+
+    def table(self) -> Table:
+        """Return the counts to print at the end beside the funnel."""
+        return NoTable()
+
+    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+        """Yield records without end, for an `endless` method.
+
+        Args:
+            rows: The input rows, read once.
+            pool: The first memory. It may be added to before the first record.
+            seed: The run's `--seed`.
+        """
+        raise NotImplementedError
+
+    def lag(self) -> int | None:
+        """Return after how many records a kept row becomes visible: record i sees the pool as it stood when record
+        i - lag was folded (`record.view`). None: records see nothing of each other."""
+        return None
+
+    def next_command(self) -> str:
+        """Return the command to run on the output; `{}` stands for its name."""
+        return "datagen train sft {}"
+
+    def finish(self, result: Row) -> None:
+        """Use the `result` of a run that finished."""

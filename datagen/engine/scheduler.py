@@ -20,7 +20,6 @@ from datagen.engine.method import Growing, Method
 from datagen.errors import InputError, Outage, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
-from datagen.prompts import Prompts
 from datagen.records.record import BadLine, Candidate, Record, Status, Usage
 
 OPEN_PER_SLOT = 4
@@ -50,26 +49,25 @@ class Slot:
     ready: deque[Candidate] = field(default_factory=deque)
     done: bool = False
     roles: Roles | None = None
+    bound: int = 0
+    """The most calls that the record makes, each with all its attempts."""
     counted: Usage = Usage()
 
 
 class Engine:
     """Runs one method over records."""
 
-    def __init__(
-        self, method: Method, options: Any, prompts: Prompts, stack: Stack, fold: Fold, params: dict[str, Any]
-    ) -> None:
+    def __init__(self, method: Method, stack: Stack, fold: Fold, params: dict[str, Any]) -> None:
         """`params` are the user's sampling parameters."""
-        self._method, self._options, self._prompts, self._params = method, options, prompts, params
+        self._method, self._params = method, params
         self.stack, self.fold, self.stop = stack, fold, stack.stop
-        self.per_record = method.candidates(options)
-        self._bound = method.calls(options) * ATTEMPTS
+        self.per_record = method.candidates()
         self._slots: deque[Slot] = deque()
         self._open: set[Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.stop.call(self._changed.set)
-        self._lag = method.lag(options)
+        self._lag = method.lag()
         self._grown: list[int] = []
         """How long the growing memory was, after so many records were folded."""
         self.records = 0
@@ -97,8 +95,11 @@ class Engine:
             await asyncio.wait(self._tasks)
 
     async def _begin_all(self, items: Iterator[Record | BadLine]) -> None:
+        bound = 0
         for item in items:
-            while not self.stop.reason and not self._may_begin():
+            if isinstance(item, Record):  # a bad line waits as the record before it would
+                bound = self._method.bound(item) * ATTEMPTS
+            while not self.stop.reason and not self._may_begin(bound):
                 if not self._open:
                     self.stop.now("cap")
                     break
@@ -106,11 +107,11 @@ class Engine:
                 await self._changed.wait()
             if self.stop.reason:
                 break
-            self._begin(item)
+            self._begin(item, bound)
 
-    def _may_begin(self) -> bool:
+    def _may_begin(self, bound: int) -> bool:
         if not self._open:  # under -n one more is wanted; under a cap the first gets its chance, however low the cap
-            return self.records == 0 or self._is_covered()
+            return self.records == 0 or self._is_covered(bound)
         if self._lag is not None and len(self._slots) >= self._lag:
             return False
         slots = self.stack.limit or SLOTS_UNASKED
@@ -118,7 +119,7 @@ class Engine:
             return False
         if len(self._slots) >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):
             return False
-        return self._is_wanted() and self._is_covered()
+        return self._is_wanted() and self._is_covered(bound)
 
     def _is_wanted(self) -> bool:
         """Under `-n`: are the pending records expected to yield too little?"""
@@ -126,17 +127,16 @@ class Engine:
         rate = (funnel.kept + 1) / (funnel.asked + 1)
         return len(self._slots) * self.per_record * rate < MARGIN * self.fold.missing
 
-    def _is_covered(self) -> bool:
+    def _is_covered(self, bound: int) -> bool:
         """Under a cap: does it cover the bound of every record begun, and of one more?"""
         left = self.stack.budget.left()
         if left == float("inf"):
             return True
-        used = (slot.roles.used.calls for slot in self._open if slot.roles)
-        promised = sum(max(0, self._bound - calls) for calls in used)
-        return left - promised >= self._bound
+        promised = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
+        return left - promised >= bound
 
-    def _begin(self, item: Record | BadLine) -> None:
-        slot = Slot(item)
+    def _begin(self, item: Record | BadLine, bound: int) -> None:
+        slot = Slot(item, bound=bound)
         self._slots.append(slot)
         if isinstance(item, BadLine):
             slot.done = True
@@ -164,7 +164,7 @@ class Engine:
     async def _drive(self, slot: Slot, record: Record, roles: Roles) -> None:
         """Make one record's candidates."""
         try:
-            async for candidate in self._method.generate(record, roles, self._prompts, self._options):
+            async for candidate in self._method.generate(record, roles):
                 candidate.usage, slot.counted = roles.used - slot.counted, roles.used
                 self.produced[candidate.status] += 1
                 slot.ready.append(candidate)

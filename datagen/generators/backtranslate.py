@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, ParseError
 from datagen.llm.call import Completion
@@ -194,19 +194,22 @@ async def conclude(work: Work) -> Candidate:
     return work.row(answer)
 
 
-METHOD = Method(
-    name="backtranslate",
-    generate=backtranslate,
-    options=Options,
-    roles={
+class Backtranslate(Method):
+    """backtranslate."""
+
+    name = "backtranslate"
+    options_type = Options
+    options: Options
+    roles = {
         "backward": "writes the instruction of a text",
         "judge": "rates the pairs",
         "teacher": "rewrites the texts",
-    },
-    templates=(INSTRUCT, RATE, REWRITE, WEB, SEED),
-    candidates=lambda options: 1,
-    calls=lambda options: 1 + (options.samples if options.threshold else 0) + options.rewrite,
-    memory=lambda options: [Unique("prompt", "response")],
-    next_command=lambda options: "datagen train sft {}",
-    kind=CORPUS,
-)
+    }
+    templates = (INSTRUCT, RATE, REWRITE, WEB, SEED)
+    kind = CORPUS
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return backtranslate(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return 1 + (self.options.samples if self.options.threshold else 0) + self.options.rewrite

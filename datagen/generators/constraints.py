@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
@@ -122,14 +122,22 @@ def row(work: Work, said: Row) -> Candidate:
     return kept({"id": name, "prompt": prompt, **said, "meta": work.meta, **work.told, **extra})
 
 
-METHOD = Method(
-    name="constraints",
-    generate=constraints,
-    options=Options,
-    roles={"teacher": "answers the prompts with their constraints"},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 2 if options.pairs else 1,
-    memory=lambda options: [Unique("prompt", "response", "chosen")],
-    next_command=lambda options: f"datagen train {'dpo' if options.pairs else 'sft'} {{}}",
-)
+class Constraints(Method):
+    """constraints."""
+
+    name = "constraints"
+    options_type = Options
+    options: Options
+    roles = {"teacher": "answers the prompts with their constraints"}
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return constraints(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return 2 if self.options.pairs else 1
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "response", "chosen")]
+
+    def next_command(self) -> str:
+        return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"

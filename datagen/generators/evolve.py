@@ -18,18 +18,17 @@ one by one, since what was paid for is recorded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, fields, make_dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from datagen import parse
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, Prompts, plain
+from datagen.prompts import Prompt, plain
 from datagen.records.record import (
     SAMPLES_PER_PASS,
     Candidate,
@@ -52,186 +51,205 @@ CODE = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "com
 DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", "add_reasoning")
 DOWNWARD_ROUNDS = 2
 """WizardMath: two rounds downward, three upward."""
-
-
-class Style(NamedTuple):
-    """A way to evolve."""
-
-    folder: str
-    """Where its prompts are."""
-    frame: str | None
-    """The prompt that all operators share, with a place for the method; None if each has its own."""
-    rounds: int
-    operators: Callable[[int], tuple[str, ...]]
-    """Round to the operators that are drawn from in it."""
-
-
-STYLES = {
-    "general": Style("evolve", None, 4, lambda number: OPERATORS),
-    "code": Style("evolve_code", "evolve_code/harder", 3, lambda number: CODE),
-    "math": Style(
-        "evolve_math", "evolve_math/change", 5, lambda number: DOWNWARD if number <= DOWNWARD_ROUNDS else UPWARD
-    ),
-}
 LANGUAGES = ("auto", "en", "zh")
 SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 """Section 4.2."""
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CALLS_PER_ROUND = 3
-"""Rewrite, equality, answer."""
+"""Rewrite, equality question, answer."""
+ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
 read_verdict = partial(parse.verdict, allowed=("equal", "not equal"))
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen evolve` can be told."""
+    """Options of `datagen evolve`."""
 
-    rounds: int = option(4, "Rounds of rewriting for each seed. [4; code: 3, math: 5]", least=1, most=SAMPLES_PER_PASS)
-    max_growth: int = option(MAX_GROWTH, "Words that a rewrite may add before it is dropped.", least=1)
-    lang: str = option("auto", "The language of the prompts that ask: en, zh, or auto: the seed's own.")
-
-
-def options_of(style: Style) -> type:
-    """Return the options, with as many rounds as the style's paper has."""
-    rounds = option(style.rounds, fields(Options)[0].metadata["help"], least=1, most=SAMPLES_PER_PASS)
-    return make_dataclass("Options", [("rounds", int, rounds)], bases=(Options,), frozen=True)
+    rounds: int = option(4, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
+    max_growth: int = option(MAX_GROWTH, "Most words a rewrite may add; a longer one is dropped.", least=1)
+    lang: str = option("auto", "Language of the prompt templates: en, zh, or auto (that of the seed).")
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The one live prompt of a seed."""
+class Parent(NamedTuple):
+    """The live prompt of a seed: the seed itself, or its last rewrite that survived."""
 
     id: str
     prompt: Text
 
 
-class Dropped(Exception):
-    """A rule of elimination drops the rewrite."""
+class Evolve(Method):
+    """Evol-Instruct for prompts of any kind: WizardLM's six operators, four rounds."""
 
-    def __init__(self, reason: str, stage: str, reply: str) -> None:
-        super().__init__(reason)
-        self.reason, self.stage, self.reply = reason, stage, reply
-
-
-@dataclass
-class Evolution:
-    """One round of one seed: what is asked of whom, and what is known so far."""
-
-    record: Record
-    live: Live
-    llm: Roles
-    prompts: Prompts
+    name, variant = "evolve", "general"
+    options_type = Options
     options: Options
-    style: Style
-    round: int
+    roles = {
+        "evolver": "rewrites prompts",
+        "judge": "says whether a rewrite asks for more",
+        "teacher": "answers the rewritten prompts",
+    }
+    templates = tuple(
+        f"{name}{language}"
+        for language in ("", ".zh")
+        for name in (*(f"evolve/{operator}" for operator in OPERATORS), "evolve/equal")
+    )
+    folder: ClassVar[str] = "evolve"
+    """The folder of the operator prompts."""
+    frame: ClassVar[str | None] = None
+    """The prompt that all operators share, with a place for the operator's text. None: each has a whole prompt."""
 
-    def __post_init__(self) -> None:
-        operators = self.style.operators(self.round)
-        self.operator = self.record.random(f"operator, round {self.round}").choice(operators)
-        self.sample = self.record.sample(self.round - 1)
-        self.language = language_of(self.record.prompt, self.options.lang, self.style)
-        template = self.prompts[f"{self.style.folder}/{self.operator}{self.language}"]
-        self.meta: Row = {
-            "method": "evolve",
-            "op": self.operator,
-            "round": self.round,
-            "pass": self.record.pass_no,
-            "parents": [self.live.id],
-            "seed_id": self.record.meta.get("seed_id") or self.record.id,
-            "source_id": self.record.source_id,
-            "template": template.name + self.language,
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield one candidate a round. A failed call ends the chain; the same command asks for it again."""
+        parent = Parent(record.id, record.prompt)
+        for number in range(1, self.options.rounds + 1):
+            candidate = await self.evolve(record, parent, number, llm)
+            yield candidate
+            if candidate.status == "failed":
+                return
+            if candidate.status == "kept":
+                parent = Parent(candidate.row["id"], candidate.row["prompt"])
+
+    async def evolve(self, record: Record, parent: Parent, number: int, llm: Roles) -> Candidate:
+        """Run round `number` on a live prompt: rewrite, eliminate, answer."""
+        request = request_text(parent.prompt)
+        subject: Row = {"id": parent.id, "prompt": parent.prompt}
+        sample = record.sample(number - 1)
+
+        # 1. Draw one of the operators, all equally likely (section 3.2).
+        operator = record.random(f"operator, round {number}").choice(self.operators(number))
+        language = self.language(record)
+        meta = self.meta(record, parent, number, operator, language)
+        meta["evolver"] = llm.model("evolver", sample).identity
+
+        def dropped(reason: str, stage: str, reply: str) -> Candidate:
+            return rejected(reason, stage=stage, record=subject, reply=reply, meta=meta)
+
+        try:
+            # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
+            rewrite = await llm.chat(
+                "evolver", self.rewrite_prompt(request, operator, language), sample=sample, **SAMPLING
+            )
+            child = rewrite.text.strip()
+            meta["words_after"] = parse.count_words(child)
+            step = Step(request, child, max_growth=self.options.max_growth)
+            if reason := eliminate(step, BEFORE_ANSWER):
+                return dropped(reason, "rewrite", child)
+
+            # 3. Ask whether anything was gained. A verdict that cannot be read is a failed call, never an opinion.
+            subject["child"] = child
+            meta["judge"] = llm.model("judge").identity
+            question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
+            verdict = await llm.chat("judge", question, parse=read_verdict, **JUDGING)
+            if reason := eliminate(Step(request, child, verdict=verdict.value), ON_VERDICT):
+                return dropped(reason, "judge", verdict.text)
+
+            # 4. Answer the rewrite as if it were the only thing ever asked, and eliminate by the answer.
+            prompt = with_request(parent.prompt, child)
+            meta["model"] = llm.model("teacher", sample).identity
+            answer = await llm.chat("teacher", plain(prompt), sample=sample, **SAMPLING)
+            meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
+            if reason := eliminate(Step(request, child, response=answer.text), ON_ANSWER):
+                return dropped(reason, "answer", answer.text)
+        except CallFailed as error:
+            subject["error"] = error.detail
+            return failed(error.reason, stage=error.stage, record=subject, reply=error.reply, meta=meta)
+
+        # 5. The rewrite is a row, and the next round's parent.
+        name = row_id(self.name, [parent.id], [record.pass_no, number], [prompt, answer.text])
+        return kept({"id": name, "prompt": prompt, "response": answer.text, "meta": meta, **record.extra})
+
+    def operators(self, number: int) -> tuple[str, ...]:
+        """Return the operators that round `number` draws from."""
+        return OPERATORS
+
+    def language(self, record: Record) -> str:
+        """Return the suffix of the template names: ".zh" for Chinese, where the style has Chinese templates."""
+        chosen = self.options.lang
+        if self.frame is not None or chosen == "en":
+            return ""
+        return ".zh" if chosen == "zh" or is_chinese(request_text(record.prompt)) else ""
+
+    def rewrite_prompt(self, request: str, operator: str, language: str) -> Prompt:
+        template = self.prompts[f"{self.folder}/{operator}{language}"]
+        if self.frame is None:
+            return template.render(prompt=request)
+        (text,) = template.render().messages
+        return self.prompts[self.frame].render(prompt=request, method=text["content"])
+
+    def meta(self, record: Record, parent: Parent, number: int, operator: str, language: str) -> Row:
+        """Return the `meta` of a round; keys without a value yet are filled in on the way."""
+        template = self.prompts[f"{self.folder}/{operator}{language}"]
+        return {
+            "method": self.name,
+            "op": operator,
+            "round": number,
+            "pass": record.pass_no,
+            "parents": [parent.id],
+            "seed_id": record.meta.get("seed_id") or record.id,
+            "source_id": record.source_id,
+            "template": template.name + language,
             "template_digest": template.digest,
-            "evolver": self.llm.model("evolver", self.sample).identity,
+            "evolver": None,
             "judge": None,
             "model": None,
-            "words_before": parse.count_words(request_text(self.live.prompt)),
+            "words_before": parse.count_words(request_text(parent.prompt)),
             "words_after": None,
             "finish_reason": None,
             "usage": None,
         }
 
-    async def run(self) -> Candidate:
-        """Rewrite, judge, answer; stop where a rule or an error says so."""
-        about: Row = {"id": self.live.id, "prompt": self.live.prompt}
-        try:
-            child = await self.rewrite()
-            about["child"] = child
-            await self.judge(child)
-            answer = await self.answer(child)
-        except Dropped as drop:
-            return rejected(drop.reason, stage=drop.stage, record=about, reply=drop.reply, meta=self.meta)
-        except CallFailed as error:
-            about["error"] = error.detail
-            return failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta)
-        return kept(self.row(child, answer))
+    def check(self) -> None:
+        lang = self.options.lang
+        if lang not in LANGUAGES:
+            raise InputError(f"--lang {lang}: expected {', '.join(LANGUAGES)}")
+        if lang == "zh" and self.frame:
+            raise InputError("--lang zh: code and math have English prompts only; --style general has Chinese ones")
 
-    async def rewrite(self) -> str:
-        """Have the live prompt rewritten; check what the rewrite alone shows."""
-        before = request_text(self.live.prompt)
-        prompt = self.ask_for_rewrite(before)
-        child = (await self.llm.chat("evolver", prompt, sample=self.sample, **SAMPLING)).text.strip()
-        self.meta["words_after"] = parse.count_words(child)
-        step = Step(before, child, max_growth=self.options.max_growth)
-        self.check(eliminate(step, BEFORE_ANSWER), "rewrite", child)
-        return child
+    def candidates(self) -> int:
+        return self.options.rounds
 
-    def ask_for_rewrite(self, before: str) -> Prompt:
-        own = self.prompts[f"{self.style.folder}/{self.operator}{self.language}"]
-        if self.style.frame is None:
-            return own.render(prompt=before)
-        (method,) = own.render().messages
-        return self.prompts[self.style.frame].render(prompt=before, method=method["content"])
+    def bound(self, record: Record) -> int:
+        return self.options.rounds * CALLS_PER_ROUND
 
-    async def judge(self, child: str) -> None:
-        """Ask whether anything was gained. A verdict that cannot be read is an error, never an opinion."""
-        before = request_text(self.live.prompt)
-        prompt = self.prompts[f"evolve/equal{self.language}"].render(first=before, second=child)
-        self.meta["judge"] = self.llm.model("judge").identity
-        said = await self.llm.chat("judge", prompt, parse=read_verdict, **JUDGING)
-        self.check(eliminate(Step(before, child, verdict=said.value), ON_VERDICT), "judge", said.text)
+    def memory(self) -> list[Memory]:
+        return [Unique("prompt")]
 
-    async def answer(self, child: str) -> Completion:
-        """Have the rewrite answered as if it were the only thing ever asked."""
-        asked = with_request(self.live.prompt, child)
-        self.meta["model"] = self.llm.model("teacher", self.sample).identity
-        said = await self.llm.chat("teacher", plain(asked), sample=self.sample, **SAMPLING)
-        self.meta |= {"finish_reason": said.finish_reason, "usage": said.usage}
-        step = Step(request_text(self.live.prompt), child, response=said.text)
-        self.check(eliminate(step, ON_ANSWER), "answer", said.text)
-        return said
-
-    def check(self, reason: str | None, stage: str, reply: str) -> None:
-        if reason:
-            raise Dropped(reason, stage, reply)
-
-    def row(self, child: str, answer: Completion) -> Row:
-        prompt = with_request(self.live.prompt, child)
-        name = row_id("evolve", [self.live.id], [self.record.pass_no, self.round], [prompt, answer.text])
-        return {"id": name, "prompt": prompt, "response": answer.text, "meta": self.meta, **self.record.extra}
+    def table(self) -> "RoundTable":
+        return RoundTable()
 
 
-def language_of(prompt: Text, told: str, style: Style) -> str:
-    """Return the ending of the prompts to ask with: Chinese ones for Chinese seeds, where the style has them."""
-    if style.frame is not None or told == "en":
-        return ""
-    return ".zh" if told == "zh" or is_chinese(request_text(prompt)) else ""
+@dataclass(frozen=True)
+class CodeOptions(Options):
+    rounds: int = option(3, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
 
 
-def make(style: Style) -> Any:
-    """Return the generator of one style."""
+class EvolveCode(Evolve):
+    """Evol-Instruct for programming tasks: WizardCoder's five ways to make one harder, three rounds."""
 
-    async def evolve(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-        """Yield one candidate a round. A failed call ends the chain; running the command again asks for it again."""
-        live = Live(record.id, record.prompt)
-        for number in range(1, options.rounds + 1):
-            candidate = await Evolution(record, live, llm, prompts, options, style, number).run()
-            yield candidate
-            if candidate.status == "failed":
-                return
-            if candidate.status == "kept":
-                live = Live(candidate.row["id"], candidate.row["prompt"])
+    variant = "code"
+    options_type = CodeOptions
+    folder, frame = "evolve_code", "evolve_code/harder"
+    templates = (*(f"evolve_code/{operator}" for operator in CODE), frame, "evolve/equal")
 
-    return evolve
+    def operators(self, number: int) -> tuple[str, ...]:
+        return CODE
+
+
+@dataclass(frozen=True)
+class MathOptions(Options):
+    rounds: int = option(5, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
+
+
+class EvolveMath(Evolve):
+    """Evol-Instruct for mathematics: WizardMath's two rounds to easier problems, then three to harder ones."""
+
+    variant = "math"
+    options_type = MathOptions
+    folder, frame = "evolve_math", "evolve_math/change"
+    templates = (*(f"evolve_math/{operator}" for operator in (*DOWNWARD, *UPWARD)), frame, "evolve/equal")
+
+    def operators(self, number: int) -> tuple[str, ...]:
+        return DOWNWARD if number <= DOWNWARD_ROUNDS else UPWARD
 
 
 @dataclass
@@ -275,44 +293,3 @@ class RoundTable:
 def _shares(counts: Counter[str], heading: list[str]) -> list[str]:
     """The number asked, then each outcome in percent of it."""
     return [str(counts["asked"]), *(f"{100 * counts[name] / counts['asked']:.0f} %" for name in heading[1:])]
-
-
-def templates(style: Style) -> tuple[str, ...]:
-    """Name every prompt of a style."""
-    operators = dict.fromkeys(name for number in range(1, style.rounds + 1) for name in style.operators(number))
-    own = [f"{style.folder}/{name}" for name in operators]
-    chinese = [f"{name}.zh" for name in (*own, "evolve/equal")] if style.frame is None else []
-    return (*own, *filter(None, [style.frame]), "evolve/equal", *chinese)
-
-
-def check_language(style: Style, options: Options) -> None:
-    if options.lang not in LANGUAGES:
-        raise InputError(f"--lang {options.lang}: expected {', '.join(LANGUAGES)}")
-    if options.lang == "zh" and style.frame:
-        raise InputError("--lang zh: code and math have English prompts alone; --style general has Chinese ones")
-
-
-def method(name: str) -> Method:
-    style = STYLES[name]
-    return Method(
-        name="evolve",
-        way=name,
-        generate=make(style),
-        options=options_of(style),
-        roles={
-            "evolver": "rewrites prompts",
-            "judge": "says whether a rewrite asks for more",
-            "teacher": "answers the rewritten prompts",
-        },
-        templates=templates(style),
-        candidates=lambda options: options.rounds,
-        calls=lambda options: options.rounds * CALLS_PER_ROUND,
-        memory=lambda options: [Unique("prompt")],
-        table=lambda options: RoundTable(),
-        next_command=lambda options: "datagen train sft {}",
-        prepare=partial(check_language, style),
-    )
-
-
-METHODS = {name: method(name) for name in STYLES}
-CHOICE = "style"

@@ -13,15 +13,15 @@ preferences, new over old, in place of responses; the calls are the same, so tha
 Departures: Deita has one judge rank all versions; here each version meets the original, in both orders.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge.compare import COMPARE, Comparison, compare
-from datagen.judge.judging import ByRubric, Judging
+from datagen.judge.judging import ByRubric, Judging, rubric_identity
 from datagen.judge.verdicts import FIRST, SECOND
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
@@ -247,20 +247,48 @@ WRITING = {"edit": 1, "critique": 2, "rewrite": 1}
 """Calls to write a new answer; two for each revision under a constitution."""
 
 
-def method(way: str) -> Method:
-    return Method(
-        name="improve",
-        way=way,
-        generate=make(way),
-        options=Options,
-        roles=ROLES,
-        templates=(*TEMPLATES[way], COMPARE),
-        candidates=lambda options: 1,
-        calls=lambda options: WRITING.get(way, 2 * options.revisions) + 2,
-        memory=lambda options: [Unique("prompt", "response", "chosen")],
-        next_command=lambda options: f"datagen train {'dpo' if options.pairs else 'sft'} {{}}",
-    )
+class Improve(Method):
+    """Write the answer again, better in one drawn respect (Deita)."""
+
+    name, variant = "improve", "edit"
+    options_type = Options
+    options: Options
+    roles = ROLES
+    templates = (*TEMPLATES["edit"], COMPARE)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        generate: AsyncIterator[Candidate] = make(self.variant)(record, llm, self.prompts, self.options)
+        return generate
+
+    def identity(self) -> dict[str, Any]:
+        return rubric_identity(self.options.rubric, self.prompts)
+
+    def bound(self, record: Record) -> int:
+        return WRITING.get(self.variant, 2 * self.options.revisions) + 2
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "response", "chosen")]
+
+    def next_command(self) -> str:
+        return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
 
 
-METHODS = {way: method(way) for way in WAYS}
-CHOICE = "by"
+class ImproveCritique(Improve):
+    """Have the answer criticised, then revised."""
+
+    variant = "critique"
+    templates = (*TEMPLATES["critique"], COMPARE)
+
+
+class ImproveRewrite(Improve):
+    """Have a good answer made of the text."""
+
+    variant = "rewrite"
+    templates = (*TEMPLATES["rewrite"], COMPARE)
+
+
+class ImproveConstitution(Improve):
+    """Criticise and revise under one drawn principle after another (Constitutional AI)."""
+
+    variant = "constitution"
+    templates = (*TEMPLATES["constitution"], COMPARE)

@@ -11,12 +11,12 @@ and difficulty, a reward model, `filter`. Departures: no choice of the longest a
 be short.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
 
-from datagen.engine.method import Growing, Method
+from datagen.engine.method import Growing, Memory, Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
@@ -164,17 +164,28 @@ def first_request(prompt: Text) -> str:
     return next(message["content"] for message in as_messages(prompt) if message["role"] == "user")
 
 
-METHOD = Method(
-    name="magpie",
-    generate=magpie,
-    options=Options,
-    roles={"asker": "speaks as the user (hf:PATH or sim)", "teacher": "answers"},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 2 * options.turns,
-    memory=lambda options: [Novelty(options.dedup, first_request)],
-    next_command=lambda options: "datagen filter {}",
-    draws=draws,
-    reads=False,
-    speaks=("asker",),
-)
+class Magpie(Method):
+    """magpie."""
+
+    name = "magpie"
+    options_type = Options
+    options: Options
+    roles = {"asker": "speaks as the user (hf:PATH or sim)", "teacher": "answers"}
+    reads = False
+    speaks = ("asker",)
+    endless = True
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return magpie(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return 2 * self.options.turns
+
+    def memory(self) -> Sequence[Memory]:
+        return [Novelty(self.options.dedup, first_request)]
+
+    def next_command(self) -> str:
+        return "datagen filter {}"
+
+    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+        return draws(rows, pool, self.options, seed)

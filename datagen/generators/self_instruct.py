@@ -24,10 +24,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from datagen.engine.method import Growing, Method, Unique
+from datagen.engine.method import Growing, Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
-from datagen.generators.task_pool import Shown, Tasks, YieldTable, choose
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -37,6 +36,7 @@ from datagen.records.reader import join_input
 from datagen.records.record import BadLine, Candidate, Record, Row, failed, kept, rejected, request_text, row_id
 from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, drop, drop_instances
 from datagen.select.novelty import THRESHOLD
+from datagen.select.task_pool import Shown, Tasks, YieldTable, choose
 
 HUMAN, MACHINE = 6, 2
 """Tasks shown: section 2.2."""
@@ -270,29 +270,54 @@ def prepare(options: Options) -> None:
         personas(options.personas)
 
 
-def method(mode: str) -> Method:
-    templates = {
-        "paper": tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first")),
-        "alpaca": ("self_instruct/batch",),
-        "belle": ("self_instruct/batch.zh",),
-    }
-    return Method(
-        name="self-instruct",
-        way=mode,
-        generate=make(mode),
-        options=Options,
-        roles={"teacher": "thinks up tasks and their answers"},
-        templates=templates[mode],
-        candidates=lambda options: NEW_TASKS[mode] * (2 if mode == "paper" else 1),
-        calls=lambda options: 1 + (2 * NEW_TASKS[mode] if mode == "paper" else 0),
-        memory=lambda options: [Tasks(options.threshold), Unique("prompt", "response")],
-        next_command=lambda options: "datagen evolve {}",
-        table=lambda options: YieldTable(),
-        draws=draws,
-        lag=lambda options: options.lag,
-        prepare=prepare,
-    )
+class SelfInstruct(Method):
+    """Self-Instruct as the paper has it: tasks, then whether they are classifications, then instances."""
+
+    name, variant = "self-instruct", "paper"
+    options_type = Options
+    options: Options
+    roles = {"teacher": "thinks up tasks and their answers"}
+    templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
+    endless = True
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        generate: AsyncIterator[Candidate] = make(self.variant)(record, llm, self.prompts, self.options)
+        return generate
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def candidates(self) -> int:
+        return NEW_TASKS[self.variant] * (2 if self.variant == "paper" else 1)
+
+    def bound(self, record: Record) -> int:
+        return 1 + (2 * NEW_TASKS[self.variant] if self.variant == "paper" else 0)
+
+    def memory(self) -> Sequence[Memory]:
+        return [Tasks(self.options.threshold), Unique("prompt", "response")]
+
+    def table(self) -> Table:
+        return YieldTable()
+
+    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+        return draws(rows, pool, self.options, seed)
+
+    def lag(self) -> int | None:
+        return self.options.lag
+
+    def next_command(self) -> str:
+        return "datagen evolve {}"
 
 
-METHODS = {mode: method(mode) for mode in ("paper", "alpaca", "belle")}
-CHOICE = "mode"
+class SelfInstructAlpaca(SelfInstruct):
+    """Alpaca's batches: tasks with their instances in one call."""
+
+    variant = "alpaca"
+    templates = ("self_instruct/batch",)
+
+
+class SelfInstructBelle(SelfInstruct):
+    """BELLE's batches, in Chinese."""
+
+    variant = "belle"
+    templates = ("self_instruct/batch.zh",)

@@ -20,7 +20,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.errors import InputError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
@@ -33,6 +33,7 @@ from datagen.judge.judging import (
     check_option,
     logprobs_option,
     panel_option,
+    rubric_identity,
     rubric_option,
 )
 from datagen.judge.labels import draw_labels
@@ -204,19 +205,37 @@ def prepare(options: Any) -> None:
         raise InputError("--check measures verdicts, and --logprobs makes probabilities of them: leave one out")
 
 
-METHOD = Method(
-    name="judge",
-    way="compare",
-    generate=by_comparison,
-    options=Options,
-    roles=ROLES,
-    templates=(COMPARE,),
-    candidates=lambda options: 1,
-    calls=lambda options: most_calls(),
-    memory=lambda options: [Unique("prompt", "responses")],
-    next_command=next_command,
-    kind=SAMPLES,
-    prepare=prepare,
-    table=table,
-    after=keep_checks,
-)
+class Compare(Method):
+    """compare."""
+
+    name = "judge"
+    variant = "compare"
+    options_type = Options
+    options: Options
+    roles = ROLES
+    templates = (COMPARE,)
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return by_comparison(record, llm, self.prompts, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        return rubric_identity(self.options.rubric, self.prompts)
+
+    def bound(self, record: Record) -> int:
+        return most_calls()
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def next_command(self) -> str:
+        return next_command(self.options)
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return table(self.options)
+
+    def finish(self, result: Row) -> None:
+        keep_checks(self.options, result)

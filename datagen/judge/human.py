@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
@@ -144,17 +144,23 @@ def prepare(options: Options) -> None:
     read_votes(options.votes)
 
 
-METHOD = Method(
-    name="judge",
-    way="human",
-    generate=by_people,
-    options=Options,
-    roles={},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 0,
-    memory=lambda options: [Unique("prompt", "responses")],
-    next_command=lambda options: "datagen pairs {}",
-    kind=SAMPLES,
-    prepare=prepare,
-)
+class Human(Method):
+    """human."""
+
+    name = "judge"
+    variant = "human"
+    options_type = Options
+    options: Options
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return by_people(record, llm, self.prompts, self.options)
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def next_command(self) -> str:
+        return "datagen pairs {}"
+
+    def check(self) -> None:
+        prepare(self.options)

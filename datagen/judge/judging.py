@@ -47,8 +47,10 @@ class ByRubric:
 
     rubric: list[str]
 
-    def identity(self, prompts: Prompts) -> dict[str, Any]:
-        return {"rubric": {name: load_rubric(prompts, name).digest for name in self.rubric}}
+
+def rubric_identity(names: list[str], prompts: Prompts) -> dict[str, Any]:
+    """Return what the fingerprint says of rubrics: each with the digest of its text."""
+    return {"rubric": {name: load_rubric(prompts, name).digest for name in names}}
 
 
 def panel_option() -> Any:

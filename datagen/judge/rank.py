@@ -9,8 +9,9 @@ answers to be compared; what was never compared has no score then.
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
@@ -25,13 +26,14 @@ from datagen.judge.judging import (
     check_option,
     logprobs_option,
     panel_option,
+    rubric_identity,
     rubric_option,
     shown_answers,
 )
 from datagen.judge.labels import draw_labels
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record
+from datagen.records.record import Candidate, Record, Row
 from datagen.records.samples import SAMPLES
 
 SCREEN = "judge/screen"
@@ -102,19 +104,37 @@ def placed(strength: Sequence[float], met: Sequence[int], rest: Sequence[int]) -
     return ranks | {at: len(order) + place for place, at in enumerate(rest, 1)}
 
 
-METHOD = Method(
-    name="judge",
-    way="rank",
-    generate=by_rank,
-    options=Options,
-    roles=ROLES,
-    templates=(SCREEN, COMPARE),
-    candidates=lambda options: 1,
-    calls=lambda options: 1 + most_calls(options.top),
-    memory=lambda options: [Unique("prompt", "responses")],
-    next_command=next_command,
-    kind=SAMPLES,
-    prepare=prepare,
-    table=table,
-    after=keep_checks,
-)
+class Rank(Method):
+    """rank."""
+
+    name = "judge"
+    variant = "rank"
+    options_type = Options
+    options: Options
+    roles = ROLES
+    templates = (SCREEN, COMPARE)
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return by_rank(record, llm, self.prompts, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        return rubric_identity(self.options.rubric, self.prompts)
+
+    def bound(self, record: Record) -> int:
+        return 1 + most_calls(self.options.top)
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def next_command(self) -> str:
+        return next_command(self.options)
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return table(self.options)
+
+    def finish(self, result: Row) -> None:
+        keep_checks(self.options, result)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
@@ -26,6 +26,7 @@ from datagen.judge.judging import (
     check_option,
     logprobs_option,
     panel_option,
+    rubric_identity,
     rubric_option,
     shown_answers,
     statements,
@@ -35,7 +36,7 @@ from datagen.judge.probabilities import ASKED, expected_value
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record
+from datagen.records.record import Candidate, Record, Row
 from datagen.records.samples import SAMPLES
 
 SCORE = "judge/score"
@@ -147,18 +148,34 @@ def combine(judging: Judging, said: list[list[dict[str, float]]]) -> list[float 
     return [fmean(values) for values in scores]
 
 
-METHOD = Method(
-    name="judge",
-    way="score",
-    generate=by_score,
-    options=Options,
-    roles=ROLES,
-    templates=(SCORE,),
-    candidates=lambda options: 1,
-    calls=lambda options: options.samples,
-    memory=lambda options: [Unique("prompt", "responses")],
-    next_command=next_command,
-    kind=SAMPLES,
-    table=table,
-    after=keep_checks,
-)
+class Score(Method):
+    """score."""
+
+    name = "judge"
+    variant = "score"
+    options_type = Options
+    options: Options
+    roles = ROLES
+    templates = (SCORE,)
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return by_score(record, llm, self.prompts, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        return rubric_identity(self.options.rubric, self.prompts)
+
+    def bound(self, record: Record) -> int:
+        return self.options.samples
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def next_command(self) -> str:
+        return next_command(self.options)
+
+    def table(self) -> Table:
+        return table(self.options)
+
+    def finish(self, result: Row) -> None:
+        keep_checks(self.options, result)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.judge.judging import ranked_row, what_is_known
 from datagen.llm.model import Roles
@@ -76,18 +76,26 @@ def prepare(options: Options) -> None:
         pick_verifier(name)
 
 
-METHOD = Method(
-    name="judge",
-    way="verify",
-    generate=by_verifier,
-    options=Options,
-    roles={},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 0,
-    memory=lambda options: [Unique("prompt", "responses")],
-    next_command=lambda options: "datagen pairs {}",
-    table=lambda options: VerdictTable(),
-    kind=SAMPLES,
-    prepare=prepare,
-)
+class Verify(Method):
+    """verify."""
+
+    name = "judge"
+    variant = "verify"
+    options_type = Options
+    options: Options
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return by_verifier(record, llm, self.prompts, self.options)
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def next_command(self) -> str:
+        return "datagen pairs {}"
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return VerdictTable()

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datagen.engine.method import Memory, Method
+from datagen.engine.method import Memory, Method, Table
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.model import Roles
@@ -48,10 +48,6 @@ class Options:
         "Repeat it for more.",
     )
     tag: bool = option(False, "Drop nothing, but for --dedup: write what was found into meta.tags.")
-
-    def identity(self, prompts: Prompts) -> dict[str, Any]:
-        """Name the benchmarks by what is in them."""
-        return {"against": {spec: content_digest(Path(spec.partition("#")[0])) for spec in self.against}}
 
 
 def rules(options: Options) -> list[str]:
@@ -179,16 +175,24 @@ def prepare(options: Options) -> None:
     benchmarks(tuple(options.against))
 
 
-METHOD = Method(
-    name="filter",
-    generate=filter_rows,
-    options=Options,
-    roles={},
-    templates=(),
-    candidates=lambda options: 1,
-    calls=lambda options: 0,
-    memory=memory,
-    next_command=lambda options: "datagen train sft {}",
-    table=BenchmarkTable,
-    prepare=prepare,
-)
+class Filter(Method):
+    """filter."""
+
+    name = "filter"
+    options_type = Options
+    options: Options
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return filter_rows(record, llm, self.prompts, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        return {"against": {spec: content_digest(Path(spec.partition("#")[0])) for spec in self.options.against}}
+
+    def memory(self) -> Sequence[Memory]:
+        return memory(self.options)
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return BenchmarkTable(self.options)

@@ -15,7 +15,7 @@ of a judge whose accuracy may be chance are dropped unless `--weak-judge`.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from rapidfuzz.distance import Indel
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.agreement import is_weak, key_of, read_checks, shown_judge
@@ -56,10 +56,6 @@ class Options:
     )
     weak_judge: bool = option(False, "Make pairs even if the judge's check leaves open that it guesses.")
     teacher: Path | None = option(None, "spin: a file of prompts with the teacher's responses.")
-
-    def identity(self, prompts: Prompts) -> dict[str, Any]:
-        """Name the checks of judges that are known."""
-        return {"checks": digest(read_checks())}
 
 
 class Pair(NamedTuple):
@@ -293,23 +289,59 @@ def prepare_spin(options: Options) -> None:
     prepare(options)
 
 
-def method(way: str) -> Method:
-    return Method(
-        name="pairs",
-        way=way,
-        generate=make_pairs(way),
-        options=Options,
-        roles={},
-        templates=(),
-        candidates=lambda options: 6,
-        calls=lambda options: 0,
-        memory=lambda options: [Unique("prompt", "chosen", "rejected")],
-        next_command=lambda options: "datagen train dpo {}",
-        table=lambda options: PairTable(),
-        kind=SAMPLES,
-        prepare=prepare_spin if way == "spin" else prepare,
-    )
+class Pairs(Method):
+    """Best against worst."""
+
+    name, variant = "pairs", "best_worst"
+    options_type = Options
+    options: Options
+    kind = SAMPLES
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        generate: AsyncIterator[Candidate] = make_pairs(self.variant)(record, llm, self.prompts, self.options)
+        return generate
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def identity(self) -> dict[str, Any]:
+        return {"checks": digest(read_checks())}
+
+    def candidates(self) -> int:
+        return 6
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "chosen", "rejected")]
+
+    def table(self) -> Table:
+        return PairTable()
+
+    def next_command(self) -> str:
+        return "datagen train dpo {}"
 
 
-METHODS = {way: method(way) for way in (*WAYS, "spin")}
-CHOICE = "by"
+class PairsBestRandom(Pairs):
+    """Best against a random other one."""
+
+    variant = "best_random"
+
+
+class PairsAll(Pairs):
+    """Every pair of different rank."""
+
+    variant = "all"
+
+
+class PairsVerified(Pairs):
+    """Right against wrong answers."""
+
+    variant = "verified"
+
+
+class PairsSpin(Pairs):
+    """The teacher's answer against each of the policy's (SPIN)."""
+
+    variant = "spin"
+
+    def check(self) -> None:
+        prepare_spin(self.options)

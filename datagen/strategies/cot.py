@@ -6,11 +6,11 @@ no answer is stated. The rationale may train a model of its own (distilling step
 in `meta.rationale`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.llm.call import Completion
@@ -86,16 +86,27 @@ async def cot(record: Record, llm: Roles, prompts: Prompts, options: Options) ->
         yield candidate
 
 
-METHOD = Method(
-    name="respond",
-    way="cot",
-    generate=cot,
-    options=Options,
-    roles=TEACHER,
-    templates=(REASON, EXTRACT),
-    candidates=lambda options: 1,
-    calls=lambda options: 2 * options.k,
-    memory=lambda options: [Unique("prompt", "response", "responses")],
-    next_command=next_command,
-    prepare=check_names,
-)
+class ChainOfThought(Method):
+    """cot."""
+
+    name = "respond"
+    variant = "cot"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (REASON, EXTRACT)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return cot(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return 2 * self.options.k
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "response", "responses")]
+
+    def next_command(self) -> str:
+        return next_command(self.options)
+
+    def check(self) -> None:
+        check_names(self.options)

@@ -5,10 +5,10 @@ With `--system orca` each prompt gets one of sixteen system messages, from none 
 on. The paper's messages are tied to the tasks of FLAN; here the draw is uniform, and the messages are our own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts
@@ -61,16 +61,27 @@ def with_system(record: Record, prompts: Prompts, system: str | None) -> Record:
     return record if system == "none" else replace(record, prompt=[{"role": "system", "content": system}, *messages])
 
 
-METHOD = Method(
-    name="respond",
-    way="direct",
-    generate=direct,
-    options=Options,
-    roles=TEACHER,
-    templates=(SYSTEMS,),
-    candidates=lambda options: 1,
-    calls=lambda options: options.k,
-    memory=lambda options: [Unique("prompt", "response", "responses")],
-    next_command=next_command,
-    prepare=check_names,
-)
+class Direct(Method):
+    """direct."""
+
+    name = "respond"
+    variant = "direct"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (SYSTEMS,)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return direct(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return self.options.k
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "response", "responses")]
+
+    def next_command(self) -> str:
+        return next_command(self.options)
+
+    def check(self) -> None:
+        check_names(self.options)

@@ -19,7 +19,7 @@ from math import log2
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
@@ -234,16 +234,21 @@ def prepare(options: Options) -> None:
     check_names(options)
 
 
-METHOD = Method(
-    name="respond",
-    way="mcr",
-    generate=mcr,
-    options=Options,
-    roles=TEACHER,
-    templates=(STEP, META),
-    candidates=lambda options: 1,
-    calls=lambda options: options.k * (options.turns + 1) + 1,
-    memory=lambda options: [Unique("prompt", "response")],
-    next_command=lambda options: "datagen train sft {}",
-    prepare=prepare,
-)
+class MetaReasoning(Method):
+    """mcr."""
+
+    name = "respond"
+    variant = "mcr"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (STEP, META)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return mcr(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return self.options.k * (self.options.turns + 1) + 1
+
+    def check(self) -> None:
+        prepare(self.options)

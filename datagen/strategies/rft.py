@@ -18,7 +18,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -152,17 +152,27 @@ def prepare(options: Options) -> None:
         load_examples(options.examples)
 
 
-METHOD = Method(
-    name="respond",
-    way="rft",
-    generate=rft,
-    options=Options,
-    roles=TEACHER,
-    templates=(REASON,),
-    candidates=lambda options: options.k + 1,
-    calls=lambda options: options.k,
-    memory=lambda options: [Unique("prompt", "response")],
-    next_command=lambda options: "datagen train sft {}",
-    table=lambda options: PathTable(),
-    prepare=prepare,
-)
+class RejectionSampling(Method):
+    """rft."""
+
+    name = "respond"
+    variant = "rft"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (REASON,)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return rft(record, llm, self.prompts, self.options)
+
+    def candidates(self) -> int:
+        return self.options.k + 1
+
+    def bound(self, record: Record) -> int:
+        return self.options.k
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return PathTable()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.llm.model import Roles
 from datagen.prompts import Prompt, Prompts
@@ -28,7 +28,7 @@ from datagen.strategies.answering import (
     with_instruction,
 )
 from datagen.strategies.cot import REASON, reasoning
-from datagen.strategies.rft import fault, prepare
+from datagen.strategies.rft import fault
 from datagen.verify import reference_answer
 from datagen.verify.answers import split_answer
 
@@ -92,16 +92,22 @@ def conclude(answering: Answering, chain: Answer, wrong: str | None) -> Candidat
     return answering.rejected(wrong, told.response, told) if wrong else answering.kept([told])
 
 
-METHOD = Method(
-    name="respond",
-    way="star",
-    generate=star,
-    options=Options,
-    roles=TEACHER,
-    templates=(REASON, HINT),
-    candidates=lambda options: 1,
-    calls=lambda options: 1 if options.no_hint else 2,
-    memory=lambda options: [Unique("prompt", "response")],
-    next_command=lambda options: "datagen train sft {}",
-    prepare=prepare,
-)
+class Star(Method):
+    """star."""
+
+    name = "respond"
+    variant = "star"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (REASON, HINT)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return star(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return 1 if self.options.no_hint else 2
+
+    def check(self) -> None:
+        if self.options.examples:
+            load_examples(self.options.examples)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -75,16 +75,21 @@ def count(answering: Answering, chains: list[Answer], least_share: float) -> Can
     return answering.judged(winner)
 
 
-METHOD = Method(
-    name="respond",
-    way="vote",
-    generate=vote,
-    options=Options,
-    roles=TEACHER,
-    templates=(REASON,),
-    candidates=lambda options: 1,
-    calls=lambda options: options.k,
-    memory=lambda options: [Unique("prompt", "response")],
-    next_command=lambda options: "datagen train sft {}",
-    prepare=check_names,
-)
+class Vote(Method):
+    """vote."""
+
+    name = "respond"
+    variant = "vote"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (REASON,)
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return vote(record, llm, self.prompts, self.options)
+
+    def bound(self, record: Record) -> int:
+        return self.options.k
+
+    def check(self) -> None:
+        check_names(self.options)

@@ -8,7 +8,7 @@ import pytest
 
 from datagen.engine.job import Outcome
 from datagen.errors import ParseError
-from datagen.generators.backtranslate import METHOD, Options, instruction_fault, read_instruction, read_points
+from datagen.generators.backtranslate import Backtranslate, Options, instruction_fault, read_instruction, read_points
 from datagen.records.files import dump_line
 from tests.datagen.test_segments import GOOD, SENTENCES
 from tests.jobs import digest, perform, rows
@@ -31,7 +31,7 @@ def corpus(count: int = 12) -> Path:
 
 
 def run(model: str = "sim", output: str = "out.jsonl", *, options: Options | None = None, **told: Any) -> Outcome:
-    return perform(METHOD, corpus(), model, output, options or Options(), **told)
+    return perform(Backtranslate, corpus(), model, output, options or Options(), **told)
 
 
 def test_a_row_says_where_its_answer_comes_from() -> None:
@@ -102,7 +102,7 @@ def test_a_trained_backward_model_gets_the_text_alone() -> None:
 
     with running(Server(answer=answer)) as server:
         options = Options(trained=True, threshold=0, untagged=True)
-        perform(METHOD, corpus(), f"m@{server.url}", "out.jsonl", options, timeout=5.0)
+        perform(Backtranslate, corpus(), f"m@{server.url}", "out.jsonl", options, timeout=5.0)
     texts = [path.read_text().split("\n\n", 1)[1].strip() for path in Path("corpus").glob("[0-9]*.md")]
     assert sorted(message["content"] for (message,) in asked) == sorted(texts)
 
@@ -156,7 +156,7 @@ def test_an_instruction_is_taken_out_of_its_wrapping() -> None:
 
 def test_real_documents_give_rows_in_four_languages(real_data: Path) -> None:
     documents = real_data / "corpus" / "docs_dev.jsonl"
-    outcome = perform(METHOD, documents, "sim", "out.jsonl", Options())
+    outcome = perform(Backtranslate, documents, "sim", "out.jsonl", Options())
     funnel = outcome.result["funnel"]
     assert funnel["kept"] > 150
     licences = {json.loads(line)["license"] for line in documents.read_text().splitlines()}

@@ -14,7 +14,7 @@ from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.records.files import dump_line
 from datagen.records.record import Row
-from datagen.select.filter import METHOD, Options
+from datagen.select.filter import Filter, Options
 from datagen.select.novelty import Novelty
 from tests.jobs import Quiet, respond, rows
 
@@ -27,7 +27,7 @@ def write(*made: Row, path: str = "rows.jsonl") -> Path:
 
 
 def run(path: Path, output: str = "out.jsonl", **given: Any) -> Outcome:
-    with planned(METHOD, str(path), Options(**given), RunOptions(output=output), {}) as job:
+    with planned(Filter, str(path), Options(**given), RunOptions(output=output), {}) as job:
         return asyncio.run(execute(job, Quiet()))
 
 
@@ -172,7 +172,7 @@ def test_another_content_under_the_same_name_is_another_filter() -> None:
     path, told = write({"prompt": SONG}, GOOD), []
     for question in (SONG, SONG, OTHER):
         write({"prompt": question}, path="bench.jsonl")
-        with planned(METHOD, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
+        with planned(Filter, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
             told.append(job.fingerprint)
     assert told[0] == told[1] != told[2]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from datagen.engine.job import Outcome
-from datagen.generators.constraints import METHOD, Options
+from datagen.generators.constraints import Constraints, Options
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.verify.constraints.spec import Constraint, constraint, holds, state, undecided, unmet
@@ -15,7 +15,7 @@ from tests.jobs import digest, perform, rows, write_seeds
 
 def run(model: str = "sim", output: str = "out.jsonl", seeds: int = 40, **given: Any) -> Outcome:
     own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
-    return perform(METHOD, write_seeds(seeds), model, output, Options(**own), **given)
+    return perform(Constraints, write_seeds(seeds), model, output, Options(**own), **given)
 
 
 def of(row: Row) -> list[Constraint]:
@@ -58,6 +58,6 @@ def test_earlier_constraints_of_a_row_make_room_for_its_own() -> None:
     seeds.write_bytes(
         dump_line({"prompt": "Name a bird.", "constraints": [{"id": "x", "kwargs": {}}], "licence": "CC0"})
     )
-    perform(METHOD, seeds, "sim", "out.jsonl", Options(most=1))
+    perform(Constraints, seeds, "sim", "out.jsonl", Options(most=1))
     (row,) = rows("out.jsonl") or [each["record"] for each in rows("out.rejected.jsonl")]
     assert row["constraints"][0]["id"] != "x"

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError
-from datagen.generators.improve import METHODS, Options, fault
+from datagen.generators.improve import Options, fault
 from datagen.records.files import dump_line
 from datagen.records.record import Record, Row
 from tests.jobs import digest, perform, respond, rows
+
+METHODS = load_methods("improve")
 
 
 def sums(count: int, path: str = "sums.jsonl", **more: Any) -> Path:
@@ -30,7 +33,7 @@ def answers(count: int, skill: float) -> Path:
 def improve(path: Path, way: str = "edit", model: str = "sim", output: str = "out.jsonl", **given: Any) -> Outcome:
     method = METHODS[way]
     own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
-    return perform(method, path, model, output, method.options(**own), **given)
+    return perform(method, path, model, output, method.options_type(**own), **given)
 
 
 def record(response: str, **extra: Any) -> Record:

@@ -13,7 +13,7 @@ import pytest
 from datagen.engine.job import Outcome, dry_run, execute, planned
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.magpie import METHOD, MIX, Options
+from datagen.generators.magpie import MIX, Magpie, Options
 from datagen.select.novelty import Pool
 from tests.jobs import Quiet, digest, perform, rows
 from tests.server import Server, running
@@ -22,7 +22,7 @@ FAULTY = "sim:refuse=0.1,malformed=0.05"
 
 
 def run(output: str = "out.jsonl", model: str = FAULTY, *, own: dict[str, Any] | None = None, **given: Any) -> Outcome:
-    return perform(METHOD, None, model, output, Options(**own or {}), **{"n": 60, "max_failed": 1000, **given})
+    return perform(Magpie, None, model, output, Options(**own or {}), **{"n": 60, "max_failed": 1000, **given})
 
 
 def test_rows_do_not_depend_on_concurrency() -> None:
@@ -76,7 +76,7 @@ def test_a_conversation_goes_on_as_it_began() -> None:
 
 
 def test_the_first_request_is_an_empty_turn_after_the_system_message() -> None:
-    with planned(METHOD, None, Options(system="Ask about bees."), RunOptions(model=["sim"], n=1), {}) as job:
+    with planned(Magpie, None, Options(system="Ask about bees."), RunOptions(model=["sim"], n=1), {}) as job:
         asked = dry_run(job).request
     assert asked is not None
     assert asked["messages"] == [{"role": "system", "content": "Ask about bees."}, {"role": "user", "content": ""}]
@@ -100,7 +100,7 @@ def test_an_endpoint_cannot_speak_as_the_user_and_is_not_asked_to() -> None:
 def test_an_endpoint_may_answer() -> None:
     told = RunOptions(output="out.jsonl", model=["sim"], n=3, timeout=1.0)
     with running(Server()) as server:
-        with planned(METHOD, None, Options(), told, {"teacher": [f"m@{server.url}"]}) as job:
+        with planned(Magpie, None, Options(), told, {"teacher": [f"m@{server.url}"]}) as job:
             asyncio.run(execute(job, Quiet()))
         assert server.requests
     assert {(row["meta"]["asker"], row["meta"]["model"]) for row in rows("out.jsonl")} == {("sim/1", "m")}

@@ -9,13 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from datagen.commands.main import app
+from datagen.commands.main import app, load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError
 from datagen.records.files import dump_line
 from datagen.records.record import Row
-from datagen.select.pairs import METHODS, Options
+from datagen.select.pairs import Options
 from tests.jobs import digest, perform, rows
+
+METHODS = load_methods("pairs")
 
 
 def write(made: list[Row], path: str = "ranked.jsonl") -> Path:

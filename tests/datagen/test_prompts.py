@@ -1,14 +1,12 @@
 """Prompt files become messages; what users bring along stays text."""
 
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import COMMANDS
-from datagen.engine.method import Method
+from datagen.commands.main import COMMANDS, load_methods
 from datagen.errors import InputError
 from datagen.prompts import SHIPPED, Prompts, parse_template, plain
 
@@ -173,13 +171,8 @@ def test_a_shipped_prompt_says_where_it_comes_from(name: str) -> None:
 
 
 def test_every_shipped_prompt_is_used_and_every_used_one_is_shipped() -> None:
-    used = {name for command in COMMANDS.values() for method in methods_of(command.module) for name in method.templates}
+    used = {name for command in COMMANDS for method in load_methods(command).values() for name in method.templates}
     assert used | {name for name in SHIPPED_NAMES if name.startswith("rubrics/")} == set(SHIPPED_NAMES)
-
-
-def methods_of(module: str) -> list[Method]:
-    loaded = import_module(module)
-    return [loaded.METHOD] if hasattr(loaded, "METHOD") else list(getattr(loaded, "METHODS", {}).values())
 
 
 def own(name: str, text: str) -> Path:

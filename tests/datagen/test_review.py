@@ -132,7 +132,7 @@ def test_the_page_may_load_nothing_but_its_own_files(serve: Any) -> None:
     _, body, headers = serve().ask("/")
     assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert headers["X-Content-Type-Options"] == "nosniff"
-    pages = [path.read_text() for path in (ROOT / "datagen/pages").iterdir()]
+    pages = [path.read_text() for path in (ROOT / "datagen/judge/review/pages").iterdir()]
     assert body.decode() in pages
     assert not any(re.search(r"https?://|innerHTML|eval\(| on\w+=", text) for text in pages)
 

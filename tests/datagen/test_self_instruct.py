@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, execute, planned
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.self_instruct import METHODS, json_lines, some_lines
-from datagen.generators.task_pool import Tasks
+from datagen.generators.self_instruct import json_lines, some_lines
 from datagen.records.files import dump_line
 from datagen.records.reader import Reader
 from datagen.records.record import Record, Row
 from datagen.select.novelty import Pool
+from datagen.select.task_pool import Tasks
 from tests.jobs import Quiet, digest, rows
+
+METHODS = load_methods("self-instruct")
 
 
 def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
@@ -32,7 +35,7 @@ def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: st
     own = {name: given.pop(name) for name in list(given) if name in ("lag", "threshold", "personas")}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     told = RunOptions(output=output, model=[model], **{"n": 60, **given})
-    with planned(method, str(path), method.options(**own), told, {}) as job:
+    with planned(method, str(path), method.options_type(**own), told, {}) as job:
         return asyncio.run(execute(job, Quiet()))
 
 

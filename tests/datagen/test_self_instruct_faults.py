@@ -8,11 +8,13 @@ from random import Random
 
 import pytest
 
-from datagen.generators.self_instruct import METHODS
+from datagen.commands.main import load_methods
 from datagen.llm.sim.chance import Chance
 from datagen.llm.sim.self_instruct import tasks
 from tests.jobs import perform, rows
 from tests.server import Faults, Message, Server, request_key, running
+
+METHODS = load_methods("self-instruct")
 
 WANTED = 40
 FAULTS = Faults(0.2, retry_after=0.02, hang_seconds=3)
@@ -31,7 +33,7 @@ def play(model: str, messages: list[Message], sample: int, task: str) -> str:
 def run(seeds: Path, server: Server, output: str, **given: object) -> bytes:
     method = METHODS["paper"]
     told = {"n": WANTED, "timeout": 0.5, **given}
-    perform(method, seeds, f"m@{server.url}", output, method.options(), **told)
+    perform(method, seeds, f"m@{server.url}", output, method.options_type(), **told)
     return Path(output).read_bytes()
 
 
@@ -68,7 +70,7 @@ def test_a_reply_that_was_cut_keeps_its_whole_lines_and_flags_the_torn_one(real_
     cut = Server(answer=lambda *_: "\n".join(map(json.dumps, lines)), faults=Faults(1.0, kinds=("length",)))
     with running(cut) as server:
         method = METHODS["alpaca"]
-        perform(method, real_seeds, f"m@{server.url}", "out.jsonl", method.options(), n=3)
+        perform(method, real_seeds, f"m@{server.url}", "out.jsonl", method.options_type(), n=3)
     assert [row["response"] for row in rows("out.jsonl")] == [line["output"] for line in lines[:2]]
     assert {row["reason"] for row in rows("out.rejected.jsonl")} == {"truncated", "similar"}
 

@@ -8,16 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, execute, planned
 from datagen.engine.options import RunOptions
-from datagen.generators.evolve import CODE, DOWNWARD, METHODS, STYLES, UPWARD
+from datagen.generators.evolve import CODE, DOWNWARD, UPWARD, Evolve
 from datagen.prompts import Prompts
 from tests.jobs import Quiet, digest, evolve, rows, write_seeds
 from tests.server import Message, Server, running
 
+METHODS = load_methods("evolve")
+
+
+def styles() -> dict[str, type[Evolve]]:
+    return {name: method for name, method in METHODS.items() if issubclass(method, Evolve)}
+
 
 def test_a_style_has_as_many_rounds_as_its_paper() -> None:
-    assert {name: method.options().rounds for name, method in METHODS.items()} == {"general": 4, "code": 3, "math": 5}
+    assert {name: method.options_type().rounds for name, method in METHODS.items()} == {
+        "general": 4,
+        "code": 3,
+        "math": 5,
+    }
 
 
 def test_code_is_made_harder_in_five_ways_and_no_other() -> None:
@@ -40,13 +51,13 @@ def test_the_drawn_way_is_told_to_the_evolver(style: str) -> None:
     asked: list[list[Message]] = []
 
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:
-        if task == STYLES[style].frame:
+        if task == styles()[style].frame:
             asked.append(messages)
         return "Verdict: not equal" if task == "evolve/equal" else f"{messages[-1]['content']} More {sample}."
 
     with running(Server(answer=answer)) as server:
         evolve(write_seeds(12), f"m@{server.url}", style=style, rounds=3, concurrency="1")
-    prompts, folder = Prompts(), STYLES[style].folder
+    prompts, folder = Prompts(), styles()[style].folder
     made = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
     told = Counter(prompts[f"{folder}/{row['meta']['op']}"].render().messages[0]["content"] for row in made)
     assert len(asked) == len(made) and len(told) > 2
@@ -60,7 +71,7 @@ def play(server: Server, seeds: Path, output: str = "out.jsonl", concurrency: st
     chosen = {role: [f"{name}@{server.url}" for name in models] for role, models in names.items()}
     Path(output).parent.mkdir(exist_ok=True)
     told = RunOptions(output=output, concurrency=concurrency)
-    with planned(METHODS["general"], str(seeds), METHODS["general"].options(rounds=4), told, chosen) as job:
+    with planned(METHODS["general"], str(seeds), METHODS["general"].options_type(rounds=4), told, chosen) as job:
         return asyncio.run(execute(job, Quiet()))
 
 

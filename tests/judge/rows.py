@@ -3,15 +3,18 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome
-from datagen.generators.judge import METHODS
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from tests.jobs import perform, rows
 from tests.server import Message, Server, running
+
+METHODS = load_methods("judge")
 
 ANSWER = re.compile(r"Answer (\w{3}):\n<<<\n(.*?)\n>>>", re.DOTALL)
 
@@ -30,9 +33,9 @@ def judge(
 ) -> Outcome:
     """Run `datagen judge`; `given` holds the way's options and those of every run."""
     method = METHODS[way]
-    known = method.options.__dataclass_fields__
+    known = {each.name for each in fields(method.options_type)}
     own = {name: given.pop(name) for name in list(given) if name in known}
-    return perform(method, write(made), model, output, method.options(**own), **{"overwrite": True, **given})
+    return perform(method, write(made), model, output, method.options_type(**own), **{"overwrite": True, **given})
 
 
 def shown(messages: list[Message]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.generators import judge
+from datagen.commands.main import load_methods
 from datagen.judge.agreement import Agreement, Pair, counts, measure, read_checks
 from datagen.records.files import dump_line
 from datagen.records.record import Row, kept
@@ -37,8 +37,8 @@ def labelled(count: int, seed: int = 0, name: str = "labelled.jsonl") -> Path:
 
 def check(model: str, path: Path, output: str = "checked.jsonl", way: str = "compare", **options: Any) -> Row:
     """Check a judge; return what its check says."""
-    method = judge.METHODS[way]
-    outcome = perform(method, path, model, output, method.options(check=True, **options))
+    method = load_methods("judge")[way]
+    outcome = perform(method, path, model, output, method.options_type(check=True, **options))
     (found,) = outcome.result["table"].values()
     return dict(found)
 
@@ -62,11 +62,11 @@ def test_the_interval_of_the_check_covers_the_biases_that_were_put_in(seeds: Seq
     position, verbosity = 0.2, 0.3
     # a verdict that goes by the place does not go by the length
     put_in = {"position bias": position, "verbosity bias": (1 - position) * verbosity}
-    method = judge.METHODS["compare"]
+    method = load_methods("judge")["compare"]
     found = defaultdict[str, list[Row]](list)
     for seed in seeds:
         model = f"sim:position_bias={position},verbosity_bias={verbosity},skill=0.9"
-        perform(method, labelled(count, seed), model, f"{seed}.jsonl", method.options(check=True), seed=seed)
+        perform(method, labelled(count, seed), model, f"{seed}.jsonl", method.options_type(check=True), seed=seed)
         table = Agreement(level=0.99)
         for row in rows(f"{seed}.jsonl"):
             table.add(kept(row))
@@ -153,20 +153,22 @@ def test_scores_and_rankings_are_checked_too_and_a_labelled_tie_counts() -> None
 def test_rows_without_a_label_are_no_check() -> None:
     Path("samples.jsonl").write_bytes(dump_line({"prompt": "What is 1 + 1?", "responses": ["2", "3"]}))
     perform(
-        judge.METHODS["compare"],
+        load_methods("judge")["compare"],
         Path("samples.jsonl"),
         "sim",
         "out.jsonl",
-        judge.METHODS["compare"].options(check=True),
+        load_methods("judge")["compare"].options_type(check=True),
     )
     assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["no_label"]
 
 
 def make_pairs(model: str, output: str, **options: Any) -> Row:
     """Judge samples and make pairs of them; return the result."""
-    method = judge.METHODS["compare"]
-    perform(method, labelled(60, seed=7, name="samples.jsonl"), model, f"{output}.judged.jsonl", method.options())
-    made = perform(pairs.METHODS["best_worst"], Path(f"{output}.judged.jsonl"), [], output, pairs.Options(**options))
+    method = load_methods("judge")["compare"]
+    perform(method, labelled(60, seed=7, name="samples.jsonl"), model, f"{output}.judged.jsonl", method.options_type())
+    made = perform(
+        load_methods("pairs")["best_worst"], Path(f"{output}.judged.jsonl"), [], output, pairs.Options(**options)
+    )
     return dict(made.result)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.commands.main import load_methods
 from datagen.errors import InputError
 from datagen.judge.compare import Comparison, Verdict
 from datagen.judge.labels import LETTERS, draw_labels
@@ -17,10 +18,12 @@ from datagen.llm.call import Completion
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import Reader
 from datagen.records.record import Row
-from datagen.select.pairs import METHODS, Options
+from datagen.select.pairs import Options
 from tests.jobs import digest, perform, rows
 from tests.judge.rows import asked_of, judge, sample, shown
 from tests.server import Server, running
+
+METHODS = load_methods("pairs")
 
 SHARES = st.sampled_from([0.0, 0.5, 1.0, None])
 

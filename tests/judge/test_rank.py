@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from datagen.commands.main import load_methods
 from datagen.errors import InputError, ParseError
-from datagen.generators import judge as command
 from datagen.judge.rank import placed, read_order
 from datagen.records.record import Row
 from datagen.select import pairs
@@ -211,7 +211,7 @@ def test_people_need_a_log() -> None:
 
 def test_rows_ranked_by_people_become_pairs() -> None:
     by_people([vote("one", "kim", [2, 1, 3]), vote("one", "lee", [2, 1, 2])])
-    perform(pairs.METHODS["best_worst"], Path("out.jsonl"), "sim", "pairs.jsonl", pairs.Options(near=1))
+    perform(load_methods("pairs")["best_worst"], Path("out.jsonl"), "sim", "pairs.jsonl", pairs.Options(near=1))
     assert [(row["chosen"], row["rejected"]) for row in rows("pairs.jsonl")] == [("bb", "ccc")]
 
 
@@ -221,8 +221,8 @@ def test_rows_do_not_depend_on_concurrency(way: str) -> None:
     votes = [vote(f"row {n}", "kim", [2, 1], responses=[f"Answer: {n}", f"Answer: {n + 1}"]) for n in range(0, 40, 3)]
     options: dict[str, Any] = {"votes": write(votes, "votes.jsonl")} if way == "human" else {}
     for concurrency in ("1", "64"):
-        method = command.METHODS[way]
+        method = load_methods("judge")[way]
         output = f"{concurrency}/out.jsonl"
-        perform(method, made, "sim", output, method.options(**options), concurrency=concurrency)
+        perform(method, made, "sim", output, method.options_type(**options), concurrency=concurrency)
     assert digest("1/out.jsonl") == digest("64/out.jsonl")
     assert len({json.dumps(list(row["meta"])) for row in rows("1/out.jsonl")}) == 1

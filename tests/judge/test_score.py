@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from datagen.commands.main import load_methods
 from datagen.engine.job import planned
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.judge import METHODS
 from datagen.judge.probabilities import expected_value
 from datagen.llm.call import Completion
 from datagen.records.record import Row
 from tests.jobs import rows
 from tests.judge.rows import asked_of, judge, sample, shown, write
 from tests.server import Message, Server, running
+
+METHODS = load_methods("judge")
 
 FORM = re.compile(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", re.MULTILINE)
 
@@ -132,6 +134,6 @@ def test_an_edited_rubric_is_another_judging() -> None:
     for more in ("", "", "It is clear.\n"):
         Path("short.md").write_text(rubric + more)
         run = RunOptions(model=["sim"])
-        with planned(METHODS["score"], str(path), METHODS["score"].options(rubric=["short.md"]), run, {}) as job:
+        with planned(METHODS["score"], str(path), METHODS["score"].options_type(rubric=["short.md"]), run, {}) as job:
             told.append(job.fingerprint)
     assert told[0] == told[1] != told[2]

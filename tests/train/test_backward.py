@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from datagen.generators.backtranslate import METHOD, Options
+from datagen.generators.backtranslate import Backtranslate, Options
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen_train import sft
@@ -53,7 +53,7 @@ def test_a_trained_backward_model_asks_for_what_new_texts_answer() -> None:
         held_out=0,
     )  # fmt: skip
     options = Options(trained=True, threshold=0, untagged=True)
-    perform(METHOD, folder, "hf:backward", "out.jsonl", options, timeout=60.0, temperature=0.0)
+    perform(Backtranslate, folder, "hf:backward", "out.jsonl", options, timeout=60.0, temperature=0.0)
     asked = {row["meta"]["document"].removesuffix(".md"): row["prompt"] for row in rows("out.jsonl")}
     right = [subject for subject, prompt in asked.items() if prompt == question(subject)]
     print(f"{len(right)} of {len(SUBJECTS)} texts got their question: {asked}")

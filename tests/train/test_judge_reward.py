@@ -30,11 +30,11 @@ def by_length(model: str, messages: list[Message], sample: int, task: str) -> st
 
 
 def test_the_points_are_those_of_the_command() -> None:
-    from datagen.judge.score import METHOD
+    from datagen.judge.score import Score
 
     samples = [{"prompt": row.prompt, "responses": [said]} for row, said in zip(SUMS, ANSWERS, strict=True)]
     Path("samples.jsonl").write_bytes(b"".join(map(dump_line, samples)))
-    perform(METHOD, Path("samples.jsonl"), "sim", "ranked.jsonl", METHOD.options(allow_self=True))
+    perform(Score, Path("samples.jsonl"), "sim", "ranked.jsonl", Score.options_type(allow_self=True))
     told = {(row["prompt"], row["responses"][0]): row["scores"][0] for row in rows("ranked.jsonl")}
     assert score("judge:sim", ANSWERS, SUMS) == [
         told[row.prompt, said] for row, said in zip(SUMS, ANSWERS, strict=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datagen.engine.job import Outcome
-from datagen.generators.magpie import METHOD, Options
+from datagen.generators.magpie import Magpie, Options
 from datagen.llm.local.generation import open_model
 from datagen.llm.local.model import TURN, Local
 from datagen.records.record import Messages
@@ -52,7 +52,7 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, output: str = "out.jsonl", *, own: dict[str, Any] | None = None, **given: Any) -> Outcome:
     options = Options(**{"dedup": 1.0, **(own or {})})
-    return perform(METHOD, None, f"hf:{folder}", output, options, **{"n": 5, "timeout": 600.0, **given})
+    return perform(Magpie, None, f"hf:{folder}", output, options, **{"n": 5, "timeout": 600.0, **given})
 
 
 def test_an_aligned_model_asks_what_users_ask_and_answers_it(aligned: Path) -> None:

@@ -57,8 +57,8 @@ def build_command(name: str) -> Any:
     if name in TRAINERS:
         parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
         return make_command(name, command.line, parameters, lambda given: run_trainer(module, given))
-    if hasattr(module, "METHOD"):
-        parameters = method_parameters([module.METHOD])
+    if name == "score":
+        parameters = method_parameters([module.RewardRanking])
         return make_command(name, command.line, parameters, lambda given: guarded(lambda: int(module.run(given))))
     parameters = [*(argument(*each) for each in ARGUMENTS[name]), *flags(module.Options)]
     return make_command(name, command.line, parameters, lambda given: run_tool(name, module, given))

@@ -14,11 +14,11 @@ comes up twice is judged once. `--budget` bounds the calls of a record. `--step-
 responses, a good next step over a bad one wherever an exact search can tell them apart.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -161,17 +161,33 @@ def prepare(options: Options) -> None:
         raise InputError("--step-preferences needs --task game24: of a text nobody can tell which step is good")
 
 
-METHOD = Method(
-    name="respond",
-    way="tree",
-    generate=tree,
-    options=Options,
-    roles=TEACHER,
-    templates=(*TEMPLATES["game24"], *TEMPLATES["text"]),
-    candidates=most_rows,
-    calls=lambda options: options.budget,
-    memory=lambda options: [Unique("prompt", "response", "chosen", "rejected")],
-    next_command=lambda options: "datagen train dpo {}" if options.step_preferences else "datagen train sft {}",
-    table=lambda options: TopOneTable(),
-    prepare=prepare,
-)
+class TreeOfThoughts(Method):
+    """tree."""
+
+    name = "respond"
+    variant = "tree"
+    options_type = Options
+    options: Options
+    roles = TEACHER
+    templates = (*TEMPLATES["game24"], *TEMPLATES["text"])
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return tree(record, llm, self.prompts, self.options)
+
+    def candidates(self) -> int:
+        return most_rows(self.options)
+
+    def bound(self, record: Record) -> int:
+        return self.options.budget
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "response", "chosen", "rejected")]
+
+    def next_command(self) -> str:
+        return "datagen train dpo {}" if self.options.step_preferences else "datagen train sft {}"
+
+    def check(self) -> None:
+        prepare(self.options)
+
+    def table(self) -> Table:
+        return TopOneTable()

@@ -17,7 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from datagen.commands.run import run_method
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.engine.options import option
 from datagen.judge.judging import DIGITS, ranked_row
 from datagen.llm.model import Roles
@@ -36,10 +36,6 @@ class Options:
     """What scoring can be told."""
 
     reward: list[str] = option([], WHAT)
-
-    def identity(self, prompts: Prompts) -> dict[str, Any]:
-        """Name the rewards by what is in their files."""
-        return {"reward": identity(self.reward)}
 
 
 @dataclass(frozen=True)
@@ -147,30 +143,41 @@ class RewardTable:
         return [[heading, [str(value) for value in told.values()]]] if told else []
 
 
-def method(scorer: Scorer) -> Method:
-    """Return the method that ranks by a scorer's rewards."""
-    return Method(
-        name="score",
-        way="reward",
-        generate=scorer.rank,
-        options=Options,
-        roles={},
-        templates=(),
-        candidates=lambda options: 1,
-        calls=lambda options: 0,
-        memory=lambda options: [Unique("prompt", "responses")],
-        next_command=lambda options: "datagen pairs {}",
-        table=lambda options: RewardTable(),
-        kind=SAMPLES,
-        prepare=lambda options: scorer.load(),
-    )
+class RewardRanking(Method):
+    """Rank the answers of a row by their rewards."""
+
+    name, variant = "score", "reward"
+    options_type = Options
+    options: Options
+    kind = SAMPLES
+
+    def __init__(self, options: Any, prompts: Prompts) -> None:
+        super().__init__(options, prompts)
+        self.scorer = Scorer(options.reward, OPENED)
+
+    def check(self) -> None:
+        self.scorer.load()
+
+    def identity(self) -> dict[str, Any]:
+        return {"reward": identity(self.options.reward)}
+
+    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        return self.scorer.rank(record, llm, self.prompts, self.options)
+
+    def memory(self) -> Sequence[Memory]:
+        return [Unique("prompt", "responses")]
+
+    def table(self) -> Table:
+        return RewardTable()
+
+    def next_command(self) -> str:
+        return "datagen pairs {}"
 
 
-METHOD = method(Scorer([], ExitStack()))
-"""For the command line's flags; `run` makes the one that has its rewards."""
+OPENED = ExitStack()
 
 
 def run(given: dict[str, Any]) -> int:
     """Run the command from its parsed options; return the exit code."""
-    with ExitStack() as opened:
-        return run_method(method(Scorer(given["reward"] or [], opened)), given)
+    with OPENED:
+        return run_method(RewardRanking, given)
