@@ -25,7 +25,7 @@ from datagen.engine.scheduler import tune_collector
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
 from datagen.prompts import plain
-from datagen.records.record import Candidate, Record, failed, kept
+from datagen.records.record import Candidate, Record, fail, keep
 from tests.jobs import Quiet
 
 T = TypeVar("T")
@@ -88,10 +88,10 @@ class Ask(Method):
             said = await llm.chat("teacher", plain(record.prompt), temperature=1)
         except CallFailed as error:
             about = {"id": record.id, "prompt": record.prompt}
-            yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
+            yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
             return
         meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
-        yield kept({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
+        yield keep({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
 
     def bound(self, record: Record) -> int:
         return 1

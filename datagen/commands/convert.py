@@ -25,7 +25,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
 
-from datagen.commands.terminal import counts, shown
+from datagen.commands.terminal import counts, printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.files import dump_line, open_input, write_json, write_whole
@@ -210,7 +210,7 @@ def rows_of(reader: Reader[Any], options: Options) -> Iterator[Any]:
     read = 0
     for row in reader.read():
         if isinstance(row, BadLine):
-            print(f"{shown(row)} (skipped)", file=sys.stderr)
+            print(f"{printable(row)} (skipped)", file=sys.stderr)
         elif options.limit is None or read < options.limit:
             read += 1
             yield row

@@ -177,19 +177,19 @@ def run_tool(module: Any, given: dict[str, Any]) -> int:
 
 def guarded(act: Callable[[], int]) -> int:
     """Run a command; turn what went wrong into one line and an exit code."""
-    from datagen.commands.terminal import shown
+    from datagen.commands.terminal import printable
 
     try:
         return act()
     except DatagenError as error:
-        print(f"error: {shown(error)}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {shown(told(error))}", file=sys.stderr)
+        print(f"error: {printable(told(error))}", file=sys.stderr)
         return DatagenError.exit_code
 
 

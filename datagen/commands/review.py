@@ -24,7 +24,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from datagen.commands.terminal import columns, shown
+from datagen.commands.terminal import columns, printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.review.votes import Log, Summary, as_cast, placement, summarize
@@ -255,14 +255,14 @@ def read_samples(name: str, options: Options) -> Iterator[Record]:
                 yield item
     for count, what in ((bad, "lines cannot be used"), (few, "rows hold fewer than two answers")):
         if count:
-            print(f"{shown(name)}: {count} {what}, left out", file=sys.stderr)
+            print(f"{printable(name)}: {count} {what}, left out", file=sys.stderr)
 
 
 def report(line: BadLine, strict: bool) -> None:
     """Name a line that cannot be used; with --strict that ends the command."""
     if strict:
         raise InputError(str(line))
-    print(shown(line), file=sys.stderr)
+    print(printable(line), file=sys.stderr)
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -287,14 +287,14 @@ def run(samples: str, options: Options) -> int:
     path = options.votes or Path(f"{Path(samples).stem}.votes.jsonl")
     log = Log(path, options.by or getuser(), records)
     if log.cut:
-        print(f"{shown(path)}: took away {log.cut} bytes of a vote that was cut off", file=sys.stderr)
+        print(f"{printable(path)}: took away {log.cut} bytes of a vote that was cut off", file=sys.stderr)
     review = Review(records, log)
     try:
         serve(review, options)
     finally:
         log.close()
     print("\n".join(summary_lines(review.summary())), file=sys.stderr)
-    print(f"datagen judge {shown(samples)} --by human --votes {shown(path)}", file=sys.stderr)
+    print(f"datagen judge {printable(samples)} --by human --votes {printable(path)}", file=sys.stderr)
     return 0
 
 
@@ -306,7 +306,9 @@ def serve(review: Review, options: Options) -> None:
         raise InputError(f"--port {options.port}: cannot be used: {error.strerror}") from error
     with server:
         print(
-            f"review at {server.link}\nvotes go to {shown(review.log.path)}; Ctrl-C ends", file=sys.stderr, flush=True
+            f"review at {server.link}\nvotes go to {printable(review.log.path)}; Ctrl-C ends",
+            file=sys.stderr,
+            flush=True,
         )
         if options.open:
             webbrowser.open(server.link)

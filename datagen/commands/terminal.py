@@ -28,7 +28,7 @@ BAD_LINES_SHOWN = 5
 UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def shown(text: object) -> str:
+def printable(text: object) -> str:
     """Make text safe to print: control and direction characters become escapes."""
     return UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
 
@@ -83,7 +83,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line for the user, above the live bar if there is one."""
-        self._console.print(Text(shown(text)))
+        self._console.print(Text(printable(text)))
 
     def begin(self, engine: Engine, job: Job) -> None:
         """Start to show how a run is going."""

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 
-from datagen.commands.terminal import shown
+from datagen.commands.terminal import printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.journal import JOURNAL_FOLDER
@@ -128,7 +128,7 @@ def tell(steps: list[Step]) -> Iterator[str]:
 
 def tell_step(step: Step, before: Step | None) -> Iterator[str]:
     meta = step.row.get("meta") or {}
-    told = " · ".join(f"{name} {shown(meta[name])}" for name in TOLD if meta.get(name) is not None)
+    told = " · ".join(f"{name} {printable(meta[name])}" for name in TOLD if meta.get(name) is not None)
     yield f"{step.row['id']}  {meta.get('method', 'seed')}  {told}".rstrip()
     yield f"  in {step.file}"
     now = request_text(step.row["prompt"])
@@ -137,7 +137,7 @@ def tell_step(step: Step, before: Step | None) -> Iterator[str]:
     for name, reply in replies(step.row):
         yield from indented(name, reply)
     for drop in step.dropped:
-        yield f"  {drop['status']}: {shown(drop['reason'])} at {drop['stage']}"
+        yield f"  {drop['status']}: {printable(drop['reason'])} at {drop['stage']}"
         yield from indented("reply", str(drop.get("reply") or ""))
     yield ""
 
@@ -153,7 +153,7 @@ def indented(name: str, text: str) -> Iterator[str]:
     """Write a text under its name; nothing of it reaches the terminal raw."""
     if text:
         yield f"  {name}"
-        yield from (f"    {shown(line)}" for line in text.splitlines())
+        yield from (f"    {printable(line)}" for line in text.splitlines())
 
 
 def word_diff(before: str, after: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from datagen.engine.method import Memory, Table
 from datagen.engine.output import Output
-from datagen.records.record import BadLine, Candidate, Row, Usage, rejected
+from datagen.records.record import BadLine, Candidate, Row, Usage, reject
 
 CANDIDATES_PER_ROW = 10
 """Under `-n`, the most candidates per row asked for."""
@@ -98,7 +98,7 @@ class Fold:
         """Keep an input line that cannot be used, with its reason."""
         self.funnel.unreadable += 1
         record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
-        self._output.dropped(rejected(bad.reason, stage="read", record=record, reply=None, meta={}).row)
+        self._output.dropped(reject(bad.reason, stage="read", record=record, reply=None, meta={}).row)
         self._listener.bad_line(bad)
 
     def _drops(self, row: Row) -> str | None:
@@ -129,6 +129,6 @@ class Fold:
 def _dropped(candidate: Candidate, reason: str) -> Candidate:
     row = candidate.row
     record = {"id": row["id"], "prompt": row.get("prompt")}
-    dropped = rejected(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
+    dropped = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
     dropped.usage = candidate.usage
     return dropped

@@ -215,5 +215,5 @@ def passes(
                 break
             else:
                 count += 1
-                yield item.asked(pass_no, seed)
+                yield item.for_pass(pass_no, seed)
         pass_no += 1

@@ -23,7 +23,7 @@ from datagen.errors import CallFailed, ParseError
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts, plain
-from datagen.records.record import Candidate, Messages, Record, Row, failed, kept, rejected, row_id
+from datagen.records.record import Candidate, Messages, Record, Row, fail, keep, reject, row_id
 from datagen.sources.corpus import CORPUS
 from datagen.text import tokens
 
@@ -155,13 +155,13 @@ class Work:
 
     def row(self, response: str) -> Candidate:
         name = row_id("backtranslate", [self.record.id], self.record.pass_no, [self.instruction, response])
-        return kept({"id": name, "prompt": self.prompt, "response": response, "meta": self.meta()})
+        return keep({"id": name, "prompt": self.prompt, "response": response, "meta": self.meta()})
 
     def about(self) -> Row:
         return {"id": self.record.id, "header": self.record.prompt, "prompt": self.instruction, "text": self.text}
 
     def dropped(self, reason: str, stage: str, reply: str | None = None) -> Candidate:
-        return rejected(reason, stage=stage, record=self.about(), reply=reply, meta=self.meta())
+        return reject(reason, stage=stage, record=self.about(), reply=reply, meta=self.meta())
 
 
 async def backtranslate(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
@@ -171,7 +171,7 @@ async def backtranslate(record: Record, llm: Roles, prompts: Prompts, options: O
         yield await conclude(work)
     except CallFailed as error:
         about = {**work.about(), "error": error.detail}
-        yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta())
+        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta())
 
 
 async def conclude(work: Work) -> Candidate:

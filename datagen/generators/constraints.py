@@ -22,7 +22,7 @@ from datagen.errors import CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts, plain
-from datagen.records.record import Candidate, Record, Row, failed, kept, rejected, request_text, row_id, with_request
+from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id, with_request
 from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
@@ -95,7 +95,7 @@ async def constraints(record: Record, llm: Roles, prompts: Prompts, options: Opt
         yield await attempt(work)
     except CallFailed as error:
         about = {**work.about, "error": error.detail}
-        yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta)
+        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta)
 
 
 async def attempt(work: Work) -> Candidate:
@@ -104,12 +104,12 @@ async def attempt(work: Work) -> Candidate:
     text = work.said.text
     if unmet(work.constraints, text) or undecided(work.constraints, text):
         reason = "unmet" if unmet(work.constraints, text) else "undecided"
-        return rejected(reason, stage="answer", record=work.about, reply=text, meta=work.meta)
+        return reject(reason, stage="answer", record=work.about, reply=text, meta=work.meta)
     if not work.options.pairs:
         return row(work, {"response": text})
     loose = (await work.answer(without(work.constraints, work.left_out))).text
     if holds(work.left_out, loose) is not False:
-        return rejected("met_anyway", stage="left_out", record=work.about, reply=loose, meta=work.meta)
+        return reject("met_anyway", stage="left_out", record=work.about, reply=loose, meta=work.meta)
     return row(work, {"chosen": text, "rejected": loose, "margin": None})
 
 
@@ -119,7 +119,7 @@ def row(work: Work, said: Row) -> Candidate:
     extra = {
         key: value for key, value in record.extra.items() if key not in ("constraints", "instruction_id_list", "kwargs")
     }
-    return kept({"id": name, "prompt": prompt, **said, "meta": work.meta, **work.told, **extra})
+    return keep({"id": name, "prompt": prompt, **said, "meta": work.meta, **work.told, **extra})
 
 
 class Constraints(Method):

@@ -35,9 +35,9 @@ from datagen.records.record import (
     Record,
     Row,
     Text,
-    failed,
-    kept,
-    rejected,
+    fail,
+    keep,
+    reject,
     request_text,
     row_id,
     with_request,
@@ -122,7 +122,7 @@ class Evolve(Method):
         meta["evolver"] = llm.model("evolver", sample).identity
 
         def dropped(reason: str, stage: str, reply: str) -> Candidate:
-            return rejected(reason, stage=stage, record=subject, reply=reply, meta=meta)
+            return reject(reason, stage=stage, record=subject, reply=reply, meta=meta)
 
         try:
             # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
@@ -152,11 +152,11 @@ class Evolve(Method):
                 return dropped(reason, "answer", answer.text)
         except CallFailed as error:
             subject["error"] = error.detail
-            return failed(error.reason, stage=error.stage, record=subject, reply=error.reply, meta=meta)
+            return fail(error.reason, stage=error.stage, record=subject, reply=error.reply, meta=meta)
 
         # 5. The rewrite is a row, and the next round's parent.
         name = row_id(self.name, [parent.id], [record.pass_no, number], [prompt, answer.text])
-        return kept({"id": name, "prompt": prompt, "response": answer.text, "meta": meta, **record.extra})
+        return keep({"id": name, "prompt": prompt, "response": answer.text, "meta": meta, **record.extra})
 
     def operators(self, number: int) -> tuple[str, ...]:
         """Return the operators that round `number` draws from."""

@@ -26,7 +26,7 @@ from datagen.judge.verdicts import FIRST, SECOND
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer, same_answer
 
@@ -140,7 +140,7 @@ def make(way: str) -> Any:
         except CallFailed as error:
             about = {**_about(record), "error": error.detail}
             meta = meta_of(work, None, None)
-            yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
+            yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
 
     return improve
 
@@ -149,14 +149,14 @@ async def attempt(work: Improving) -> Candidate:
     """Write a new answer, and decide between it and the old one."""
     record = work.record
     if record.response is None:
-        return rejected("no_response", stage="read", record=_about(record), reply=None, meta=meta_of(work, None, None))
+        return reject("no_response", stage="read", record=_about(record), reply=None, meta=meta_of(work, None, None))
     new = (await WAYS[work.way](work)).strip()
     reason = fault(record, work.old, new, work.options)
     comparison = None if reason else await judged(work, new)
     reason = reason or verdict(comparison)
     meta = meta_of(work, comparison, reason)
     if reason and (work.options.pairs or work.options.only_better):
-        return rejected(reason, stage=work.way, record=_about(record), reply=new, meta=meta)
+        return reject(reason, stage=work.way, record=_about(record), reply=new, meta=meta)
     return as_pair(record, work.way, new, meta) if work.options.pairs else as_row(record, work.way, new, reason, meta)
 
 
@@ -216,7 +216,7 @@ def as_row(record: Record, way: str, new: str, reason: str | None, meta: Row) ->
     """Make the row: the new answer, or the old one if the new is not accepted."""
     response = record.response if reason else new
     name = row_id(f"improve {way}", [record.id], record.pass_no, [record.prompt, response])
-    return kept({"id": name, "prompt": record.prompt, "response": response, "meta": meta, **record.extra})
+    return keep({"id": name, "prompt": record.prompt, "response": response, "meta": meta, **record.extra})
 
 
 def as_pair(record: Record, way: str, new: str, meta: Row) -> Candidate:
@@ -230,7 +230,7 @@ def as_pair(record: Record, way: str, new: str, meta: Row) -> Candidate:
         "margin": None,
         "meta": meta,
     }
-    return kept(row | record.extra)
+    return keep(row | record.extra)
 
 
 def _about(record: Record) -> Row:

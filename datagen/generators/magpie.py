@@ -30,9 +30,9 @@ from datagen.records.record import (
     Row,
     Text,
     as_messages,
-    failed,
-    kept,
-    rejected,
+    fail,
+    keep,
+    reject,
     row_id,
 )
 from datagen.select.instructions import SPOKEN, drop, too_short
@@ -145,12 +145,12 @@ async def magpie(record: Record, llm: Roles, prompts: Prompts, options: Options)
             await talk.answer()
     except Dropped as fault:
         about: Row = {"id": record.id, "prompt": talk.text}
-        yield rejected(fault.reason, stage=fault.stage, record=about, reply=fault.reply, meta=talk.meta)
+        yield reject(fault.reason, stage=fault.stage, record=about, reply=fault.reply, meta=talk.meta)
     except CallFailed as error:
         about = {"id": record.id, "prompt": talk.text or None, "error": error.detail}
-        yield failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=talk.meta)
+        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=talk.meta)
     else:
-        yield kept(row(talk))
+        yield keep(row(talk))
 
 
 def row(talk: Conversation) -> Row:

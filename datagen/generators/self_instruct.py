@@ -33,7 +33,7 @@ from datagen.prompts import Prompts
 from datagen.records.files import open_input
 from datagen.records.lines import loads_strictly, text_lines
 from datagen.records.reader import join_input
-from datagen.records.record import BadLine, Candidate, Record, Row, failed, kept, rejected, request_text, row_id
+from datagen.records.record import BadLine, Candidate, Record, Row, fail, keep, reject, request_text, row_id
 from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, drop, drop_instances
 from datagen.select.novelty import THRESHOLD
 from datagen.select.task_pool import Shown, Tasks, YieldTable, choose
@@ -174,11 +174,11 @@ class Draw:
 
     def rejected(self, reason: str, meta: Row, reply: str | None) -> Candidate:
         about = {"id": self.record.id, "prompt": meta["instruction"]}
-        return rejected(reason, stage=self.mode, record=about, reply=reply, meta=meta)
+        return reject(reason, stage=self.mode, record=about, reply=reply, meta=meta)
 
     def failed(self, error: CallFailed, meta: Row) -> Candidate:
         about = {"id": self.record.id, "prompt": meta["instruction"], "error": error.detail}
-        return failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
+        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
 
     def rows(self, meta: Row, instances: Sequence[Instance], *, cut: bool) -> list[Candidate]:
         """Make a row of each instance of a task that no rule drops."""
@@ -192,7 +192,7 @@ class Draw:
         prompt = join_input(meta["instruction"], instance.input)
         name = row_id("self-instruct", meta["parents"], [meta["task"], place], [prompt, instance.output])
         about = meta | {"input": instance.input}
-        return kept({"id": name, "prompt": prompt, "response": instance.output, "meta": about})
+        return keep({"id": name, "prompt": prompt, "response": instance.output, "meta": about})
 
 
 def listed(tasks: Sequence[Shown]) -> str:

@@ -30,7 +30,7 @@ from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.files import open_input
 from datagen.records.lines import Line, json_lines
-from datagen.records.record import Candidate, Record, Row, rejected
+from datagen.records.record import Candidate, Record, Row, reject
 from datagen.records.samples import SAMPLES
 
 ORDER, TIE, ALL_BAD, SKIP = "order", "tie", "all_bad", "skip"
@@ -134,7 +134,7 @@ def meta_of(record: Record, votes: Sequence[Vote], cycles: int | None, order: Se
 def dropped(record: Record, votes: Sequence[Vote], reason: str) -> Candidate:
     about = {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
     meta = meta_of(record, votes, None, range(len(record.responses)))
-    return rejected(reason, stage="human", record=about, reply=None, meta=meta)
+    return reject(reason, stage="human", record=about, reply=None, meta=meta)
 
 
 def prepare(options: Options) -> None:

@@ -19,9 +19,9 @@ from datagen.records.record import (
     Record,
     Row,
     digest,
-    failed,
-    kept,
-    rejected,
+    fail,
+    keep,
+    reject,
     request_text,
     row_id,
 )
@@ -174,11 +174,11 @@ class Judging:
         }
 
     def rejected(self, reason: str) -> Candidate:
-        return rejected(reason, stage=self.way, record=self._record(), reply=None, meta=self.meta())
+        return reject(reason, stage=self.way, record=self._record(), reply=None, meta=self.meta())
 
     def failed(self, error: CallFailed) -> Candidate:
         about = {**self._record(), "error": error.detail}
-        return failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta())
+        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta())
 
     def _record(self) -> Row:
         return {"id": self.record.id, "prompt": self.record.prompt, "responses": list(self.answers)}
@@ -234,7 +234,7 @@ def ranked_row(
         "ranks": [told[at] for at in order],
     }
     name = row_id(f"judge {way}", [record.id], record.pass_no, [row["responses"], row["scores"]])
-    return kept({"id": name, **row, "meta": meta(order), **record.extra})
+    return keep({"id": name, **row, "meta": meta(order), **record.extra})
 
 
 def load_rubric(prompts: Prompts, name: str) -> Template:

@@ -96,7 +96,7 @@ class Record:
         """What `meta` of a row made of this one says about where it comes from."""
         return {"parents": [self.id], "seed_id": self.meta.get("seed_id"), "source_id": self.source_id}
 
-    def asked(self, pass_no: int, seed: int) -> "Record":
+    def for_pass(self, pass_no: int, seed: int) -> "Record":
         """Return this record as a pass of a run asks it."""
         same = (self.pass_no, self.seed) == (pass_no, seed)
         return self if same else replace(self, pass_no=pass_no, seed=seed)
@@ -178,17 +178,17 @@ class Candidate:
     """Filled in by the engine."""
 
 
-def kept(row: Row) -> Candidate:
+def keep(row: Row) -> Candidate:
     """A row that passed."""
     return Candidate("kept", row)
 
 
-def rejected(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
+def reject(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
     """A row that a rule dropped."""
     return _dropped("rejected", reason, stage, record, reply, meta)
 
 
-def failed(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
+def fail(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
     """A row that an error prevented; the same command asks for it again."""
     return _dropped("failed", reason, stage, record, reply, meta)
 

@@ -20,7 +20,7 @@ from datagen.prompts import Prompts
 from datagen.records.files import content_digest, open_input
 from datagen.records.lines import json_lines
 from datagen.records.reader import Reader
-from datagen.records.record import BadLine, Candidate, Record, Row, kept, rejected, request_text
+from datagen.records.record import BadLine, Candidate, Record, Row, keep, reject, request_text
 from datagen.select.contamination import Benchmark, Hit, Index, Tally
 from datagen.select.heuristics import FILTERS
 from datagen.select.novelty import Novelty
@@ -124,10 +124,10 @@ async def filter_rows(record: Record, llm: Roles, prompts: Prompts, options: Opt
     found = list(findings(record, options, hits))
     if found and not options.tag:
         about = {"id": record.id, "prompt": record.prompt, "hits": [hit._asdict() for hit in hits]}
-        yield rejected(found[0], stage="filter", record=about, reply=record.response, meta=record.meta)
+        yield reject(found[0], stage="filter", record=about, reply=record.response, meta=record.meta)
     else:
         tags = {"tags": found, "hits": [hit._asdict() for hit in hits]} if options.tag else {}
-        yield kept(as_row(record, tags))
+        yield keep(as_row(record, tags))
 
 
 def as_row(record: Record, tags: Row) -> Row:

@@ -33,7 +33,7 @@ from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.files import open_input
 from datagen.records.reader import Reader
-from datagen.records.record import Candidate, Record, Row, canonical, digest, kept, rejected, row_id
+from datagen.records.record import Candidate, Record, Row, canonical, digest, keep, reject, row_id
 from datagen.records.samples import SAMPLES
 from datagen.verify.answers import final_answer, same_answer
 
@@ -221,7 +221,7 @@ def preference(record: Record, way: str, place: int, pair: Found) -> Candidate:
     name = row_id(f"pairs {way}", [record.id], [record.pass_no, place], [record.prompt, chosen, other])
     margin = round(scores[0] - scores[1], 4) if scores else None
     row = {"id": name, "prompt": record.prompt, "chosen": chosen, "rejected": other, "margin": margin, "meta": meta}
-    return kept(row | pair.more | record.extra)
+    return keep(row | pair.more | record.extra)
 
 
 def meta_of(record: Record, way: str) -> Row:
@@ -237,7 +237,7 @@ def meta_of(record: Record, way: str) -> Row:
 
 def dropped(record: Record, way: str, reason: str, reply: str | None) -> Candidate:
     about = {"id": record.id, "prompt": record.prompt}
-    return rejected(reason, stage=f"pairs {way}", record=about, reply=reply, meta=meta_of(record, way))
+    return reject(reason, stage=f"pairs {way}", record=about, reply=reply, meta=meta_of(record, way))
 
 
 class PairTable:

@@ -26,9 +26,9 @@ from datagen.records.record import (
     Row,
     Text,
     as_messages,
-    failed,
-    kept,
-    rejected,
+    fail,
+    keep,
+    reject,
     request_text,
     row_id,
 )
@@ -116,17 +116,17 @@ class Answering:
         record, responses = self.record, [answer.response for answer in answers]
         said = {"response": responses[0]} if len(answers) == 1 else {"responses": responses}
         name = row_id(f"respond {self.way}", [record.id], [record.pass_no, place], [record.prompt, responses])
-        return kept({"id": name, "prompt": record.prompt, **said, "meta": self.meta(answers), **record.extra})
+        return keep({"id": name, "prompt": record.prompt, **said, "meta": self.meta(answers), **record.extra})
 
     def rejected(self, reason: str, reply: str | None, answer: Answer | None = None) -> Candidate:
         """Drop an answer by a rule."""
         meta = self.meta([answer or NO_ANSWER])
-        return rejected(reason, stage=self.way, record=self.about, reply=reply, meta=meta)
+        return reject(reason, stage=self.way, record=self.about, reply=reply, meta=meta)
 
     def failed(self, error: CallFailed) -> Candidate:
         """Report a call that got no good answer."""
         about = {**self.about, "error": error.detail}
-        return failed(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta([NO_ANSWER]))
+        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta([NO_ANSWER]))
 
     @property
     def about(self) -> Row:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from datagen.engine.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
 from datagen.engine.method import NoTable, Unique
 from datagen.engine.output import Output
-from datagen.records.record import BadLine, Candidate, Usage, failed, kept, rejected
+from datagen.records.record import BadLine, Candidate, Usage, fail, keep, reject
 from tests.jobs import Quiet, rows
 
 META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
@@ -31,10 +31,10 @@ def candidate(kind: str, number: int = 0) -> Candidate:
     """Make a candidate that cost one call and as many tokens as its number."""
     about = {"id": f"{number}", "prompt": "Name a river."}
     made = {
-        "new": kept({"id": f"{number}", "prompt": f"Name river {number}.", "response": "x", "meta": {"op": "o"}}),
-        "same": kept({"id": f"{number}", "prompt": "Name a river.", "response": "y", "meta": {"op": "o"}}),
-        "leaked": rejected("leaked", stage="rewrite", record=about, reply="z", meta={}),
-        "cut": failed("cut answer", stage="answer", record=about, reply=None, meta={}),
+        "new": keep({"id": f"{number}", "prompt": f"Name river {number}.", "response": "x", "meta": {"op": "o"}}),
+        "same": keep({"id": f"{number}", "prompt": "Name a river.", "response": "y", "meta": {"op": "o"}}),
+        "leaked": reject("leaked", stage="rewrite", record=about, reply="z", meta={}),
+        "cut": fail("cut answer", stage="answer", record=about, reply=None, meta={}),
     }[kind]
     made.usage = Usage(1, number, 2 * number)
     return made

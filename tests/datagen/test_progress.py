@@ -2,7 +2,7 @@
 
 import pytest
 
-from datagen.commands.terminal import columns, funnel_lines, shown
+from datagen.commands.terminal import columns, funnel_lines, printable
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from datagen.commands.terminal import columns, funnel_lines, shown
     ],
 )
 def test_a_terminal_is_given_nothing_to_obey(text: str, safe: str) -> None:
-    assert shown(text) == safe
+    assert printable(text) == safe
 
 
 def test_columns_are_aligned() -> None:

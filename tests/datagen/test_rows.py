@@ -18,9 +18,7 @@ from datagen.records.record import (
     as_messages,
     canonical,
     digest,
-    failed,
-    kept,
-    rejected,
+    keep,
     request_text,
     row_id,
     with_request,
@@ -148,7 +146,7 @@ def test_a_dropped_candidate_says_why(make: Any, status: str) -> None:
 
 
 def test_a_kept_candidate_is_its_row() -> None:
-    assert kept({"id": "a"}) == Candidate("kept", {"id": "a"}, "", Usage())
+    assert keep({"id": "a"}) == Candidate("kept", {"id": "a"}, "", Usage())
 
 
 @given(st.lists(st.text(max_size=2) | st.integers(0, 50) | st.lists(st.integers(0, 3), max_size=2)))

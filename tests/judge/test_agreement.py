@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from datagen.commands.main import load_methods
 from datagen.judge.agreement import Agreement, Pair, counts, measure, read_checks
 from datagen.records.files import dump_line
-from datagen.records.record import Row, kept
+from datagen.records.record import Row, keep
 from datagen.select import pairs
 from tests.jobs import perform, rows
 
@@ -69,7 +69,7 @@ def test_the_interval_of_the_check_covers_the_biases_that_were_put_in(seeds: Seq
         perform(method, labelled(count, seed), model, f"{seed}.jsonl", method.options_type(check=True), seed=seed)
         table = Agreement(level=0.99)
         for row in rows(f"{seed}.jsonl"):
-            table.add(kept(row))
+            table.add(keep(row))
         (told,) = (each["figures"] for each in table.as_dict().values())
         for name in put_in:
             found[name].append(told[name])

@@ -14,7 +14,7 @@ from socket import socket
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from datagen.commands.terminal import shown
+from datagen.commands.terminal import printable
 from datagen.errors import InputError
 
 LAUNCHED = "LOCAL_RANK"
@@ -51,7 +51,7 @@ def launch(processes: int, command: Sequence[str]) -> int:
         code = ranks[failed].returncode
         said = read(files[failed])
         if code != ranks[0].returncode or "Traceback" in said:  # else the first process has said the same
-            print(f"process {failed} failed:\n{shown(said)}", file=sys.stderr)
+            print(f"process {failed} failed:\n{printable(said)}", file=sys.stderr)
         return code if code >= 0 else 128 - code
 
 

@@ -102,7 +102,7 @@ def generate(
         for prompt, chance in zip(prompts, chances, strict=True)
     ]
     has_ended = _ending(tokenizer, end_ids(model, tokenizer), stop)
-    with judged(model):
+    with inference_mode(model):
         for batch in in_batches([len(row.prompt) + row.most for row in rows], batch_size, MOST_TOKENS):
             _answer(model, [rows[i] for i in batch if not rows[i].is_done], sampling, has_ended)
     return [_finished(row, tokenizer, stop) for row in rows]
@@ -137,7 +137,7 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[i
 
 
 @contextmanager
-def judged(model: PreTrainedModel) -> Iterator[None]:
+def inference_mode(model: PreTrainedModel) -> Iterator[None]:
     """Look at a model without a trace: no gradient, no dropout; modes and the state of chance are as before."""
     modes = [(module, module.training) for module in model.modules()]
     devices = [model.device] if model.device.type == "cuda" else []

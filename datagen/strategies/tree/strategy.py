@@ -22,7 +22,7 @@ from datagen.engine.method import Memory, Method, Table, Unique
 from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record, Row, kept, request_text, row_id
+from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
 from datagen.strategies.answering import TEACHER, Answer, Answering
 from datagen.strategies.tree.search import CHILDREN, Node, Options, Search, beam_of, breadth_first, depth_first
 from datagen.strategies.tree.tasks import MOST_NUMBERS, State, answer_of, can_win, start_game
@@ -117,7 +117,7 @@ def step_preferences(search: Search) -> list[Candidate]:
         name = row_id("respond tree step", [record.id], [record.pass_no, node.id], [prompt, chosen, rejected_])
         meta = search.answering.meta([Answer(chosen, None)]) | {"nodes": []}
         row = {"id": name, "prompt": prompt, "chosen": chosen, "rejected": rejected_, "margin": None, "meta": meta}
-        made.append(kept(row | record.extra))
+        made.append(keep(row | record.extra))
     return made
 
 

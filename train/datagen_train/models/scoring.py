@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import in_batches, judged, load_whole
+from datagen.llm.local.generation import in_batches, inference_mode, load_whole
 from datagen.llm.local.weights import adapter_base, weights_digest
 from datagen.records.files import write_json
 from datagen.records.record import Text, as_messages, digest
@@ -89,7 +89,7 @@ def raw_scores(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad: in
     """Return the raw reward of each sequence, in order; a score does not depend on what is scored beside it."""
     scores = np.empty(len(sequences))
     half = model.dtype == torch.bfloat16  # the trunk; the head is in float32, as it was when it was trained
-    with judged(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+    with inference_mode(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
         for batch in in_batches([len(each) for each in sequences], batch_size, MOST_TOKENS):
             inputs = {k: v.to(model.device) for k, v in padded([sequences[i] for i in batch], pad).items()}
             scores[batch] = model(**inputs).logits[:, 0].double().cpu().numpy()

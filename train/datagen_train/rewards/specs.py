@@ -35,7 +35,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from datagen.errors import DatagenError, InputError
-from datagen.llm.local.generation import Ids, in_batches, judged
+from datagen.llm.local.generation import Ids, in_batches, inference_mode
 from datagen.llm.local.weights import weights_digest
 from datagen.records.record import Messages, Record, Text, request_text
 from datagen_train.errors import TrainingStopped
@@ -91,7 +91,7 @@ class Classifier:
         ids = [self._tokenizer(text, truncation=True, max_length=self._longest)["input_ids"] for text in texts]
         scores: list[Score] = [None] * len(texts)
         seen = [i for i, each in enumerate(ids) if each]  # without a token there is nothing to judge
-        with judged(self._model):
+        with inference_mode(self._model):
             for of_seen in in_batches([len(ids[i]) for i in seen], BATCH, MOST_TOKENS):
                 batch = [seen[i] for i in of_seen]
                 padded = self._tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")

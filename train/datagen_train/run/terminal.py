@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerState
 
-from datagen.commands.terminal import clock, shown
+from datagen.commands.terminal import clock, printable
 from datagen_train.options import TrainOptions
 from datagen_train.run.report import worse
 
@@ -45,7 +45,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(Text(shown(text)))
+            self._console.print(Text(printable(text)))
 
     def show(self, state: TrainerState, numbers: dict[str, Any]) -> None:
         """Show where a run is and what was measured."""

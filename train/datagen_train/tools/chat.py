@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from datagen.commands.terminal import shown
+from datagen.commands.terminal import printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.local.generation import Generated, context_length, generate
@@ -81,7 +81,7 @@ def run(model: str, options: Options) -> int:
             raise InputError("the prompt fills the whole context of the model")
         tell(answer)
         return 0
-    note(f"Talking to {shown(model)}. {HELP}")
+    note(f"Talking to {printable(model)}. {HELP}")
     for line in lines():
         if line == "/quit":
             break
@@ -115,7 +115,7 @@ def tell(answer: Generated) -> None:
     if not answer.ids:
         note("The conversation fills the whole context: /reset begins a new one.")
         return
-    print(shown(answer.text), flush=True)
+    print(printable(answer.text), flush=True)
     if answer.finish_reason == "length":
         note("(cut: raise --max-tokens)")
 

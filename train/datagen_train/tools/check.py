@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from datagen.commands.terminal import shown
+from datagen.commands.terminal import printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.files import open_input
@@ -80,7 +80,7 @@ def colour(loaded: Loaded, sequence: Encoded) -> None:
     """Print a sequence: what is trained in green, the rest dim; a bar parts the tokens."""
     line = Text()
     for token, label in zip(sequence.ids, sequence.labels, strict=True):
-        text = shown(loaded.tokenizer.decode([token])).replace("\n", "\\n\n")
+        text = printable(loaded.tokenizer.decode([token])).replace("\n", "\\n\n")
         line.append(text, style="dim" if label == IGNORED else "bold green")
         line.append("|", style="bright_black")
     Console(stderr=True, highlight=False).print(line, "\n")

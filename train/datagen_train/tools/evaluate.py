@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.llm.local.generation import Generated, context_length, generate, in_batches, judged, open_model
+from datagen.llm.local.generation import Generated, context_length, generate, in_batches, inference_mode, open_model
 from datagen.records.files import dump_line, open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
@@ -145,7 +145,7 @@ def sequence_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size
     """Return the mean loss over the trained tokens of all sequences; not a number where there is none."""
     total, count = 0.0, 0
     most = MOST_LOGITS // max(1, int(model.config.get_text_config().vocab_size))
-    with judged(model):
+    with inference_mode(model):
         for batch in in_batches([len(each.ids) for each in encoded], batch_size, most):
             summed, tokens = _batch_loss(model, [encoded[i] for i in batch])
             total, count = total + summed, count + tokens

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.engine.options import option
 from datagen.errors import DatagenError, InputError
-from datagen.llm.local.generation import judged, load_whole, open_model
+from datagen.llm.local.generation import inference_mode, load_whole, open_model
 from datagen.llm.local.weights import adapter_base
 from datagen_train.data.encode import Encoder
 from datagen_train.models.load import fit_tokenizer
@@ -143,7 +143,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
 
 def logits(model: PreTrainedModel, texts: Sequence[list[int]]) -> list[torch.Tensor]:
     """Return the logits at every place of every text, one text at a time."""
-    with judged(model):
+    with inference_mode(model):
         return [model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu() for ids in texts]
 
 

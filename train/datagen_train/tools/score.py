@@ -22,7 +22,7 @@ from datagen.engine.options import option
 from datagen.judge.judging import DIGITS, ranked_row
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record, Row, rejected
+from datagen.records.record import Candidate, Record, Row, reject
 from datagen.records.samples import SAMPLES
 from datagen_train.rewards.specs import WHAT, Rewards, identity
 
@@ -73,7 +73,7 @@ class Scorer:
 
         if all(each is None for each in said.total):
             about = {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
-            yield rejected("no_score", stage="score", record=about, reply=None, meta=meta(range(len(said.total))))
+            yield reject("no_score", stage="score", record=about, reply=None, meta=meta(range(len(said.total))))
         else:
             yield ranked_row(record, "reward", said.total, meta)
 
