@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
-from datagen.commands.terminal import shown
+from datagen.commands.terminal import printable
 
 
 def show(path: Path) -> None:
@@ -14,8 +14,8 @@ def show(path: Path) -> None:
         row = json.loads(line)
         meta = row["meta"]
         print(f"── {row['id']}  round {meta['round']}  {meta['op']}  from {meta['parents'][0]}")
-        print(indent(shown(row["prompt"]), "   "))
-        print(indent(shown(row["response"]), "   │ "))
+        print(indent(printable(row["prompt"]), "   "))
+        print(indent(printable(row["response"]), "   │ "))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_chance_does_not_depend_on_anything_but_seed_id_pass_and_purpose() -> No
     before = draws(record)
     random.seed(1)
     other = Record("a", [USER, ASSISTANT, LAST], "Hello", "x", {"topic": "t"}, line=7)
-    assert draws(record) == draws(other) == draws(record.asked(0, 0)) == before
+    assert draws(record) == draws(other) == draws(record.for_pass(0, 0)) == before
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ def test_chance_changes_with_each_of_these(record: Record, purpose: str) -> None
 
 def test_a_record_is_asked_with_the_pass_and_seed_of_a_run() -> None:
     record = Record("a", "Hi", "Hello", "x", {"topic": "t"}, line=3)
-    assert record.asked(2, 5) == Record("a", "Hi", "Hello", "x", {"topic": "t"}, pass_no=2, seed=5)
-    assert record.asked(2, 5).line == 3
+    assert record.for_pass(2, 5) == Record("a", "Hi", "Hello", "x", {"topic": "t"}, pass_no=2, seed=5)
+    assert record.for_pass(2, 5).line == 3
 
 
 def test_a_bad_line_says_where_it_stands() -> None:
     assert str(BadLine("a/in.jsonl", 12, "not UTF-8", "raw")) == "a/in.jsonl:12: not UTF-8"
 
 
-@pytest.mark.parametrize(("make", "status"), [(rejected, "rejected"), (failed, "failed")], ids=["rejected", "failed"])
+@pytest.mark.parametrize(("make", "status"), [(reject, "rejected"), (fail, "failed")], ids=["rejected", "failed"])
 def test_a_dropped_candidate_says_why(make: Any, status: str) -> None:
     made = make("leaked", stage="rewrite", record={"id": "a"}, reply=None, meta={"op": "x"})
     row = {
