@@ -34,9 +34,9 @@ def colour_rows() -> list[Record]:
 
 def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
     from datagen_train.data.encode import Encoder, conversation
-    from datagen_train.models.load import end_ids
+    from datagen_train.models.load import turn_end_ids
 
-    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 256)
+    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 256)
     return [encoder.turns(conversation(row)) for row in rows]
 
 

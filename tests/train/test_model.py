@@ -17,10 +17,10 @@ from datagen_train.models.load import (
     ModelOptions,
     choose_trained,
     count_parameters,
-    end_ids,
     fit_tokenizer,
     load,
     turn_closer,
+    turn_end_ids,
 )
 from datagen_train.models.tiny import make_tiny
 
@@ -48,7 +48,7 @@ def test_a_gpt2_with_a_bert_tokenizer_ends_its_turns_with_the_separator() -> Non
     model, tokenizer = gpt2_with_bert_tokenizer()
     notes = fit_tokenizer(model, tokenizer)
     loaded = Loaded(model, tokenizer, notes)
-    made = Encoder(tokenizer, end_ids(model, tokenizer), 64).turns(
+    made = Encoder(tokenizer, turn_end_ids(model, tokenizer), 64).turns(
         [{"role": "user", "content": "what is"}, {"role": "assistant", "content": "seven"}]
     )
     assert tokenizer.convert_ids_to_tokens(made.ids[-2:]) == ["seven", "[SEP]"]
@@ -96,7 +96,7 @@ def test_a_tokenizer_without_any_end_is_refused() -> None:
 def test_padding_and_batch_do_not_change_what_a_row_costs() -> None:
     """Log-probabilities of a row alone are those of the same row padded among others."""
     loaded = tiny()
-    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 64)
+    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64)
     short, long = (
         encoder.turns([{"role": "user", "content": text}, {"role": "assistant", "content": "7"}]).ids
         for text in ("Hi", "What is 3 + 4, and why?")
@@ -182,7 +182,7 @@ def test_the_same_seed_makes_the_same_model() -> None:
 def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
     loaded = tiny()
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
-    made = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
+    made = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
     subject = Subject(loaded, [made], Account(read=1))
     assert "hardly trained" not in run_checks(subject)["end"]
     loaded.model.get_input_embeddings().weight.data[loaded.tokenizer.eos_token_id] *= 0.2
@@ -191,7 +191,7 @@ def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
 
 def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     loaded = tiny()
-    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 64)
+    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64)
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
     good = encoder.turns(talk)
 

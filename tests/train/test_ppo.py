@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import end_ids
+from datagen.llm.local.generation import generation_end_ids
 from datagen.records.record import as_messages
 from datagen_train import ppo, sft
 from datagen_train.data.encode import Encoder
@@ -219,7 +219,7 @@ def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, abso
         size = GPT2Config(vocab_size=len(loaded.tokenizer), n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
         loaded.model = GPT2LMHeadModel(size).eval()
         loaded.model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
-    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), 256)
+    encoder = Encoder(loaded.tokenizer, generation_end_ids(loaded.model, loaded.tokenizer), 256)
     prompts = [encoder.prompt(as_messages(text)) for text in ("Hi?", "How many keys has Ada, who has 3?", "And 2?")]
     head = make_head(loaded.model.config.hidden_size)
     torch.nn.init.normal_(head.weight)

@@ -26,7 +26,7 @@ from datagen_train import reward as reward_model
 from datagen_train import sft
 from datagen_train.data.encode import Encoder, Unfit
 from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
-from datagen_train.models.load import end_ids
+from datagen_train.models.load import turn_end_ids
 from datagen_train.models.scoring import as_scorer, load_reward, make_head, raw_scores
 from datagen_train.reward_loss import Judged, calibration, correlation, interval, longer_wins, ranking_loss
 from datagen_train.reward_report import describe, verdict
@@ -72,7 +72,7 @@ def read(*rows: dict[str, Any]) -> list[Any]:
 def encoder(**options: Any) -> RankingEncoder:
     loaded = make()
     most = options.pop("max_length", 256)
-    return RankingEncoder(Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), most), **options)
+    return RankingEncoder(Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), most), **options)
 
 
 def row(responses: Sequence[str], ranks: Sequence[int], **more: Any) -> Ranked:

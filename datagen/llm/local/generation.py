@@ -101,7 +101,7 @@ def generate(
         _Sequence(prompt, max(0, min(max_tokens, room - len(prompt))), chance)
         for prompt, chance in zip(prompts, chances, strict=True)
     ]
-    has_ended = _ending(tokenizer, end_ids(model, tokenizer), stop)
+    has_ended = _ending(tokenizer, generation_end_ids(model, tokenizer), stop)
     with inference_mode(model):
         for batch in in_batches([len(row.prompt) + row.most for row in rows], batch_size, MOST_TOKENS):
             _answer(model, [rows[i] for i in batch if not rows[i].is_done], sampling, has_ended)
@@ -129,8 +129,8 @@ def context_length(model: PreTrainedModel) -> int:
     return length if isinstance(length, int) and length > 0 else ASSUMED_CONTEXT
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the tokens that end an answer: those of the generation config, and the tokenizer's."""
+def generation_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the token ids that end a generated answer: those of the generation config, and the tokenizer's."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ids, tokenizer.eos_token_id] if isinstance(token, int)}

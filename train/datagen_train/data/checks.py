@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from datagen_train.data.encode import IGNORED, Account, Encoded, EncodedPair
 from datagen_train.errors import CheckFailed
-from datagen_train.models.load import Loaded, count_parameters, end_ids
+from datagen_train.models.load import Loaded, count_parameters, turn_end_ids
 
 MOST_CUT, MOST_DROPPED = 0.5, 0.5
 """Shares of the rows beyond which something must be wrong."""
@@ -43,7 +43,7 @@ def as_sequences(pairs: Sequence[EncodedPair]) -> list[Encoded]:
 
 
 def check_end(subject: Subject) -> str:
-    ends = end_ids(subject.loaded.model, subject.loaded.tokenizer)
+    ends = turn_end_ids(subject.loaded.model, subject.loaded.tokenizer)
     whole = [each for each in subject.sequences if not each.cut]
     ending = sum(each.labels[-1] in ends for each in whole)
     if not subject.documents and ending < len(whole):

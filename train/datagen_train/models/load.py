@@ -149,7 +149,7 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-        model.generation_config.eos_token_id = sorted(end_ids(model, tokenizer))
+        model.generation_config.eos_token_id = sorted(turn_end_ids(model, tokenizer))
     return notes
 
 
@@ -166,8 +166,8 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return str(tokenizer.pad_token)
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return every token that ends an answer: the tokenizer's, those of the generation config, and the turn closer."""
+def turn_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the token ids that end an assistant turn: generation_end_ids and what the template closes a turn with."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = set(configured if isinstance(configured, list) else [configured]) - {None}
     closer = turn_closer(tokenizer)

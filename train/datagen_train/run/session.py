@@ -26,7 +26,7 @@ from datagen_train.data.checks import Subject, run_checks
 from datagen_train.data.encode import Account, Encoder, Made, Row, Split, encode_rows
 from datagen_train.errors import Interrupted
 from datagen_train.launch import is_main
-from datagen_train.models.load import Loaded, choose_trained, count_parameters, end_ids, load
+from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, turn_end_ids
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.run.folder import RunFolder, step_of
 from datagen_train.run.report import makers, write_card, write_curves
@@ -113,7 +113,7 @@ class Session:
         self.loaded = load(options.model, options.model_options, texts, options.seed)
         for note in self.loaded.notes:
             self.terminal.say(note)
-        ends = end_ids(self.loaded.model, self.loaded.tokenizer)
+        ends = turn_end_ids(self.loaded.model, self.loaded.tokenizer)
         self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length)
         self.loaded.model = choose_trained(adapt(self.loaded.model), options.model_options)
         return self.loaded

@@ -15,7 +15,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import Generated, context_length, generate
 from datagen.records.record import Messages
 from datagen_train.data.encode import Encoder
-from datagen_train.models.load import Loaded, end_ids
+from datagen_train.models.load import Loaded, turn_end_ids
 from datagen_train.tools.evaluate import load_trained
 
 HELP = "/reset forgets the conversation, /quit ends it."
@@ -39,7 +39,7 @@ class Chat:
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
         self._loaded, self._options = loaded, options
-        ends = end_ids(loaded.model, loaded.tokenizer)
+        ends = turn_end_ids(loaded.model, loaded.tokenizer)
         self._encoder = Encoder(loaded.tokenizer, ends, context_length(loaded.model))
         self._chance = Random(options.seed)
         self.reset()

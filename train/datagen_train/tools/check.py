@@ -14,7 +14,7 @@ from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Preference, Record, request_text
 from datagen_train.data.checks import Subject, as_sequences, run_checks
 from datagen_train.data.encode import IGNORED, Account, Encoded, Encoder, Unfit, conversation
-from datagen_train.models.load import Loaded, ModelOptions, end_ids, load
+from datagen_train.models.load import Loaded, ModelOptions, load, turn_end_ids
 
 KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PREFERENCES}
 
@@ -39,7 +39,7 @@ def run(data: str, options: Options) -> dict[str, Any]:
     rows = [item for item in items if not isinstance(item, BadLine)]
     account = Account(read=len(items), unreadable=len(items) - len(rows))
     loaded = load(options.model, ModelOptions(), (word for row in rows for word in words(row)), 0)
-    ends = end_ids(loaded.model, loaded.tokenizer)
+    ends = turn_end_ids(loaded.model, loaded.tokenizer)
     encoder = Encoder(loaded.tokenizer, ends, options.max_length)
     sequences: list[Encoded] = []
     for row in rows:

@@ -22,7 +22,7 @@ from datagen.records.files import dump_line, open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out, kin
-from datagen_train.models.load import Loaded, ModelOptions, end_ids, fit_tokenizer, load, pick_dtype
+from datagen_train.models.load import Loaded, ModelOptions, fit_tokenizer, load, pick_dtype, turn_end_ids
 from datagen_train.models.scoring import is_reward_model
 from datagen_train.rewards.specs import Rewards
 from datagen_train.tools import evaluate_reward
@@ -77,7 +77,7 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
         return evaluate_reward.run(model, data, options)
     loaded = load_trained(model, options.dtype)
     longest = min(options.max_length, context_length(loaded.model))
-    encoder = Encoder(loaded.tokenizer, end_ids(loaded.model, loaded.tokenizer), longest)
+    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), longest)
     rows, unreadable = read(data, options)
     encoded, dropped = encode(rows, encoder)
     if not encoded:
@@ -179,7 +179,7 @@ def evaluate_generation(
     limit: int | None,
 ) -> dict[str, float]:
     """Answer the prompts of the first `limit` rows that have a response, and compare; for trainers in training."""
-    encoder = Encoder(tokenizer, end_ids(model, tokenizer), context_length(model))
+    encoder = Encoder(tokenizer, turn_end_ids(model, tokenizer), context_length(model))
     asked = [row for row in rows if row.response is not None][:limit]
     answers = answer(model, encoder, asked, max_tokens=max_tokens, batch_size=batch_size)
     return measure(answers) if asked else {}
