@@ -87,8 +87,7 @@ class Ask(Method):
         try:
             said = await llm.chat("teacher", plain(record.prompt), temperature=1)
         except CallFailed as error:
-            about = {"id": record.id, "prompt": record.prompt}
-            yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta={})
+            yield fail(error, record={"id": record.id, "prompt": record.prompt}, meta={})
             return
         meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
         yield keep({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})

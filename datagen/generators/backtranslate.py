@@ -170,8 +170,7 @@ async def backtranslate(record: Record, llm: Roles, prompts: Prompts, options: O
     try:
         yield await conclude(work)
     except CallFailed as error:
-        about = {**work.about(), "error": error.detail}
-        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta())
+        yield fail(error, record=work.about(), meta=work.meta())
 
 
 async def conclude(work: Work) -> Candidate:

@@ -94,8 +94,7 @@ async def constraints(record: Record, llm: Roles, prompts: Prompts, options: Opt
     try:
         yield await attempt(work)
     except CallFailed as error:
-        about = {**work.about, "error": error.detail}
-        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=work.meta)
+        yield fail(error, record=work.about, meta=work.meta)
 
 
 async def attempt(work: Work) -> Candidate:

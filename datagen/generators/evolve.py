@@ -151,8 +151,7 @@ class Evolve(Method):
             if reason := eliminate(Step(request, child, response=answer.text), ON_ANSWER):
                 return dropped(reason, "answer", answer.text)
         except CallFailed as error:
-            subject["error"] = error.detail
-            return fail(error.reason, stage=error.stage, record=subject, reply=error.reply, meta=meta)
+            return fail(error, record=subject, meta=meta)
 
         # 5. The rewrite is a row, and the next round's parent.
         name = row_id(self.name, [parent.id], [record.pass_no, number], [prompt, answer.text])

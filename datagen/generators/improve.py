@@ -138,9 +138,7 @@ def make(way: str) -> Any:
         try:
             yield await attempt(work)
         except CallFailed as error:
-            about = {**_about(record), "error": error.detail}
-            meta = meta_of(work, None, None)
-            yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
+            yield fail(error, record=_about(record), meta=meta_of(work, None, None))
 
     return improve
 

@@ -147,8 +147,7 @@ async def magpie(record: Record, llm: Roles, prompts: Prompts, options: Options)
         about: Row = {"id": record.id, "prompt": talk.text}
         yield reject(fault.reason, stage=fault.stage, record=about, reply=fault.reply, meta=talk.meta)
     except CallFailed as error:
-        about = {"id": record.id, "prompt": talk.text or None, "error": error.detail}
-        yield fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=talk.meta)
+        yield fail(error, record={"id": record.id, "prompt": talk.text or None}, meta=talk.meta)
     else:
         yield keep(row(talk))
 

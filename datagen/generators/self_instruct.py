@@ -177,8 +177,7 @@ class Draw:
         return reject(reason, stage=self.mode, record=about, reply=reply, meta=meta)
 
     def failed(self, error: CallFailed, meta: Row) -> Candidate:
-        about = {"id": self.record.id, "prompt": meta["instruction"], "error": error.detail}
-        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=meta)
+        return fail(error, record={"id": self.record.id, "prompt": meta["instruction"]}, meta=meta)
 
     def rows(self, meta: Row, instances: Sequence[Instance], *, cut: bool) -> list[Candidate]:
         """Make a row of each instance of a task that no rule drops."""

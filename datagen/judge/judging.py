@@ -177,8 +177,7 @@ class Judging:
         return reject(reason, stage=self.way, record=self._record(), reply=None, meta=self.meta())
 
     def failed(self, error: CallFailed) -> Candidate:
-        about = {**self._record(), "error": error.detail}
-        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta())
+        return fail(error, record=self._record(), meta=self.meta())
 
     def _record(self) -> Row:
         return {"id": self.record.id, "prompt": self.record.prompt, "responses": list(self.answers)}

@@ -12,6 +12,8 @@ from hashlib import sha256
 from random import Random
 from typing import Any, Literal
 
+from datagen.errors import CallFailed
+
 Message = dict[str, str]
 Messages = list[Message]
 Text = str | Messages
@@ -188,9 +190,10 @@ def reject(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row
     return _dropped("rejected", reason, stage, record, reply, meta)
 
 
-def fail(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
-    """A row that an error prevented; the same command asks for it again."""
-    return _dropped("failed", reason, stage, record, reply, meta)
+def fail(error: CallFailed, *, record: Row, meta: Row) -> Candidate:
+    """A row that a failed call prevented; the same command asks for it again."""
+    subject = {**record, "error": error.detail}
+    return _dropped("failed", error.reason, error.stage, subject, error.reply, meta)
 
 
 def _dropped(status: Status, reason: str, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:

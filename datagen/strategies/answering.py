@@ -125,8 +125,7 @@ class Answering:
 
     def failed(self, error: CallFailed) -> Candidate:
         """Report a call that got no good answer."""
-        about = {**self.about, "error": error.detail}
-        return fail(error.reason, stage=error.stage, record=about, reply=error.reply, meta=self.meta([NO_ANSWER]))
+        return fail(error, record=self.about, meta=self.meta([NO_ANSWER]))
 
     @property
     def about(self) -> Row:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from datagen.engine.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
 from datagen.engine.method import NoTable, Unique
 from datagen.engine.output import Output
+from datagen.errors import CallFailed
 from datagen.records.record import BadLine, Candidate, Usage, fail, keep, reject
 from tests.jobs import Quiet, rows
 
@@ -34,7 +35,7 @@ def candidate(kind: str, number: int = 0) -> Candidate:
         "new": keep({"id": f"{number}", "prompt": f"Name river {number}.", "response": "x", "meta": {"op": "o"}}),
         "same": keep({"id": f"{number}", "prompt": "Name a river.", "response": "y", "meta": {"op": "o"}}),
         "leaked": reject("leaked", stage="rewrite", record=about, reply="z", meta={}),
-        "cut": fail("cut answer", stage="answer", record=about, reply=None, meta={}),
+        "cut": fail(CallFailed("cut answer", stage="answer"), record=about, meta={}),
     }[kind]
     made.usage = Usage(1, number, 2 * number)
     return made

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.errors import CallFailed
 from datagen.records.record import (
     BadLine,
     Candidate,
@@ -132,19 +133,30 @@ def test_a_bad_line_says_where_it_stands() -> None:
     assert str(BadLine("a/in.jsonl", 12, "not UTF-8", "raw")) == "a/in.jsonl:12: not UTF-8"
 
 
-@pytest.mark.parametrize(("make", "status"), [(reject, "rejected"), (fail, "failed")], ids=["rejected", "failed"])
-def test_a_dropped_candidate_says_why(make: Any, status: str) -> None:
-    made = make("leaked", stage="rewrite", record={"id": "a"}, reply=None, meta={"op": "x"})
+def test_a_rejected_candidate_says_why() -> None:
     row = {
-        "status": status,
+        "status": "rejected",
         "reason": "leaked",
         "stage": "rewrite",
         "record": {"id": "a"},
         "reply": None,
         "meta": {"op": "x"},
     }
-    assert made == Candidate(made.status, row, "leaked")
-    assert made.status == status
+    candidate = reject("leaked", stage="rewrite", record={"id": "a"}, reply=None, meta={"op": "x"})
+    assert candidate == Candidate("rejected", row, "leaked")
+
+
+def test_a_failed_candidate_names_the_error_and_the_reply() -> None:
+    error = CallFailed("unparsed answer", stage="rewrite", detail="no number", reply="x")
+    row = {
+        "status": "failed",
+        "reason": "unparsed answer",
+        "stage": "rewrite",
+        "record": {"id": "a", "error": "no number"},
+        "reply": "x",
+        "meta": {"op": "x"},
+    }
+    assert fail(error, record={"id": "a"}, meta={"op": "x"}) == Candidate("failed", row, "unparsed answer")
 
 
 def test_a_kept_candidate_is_its_row() -> None:
