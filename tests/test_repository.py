@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {f"datagen/prompts/{path.relative_to(ROOT / 'prompts')}" for path in (ROOT / "prompts").rglob("*.md")}
     assert shipped <= set(names)
-    assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/"))]
+    assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/", "train/"))]
     venv.create("env", system_site_packages=False, with_pip=False, symlinks=True)
     site = next(Path("env").glob("lib/python3*/site-packages"))
     zipfile.ZipFile(wheel).extractall(site)

@@ -77,7 +77,8 @@ def run_trainer(module: Any, given: dict[str, Any]) -> int:
 
     options = pick(TrainOptions, given)
     if options.nproc > 1 and LAUNCHED not in os.environ:
-        return guarded(lambda: launch(options.nproc, [sys.executable, "-m", "datagen", *sys.argv[1:]]))
+        # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
+        return guarded(lambda: launch(options.nproc, [sys.executable, "-P", "-m", "datagen", *sys.argv[1:]]))
 
     def act() -> int:
         terminal = Terminal(quiet=options.quiet or not is_main())
