@@ -12,12 +12,16 @@ loss of GRPO is over all tokens of a batch (2503.14476); the first paper weighs 
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
-from trl import GRPOConfig, RLOOConfig
+from transformers import Trainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from datagen.engine.options import option
 from datagen.errors import InputError
@@ -36,7 +40,6 @@ from datagen_train.rewards.specs import MOST_UNSCORED, WHAT, Rewards, Scored, id
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.on_policy import HELD_OUT, STATE, Asked, append_samples, measure_answers, rewind_samples
 from datagen_train.run.session import Session, Terminal, opened
-from datagen_train.run.trl_adapter import OURS, Grpo, OnGroups, Rloo
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
 """TRL's for whole models; ten times as much for adapters."""
@@ -47,6 +50,14 @@ SCALES = ("group", "batch", "none")
 PATIENCE = 5
 """Iterations in a row without any signal, before it is told."""
 LEARNING, REWARD = "GRPO", "Reward"
+OUR_WORDS = {
+    "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
+    "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
+    "completions/clipped_ratio": "cut",
+}  # fmt: skip
+"""TRL's metrics of an iteration, and how they are called here."""
+OURS = "ours/"
+"""Before the metrics that we add to TRL's."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ def settings(session: Session, own: Options, split: Split[Record, Asked]) -> dic
 
 
 def make(session: Session, own: Options, split: Split[Record, Asked], rewards: Rewards) -> Any:
-    trainer, config = (Learner, GRPOConfig) if own.algorithm == "grpo" else (LeaveOneOut, RLOOConfig)
+    trainer, config = (Grpo, GRPOConfig) if own.algorithm == "grpo" else (Rloo, RLOOConfig)
     start = reference(session.loaded) if own.penalty else None
     numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
     made: Any = trainer(
@@ -190,8 +201,37 @@ def score_for(holder: list[Any], rewards: Rewards) -> Any:
     return total
 
 
-class Groups(OnGroups):
-    """Scores answers, measures held-out ones, and keeps what another step depends on."""
+class Groups(Trainer):
+    """What TRL's trainers on groups of answers leave out. They get no words: a row's prompt is its number, which stands
+    here for our own token ids, and for the row that the reward is asked about."""
+
+    prompt_ids: list[list[int]]
+    """By the number of the row."""
+    beta: float
+    _metrics: dict[str, dict[str, list[float]]]
+
+    def refer_to(self, reference: Any, coef: float) -> None:
+        """Penalise leaving a reference (None: the policy without its adapters). TRL would load one by its name."""
+        self.beta = coef
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=self.args.temperature)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
+        """Note the loss with the other metrics, which a checkpoint keeps; the library forgets its running sum."""
+        loss = super().training_step(*given, **more)
+        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
+        return loss
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self.prompt_ids[int(number)] for number in prompts], None, {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log an iteration under our names; TRL puts them into whatever is logged next, a measurement too."""
+        if "loss" in logs:
+            logs |= in_our_words(self._metrics["train"])
+            self._metrics["train"].clear()
+        Trainer.log(self, logs, start_time)
 
     def begin(self, session: Session, own: Options, split: Split[Record, Asked], rewards: Rewards) -> None:
         self.session, self.own, self.rewards, self.alarms = session, own, rewards, Alarms()
@@ -272,9 +312,21 @@ class Groups(OnGroups):
             rewind_samples(self.samples, step)
 
 
-class Learner(Groups, Grpo):
+class Grpo(Groups, GRPOTrainer):
     """GRPO."""
 
 
-class LeaveOneOut(Groups, Rloo):
+class Rloo(Groups, RLOOTrainer):
     """RLOO."""
+
+
+def in_our_words(metrics: dict[str, list[float]]) -> dict[str, float]:
+    """Average iterations; what was not a number in one of them is left out."""
+    made = {}
+    for name, values in metrics.items():
+        known = [value for value in values if not math.isnan(value)]
+        if known and (name in OUR_WORDS or name.startswith(OURS)):
+            made[OUR_WORDS.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
+    if "cut" in made:
+        made["ended"] = 1 - made.pop("cut")
+    return made

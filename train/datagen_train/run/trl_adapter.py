@@ -19,8 +19,7 @@ import transformers
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
-from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer, SFTTrainer
-from trl.trainer.utils import add_fused_lm_head
+from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
 from datagen.errors import InputError
 from datagen_train.errors import TrainingStopped
@@ -137,69 +136,6 @@ class Dpo(Measured, AsItIs, DPOTrainer):
 
 class Kto(Measured, AsItIs, KTOTrainer):
     """KTO on our ids."""
-
-
-class OnGroups(Trainer):
-    """What TRL's trainers on groups of answers leave out. They get no words: a row's prompt is its number, which stands
-    here for our own token ids, and for the row that the reward is asked about."""
-
-    prompt_ids: list[list[int]]
-    """By the number of the row."""
-    beta: float
-    _metrics: dict[str, dict[str, list[float]]]
-
-    def refer_to(self, reference: Any, coef: float) -> None:
-        """Penalise leaving a reference (None: the policy without its adapters). TRL would load one by its name."""
-        self.beta = coef
-        if reference is not None:
-            add_fused_lm_head(reference, temperature=self.args.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-
-    def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
-        """Note the loss with the other metrics, which a checkpoint keeps; the library forgets its running sum."""
-        loss = super().training_step(*given, **more)
-        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
-        return loss
-
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self.prompt_ids[int(number)] for number in prompts], None, {}
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log an iteration under our names; TRL puts them into whatever is logged next, a measurement too."""
-        if "loss" in logs:
-            logs |= in_our_words(self._metrics["train"])
-            self._metrics["train"].clear()
-        Trainer.log(self, logs, start_time)
-
-
-class Grpo(OnGroups, GRPOTrainer):
-    """GRPO on our ids."""
-
-
-class Rloo(OnGroups, RLOOTrainer):
-    """RLOO on our ids."""
-
-
-OUR_WORDS = {
-    "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
-    "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
-    "completions/clipped_ratio": "cut",
-}  # fmt: skip
-"""TRL's metrics of an iteration, and how they are called here."""
-OURS = "ours/"
-"""Before the metrics that we add to TRL's."""
-
-
-def in_our_words(metrics: dict[str, list[float]]) -> dict[str, float]:
-    """Average iterations; what was not a number in one of them is left out."""
-    made = {}
-    for name, values in metrics.items():
-        known = [value for value in values if not math.isnan(value)]
-        if known and (name in OUR_WORDS or name.startswith(OURS)):
-            made[OUR_WORDS.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
-    if "cut" in made:
-        made["ended"] = 1 - made.pop("cut")
-    return made
 
 
 def measured(logs: dict[str, Any]) -> dict[str, float]:
