@@ -24,7 +24,7 @@ from datagen.engine.options import RunOptions
 from datagen.engine.scheduler import tune_collector
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
-from datagen.prompts import plain
+from datagen.prompts import plain_prompt
 from datagen.records.record import Candidate, Record, fail, keep
 from tests.jobs import Quiet
 
@@ -85,7 +85,7 @@ class Ask(Method):
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Ask each prompt as it stands: one call a record."""
         try:
-            said = await llm.chat("teacher", plain(record.prompt), temperature=1)
+            said = await llm.chat("teacher", plain_prompt(record.prompt), temperature=1)
         except CallFailed as error:
             yield fail(error, record={"id": record.id, "prompt": record.prompt}, meta={})
             return

@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 from datagen.errors import ParseError
 from datagen.generators.evolve import read_verdict
-from datagen.parse import count_words, split_thinking
+from datagen.parse import split_thinking
 from datagen.records.files import open_input
 from datagen.records.reader import Reader
 from datagen.records.record import Record, request_text
 from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
+from datagen.text import count_words
 from tests.conftest import REAL_DATA
 
 CASES = Path(__file__).resolve().parents[1] / "tests" / "data" / "eliminations.jsonl"

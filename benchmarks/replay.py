@@ -19,7 +19,7 @@ from datagen.commands.main import load_methods
 from datagen.engine.method import Method
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import StackOptions, build_stack
-from datagen.prompts import plain
+from datagen.prompts import plain_prompt
 from tests.server import Answer, evolve_answer
 
 METHODS: dict[str, type[Method]] = {"ask": Ask, "evolve": load_methods("evolve")["general"]}
@@ -48,7 +48,7 @@ def through_the_stack(rows: Path, model: str) -> float:
         stack = build_stack(roles, StackOptions(rows.parent, None, None, 600.0))
         start = perf_counter()
         for prompt in prompts:
-            await stack.models["teacher"][0].chat(plain(prompt), temperature=1)
+            await stack.models["teacher"][0].chat(plain_prompt(prompt), temperature=1)
         took = perf_counter() - start
         assert stack.sent == 0
         await stack.close()

@@ -1,36 +1,36 @@
-"""From a reply to a value. A reply that does not fit raises ParseError; nothing here guesses."""
+"""From the text of a completion to a value. A text that does not fit raises ParseError; nothing here guesses."""
 
 import re
 
 from datagen.errors import ParseError
 
-CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 THINKING = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
-
-
-def count_words(text: str) -> int:
-    """Count words; a Chinese or Japanese character counts as one, since no spaces part them."""
-    spaced, characters = CJK.subn(" ", text)
-    return len(spaced.split()) + characters
+VERDICT = re.compile(r"[\s*_#>`]*verdict[\s*_`]*[:：]\s*(.+)", re.IGNORECASE)
+MARKUP = re.compile(r"[\s*_`.。!\"']+")
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """Part a leading <think> block from the answer: (thinking, answer)."""
+    """Split a leading <think> block from the answer: (thinking, answer)."""
     match = THINKING.match(text)
     return (match[1].strip(), text[match.end() :]) if match else ("", text)
 
 
-def verdict(text: str, allowed: tuple[str, ...]) -> str:
-    """Return the last `Verdict: ...` line that names one of the allowed verdicts, lower case.
+def parse_verdict(text: str, allowed: tuple[str, ...]) -> str:
+    """Return the last verdict in a completion, in lower case.
 
-    The last one counts, so neither a change of mind nor a verdict quoted from the judged text misleads. A line
-    that says more than one allowed verdict is no verdict.
+    The last one counts, so neither a change of mind nor a verdict quoted from the judged text misleads. A line that
+    names more than one allowed verdict is no verdict.
+
+    Args:
+        text: The completion. Verdicts are lines `Verdict: ...`; Markdown around them is ignored.
+        allowed: The verdicts to accept, in lower case.
+
+    Raises:
+        ParseError: No line holds exactly one allowed verdict.
     """
-    found: str | None = None
-    for line in text.splitlines():
-        match = re.fullmatch(r"[\s*_#>`]*verdict[\s*_`]*[:：]\s*(.+)", line, re.IGNORECASE)
-        said = re.sub(r"[\s*_`.。!\"']+", " ", match[1]).strip().lower() if match else ""
-        found = said if said in allowed else found
-    if found is None:
+    matches = (VERDICT.fullmatch(line) for line in text.splitlines())
+    verdicts = (MARKUP.sub(" ", match[1]).strip().lower() for match in matches if match)
+    last = [verdict for verdict in verdicts if verdict in allowed][-1:]
+    if not last:
         raise ParseError(f"no line 'Verdict: {' | '.join(allowed)}'")
-    return found
+    return last[0]

@@ -37,8 +37,8 @@ class Prompt:
     fields: Mapping[str, str]
 
 
-def plain(prompt: Text) -> Prompt:
-    """Ask a prompt as it stands, with no other context."""
+def plain_prompt(prompt: Text) -> Prompt:
+    """Turn a prompt into a chat request without a template."""
     return Prompt(as_messages(prompt), "answer", {"prompt": request_text(prompt)})
 
 

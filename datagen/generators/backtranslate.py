@@ -22,7 +22,7 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed, ParseError
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts, plain
+from datagen.prompts import Prompts, plain_prompt
 from datagen.records.record import Candidate, Messages, Record, Row, fail, keep, reject, row_id
 from datagen.sources.corpus import CORPUS
 from datagen.text import tokens
@@ -107,7 +107,7 @@ class Work:
 
     async def instruct(self) -> None:
         if self.options.trained:
-            prompt = plain(self.text)
+            prompt = plain_prompt(self.text)
         else:
             prompt = self.prompts[INSTRUCT].render(header=str(self.record.prompt), text=self.text)
         sample = self.record.sample(0)
@@ -143,7 +143,7 @@ class Work:
             "method": "backtranslate",
             "op": "seed" if self.is_seed else "augmented",
             "pass": self.record.pass_no,
-            **self.record.descent,
+            **self.record.lineage,
             **{name: known.get(name) for name in ("document", "span", "licence")},
             "header": None if self.is_seed else self.record.prompt,
             "ratings": self.ratings,

@@ -21,7 +21,7 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts, plain
+from datagen.prompts import Prompts, plain_prompt
 from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id, with_request
 from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
 
@@ -62,7 +62,7 @@ class Work:
         )
 
     async def answer(self, constraints: Sequence[Constraint]) -> Completion:
-        prompt = plain(self.asked(constraints).prompt)
+        prompt = plain_prompt(self.asked(constraints).prompt)
         return await self.llm.chat("teacher", prompt, sample=self.record.sample(0), **SAMPLING)
 
     @property
@@ -71,7 +71,7 @@ class Work:
             "method": "constraints",
             "op": "pairs" if self.options.pairs else "responses",
             "pass": self.record.pass_no,
-            **self.record.descent,
+            **self.record.lineage,
             "left_out": self.left_out.id if self.options.pairs else None,
             "model": self.said.model if self.said else None,
             "finish_reason": self.said.finish_reason if self.said else None,

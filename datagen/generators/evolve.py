@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from datagen import parse
 from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, plain
+from datagen.parse import parse_verdict
+from datagen.prompts import Prompt, plain_prompt
 from datagen.records.record import (
     SAMPLES_PER_PASS,
     Candidate,
@@ -43,6 +43,7 @@ from datagen.records.record import (
     with_request,
 )
 from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
+from datagen.text import count_words
 from datagen.verify.languages import is_chinese
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
@@ -58,7 +59,7 @@ JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CALLS_PER_ROUND = 3
 """Rewrite, equality question, answer."""
 ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
-read_verdict = partial(parse.verdict, allowed=("equal", "not equal"))
+read_verdict = partial(parse_verdict, allowed=("equal", "not equal"))
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Evolve(Method):
                 "evolver", self.rewrite_prompt(request, operator, language), sample=sample, **SAMPLING
             )
             child = rewrite.text.strip()
-            meta["words_after"] = parse.count_words(child)
+            meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
             if reason := eliminate(step, BEFORE_ANSWER):
                 return dropped(reason, "rewrite", child)
@@ -146,7 +147,7 @@ class Evolve(Method):
             # 4. Answer the rewrite as if it were the only thing ever asked, and eliminate by the answer.
             prompt = with_request(parent.prompt, child)
             meta["model"] = llm.model("teacher", sample).identity
-            answer = await llm.chat("teacher", plain(prompt), sample=sample, **SAMPLING)
+            answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
             if reason := eliminate(Step(request, child, response=answer.text), ON_ANSWER):
                 return dropped(reason, "answer", answer.text)
@@ -191,7 +192,7 @@ class Evolve(Method):
             "evolver": None,
             "judge": None,
             "model": None,
-            "words_before": parse.count_words(request_text(parent.prompt)),
+            "words_before": count_words(request_text(parent.prompt)),
             "words_after": None,
             "finish_reason": None,
             "usage": None,

@@ -198,7 +198,7 @@ def meta_of(work: Improving, comparison: Comparison | None, reason: str | None) 
         "op": work.way,
         "aspect": work.aspect,
         "pass": record.pass_no,
-        **record.descent,
+        **record.lineage,
         "model": new["model"],
         "judges": work.llm.identities("judge"),
         "steps": work.steps,

@@ -21,7 +21,7 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, Prompts, plain
+from datagen.prompts import Prompt, Prompts, plain_prompt
 from datagen.records.record import (
     BadLine,
     Candidate,
@@ -126,7 +126,7 @@ class Conversation:
 
     async def answer(self) -> None:
         """Have the conversation answered."""
-        self.said = await self.llm.chat("teacher", plain(self.text), cut_ok=True, **ANSWERING)
+        self.said = await self.llm.chat("teacher", plain_prompt(self.text), cut_ok=True, **ANSWERING)
         self.meta |= {
             "model": self.said.model,
             "finish_reason": self.said.finish_reason,

@@ -122,7 +122,7 @@ def meta_of(record: Record, votes: Sequence[Vote], cycles: int | None, order: Se
         "method": "judge",
         "op": "human",
         "pass": record.pass_no,
-        **record.descent,
+        **record.lineage,
         "judges": sorted(vote.by for vote in votes),
         "votes": len(votes),
         "all_bad": sum(vote.verdict == ALL_BAD for vote in votes),

@@ -162,7 +162,7 @@ class Judging:
             "method": "judge",
             "op": self.way,
             "pass": self.record.pass_no,
-            **self.record.descent,
+            **self.record.lineage,
             "judges": [names[at] for at in self.judges],
             "rubrics": {name: template.digest for name, template in self.rubrics.items()},
             "judging": self.asked_with,

@@ -9,8 +9,8 @@ before it came to an end has no verdict: what it said until then it might have t
 import re
 from collections.abc import Sequence
 
-from datagen import parse
 from datagen.errors import ParseError
+from datagen.parse import parse_verdict
 
 FIRST, SECOND, TIE = 1.0, 0.0, 0.5
 """The share of a comparison that its first answer gets."""
@@ -31,7 +31,7 @@ def read_verdict(text: str, names: Sequence[str]) -> float:
     can be read."""
     first, second = (name.lower() for name in names)
     try:
-        said = parse.verdict(text, allowed=(first, second, "tie"))
+        said = parse_verdict(text, allowed=(first, second, "tie"))
     except ParseError:
         return stated(text, (first, second))
     return {first: FIRST, second: SECOND, "tie": TIE}[said]

@@ -45,7 +45,7 @@ async def by_verifier(record: Record, llm: Roles, prompts: Prompts, options: Opt
             "method": "judge",
             "op": "verify",
             "pass": record.pass_no,
-            **record.descent,
+            **record.lineage,
             "judges": options.verify,
             "responses": [known[at] for at in order],
         }

@@ -45,6 +45,11 @@ class Reply:
         return json.loads(self.body)
 
 
+def refusal(status: int, message: str, **details: str | None) -> Reply:
+    """Return the reply of a backend that cannot serve a request, in the form of an OpenAI-compatible error."""
+    return Reply(status, json.dumps({"error": {"message": message, **details}}))
+
+
 class Layer(Protocol):
     """Anything that answers a call. May raise Stopped or Outage."""
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.errors import InputError
-from datagen.llm.call import Call, Reply
-from datagen.parse import count_words
+from datagen.llm.call import Call, Reply, refusal
 from datagen.records.files import open_input
 from datagen.records.lines import Line, json_lines
 from datagen.records.record import Row, digest
+from datagen.text import count_words
 
 ANSWERING = frozenset(("answer", "cot/reason"))
 """Tasks that ask for the answer to a prompt."""
@@ -40,8 +40,8 @@ class Replay:
     async def send(self, call: Call) -> Reply:
         found = self._find(call)
         if call.sample >= len(found):
-            return _refusal(
-                f"{self.name} holds {len(found)} replies to this {call.task!r}, not number {call.sample + 1}"
+            return refusal(
+                404, f"{self.name} holds {len(found)} replies to this {call.task!r}, not number {call.sample + 1}"
             )
         text = found[call.sample]
         usage = {
@@ -96,7 +96,3 @@ def _all_text(values: list[object]) -> bool:
 
 def _key(task: str, fields: Fields) -> str:
     return digest([task, fields])
-
-
-def _refusal(message: str) -> Reply:
-    return Reply(404, json.dumps({"error": {"message": message}}))

@@ -94,8 +94,8 @@ class Record:
         return SAMPLES_PER_PASS * self.pass_no + number
 
     @property
-    def descent(self) -> Row:
-        """What `meta` of a row made of this one says about where it comes from."""
+    def lineage(self) -> Row:
+        """The fields of `meta` that say where a row made from this one comes from."""
         return {"parents": [self.id], "seed_id": self.meta.get("seed_id"), "source_id": self.source_id}
 
     def for_pass(self, pass_no: int, seed: int) -> "Record":

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from datagen.parse import count_words
+from datagen.text import count_words, strip_punctuation
 
 APOLOGY_WORDS = 80
 """Section 3.3: an apology of fewer words is a refusal; a longer answer may well contain the word."""
@@ -75,8 +75,12 @@ Rule = Callable[[Step], str | None]
 
 
 def unchanged(step: Step) -> str | None:
-    """The rewrite is the parent but for case, spaces and punctuation."""
-    return "unchanged" if _bare(step.parent) == _bare(step.child) else None
+    """The rewrite equals the parent except for case, spaces and punctuation. Operators count: 3 * 4 is not 3 / 4."""
+    parent, child = (
+        strip_punctuation(OPERATOR.sub(lambda match: AS_SYMBOL[match[1]], text.casefold()))
+        for text in (step.parent, step.child)
+    )
+    return "unchanged" if parent == child else None
 
 
 def leaked(step: Step) -> str | None:
@@ -124,12 +128,6 @@ ON_ANSWER: tuple[Rule, ...] = (apology, stop_words)
 def eliminate(step: Step, rules: tuple[Rule, ...]) -> str | None:
     """Return the name of the first rule that drops the step."""
     return next((reason for rule in rules if (reason := rule(step))), None)
-
-
-def _bare(text: str) -> str:
-    """Drop case, spaces and punctuation, but not an operator between numbers: 3 * 4 is not 3 / 4."""
-    text = OPERATOR.sub(lambda match: AS_SYMBOL[match[1]], text.casefold())
-    return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "P")
 
 
 def _strip_punctuation(text: str, keep: str) -> str:

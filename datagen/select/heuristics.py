@@ -22,7 +22,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
-from datagen.parse import CJK, count_words
 from datagen.records.record import Record, as_messages, request_text
 from datagen.select.elimination import REFUSAL
 from datagen.select.phrases import (  # fmt: skip
@@ -41,6 +40,7 @@ from datagen.select.phrases import (  # fmt: skip
     NO_OUTPUT,
     SELF,
 )
+from datagen.text import CJK, count_words
 from datagen.verify.languages import FENCES, WEIGHTS, letters, prose
 
 MIN_WORDS = 8
@@ -94,7 +94,9 @@ def empty(record: Record) -> str | None:
 def echo(record: Record) -> str | None:
     """The response is the prompt, labels and punctuation aside."""
     request = request_text(record.prompt)
-    asked, said = (_bare(LABELS.sub(" ", text)) for text in (request, record.response or ""))
+    asked, said = (
+        "".join(filter(str.isalnum, LABELS.sub(" ", text).casefold())) for text in (request, record.response or "")
+    )
     repeats = asked and said and not said.replace(asked, "")
     return "echo" if repeats and not ABOUT_REPEATING.search(request) else None
 
@@ -187,10 +189,6 @@ def _asked(record: Record) -> str:
 def _spoken(record: Record) -> str:
     """Return what user and model said: the system message may well be in another language."""
     return "\n".join(turn["content"] for turn in as_messages(record.prompt) if turn["role"] != "system")
-
-
-def _bare(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def _weights(text: str) -> Counter[str]:

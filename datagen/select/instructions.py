@@ -28,8 +28,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from datagen.parse import count_words
 from datagen.select.phrases import SELF
+from datagen.text import count_words
 
 WORDS = range(4, 151)
 """The reference code of Self-Instruct: three words or fewer, or more than 150, are dropped."""
@@ -174,17 +174,14 @@ def drop_instances(instances: Sequence[Instance], *, truncated: bool = False) ->
     reasons = [drop_instance(instance) for instance in instances]
     if truncated and reasons:
         reasons[-1] = "truncated"
-    good = {_bare(instance) for instance, reason in zip(instances, reasons, strict=True) if not reason}
+    stripped = [Instance(instance.input.strip(), instance.output.strip()) for instance in instances]
+    good = {instance for instance, reason in zip(stripped, reasons, strict=True) if not reason}
     answers = Counter(instance.input for instance in good if instance.input)
     contradiction = any(count > 1 for count in answers.values())
     seen: set[Instance] = set()
-    for place, instance in enumerate(map(_bare, instances)):
+    for place, instance in enumerate(stripped):
         if not reasons[place]:
             repeated = "duplicate" if instance in seen else None
             reasons[place] = "contradiction" if contradiction else repeated
             seen.add(instance)
     return reasons
-
-
-def _bare(instance: Instance) -> Instance:
-    return Instance(instance.input.strip(), instance.output.strip())

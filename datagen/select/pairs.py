@@ -228,7 +228,7 @@ def meta_of(record: Record, way: str) -> Row:
     return {
         "method": "pairs",
         "op": way,
-        **record.descent,
+        **record.lineage,
         "judges": list(record.meta.get("judges") or []),
         "judging": key_of(record.meta) if way in JUDGED else None,
         "models": None,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
-from datagen.parse import CJK
+from datagen.text import CJK
 
 LEAST, MOST = 600, 3000
 """Characters of a segment: appendix E."""

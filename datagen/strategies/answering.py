@@ -105,7 +105,7 @@ class Answering:
             "method": "respond",
             "op": self.way,
             "pass": self.record.pass_no,
-            **self.record.descent,
+            **self.record.lineage,
             "templates": [self.prompts[name].digest for name in self.templates],
             **one,
             **self.extra,

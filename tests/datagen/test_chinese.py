@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError
-from datagen.parse import CJK
 from datagen.records.reader import Reader
 from datagen.records.record import Record, request_text
 from datagen.select.heuristics import FILTERS
 from datagen.select.instructions import CHINESE, SPOKEN, drop
 from datagen.select.novelty import Novelty
+from datagen.text import CJK
 from datagen.verify.languages import is_chinese
 from tests.jobs import evolve, rows
 from tests.server import Message, Server, running

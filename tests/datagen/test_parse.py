@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import ParseError
-from datagen.parse import count_words, split_thinking, verdict
+from datagen.parse import parse_verdict, split_thinking
+from datagen.text import count_words
 
 ALLOWED = ("equal", "not equal")
 
@@ -38,7 +39,7 @@ ALLOWED = ("equal", "not equal")
     ],
 )
 def test_the_last_line_with_a_verdict_counts(text: str, said: str) -> None:
-    assert verdict(text, ALLOWED) == said
+    assert parse_verdict(text, ALLOWED) == said
 
 
 @pytest.mark.parametrize(
@@ -63,18 +64,18 @@ def test_the_last_line_with_a_verdict_counts(text: str, said: str) -> None:
 )
 def test_what_is_no_verdict_is_not_guessed(text: str) -> None:
     with pytest.raises(ParseError, match=r"no line 'Verdict: equal \| not equal'"):
-        verdict(text, ALLOWED)
+        parse_verdict(text, ALLOWED)
 
 
 def test_only_the_allowed_verdicts_count() -> None:
-    assert verdict("Verdict: A\nVerdict: tie", ("a", "b")) == "a"
+    assert parse_verdict("Verdict: A\nVerdict: tie", ("a", "b")) == "a"
     with pytest.raises(ParseError, match=r"Verdict: a \| b"):
-        verdict("Verdict: equal", ("a", "b"))
+        parse_verdict("Verdict: equal", ("a", "b"))
 
 
 @given(st.text(), st.sampled_from(ALLOWED))
 def test_a_verdict_at_the_end_is_found_after_any_text(text: str, said: str) -> None:
-    assert verdict(f"{text}\nVerdict: {said}", ALLOWED) == said
+    assert parse_verdict(f"{text}\nVerdict: {said}", ALLOWED) == said
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import COMMANDS, load_methods
 from datagen.errors import InputError
-from datagen.prompts import SHIPPED, Prompts, parse_template, plain
+from datagen.prompts import SHIPPED, Prompts, parse_template, plain_prompt
 
 TEMPLATE = "---\nname: t\n---\n[system]\nBe brief.\n\n[user]\nFirst: {{ first }}\nSecond: {{ second }}\n"
 ODD = [
@@ -217,6 +217,6 @@ def test_a_folder_that_is_not_there_is_said() -> None:
 
 def test_a_prompt_as_it_stands_is_one_message_or_its_conversation() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    assert plain("{{ x }}").messages == [{"role": "user", "content": "{{ x }}"}]
-    assert plain(turns).messages == turns
-    assert (plain(turns).task, plain(turns).fields) == ("answer", {"prompt": "c"})
+    assert plain_prompt("{{ x }}").messages == [{"role": "user", "content": "{{ x }}"}]
+    assert plain_prompt(turns).messages == turns
+    assert (plain_prompt(turns).task, plain_prompt(turns).fields) == ("answer", {"prompt": "c"})

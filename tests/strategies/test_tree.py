@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from datagen.errors import InputError
 from datagen.llm.sim.game24 import Made, moves, reachable
 from datagen.llm.sim.game24 import puzzle as read_puzzle
-from datagen.parse import verdict
+from datagen.parse import parse_verdict
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.strategies.tree.search import VALUES, read_value
@@ -194,10 +194,10 @@ def test_a_text_is_chosen_by_vote() -> None:
 
 
 def test_a_vote_names_one_candidate_whole() -> None:
-    assert verdict("Verdict: 2\nVerdict: 12\nof all 3", ("2", "3", "12")) == "12"
+    assert parse_verdict("Verdict: 2\nVerdict: 12\nof all 3", ("2", "3", "12")) == "12"
     for unread in ("Verdict: 2 or 12", "12", "Verdict: 123"):
         with pytest.raises(ValueError, match="no line 'Verdict"):
-            verdict(unread, ("2", "3", "12"))
+            parse_verdict(unread, ("2", "3", "12"))
 
 
 def expansions(nodes: list[Row]) -> int:

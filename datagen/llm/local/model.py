@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from datagen.errors import InputError, Outage
-from datagen.llm.call import Call, Reply
+from datagen.llm.call import Call, Reply, refusal
 from datagen.llm.local.generation import Generated, Ids, Sampling, context_length, generate, open_model
 from datagen.llm.local.weights import model_folder
 from datagen.records.record import Messages
@@ -69,7 +69,7 @@ class Local:
         try:
             ids, sampling = self._ids(call.messages), read_params(call.params)
         except Refused as refused:
-            return _refusal(str(refused), refused.param)
+            return refusal(400, str(refused), param=refused.param, code="unsupported")
         answer: asyncio.Future[Generated] = asyncio.get_running_loop().create_future()
         self._waiting.append(Waiting(ids, sampling, seed_of(call), answer))
         if self._worker is None:
@@ -209,7 +209,3 @@ def read_params(params: Mapping[str, Any]) -> Sampling:
         top_p=float(given.get("top_p", 1)),
         stop=tuple(stop) if isinstance(stop, list) else (stop,),
     )
-
-
-def _refusal(message: str, param: str | None) -> Reply:
-    return Reply(400, json.dumps({"error": {"message": message, "param": param, "code": "unsupported"}}))

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from datagen.errors import InputError
-from datagen.llm.call import Call, Reply
+from datagen.llm.call import Call, Reply, refusal
 from datagen.llm.sim import (
     arithmetic,
     backtranslate,
@@ -35,7 +35,7 @@ from datagen.llm.sim import (
     self_instruct,
 )
 from datagen.llm.sim.chance import Chance
-from datagen.parse import count_words
+from datagen.text import count_words
 
 VERSION = 1
 """Part of the identity: a changed teacher is another teacher."""
@@ -67,7 +67,7 @@ class Sim:
     async def send(self, call: Call) -> Reply:
         chance = Chance(f"{call.key.hex()}:{call.attempt}", self.rates)
         if call.task not in ACTS:
-            return _refusal(f"sim cannot play {call.task!r}; it can play: {', '.join(sorted(ACTS))}")
+            return refusal(400, f"sim cannot play {call.task!r}; it can play: {', '.join(sorted(ACTS))}")
         fault = self._draw(call.task, chance)
         text = _spoil(fault, call, chance) if fault else ACTS[call.task](call.fields, chance)
         asked = sum(count_words(message["content"]) for message in call.messages)
@@ -104,10 +104,6 @@ def _spoil(fault: str, call: Call, chance: Chance) -> str:
 def is_verdict(task: str) -> bool:
     """Does a task ask for an opinion?"""
     return task == "evolve/equal" or task.startswith("judge/")
-
-
-def _refusal(message: str) -> Reply:
-    return Reply(400, json.dumps({"error": {"message": message}}))
 
 
 def parse_sim(spec: str) -> Sim:

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from datagen.llm.sim.chance import Chance
-from datagen.parse import CJK
-from datagen.text import tokens
+from datagen.text import CJK, tokens
 
 WORD = re.compile(r"[^\W\d_]{5,}")
 FIRST_PERSON = re.compile(r"\b(?:I|my|me|je|mon)\b")

@@ -7,7 +7,7 @@ from random import Random
 
 from datagen.llm.sim.arithmetic import DEMANDS, EXPRESSION
 from datagen.llm.sim.chance import Chance
-from datagen.parse import CJK
+from datagen.text import CJK
 
 DEPTHS = (
     "Explain why the result holds.",

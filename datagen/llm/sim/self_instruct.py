@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from datagen.llm.sim.arithmetic import answer
 from datagen.llm.sim.chance import Chance
-from datagen.parse import CJK
+from datagen.text import CJK
 
 
 def _parts(text: str) -> tuple[str, ...]:

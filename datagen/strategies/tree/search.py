@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from datagen import parse
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.judge.labels import draw_labels
+from datagen.parse import parse_verdict
 from datagen.records.record import request_text
 from datagen.strategies.answering import Answering
 from datagen.strategies.tree.tasks import State, next_states
@@ -143,7 +143,7 @@ async def value(search: Search, numbers: str) -> list[float]:
 
 
 def read_value(text: str) -> float:
-    return VALUES[parse.verdict(text, tuple(VALUES))]
+    return VALUES[parse_verdict(text, tuple(VALUES))]
 
 
 async def vote(search: Search, nodes: Sequence[Node]) -> None:
@@ -156,7 +156,7 @@ async def vote(search: Search, nodes: Sequence[Node]) -> None:
     fields = {"prompt": search.prompt, "candidates": shown, "form": " or ".join(labels)}
     allowed = tuple(label.lower() for label in labels)
     asks = (
-        search.ask("tree/vote", number, lambda text: parse.verdict(text, allowed), **fields)
+        search.ask("tree/vote", number, lambda text: parse_verdict(text, allowed), **fields)
         for number in range(TEXT["votes"])
     )
     for said in await asyncio.gather(*asks):

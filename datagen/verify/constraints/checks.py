@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from datagen.parse import CJK
+from datagen.text import CJK
 from datagen.verify.languages import NAMES, detect, dominant_script, prose
 
 Kwargs = dict[str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import LCSseq
 
-from datagen.parse import CJK
+from datagen.text import CJK
 
 TOKEN = re.compile(rf"[a-z0-9]+|{CJK.pattern}")
 MOST_LABELS = 20

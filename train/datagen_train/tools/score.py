@@ -68,7 +68,7 @@ class Scorer:
         def meta(order: Sequence[int]) -> Row:
             known = record.meta.get("responses") or [{} for _ in record.responses]
             told = [known[at] | {"rewards": said.parts[at]} for at in order]
-            about = {"method": "judge", "op": "reward", "pass": record.pass_no, **record.descent}
+            about = {"method": "judge", "op": "reward", "pass": record.pass_no, **record.lineage}
             return {**about, "judges": self.names, "responses": told}
 
         if all(each is None for each in said.total):
