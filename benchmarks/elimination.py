@@ -23,7 +23,8 @@ from datagen.parse import split_thinking
 from datagen.records.files import open_input
 from datagen.records.reader import Reader
 from datagen.records.record import Record, request_text
-from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
+from datagen.select import first_reason
+from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step
 from datagen.text import count_words
 from tests.conftest import REAL_DATA
 
@@ -105,7 +106,7 @@ def said(reply: str | None) -> str:
 
 def score(rule: str, cases: Sequence[Case]) -> Score:
     """Count what a rule is the first to drop."""
-    dropped = [case for case in cases if eliminate(case.step, RULES) == rule]
+    dropped = [case for case in cases if first_reason(RULES, case.step) == rule]
     right = sum(case.rule == rule for case in dropped)
     hard = sum(case.hard and case.rule != rule and bool(LURES[rule](case)) for case in cases)
     return Score(rule, sum(case.rule == rule for case in cases), len(dropped), right, hard)
@@ -116,7 +117,7 @@ def real_answers(path: Path) -> Counter[str | None]:
     with open_input(str(path)) as file:
         rows = [row for row in Reader(path.name, file).read() if isinstance(row, Record) and row.response]
     return Counter(
-        eliminate(Step("", request_text(row.prompt), response=row.response or ""), ON_ANSWER) for row in rows
+        first_reason(ON_ANSWER, Step("", request_text(row.prompt), response=row.response or "")) for row in rows
     )
 
 

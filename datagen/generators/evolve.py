@@ -42,7 +42,8 @@ from datagen.records.record import (
     row_id,
     with_request,
 )
-from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step, eliminate
+from datagen.select import first_reason
+from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step
 from datagen.text import count_words
 from datagen.verify.languages import is_chinese
 
@@ -133,7 +134,7 @@ class Evolve(Method):
             child = rewrite.text.strip()
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
-            if reason := eliminate(step, BEFORE_ANSWER):
+            if reason := first_reason(BEFORE_ANSWER, step):
                 return dropped(reason, "rewrite", child)
 
             # 3. Ask whether anything was gained. A verdict that cannot be read is a failed call, never an opinion.
@@ -141,7 +142,7 @@ class Evolve(Method):
             meta["judge"] = llm.model("judge").identity
             question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
             verdict = await llm.chat("judge", question, parse=read_verdict, **JUDGING)
-            if reason := eliminate(Step(request, child, verdict=verdict.value), ON_VERDICT):
+            if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
                 return dropped(reason, "judge", verdict.text)
 
             # 4. Answer the rewrite as if it were the only thing ever asked, and eliminate by the answer.
@@ -149,7 +150,7 @@ class Evolve(Method):
             meta["model"] = llm.model("teacher", sample).identity
             answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
-            if reason := eliminate(Step(request, child, response=answer.text), ON_ANSWER):
+            if reason := first_reason(ON_ANSWER, Step(request, child, response=answer.text)):
                 return dropped(reason, "answer", answer.text)
         except CallFailed as error:
             return fail(error, record=subject, meta=meta)

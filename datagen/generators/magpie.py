@@ -35,7 +35,8 @@ from datagen.records.record import (
     reject,
     row_id,
 )
-from datagen.select.instructions import SPOKEN, drop, too_short
+from datagen.select import first_reason
+from datagen.select.instructions import SPOKEN, too_short
 from datagen.select.novelty import THRESHOLD, Novelty
 
 MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
@@ -120,7 +121,7 @@ class Conversation:
         self.meta["asker"] = said.model
         text = said.text.strip()
         self.prompt = [*before, {"role": "user", "content": text}]
-        reason = "truncated" if said.finish_reason == "length" else drop(text, LATER if answered else SPOKEN)
+        reason = "truncated" if said.finish_reason == "length" else first_reason(LATER if answered else SPOKEN, text)
         if reason:
             raise Dropped(reason, "turn", text)
 

@@ -2,7 +2,7 @@
 
 The paper's four rules, by the names that stand in the rejected file:
 
-    no_gain       the model says that the rewrite asks for nothing more (and `unchanged`, which needs no model)
+    no_gain       the judge says that the rewrite asks for nothing more (and `unchanged`, which needs no model)
     apology       the answer contains "sorry" and is shorter than 80 words
     stop_words    the answer is only punctuation and stop words
     leaked        the rewrite copies words of its template, such as "given prompt" or "#Rewritten Prompt#"
@@ -12,15 +12,15 @@ prompt) and `overgrown` (prompts grow without bound over rounds). Departures: a 
 not leaked, and "sorry" in the answer to a prompt about apologies is no refusal. Chinese apologies count as well.
 
 Each rule is a function from a Step to its own name or None. BEFORE_ANSWER needs the rewrite alone and runs before
-anything more is paid for.
+any further call.
 """
 
 import re
 import string
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from datagen.select import Rule
 from datagen.text import count_words, strip_punctuation
 
 APOLOGY_WORDS = 80
@@ -61,7 +61,7 @@ STOP_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One evolution: the prompt before and after, and what is known of the answer so far."""
+    """One evolution: the prompt before and after, and the verdict and the answer where they are there already."""
 
     parent: str
     child: str
@@ -69,9 +69,6 @@ class Step:
     """`equal` or `not equal`."""
     response: str = ""
     max_growth: int = MAX_GROWTH
-
-
-Rule = Callable[[Step], str | None]
 
 
 def unchanged(step: Step) -> str | None:
@@ -102,7 +99,7 @@ def overgrown(step: Step) -> str | None:
 
 
 def no_gain(step: Step) -> str | None:
-    """The model was asked whether the two prompts are equal, and says so."""
+    """The judge says that the two prompts are equal."""
     return "no_gain" if step.verdict == "equal" else None
 
 
@@ -114,25 +111,14 @@ def apology(step: Step) -> str | None:
 
 def stop_words(step: Step) -> str | None:
     """The answer says nothing; a single letter is a choice, and says something."""
-    words = _strip_punctuation(step.response.replace("’", "'"), keep="'").lower().split()
+    text = step.response.replace("’", "'")
+    punctuation = {c for c in text if c in string.punctuation or unicodedata.category(c)[0] == "P"} - {"'"}
+    words = "".join(" " if c in punctuation else c for c in text).lower().split()
     if len(words) == 1 and len(words[0].strip("'")) == 1:
         return None
     return "stop_words" if all(word.strip("'") in STOP_WORDS | {""} for word in words) else None
 
 
-BEFORE_ANSWER: tuple[Rule, ...] = (unchanged, leaked, refused, overgrown)
-ON_VERDICT: tuple[Rule, ...] = (no_gain,)
-ON_ANSWER: tuple[Rule, ...] = (apology, stop_words)
-
-
-def eliminate(step: Step, rules: tuple[Rule, ...]) -> str | None:
-    """Return the name of the first rule that drops the step."""
-    return next((reason for rule in rules if (reason := rule(step))), None)
-
-
-def _strip_punctuation(text: str, keep: str) -> str:
-    return "".join(" " if _is_punctuation(c) and c not in keep else c for c in text)
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character)[0] == "P"
+BEFORE_ANSWER: tuple[Rule[Step], ...] = (unchanged, leaked, refused, overgrown)
+ON_VERDICT: tuple[Rule[Step], ...] = (no_gain,)
+ON_ANSWER: tuple[Rule[Step], ...] = (apology, stop_words)

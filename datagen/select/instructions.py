@@ -1,4 +1,4 @@
-"""Which made instructions and instances are kept (Self-Instruct, arXiv 2212.10560; Alpaca's and BELLE's additions).
+"""Which generated instructions and instances are kept (Self-Instruct, arXiv 2212.10560; Alpaca's, BELLE's additions).
 
 Instructions, by the names that stand in the rejected file:
 
@@ -7,9 +7,9 @@ Instructions, by the names that stand in the rejected file:
     writes_program          begins "Write a program": the paper leaves it open what its output would be
     starts_with_punctuation the rest of a list that was split in the wrong place
     not_english             begins with a non-ASCII character (ENGLISH only)
-    has_link, names_gpt     a web address, or GPT as the one who is asked (CHINESE only; BELLE)
-    trailing_colon          announces what did not come (SPOKEN only; Magpie)
-    answers                 an assistant speaks: offers help, or speaks of itself as a model (SPOKEN only)
+    has_link, names_gpt     a web address, or the name of GPT (CHINESE only; BELLE)
+    trailing_colon          announces something that is missing (SPOKEN only; Magpie)
+    answers                 the assistant speaks: offers help, or calls itself a model (SPOKEN only)
 
 Instances: copied_input, empty_output, trailing_colon; then, among those of one task, truncated, contradiction and
 duplicate.
@@ -25,9 +25,10 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from datagen.select import Rule
 from datagen.select.phrases import SELF
 from datagen.text import count_words
 
@@ -79,8 +80,6 @@ OFFER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-Rule = Callable[[str], str | None]
-
 
 def too_short(instruction: str) -> str | None:
     """Under four words."""
@@ -93,7 +92,7 @@ def too_long(instruction: str) -> str | None:
 
 
 def needs_media(instruction: str) -> str | None:
-    """It shows or asks for what is not text."""
+    """It shows or asks for something that is not text."""
     return "needs_media" if NEEDS_MEDIA.search(instruction.strip()) else None
 
 
@@ -110,7 +109,7 @@ def starts_with_punctuation(instruction: str) -> str | None:
 
 
 def not_english(instruction: str) -> str | None:
-    """Its first character, but for an opening quote, is not ASCII."""
+    """Its first character, after an opening quote, is not ASCII."""
     return None if instruction.lstrip().lstrip(OPENERS)[:1].isascii() else "not_english"
 
 
@@ -120,32 +119,27 @@ def has_link(instruction: str) -> str | None:
 
 
 def names_gpt(instruction: str) -> str | None:
-    """It speaks of GPT or its maker."""
+    """It names GPT or its maker."""
     return "names_gpt" if GPT.search(instruction) else None
 
 
 def trailing_colon(instruction: str) -> str | None:
-    """It ends with a colon: what it announces did not come."""
+    """It ends with a colon: what it announces is missing."""
     return "trailing_colon" if instruction.rstrip().endswith((":", "：")) else None
 
 
 def answers(instruction: str) -> str | None:
-    """The assistant's words, not the user's."""
+    """The words are the assistant's, not the user's."""
     return "answers" if OFFER.search(instruction) or SELF.search(instruction) else None
 
 
-COMMON: tuple[Rule, ...] = (too_short, too_long, needs_media, starts_with_punctuation)
-ENGLISH: tuple[Rule, ...] = (*COMMON, writes_program, not_english)
-ANY_LANGUAGE: tuple[Rule, ...] = (*COMMON, writes_program)
-"""Where the tasks of people are not all English."""
-CHINESE: tuple[Rule, ...] = (*COMMON, has_link, names_gpt)
-SPOKEN: tuple[Rule, ...] = (answers, *COMMON, has_link, trailing_colon)
-"""For what a model says in the user's place, in any language."""
-
-
-def drop(instruction: str, rules: tuple[Rule, ...] = ENGLISH) -> str | None:
-    """Return the name of the first rule that drops the instruction, or None."""
-    return next((reason for rule in rules if (reason := rule(instruction))), None)
+COMMON: tuple[Rule[str], ...] = (too_short, too_long, needs_media, starts_with_punctuation)
+ENGLISH: tuple[Rule[str], ...] = (*COMMON, writes_program, not_english)
+ANY_LANGUAGE: tuple[Rule[str], ...] = (*COMMON, writes_program)
+"""Where the seed tasks are not all English."""
+CHINESE: tuple[Rule[str], ...] = (*COMMON, has_link, names_gpt)
+SPOKEN: tuple[Rule[str], ...] = (answers, *COMMON, has_link, trailing_colon)
+"""For a user's turn written by a model, in any language."""
 
 
 class Instance(NamedTuple):
@@ -155,29 +149,32 @@ class Instance(NamedTuple):
     output: str
 
 
-def drop_instance(instance: Instance) -> str | None:
-    """Return why an instance is useless by itself, or None."""
-    source, output = instance.input.strip(), instance.output.strip()
-    if not output:
-        return "empty_output"
-    if source == output:
-        return "copied_input"
-    return "trailing_colon" if source.endswith((":", "：")) or output.endswith((":", "：")) else None
+def instance_reasons(instances: Sequence[Instance], *, truncated: bool = False) -> list[str | None]:
+    """Return for each instance of one task why it is rejected, or None.
 
-
-def drop_instances(instances: Sequence[Instance], *, truncated: bool = False) -> list[str | None]:
-    """Return for each instance of one task why it is dropped, or None.
-
-    `truncated`: the reply met the length limit, so its last instance is incomplete. Where two instances share an
-    input that is not empty and differ in the output, nobody knows which is right: all of the task are dropped.
+    Args:
+        instances: The instances, in the order of the reply.
+        truncated: Whether the reply met the length limit, so that its last instance is incomplete.
     """
-    reasons = [drop_instance(instance) for instance in instances]
+    # 1. What an instance shows by itself.
+    stripped = [Instance(instance.input.strip(), instance.output.strip()) for instance in instances]
+    reasons: list[str | None] = []
+    for source, output in stripped:
+        if not output:
+            reasons.append("empty_output")
+        elif source == output:
+            reasons.append("copied_input")
+        else:
+            reasons.append(trailing_colon(source) or trailing_colon(output))
     if truncated and reasons:
         reasons[-1] = "truncated"
-    stripped = [Instance(instance.input.strip(), instance.output.strip()) for instance in instances]
+
+    # 2. Two instances with the same input, which is not empty, and different outputs: nobody knows which is right.
     good = {instance for instance, reason in zip(stripped, reasons, strict=True) if not reason}
-    answers = Counter(instance.input for instance in good if instance.input)
-    contradiction = any(count > 1 for count in answers.values())
+    outputs = Counter(instance.input for instance in good if instance.input)
+    contradiction = any(count > 1 for count in outputs.values())
+
+    # 3. Repeated instances.
     seen: set[Instance] = set()
     for place, instance in enumerate(stripped):
         if not reasons[place]:

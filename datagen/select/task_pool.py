@@ -1,109 +1,97 @@
-"""The tasks of Self-Instruct: what was kept so far, as a draw sees it, and how varied it is."""
+"""The task pool of Self-Instruct: the tasks kept so far, the pool as a draw sees it, and how varied the tasks are."""
 
 from collections import Counter
 from dataclasses import dataclass
-from statistics import fmean, quantiles
+from random import Random
+from statistics import fmean
+from statistics import quantiles as cut_points
 from typing import Any, NamedTuple
 
-from datagen.records.record import Candidate, Record, Row
+from datagen.records.record import Candidate, Row
 from datagen.select.instructions import not_english
 from datagen.select.novelty import Pool
 from datagen.text import tokens
 
 
-class Shown(NamedTuple):
-    """A task as it is shown, and the row that it comes from."""
+class Task(NamedTuple):
+    """The instruction of a task, and the id of the row that it comes from."""
 
     id: str
     instruction: str
 
 
-class Tasks:
-    """All tasks so far: those of people, then those of the machine, in the order in which they were kept."""
+class TaskPool:
+    """All tasks so far: the human-written seeds, then the generated ones in the order in which they were kept."""
 
     def __init__(self, threshold: float) -> None:
         self.pool = Pool(threshold)
-        self.shown: list[Shown] = []
-        self.humans = 0
+        self.tasks: list[Task] = []
+        self.seeds = 0
         self.english = True
-        """Do all tasks of people pass for English?"""
+        """Whether all seeds pass for English."""
         self._last = ""
 
     def __len__(self) -> int:
-        return len(self.shown)
+        return len(self.tasks)
+
+    def view(self, length: int) -> "TaskView":
+        return TaskView(self, length)
 
     def add_seed(self, name: str, instruction: str) -> None:
-        self._add(name, instruction)
-        self.humans += 1
+        self._add(Task(name, instruction))
+        self.seeds += 1
         self.english = self.english and not_english(instruction) is None
 
-    def _add(self, name: str, instruction: str) -> None:
-        self.pool.add(instruction)
-        self.shown.append(Shown(name, instruction))
-
-    def view(self, length: int) -> "View":
-        return View(self, length)
-
     def drops(self, row: Row) -> str | None:
-        """Compare a task with those that came since its draw was opened; its further instances come along."""
+        """Compare a task with those added since its draw was opened; further instances of a kept task are kept."""
         meta = row["meta"]
         if meta["task"] == self._last:
             return None
         if not self.pool.is_novel(meta["instruction"], start=meta["seen"]):
             return "similar"
         self._last = meta["task"]
-        self._add(row["id"], meta["instruction"])
+        self._add(Task(row["id"], meta["instruction"]))
         return None
+
+    def _add(self, task: Task) -> None:
+        self.pool.add(task.instruction)
+        self.tasks.append(task)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The tasks as they stood when there were `length` of them."""
+class TaskView:
+    """The pool as it stood when it held `length` tasks."""
 
-    tasks: Tasks
+    pool: TaskPool
     length: int
 
-    def human(self) -> list[Shown]:
-        return self.tasks.shown[: self.tasks.humans]
-
-    def machine(self) -> list[Shown]:
-        return self.tasks.shown[self.tasks.humans : self.length]
-
-    @property
-    def english(self) -> bool:
-        return self.tasks.english
+    def draw_examples(self, random: Random, human: int, generated: int) -> list[Task]:
+        """Draw the example tasks, shuffled; seeds fill up where too few tasks are generated yet (section 2.2)."""
+        seeds, new = self.pool.tasks[: self.pool.seeds], self.pool.tasks[self.pool.seeds : self.length]
+        new = random.sample(new, min(generated, len(new)))
+        tasks = random.sample(seeds, min(human + generated - len(new), len(seeds))) + new
+        random.shuffle(tasks)
+        return tasks
 
     def is_novel(self, instruction: str) -> bool:
-        return self.tasks.pool.is_novel(instruction, stop=self.length)
+        return self.pool.pool.is_novel(instruction, stop=self.length)
 
     def nearest_seed(self, instruction: str) -> tuple[str | None, float]:
-        """Return the task of people that is most like this one, None if none shares a word, and its ROUGE-L F."""
-        match = self.tasks.pool.nearest(instruction, stop=self.tasks.humans, above=0.0)
-        return (self.tasks.shown[match.place].id, round(match.score, 4)) if match else (None, 0.0)
-
-
-def choose(record: Record, human: int, machine: int) -> list[Shown]:
-    """Draw the tasks to show: people fill up where the machine has too few yet; shuffled (section 2.2)."""
-    view: View = record.view
-    random = record.random("tasks shown")
-    made = view.machine()
-    of_machine = random.sample(made, min(machine, len(made)))
-    people = view.human()
-    of_people = random.sample(people, min(human + machine - len(of_machine), len(people)))
-    tasks = of_people + of_machine
-    random.shuffle(tasks)
-    return tasks
+        """Return the id of the most similar seed and its ROUGE-L F1; None and 0.0 if no seed shares a word."""
+        match = self.pool.pool.nearest(instruction, stop=self.pool.seeds, above=0.0)
+        return (self.pool.tasks[match.place].id, round(match.score, 4)) if match else (None, 0.0)
 
 
 class YieldTable:
-    """How many rows a thousand calls give as the pool grows, and how varied the tasks are."""
+    """Rows per thousand calls as the pool grows, and the diversity of the tasks."""
 
     def __init__(self) -> None:
         self.calls = self.rows = 0
         self.curve: list[int] = []
         self.words: Counter[str] = Counter()
-        self.grams: dict[int, tuple[set[int], int]] = {n: (set(), 0) for n in (1, 2)}
-        self.likeness: list[float] = []
+        self.grams: dict[int, set[int]] = {1: set(), 2: set()}
+        self.totals: Counter[int] = Counter()
+        self.similarities: list[float] = []
         self._last = ""
 
     def add(self, candidate: Candidate) -> None:
@@ -114,43 +102,44 @@ class YieldTable:
             return
         self.rows += 1
         meta = candidate.row["meta"]
-        if meta["task"] != self._last:
-            self._last = meta["task"]
-            self._count(tokens(meta["instruction"]))
-            self.likeness.append(meta["seed_similarity"])
-
-    def _count(self, words: list[str]) -> None:
+        if meta["task"] == self._last:
+            return
+        self._last = meta["task"]
+        self.similarities.append(meta["seed_similarity"])
+        words = tokens(meta["instruction"])
         self.words.update(words[:1])
-        for n, (seen, total) in self.grams.items():
-            grams = [hash(tuple(words[at : at + n])) for at in range(len(words) - n + 1)]
-            seen.update(grams)
-            self.grams[n] = (seen, total + len(grams))
+        for n, distinct in self.grams.items():
+            grams = [hash(tuple(words[start : start + n])) for start in range(len(words) - n + 1)]
+            distinct.update(grams)
+            self.totals[n] += len(grams)
 
     def as_dict(self) -> dict[str, Any]:
-        distinct = {
-            f"distinct_{n}": round(len(seen) / total, 4) if total else None for n, (seen, total) in self.grams.items()
-        }
-        words = sorted(self.words.items(), key=lambda each: (-each[1], each[0]))[:10]
+        words = sorted(self.words.items(), key=lambda item: (-item[1], item[0]))[:10]
         return {
             "rows_per_1000_calls": self.curve,
             "leading_words": dict(words),
-            **distinct,
-            "seed_similarity": spread(self.likeness),
+            **{
+                f"distinct_{n}": round(len(distinct) / self.totals[n], 4) if self.totals[n] else None
+                for n, distinct in self.grams.items()
+            },
+            "seed_similarity": quantiles(self.similarities),
         }
 
     def tables(self) -> list[list[list[str]]]:
-        told = self.as_dict()
-        words = ", ".join(f"{word} {number}" for word, number in told["leading_words"].items())
-        shares = [[f"distinct {n}-grams", f"{told[f'distinct_{n}'] or 0:.2f}"] for n in (1, 2)]
-        likeness = "   ".join(f"{name} {value:.2f}" for name, value in (told["seed_similarity"] or {}).items())
-        curve = [[["calls", "rows"], *([str(1_000 * n), str(rows)] for n, rows in enumerate(self.curve, 1))]]
-        diversity = [["leading words", words], *shares, ["ROUGE-L with the nearest seed", likeness]]
-        return [*curve, [["diversity", ""], *diversity]] if self.rows else []
+        if not self.rows:
+            return []
+        summary = self.as_dict()
+        words = ", ".join(f"{word} {number}" for word, number in summary["leading_words"].items())
+        shares = [[f"distinct {n}-grams", f"{summary[f'distinct_{n}'] or 0:.2f}"] for n in self.grams]
+        similarity = "   ".join(f"{name} {value:.2f}" for name, value in (summary["seed_similarity"] or {}).items())
+        curve = [[str(1_000 * n), str(rows)] for n, rows in enumerate(self.curve, 1)]
+        diversity = [["leading words", words], *shares, ["ROUGE-L with the nearest seed", similarity]]
+        return [[["calls", "rows"], *curve], [["diversity", ""], *diversity]]
 
 
-def spread(values: list[float]) -> dict[str, float] | None:
+def quantiles(values: list[float]) -> dict[str, float] | None:
     """Return mean, median and 90th percentile; None without a value."""
     if not values:
         return None
-    deciles = quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
+    deciles = cut_points(values, n=10, method="inclusive") if len(values) > 1 else values * 9
     return {"mean": round(fmean(values), 4), "median": round(deciles[4], 4), "p90": round(deciles[8], 4)}

@@ -7,8 +7,9 @@ import pytest
 from datagen.errors import InputError
 from datagen.records.reader import Reader
 from datagen.records.record import Record, request_text
+from datagen.select import first_reason
 from datagen.select.heuristics import FILTERS
-from datagen.select.instructions import CHINESE, SPOKEN, drop
+from datagen.select.instructions import CHINESE, SPOKEN
 from datagen.select.novelty import Novelty
 from datagen.text import CJK
 from datagen.verify.languages import is_chinese
@@ -63,7 +64,7 @@ def test_no_rule_drops_a_prompt_for_being_chinese(real: Path) -> None:
 def test_real_chinese_requests_are_instructions(real: Path) -> None:
     asked = requests_of(real)
     for rules in (CHINESE, SPOKEN):
-        dropped = {text: reason for text in asked if (reason := drop(text, rules))}
+        dropped = {text: reason for text in asked if (reason := first_reason(rules, text))}
         assert dropped.keys() >= EXCUSED
         assert set(dropped.values()) <= {"too_short", "too_long", "starts_with_punctuation"}
         assert len(dropped) <= len(EXCUSED) + 5, dropped
@@ -108,6 +109,6 @@ def test_the_language_is_the_seeds_own_or_the_one_that_is_told(prompt: str, lang
 @pytest.mark.parametrize("style", ["code", "math"])
 def test_a_language_that_a_style_lacks_is_told(style: str) -> None:
     Path("seeds.txt").write_text("介绍京剧。\n")
-    with pytest.raises(InputError, match=r"--lang zh: code and math have English prompts alone"):
+    with pytest.raises(InputError, match=r"--lang zh: code and math have English prompts only"):
         evolve(Path("seeds.txt"), "sim", style=style, lang="zh")
     evolve(Path("seeds.txt"), "sim", style=style)

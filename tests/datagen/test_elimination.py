@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.elimination import LURES, RULES, Case, load_cases, real_answers, rule_table, said, score
+from datagen.select import Rule, first_reason
 from datagen.select.elimination import (
     APOLOGY_WORDS,
     BEFORE_ANSWER,
@@ -16,10 +17,8 @@ from datagen.select.elimination import (
     ON_ANSWER,
     ON_VERDICT,
     STOP_WORDS,
-    Rule,
     Step,
     apology,
-    eliminate,
     leaked,
     no_gain,
     overgrown,
@@ -45,7 +44,7 @@ def rewritten(child: str, parent: str = "Name a tree.") -> Step:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_case_is_dropped_by_the_rule_that_it_was_written_for(case: Case) -> None:
-    assert eliminate(case.step, RULES) == case.rule
+    assert first_reason(RULES, case.step) == case.rule
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.says], ids=lambda case: case.id)
@@ -70,10 +69,10 @@ def test_the_cases_are_hard() -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule is not no_gain], ids=lambda rule: rule.__name__)
-def test_only_no_gain_needs_a_model(rule: Rule) -> None:
+def test_only_no_gain_needs_a_model(rule: Rule[Step]) -> None:
     """Without a verdict, every case of the other rules is dropped just the same."""
     own = [case.step for case in CASES if case.rule == rule.__name__]
-    assert {eliminate(replace(step, verdict=""), RULES) for step in own} == {rule.__name__}
+    assert {first_reason(RULES, replace(step, verdict="")) for step in own} == {rule.__name__}
 
 
 def test_the_rules_run_in_the_order_of_what_they_cost() -> None:
@@ -81,7 +80,7 @@ def test_the_rules_run_in_the_order_of_what_they_cost() -> None:
     assert (no_gain,) == ON_VERDICT
     assert (apology, stop_words) == ON_ANSWER
     both = Step("Name a tree.", "I'm sorry, I can't rewrite the given prompt.")
-    assert (leaked(both), refused(both), eliminate(both, RULES)) == ("leaked", "refused", "leaked")
+    assert (leaked(both), refused(both), first_reason(RULES, both)) == ("leaked", "refused", "leaked")
 
 
 @pytest.mark.parametrize(("number", "reason"), [(79, "apology"), (80, None), (81, None)])

@@ -11,12 +11,12 @@ from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, execute, planned
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.self_instruct import json_lines, some_lines
+from datagen.generators.self_instruct import read_json_lines
 from datagen.records.files import dump_line
 from datagen.records.reader import Reader
 from datagen.records.record import Record, Row
 from datagen.select.novelty import Pool
-from datagen.select.task_pool import Tasks
+from datagen.select.task_pool import TaskPool
 from tests.jobs import Quiet, digest, rows
 
 METHODS = load_methods("self-instruct")
@@ -202,8 +202,8 @@ def test_a_contradiction_drops_all_of_the_task() -> None:
 def test_text_with_stop_strings_of_other_tools_survives() -> None:
     text = "It cost 20. In 1999 ### it cost 16.\n20. And so on."
     line = json.dumps({"instruction": "List what it cost ## and when.", "input": "", "output": text})
-    assert json_lines(f"```json\n{line},\n```") == [json.loads(line)]
-    assert some_lines(f"[\n{line},\n{line}\n]") == [json.loads(line)] * 2
+    assert read_json_lines(f"```json\n{line},\n```") == [json.loads(line)]
+    assert read_json_lines(f"[\n{line},\n{line}\n]") == [json.loads(line)] * 2
 
 
 def test_without_a_number_of_rows_it_would_not_end() -> None:
@@ -221,7 +221,7 @@ def test_a_failed_call_ends_the_run_since_later_draws_depend_on_it() -> None:
 
 
 def test_further_instances_of_a_task_come_along_and_the_next_task_does_not() -> None:
-    tasks = Tasks(0.7)
+    tasks = TaskPool(0.7)
     tasks.add_seed("s", "Count the birds on the wire.")
     row: Row = {"id": "a", "meta": {"task": "1", "instruction": "Sort these words by their length.", "seen": 1}}
     assert tasks.drops(row) is None and tasks.drops({**row, "id": "b"}) is None

@@ -20,7 +20,8 @@ from datagen.llm.sim import ACTS, parse_sim
 from datagen.llm.sim.arithmetic import DEMANDS, answer, solve, unmet
 from datagen.llm.sim.chance import Chance
 from datagen.llm.sim.evolve import OPERATORS
-from datagen.select.elimination import BEFORE_ANSWER, ON_ANSWER, Step, eliminate
+from datagen.select import first_reason
+from datagen.select.elimination import BEFORE_ANSWER, ON_ANSWER, Step
 from tests.jobs import evolve, rows, write_seeds
 
 SEEDS = (
@@ -139,9 +140,9 @@ def test_each_fault_is_what_its_rule_catches() -> None:
     leak, noop = (said(*ask(f"sim:{fault}=1", call(parent, REWRITE))) for fault in ("leak", "noop"))
     (refusal,) = ask("sim:refuse=1", call())
     empty, mumbled = ask("sim:malformed=1", call(), compare("a", "b"))
-    assert eliminate(Step(parent, leak), BEFORE_ANSWER) == "leaked"
+    assert first_reason(BEFORE_ANSWER, Step(parent, leak)) == "leaked"
     assert said(*ask("sim", compare(parent, noop))).endswith("Verdict: equal")
-    assert eliminate(Step(parent, "Name a lake.", response=said(refusal)), ON_ANSWER) == "apology"
+    assert first_reason(ON_ANSWER, Step(parent, "Name a lake.", response=said(refusal))) == "apology"
     for reply, reason in ((empty, "empty answer"), (mumbled, "unparsed answer")):
         with pytest.raises(BadAnswer, match=reason):
             read_reply(reply, read_verdict)
@@ -211,7 +212,7 @@ def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) ->
 @given(st.sampled_from(SEEDS), st.sampled_from(sorted(OPERATORS)), st.integers(0, 10_000))
 def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, name: str, number: int) -> None:
     child = OPERATORS[name]({"prompt": seed}, Chance(str(number)))
-    assert eliminate(Step(seed, child), BEFORE_ANSWER) is None
+    assert first_reason(BEFORE_ANSWER, Step(seed, child)) is None
     assert said(*ask("sim", compare(seed, child))).endswith("Verdict: not equal")
 
 

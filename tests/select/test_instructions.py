@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.select.instructions import CHINESE, ENGLISH, SPOKEN, Instance, drop, drop_instance, drop_instances
+from datagen.select import first_reason
+from datagen.select.instructions import CHINESE, ENGLISH, SPOKEN, Instance, instance_reasons
 from tests.conftest import REAL_DATA
 
 PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE)
@@ -41,7 +42,7 @@ PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to
     ],
 )
 def test_english_instructions(instruction: str, reason: str | None) -> None:
-    assert drop(instruction, ENGLISH) == reason
+    assert first_reason(ENGLISH, instruction) == reason
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_english_instructions(instruction: str, reason: str | None) -> None:
     ],
 )
 def test_what_is_said_in_the_users_place(turn: str, reason: str | None) -> None:
-    assert drop(turn, SPOKEN) == reason
+    assert first_reason(SPOKEN, turn) == reason
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_what_is_said_in_the_users_place(turn: str, reason: str | None) -> None:
     ],
 )
 def test_a_text_model_is_not_asked_for_other_media(instruction: str) -> None:
-    assert drop(instruction, ENGLISH) == "needs_media"
+    assert first_reason(ENGLISH, instruction) == "needs_media"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_text_model_is_not_asked_for_other_media(instruction: str) -> None:
     ],
 )
 def test_words_that_only_sound_like_media_are_innocent(instruction: str) -> None:
-    assert drop(instruction, ENGLISH) is None
+    assert first_reason(ENGLISH, instruction) is None
 
 
 @pytest.mark.parametrize(
@@ -148,13 +149,13 @@ def test_words_that_only_sound_like_media_are_innocent(instruction: str) -> None
     ],
 )
 def test_chinese_instructions(instruction: str, reason: str | None) -> None:
-    assert drop(instruction, CHINESE) == reason
+    assert first_reason(CHINESE, instruction) == reason
 
 
 @given(st.text())
 def test_any_text_is_judged(text: str) -> None:
     known = {"too_short", "too_long", "needs_media", "writes_program", "starts_with_punctuation", "not_english"}
-    assert drop(text, ENGLISH) in known | {None}
+    assert first_reason(ENGLISH, text) in known | {None}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_any_text_is_judged(text: str) -> None:
     ],
 )
 def test_instances_by_themselves(source: str, output: str, reason: str | None) -> None:
-    assert drop_instance(Instance(source, output)) == reason
+    assert instance_reasons([Instance(source, output)]) == [reason]
 
 
 A, B, NO_INPUT = Instance("2 + 2", "4"), Instance("3 + 3", "6"), Instance("", "Once upon a time")
@@ -194,18 +195,22 @@ A, B, NO_INPUT = Instance("2 + 2", "4"), Instance("3 + 3", "6"), Instance("", "O
     ],
 )
 def test_instances_of_one_task(instances: list[Instance], reasons: list[str | None]) -> None:
-    assert drop_instances(instances) == reasons
+    assert instance_reasons(instances) == reasons
 
 
 def test_a_cut_reply_loses_its_last_instance_and_no_other() -> None:
-    assert drop_instances([A, B], truncated=True) == [None, "truncated"]
-    assert drop_instances([A, Instance("2 + 2", "4 becau")], truncated=True) == [None, "truncated"]
-    assert drop_instances([], truncated=True) == []
+    assert instance_reasons([A, B], truncated=True) == [None, "truncated"]
+    assert instance_reasons([A, Instance("2 + 2", "4 becau")], truncated=True) == [None, "truncated"]
+    assert instance_reasons([], truncated=True) == []
 
 
 def test_the_real_seeds_lose_what_the_paper_would_drop_and_nothing_else(real_seeds: Path) -> None:
     instructions = [json.loads(line)["instruction"] for line in real_seeds.read_text().splitlines()]
-    assert Counter(map(drop, instructions)) == {None: 172, "too_short": 2, "writes_program": 1}
+    assert Counter(first_reason(ENGLISH, text) for text in instructions) == {
+        None: 172,
+        "too_short": 2,
+        "writes_program": 1,
+    }
 
 
 def test_real_prompts_that_a_text_model_can_answer_are_not_taken_for_media() -> None:
@@ -214,4 +219,4 @@ def test_real_prompts_that_a_text_model_can_answer_are_not_taken_for_media() -> 
         pytest.skip("the real questions are not here: ../shared/data/gsm8k/train_2000.jsonl")
     questions = [json.loads(line)["question"] for line in path.read_text().splitlines()]
     assert sum(PAPER.search(question) is not None for question in questions) == 34
-    assert Counter(map(drop, questions)) == {None: 1998, "too_long": 2}
+    assert Counter(first_reason(ENGLISH, text) for text in questions) == {None: 1998, "too_long": 2}
