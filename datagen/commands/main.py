@@ -68,7 +68,7 @@ COMMANDS = {
             "vote:Vote",
             "rft:RejectionSampling",
             "star:Star",
-            "tree.strategy:TreeOfThoughts",
+            "tree.tree_of_thoughts:TreeOfThoughts",
             "mcr:MetaReasoning",
         ),
         "strategy",

@@ -38,7 +38,7 @@ def passages_of(document: str, text: str) -> Iterator[Passage]:
         yield Passage(document, match.start(), match.end(), match[0])
 
 
-class Evidence:
+class BM25Index:
     """An index of passages."""
 
     def __init__(self, passages: Iterable[Passage]) -> None:
@@ -67,11 +67,11 @@ class Evidence:
 
 
 @cache
-def load_evidence(path: Path) -> Evidence:
+def load_index(path: Path) -> BM25Index:
     """Read a corpus: rows with "text", or lines of text."""
     with open_input(str(path)) as file:
         documents = [row for row in Reader(str(path), file, kind=DOCUMENTS).read() if isinstance(row, Document)]
     found = [passage for each in documents for passage in passages_of(each.source_id or each.id, each.text)]
     if not found:
         raise InputError(f"{path}: no text in it")
-    return Evidence(found)
+    return BM25Index(found)

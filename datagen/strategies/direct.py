@@ -8,21 +8,11 @@ on. The paper's messages are tied to the tasks of FLAN; here the draw is uniform
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, Prompts
+from datagen.prompts import Prompt
 from datagen.records.record import Candidate, Record, as_messages
-from datagen.strategies.answering import (
-    TEACHER,
-    VERIFY,
-    Answer,
-    Answering,
-    check_names,
-    fields_of,
-    next_command,
-    samples_option,
-)
+from datagen.strategies.strategy import VERIFY, Answer, IndependentAnswers, prompt_fields, samples_option
 from datagen.verify.answers import split_answer
 
 SYSTEMS = "direct/systems"
@@ -30,58 +20,42 @@ SYSTEMS = "direct/systems"
 
 @dataclass(frozen=True)
 class Options:
-    """What plain distillation can be told."""
+    """Options of `datagen respond --strategy direct`."""
 
     k: int = samples_option(1, "Answers for each prompt. [1; vote and rft: 8]")
     verify: list[str] = option([], VERIFY)
     system: str | None = option(None, "A system message for every prompt, or orca: one of sixteen for each.")
 
 
-async def direct(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield one row: the prompt with its k answers."""
-    told = with_system(record, prompts, options.system)
-    answering = Answering(told, llm, prompts, "direct", options.verify)
-    prompt = Prompt(as_messages(told.prompt), "answer", fields_of(told))
+class Direct(IndependentAnswers):
+    """Plain distillation: the reply is the response."""
 
-    async def answer(number: int) -> Answer:
-        said = await answering.ask(prompt, number)
-        return Answer(said.text, said, None, split_answer(said.text)[1], answering.check(said.text))
-
-    async for candidate in answering.attempt(answering.sampled(answer, options.k)):
-        yield candidate
-
-
-def with_system(record: Record, prompts: Prompts, system: str | None) -> Record:
-    """Return the record under a system message; one that it has already stays."""
-    messages = as_messages(record.prompt)
-    if system is None or messages[0]["role"] == "system":
-        return record
-    if system == "orca":
-        system = record.random("system").choice(prompts[SYSTEMS].render().messages)["content"]
-    return record if system == "none" else replace(record, prompt=[{"role": "system", "content": system}, *messages])
-
-
-class Direct(Method):
-    """direct."""
-
-    name = "respond"
     variant = "direct"
     options_type = Options
     options: Options
-    roles = TEACHER
     templates = (SYSTEMS,)
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return direct(record, llm, self.prompts, self.options)
+        """Answer the prompt under the system message, which the row keeps."""
+        return super().generate(self.with_system(record), llm)
 
-    def bound(self, record: Record) -> int:
-        return self.options.k
+    def with_system(self, record: Record) -> Record:
+        """Return the record under the system message of `--system`; one that it has already stays."""
+        messages, system = as_messages(record.prompt), self.options.system
+        if system is None or messages[0]["role"] == "system":
+            return record
+        if system == "orca":
+            system = record.random("system").choice(self.prompts[SYSTEMS].render().messages)["content"]
+        if system == "none":
+            return record
+        return replace(record, prompt=[{"role": "system", "content": system}, *messages])
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "response", "responses")]
+    def prompt(self, record: Record) -> Prompt:
+        return Prompt(as_messages(record.prompt), "answer", prompt_fields(record))
 
-    def next_command(self) -> str:
-        return next_command(self.options)
+    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
+        completion = await self.ask(record, llm, prompt, number)
+        return Answer(completion.text, completion, answer=split_answer(completion.text)[1])
 
-    def check(self) -> None:
-        check_names(self.options)
+    def row_templates(self) -> Sequence[str]:
+        return ()

@@ -1,11 +1,11 @@
-"""Meta-reasoning over multiple chains (MCR, arXiv 2304.13007): several chains look facts up, one mind weighs them.
+"""Multi-chain reasoning (MCR, arXiv 2304.13007): several retrieval chains; a meta-reasoner combines their facts.
 
-A chain decomposes the question: it asks a follow-up question, a passage is found for it (evidence.py), it answers
-from the passage, and asks on, up to `--turns` times, until it gives a final answer. The first of `-k` chains is
-greedy, the others are sampled. Then the facts of all finished chains, each a question with its answer, go to a
+A chain decomposes the question: it asks a follow-up question, a passage is retrieved for it (sources/bm25.py), it
+answers from the passage, and asks on, up to `--turns` times, until it gives a final answer. The first of `-k` chains
+is greedy, the others are sampled. Then the facts of all finished chains, each a question with its answer, go to a
 meta-reasoner, which explains its answer and names the facts that it rests on, or says that it is unsure.
 
-Departures: evidence comes from a local corpus, not from a search engine, and every fact keeps document and place. A
+Departures: passages come from a local corpus, not from a search engine, and every fact keeps document and place. A
 chain without a final answer is dropped, where the public code uses its facts; so is one that asks the same question
 twice. An explanation that names no fact, or one that does not exist, is no answer. How far the chains disagree is
 kept as `meta.entropy`: a measure of how hard the question is.
@@ -13,20 +13,19 @@ kept as `meta.entropy`: a measure of how hard the question is.
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import log2
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts
 from datagen.records.record import Candidate, Record, Row, request_text
-from datagen.sources.bm25 import Evidence, Passage, load_evidence
-from datagen.strategies.answering import TEACHER, VERIFY, Answer, Answering, check_names, samples_option, together
+from datagen.sources.bm25 import BM25Index, Passage, load_index
+from datagen.strategies.strategy import VERIFY, Answer, Strategy, gather_all, samples_option
 from datagen.verify.answers import answer_key, split_answer
 
 CHAINS = 5
@@ -34,18 +33,18 @@ CHAINS = 5
 TURNS = 5
 """The public code's bound."""
 STEP, META = "mcr/step", "mcr/meta"
-STEPPING: dict[str, Any] = {"max_tokens": 512}
+CHAIN_TOKENS = 512
 SAMPLED = 0.7
 """The temperature of all chains but the first."""
 REASONING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 LINE = re.compile(r"^[\s*_>-]*(intermediate answer|follow-?up|final answer)[\s*_]*[:：][\s*_]*(\S.*)$", re.I | re.M)
-CITED = re.compile(r" ?\[(\d{1,4})\]")
+CITATION = re.compile(r" ?\[(\d{1,4})\]")
 UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What meta-reasoning can be told."""
+    """Options of `datagen respond --strategy mcr`."""
 
     k: int = samples_option(CHAINS, "Chains for each prompt.")
     verify: list[str] = option([], VERIFY)
@@ -54,7 +53,7 @@ class Options:
 
 
 class Turn(NamedTuple):
-    """What a chain says in one turn."""
+    """One reply of a chain."""
 
     answer: str | None
     """To the question of the turn before."""
@@ -64,23 +63,26 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question, its answer, and the passage that was found for it."""
+    """A question, its answer, and the passage retrieved for it."""
 
     question: str
     answer: str
     passage: Passage | None
 
     def as_meta(self) -> Row:
-        found = self.passage
-        span = {"doc_id": found.document, "span": [found.start, found.end]} if found else {"doc_id": None, "span": None}
-        return {"question": self.question, "answer": self.answer, **span}
+        passage = self.passage
+        return {
+            "question": self.question,
+            "answer": self.answer,
+            "doc_id": passage.document if passage else None,
+            "span": [passage.start, passage.end] if passage else None,
+        }
 
 
-@dataclass
-class Chain:
-    """One way through the question."""
+class Chain(NamedTuple):
+    """A finished or ended chain of retrieval and reasoning."""
 
-    facts: list[Fact] = field(default_factory=list)
+    facts: list[Fact]
     final: str | None = None
     ended: str = "final"
     """Why it ended: final, turns, repeated or unread."""
@@ -89,105 +91,124 @@ class Chain:
         return {"facts": [fact.as_meta() for fact in self.facts], "final": self.final, "ended": self.ended}
 
 
-def read_turn(text: str) -> Turn:
-    """Read what a chain says; of two lines of a kind the last counts."""
-    said = {kind.lower().replace("-", "").replace(" ", ""): words.strip() for kind, words in LINE.findall(text)}
-    turn = Turn(said.get("intermediateanswer"), said.get("followup"), said.get("finalanswer"))
-    if (turn.question is None) == (turn.final is None):
-        raise ParseError("expected one line 'Follow-up: ...' or 'Final answer: ...'")
-    return turn
+class MetaReasoning(Strategy):
+    """MCR: the explanation in which a meta-reasoner combines the facts of several chains."""
+
+    variant = "mcr"
+    options_type = Options
+    options: Options
+    templates = (STEP, META)
+    details = {
+        "chains": [],
+        "chains_unfinished": None,
+        "entropy": None,
+        "explanation": None,
+        "cited": [],
+        "abstained": None,
+    }
+
+    async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
+        """Reason over several chains (section 3)."""
+        # 1. Generate k chains (section 3.1).
+        assert self.options.corpus is not None
+        index = load_index(self.options.corpus)
+        chains = await gather_all(self.follow_chain(record, llm, index, number) for number in range(self.options.k))
+        details |= {
+            "chains": [chain.as_meta() for chain in chains],
+            "chains_unfinished": sum(chain.final is None for chain in chains),
+            "entropy": entropy([chain.final for chain in chains if chain.final is not None]),
+        }
+
+        # 2. Pool the facts of the finished chains; what several state is listed several times.
+        facts = [fact for chain in chains if chain.final is not None for fact in chain.facts]
+        if not facts:
+            return [self.reject(record, details, "no_finished_chain")]
+
+        # 3. Reason over the chains (section 3.2): an explanation that cites facts, and the answer.
+        prompt = self.prompts[META].render(facts=numbered_facts(facts), prompt=request_text(record.prompt))
+        completion = await self.ask(record, llm, prompt, parse=partial(read_explanation, facts=facts), **REASONING)
+        answer, numbers = completion.value
+        details |= {
+            "explanation": completion.text,
+            "cited": [{"number": number, **facts[number - 1].as_meta()} for number in numbers],
+            "abstained": answer is None,
+        }
+        if answer is None:
+            return [self.reject(record, details, "abstained", completion.text)]
+
+        # 4. The response is the explanation without the numbers of the facts.
+        response = CITATION.sub("", completion.text).strip()
+        rationale = split_answer(response)[0]
+        return [self.accept_unless_wrong(record, details, Answer(response, completion, rationale, answer))]
+
+    async def follow_chain(self, record: Record, llm: Roles, index: BM25Index, number: int) -> Chain:
+        """Decompose the question and retrieve for each part, until a final answer (section 3.1)."""
+        request = request_text(record.prompt)
+        temperature = 0 if number == 0 else SAMPLED
+        facts: list[Fact] = []
+        open_question: str | None = None
+        passages = [first_passage(index, request)]
+        while True:
+            # 1. The chain answers its open question from the passages, and asks the next one or concludes.
+            asked = [f"{fact.question} {fact.answer}" for fact in facts] + ([open_question] if open_question else [])
+            prompt = self.prompts[STEP].render(
+                contexts=numbered_passages(passages), facts="\n".join(asked) or "(nothing)", prompt=request
+            )
+            try:
+                completion = await self.ask(
+                    record, llm, prompt, number, parse=read_turn, temperature=temperature, max_tokens=CHAIN_TOKENS
+                )
+            except CallFailed as error:
+                if error.reason != "unparsed answer":
+                    raise
+                return Chain(facts, ended="unread")
+            turn: Turn = completion.value
+            if open_question is not None:
+                facts.append(Fact(open_question, turn.answer or "unknown", passages[-1]))
+
+            # 2. It ends with an answer, a repeated question, or too many of them.
+            if turn.question is None:
+                return Chain(facts, final=turn.final)
+            if any(answer_key(turn.question) == answer_key(fact.question) for fact in facts):
+                return Chain(facts, ended="repeated")
+            if len(facts) >= self.options.turns:
+                return Chain(facts, ended="turns")
+
+            # 3. Retrieve the passage that fits the next question best.
+            open_question = turn.question
+            passages.append(first_passage(index, open_question))
+
+    def check(self) -> None:
+        if self.options.corpus is None:
+            raise InputError("--strategy mcr needs --corpus FILE: the texts to look facts up in")
+        load_index(self.options.corpus)
+        super().check()
+
+    def bound(self, record: Record) -> int:
+        return self.options.k * (self.options.turns + 1) + 1
 
 
-def shown_passages(passages: Sequence[Passage | None]) -> str:
-    """Show passages by number, each in one line, so that none of them can begin a line of its own."""
+def first_passage(index: BM25Index, query: str) -> Passage | None:
+    return next(iter(index.search(query)), None)
+
+
+def numbered_passages(passages: Sequence[Passage | None]) -> str:
+    """List passages by number, each in one line, so that none of them can begin a line of its own."""
     texts = (" ".join(passage.text.split()) if passage else "(nothing was found)" for passage in passages)
     return "\n".join(f"[{number}] {text}" for number, text in enumerate(texts, 1))
 
 
-def shown_facts(facts: Sequence[Fact]) -> str:
-    lines = (f"[{number}] {fact.question} {fact.answer}" for number, fact in enumerate(facts, 1))
-    return "\n".join(lines) or "(nothing)"
+def numbered_facts(facts: Sequence[Fact]) -> str:
+    return "\n".join(f"[{number}] {fact.question} {fact.answer}" for number, fact in enumerate(facts, 1))
 
 
-async def follow(answering: Answering, evidence: Evidence, number: int, turns: int) -> Chain:
-    """Follow one chain to its end."""
-    chain, question = Chain(), request_text(answering.record.prompt)
-    passages: list[Passage | None] = [find(evidence, question)]
-    asked: str | None = None
-    while True:
-        fields = {"contexts": shown_passages(passages), "facts": shown_asked(chain.facts, asked), "prompt": question}
-        prompt = answering.prompts[STEP].render(**fields)
-        heat = 0 if number == 0 else SAMPLED
-        try:
-            said = await answering.ask(prompt, number, parse=read_turn, temperature=heat, **STEPPING)
-        except CallFailed as error:
-            if error.reason != "unparsed answer":
-                raise
-            return ended(chain, "unread")
-        turn: Turn = said.value
-        if asked is not None:
-            chain.facts.append(Fact(asked, turn.answer or "unknown", passages[-1]))
-        if turn.final is not None:
-            chain.final = turn.final
-            return chain
-        assert turn.question is not None
-        if any(answer_key(turn.question) == answer_key(fact.question) for fact in chain.facts):
-            return ended(chain, "repeated")
-        if len(chain.facts) >= turns:
-            return ended(chain, "turns")
-        asked = turn.question
-        passages.append(find(evidence, asked))
-
-
-def ended(chain: Chain, why: str) -> Chain:
-    chain.ended = why
-    return chain
-
-
-def find(evidence: Evidence, query: str) -> Passage | None:
-    return next(iter(evidence.search(query)), None)
-
-
-def shown_asked(facts: Sequence[Fact], asked: str | None) -> str:
-    """Show the questions so far, the last one still open."""
-    lines = [f"{fact.question} {fact.answer}" for fact in facts] + ([asked] if asked else [])
-    return "\n".join(lines) or "(nothing)"
-
-
-async def mcr(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield one row: the explanation that the meta-reasoner gives, ending in its answer."""
-    assert options.corpus is not None
-    evidence = load_evidence(options.corpus)
-    answering = Answering(record, llm, prompts, "mcr", options.verify, dict(NOTHING), (STEP, META))
-
-    async def reason() -> list[Candidate]:
-        chains = await together([follow(answering, evidence, number, options.turns) for number in range(options.k)])
-        finished = [chain for chain in chains if chain.final is not None]
-        facts = [fact for chain in finished for fact in chain.facts]  # what several say is said several times
-        answering.extra |= tell(chains)
-        if not facts:
-            return [answering.rejected("no_finished_chain", None)]
-        return [await weigh(answering, facts)]
-
-    async for candidate in answering.attempt(reason()):
-        yield candidate
-
-
-async def weigh(answering: Answering, facts: Sequence[Fact]) -> Candidate:
-    """Have the facts weighed, and make the row."""
-    question = request_text(answering.record.prompt)
-    prompt = answering.prompts[META].render(facts=shown_facts(facts), prompt=question)
-    said = await answering.ask(prompt, parse=lambda text: read_explanation(text, facts), **REASONING)
-    answer, cited = said.value
-    answering.extra |= {
-        "explanation": said.text,
-        "cited": [{"number": number, **facts[number - 1].as_meta()} for number in cited],
-        "abstained": answer is None,
-    }
-    if answer is None:
-        return answering.rejected("abstained", said.text)
-    response = CITED.sub("", said.text).strip()
-    return answering.judged(Answer(response, said, split_answer(response)[0], answer))
+def read_turn(text: str) -> Turn:
+    """Read a reply of a chain; of two lines of a kind the last counts."""
+    lines = {kind.lower().replace("-", "").replace(" ", ""): words.strip() for kind, words in LINE.findall(text)}
+    turn = Turn(lines.get("intermediateanswer"), lines.get("followup"), lines.get("finalanswer"))
+    if (turn.question is None) == (turn.final is None):
+        raise ParseError("expected one line 'Follow-up: ...' or 'Final answer: ...'")
+    return turn
 
 
 def read_explanation(text: str, facts: Sequence[Fact]) -> tuple[str | None, list[int]]:
@@ -195,60 +216,20 @@ def read_explanation(text: str, facts: Sequence[Fact]) -> tuple[str | None, list
     answer = split_answer(text)[1]
     if answer is None:
         raise ParseError("no line 'Answer: ...'")
-    cited = list(dict.fromkeys(int(number) for number in CITED.findall(text)))
-    if any(not 1 <= number <= len(facts) for number in cited):
+    numbers = list(dict.fromkeys(int(number) for number in CITATION.findall(text)))
+    if any(not 1 <= number <= len(facts) for number in numbers):
         raise ParseError(f"names a fact that does not exist; there are {len(facts)}")
     if answer_key(answer) == UNSURE:
-        return None, cited
-    if not any(facts[number - 1].passage for number in cited):
+        return None, numbers
+    if not any(facts[number - 1].passage for number in numbers):
         raise ParseError("rests on no fact with a passage")
-    return answer, cited
+    return answer, numbers
 
 
-NOTHING: Row = {
-    "chains": [],
-    "chains_unfinished": None,
-    "entropy": None,
-    "explanation": None,
-    "cited": [],
-    "abstained": None,
-}
-
-
-def tell(chains: Sequence[Chain]) -> Row:
-    """Tell of the chains, and how far their answers lie apart, in bits."""
-    finals = Counter(answer_key(chain.final) for chain in chains if chain.final is not None)
-    total = finals.total()
-    entropy = -sum(count / total * log2(count / total) for count in finals.values()) if total else None
-    return {
-        "chains": [chain.as_meta() for chain in chains],
-        "chains_unfinished": sum(chain.final is None for chain in chains),
-        "entropy": None if entropy is None else round(abs(entropy), 4),
-    }
-
-
-def prepare(options: Options) -> None:
-    if options.corpus is None:
-        raise InputError("--strategy mcr needs --corpus FILE: the texts to look facts up in")
-    load_evidence(options.corpus)
-    check_names(options)
-
-
-class MetaReasoning(Method):
-    """mcr."""
-
-    name = "respond"
-    variant = "mcr"
-    options_type = Options
-    options: Options
-    roles = TEACHER
-    templates = (STEP, META)
-
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return mcr(record, llm, self.prompts, self.options)
-
-    def bound(self, record: Record) -> int:
-        return self.options.k * (self.options.turns + 1) + 1
-
-    def check(self) -> None:
-        prepare(self.options)
+def entropy(answers: Sequence[str]) -> float | None:
+    """Return how far final answers disagree, in bits; None without an answer."""
+    counts = Counter(map(answer_key, answers))
+    total = counts.total()
+    if not total:
+        return None
+    return round(abs(-sum(count / total * log2(count / total) for count in counts.values())), 4)

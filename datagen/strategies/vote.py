@@ -7,27 +7,14 @@ vote is no truth: where the answers are known, use `rft`.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts
-from datagen.records.record import Candidate, Record
-from datagen.strategies.answering import (
-    EXAMPLES,
-    TEACHER,
-    VERIFY,
-    Answer,
-    Answering,
-    check_names,
-    samples_option,
-    together,
-)
-from datagen.strategies.cot import REASON, reasoning
-from datagen.verify.answers import answer_key, split_answer
+from datagen.records.record import Candidate, Record, Row
+from datagen.strategies.strategy import EXAMPLES, REASON, VERIFY, Strategy, samples_option
+from datagen.verify.answers import answer_key
 
 CHAINS = 8
 LEAST_SHARE = 0.5
@@ -36,7 +23,7 @@ LEAST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Options:
-    """What self-consistency can be told."""
+    """Options of `datagen respond --strategy vote`."""
 
     k: int = samples_option(CHAINS, "Chains for each prompt.")
     verify: list[str] = option([], VERIFY)
@@ -44,52 +31,32 @@ class Options:
     least_share: float = option(LEAST_SHARE, "vote: the least share of the chains that must agree.", least=0, most=1)
 
 
-async def vote(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield one row: the prompt with the first chain that agrees with the vote."""
-    answering = Answering(record, llm, prompts, "vote", options.verify, {"votes": None, "vote_share": None}, (REASON,))
-    asked = reasoning(record, prompts, options.examples)
+class Vote(Strategy):
+    """Self-consistency: the first chain that agrees with the majority vote."""
 
-    async def elect() -> list[Candidate]:
-        said = await together([answering.ask(asked, number) for number in range(options.k)])
-        chains = [Answer(each.text, each, *split_answer(each.text)) for each in said]
-        return [count(answering, chains, options.least_share)]
-
-    async for candidate in answering.attempt(elect()):
-        yield candidate
-
-
-def count(answering: Answering, chains: list[Answer], least_share: float) -> Candidate:
-    """Count the votes; keep the first chain of the winner."""
-    keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in chains]
-    votes = Counter(key for key in keys if key is not None).most_common()
-    share = votes[0][1] / len(chains) if votes else 0.0
-    answering.extra = {
-        "votes": [{"answer": answer, "votes": number} for answer, number in votes],
-        "vote_share": share,
-    }
-    if not votes:
-        return answering.rejected("no_answer", chains[0].response, chains[0])
-    winner = chains[keys.index(votes[0][0])]
-    if share < least_share or (len(votes) > 1 and votes[1][1] == votes[0][1]):
-        return answering.rejected("no_agreement", winner.response, winner)
-    return answering.judged(winner)
-
-
-class Vote(Method):
-    """vote."""
-
-    name = "respond"
     variant = "vote"
     options_type = Options
     options: Options
-    roles = TEACHER
     templates = (REASON,)
+    details = {"votes": None, "vote_share": None}
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return vote(record, llm, self.prompts, self.options)
+    async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
+        """Sample chains and keep one whose answer is the most consistent (section 2)."""
+        # 1. Sample k chains of thought.
+        chains = await self.sample_chains(record, llm)
 
-    def bound(self, record: Record) -> int:
-        return self.options.k
+        # 2. Marginalise out the rationales: count the answers, equal ones by their value.
+        keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in chains]
+        votes = Counter(key for key in keys if key is not None).most_common()
+        share = votes[0][1] / len(chains) if votes else 0.0
+        details["votes"] = [{"answer": answer, "votes": count} for answer, count in votes]
+        details["vote_share"] = share
+        if not votes:
+            return [self.reject(record, details, "no_answer", chains[0].response, chains[0])]
 
-    def check(self) -> None:
-        check_names(self.options)
+        # 3. The majority wins, unless it is small or tied (beyond the paper).
+        winner = chains[keys.index(votes[0][0])]
+        tied = len(votes) > 1 and votes[1][1] == votes[0][1]
+        if share < self.options.least_share or tied:
+            return [self.reject(record, details, "no_agreement", winner.response, winner)]
+        return [self.accept_unless_wrong(record, details, winner)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.records.files import dump_line
-from datagen.sources.bm25 import K1, B, Evidence, Passage, load_evidence, passages_of
+from datagen.sources.bm25 import K1, B, BM25Index, Passage, load_index, passages_of
 from tests.jobs import rows
 
 WORD = st.sampled_from("river bridge clock salt bell map tower".split())
@@ -36,7 +36,7 @@ def score(texts: list[str], at: int, query: str) -> float:
 
 @given(st.lists(TEXT, min_size=1, max_size=8), TEXT)
 def test_the_best_passages_are_those_of_the_formula(texts: list[str], query: str) -> None:
-    found = Evidence(as_passages(texts)).search(query, len(texts))
+    found = BM25Index(as_passages(texts)).search(query, len(texts))
     scores = [score(texts, at, query) for at in range(len(texts))]
     expected = sorted((at for at, each in enumerate(scores) if each > 0), key=lambda at: (-scores[at], at))
     got = [int(passage.document) for passage in found]
@@ -53,28 +53,28 @@ def test_a_passage_is_where_it_says(text: str) -> None:
 
 
 def test_nothing_is_found_where_no_word_is_shared() -> None:
-    assert Evidence(as_passages(["a bridge over the river"])).search("clock?") == []
+    assert BM25Index(as_passages(["a bridge over the river"])).search("clock?") == []
 
 
 def test_chinese_is_found_by_its_characters() -> None:
     texts = ["码头在城北，冬天常常结冰。", "钟楼建于十八世纪，由行会出资。", "集市每周四开张。"]
-    (found,) = Evidence(as_passages(texts)).search("钟楼是谁出资建的？")
+    (found,) = BM25Index(as_passages(texts)).search("钟楼是谁出资建的？")
     assert found.text == texts[1]
 
 
 def test_a_corpus_is_rows_or_lines_and_an_empty_one_is_told() -> None:
     Path("a.jsonl").write_bytes(dump_line({"id": "x", "text": "One river.\n\nTwo bridges."}))
-    assert [each.document for each in load_evidence(Path("a.jsonl")).passages] == ["x", "x"]
+    assert [each.document for each in load_index(Path("a.jsonl")).passages] == ["x", "x"]
     Path("a.txt").write_text("One river.\nTwo bridges.\n")
-    assert len(load_evidence(Path("a.txt")).passages) == 2
+    assert len(load_index(Path("a.txt")).passages) == 2
     Path("none.jsonl").write_bytes(dump_line({"text": " "}))
     with pytest.raises(InputError, match=r"none\.jsonl: no text in it"):
-        load_evidence(Path("none.jsonl"))
+        load_index(Path("none.jsonl"))
 
 
 def test_real_paragraphs_are_found_by_their_own_words(real_data: Path) -> None:
     told = [row for row in rows(real_data / "corpus/paragraphs_dev.jsonl") if len(row["text"]) > 200]
-    evidence = load_evidence(real_data / "corpus/paragraphs_dev.jsonl")
+    evidence = load_index(real_data / "corpus/paragraphs_dev.jsonl")
     for row in told[:: len(told) // 20]:
         words = row["text"].split() if row["lang"] != "zh" else list(row["text"])
         (found,) = evidence.search(" ".join(words[3:30]))

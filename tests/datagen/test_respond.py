@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from datagen.errors import InputError
 from datagen.records.files import dump_line
 from datagen.records.record import Row
-from datagen.strategies.rft import path_key, spread
+from datagen.strategies.rft import path_key, select_diverse
 from datagen.verify.answers import final_answer
 from tests.jobs import digest, respond, rows
 
@@ -148,14 +148,14 @@ def test_rft_keeps_right_chains_with_right_equations_one_for_each_path() -> None
 def test_of_two_chains_of_one_path_the_one_that_differs_more_stays() -> None:
     near, far = "1 + 1 = 2\nAnswer: 2", "Add one to one, which makes two: 1 + 1 = 2\nAnswer: 2"
     other = "4 - 2 = 2\nAnswer: 2"
-    assert spread([other, near, far], 0) == {0, 2}
-    assert spread([other, far, near], 0) == {0, 1}
-    assert spread([near, other, far], 1) == {0, 1}  # the gold path stays
+    assert select_diverse([other, near, far], 0) == {0, 2}
+    assert select_diverse([other, far, near], 0) == {0, 1}
+    assert select_diverse([near, other, far], 1) == {0, 1}  # the gold path stays
 
 
 @given(st.lists(st.sampled_from(["1 + 1 = 2", "2 * 1 = 2", "3 - 1 = 2", "words", "other words"]), max_size=8))
 def test_one_chain_stays_for_each_path(chains: list[str]) -> None:
-    stay = spread(chains, 0)
+    stay = select_diverse(chains, 0)
     assert len(stay) == len({path_key(chain) for chain in chains})
     assert {path_key(chains[place]) for place in stay} == {path_key(chain) for chain in chains}
 

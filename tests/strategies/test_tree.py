@@ -18,7 +18,7 @@ from datagen.parse import parse_verdict
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.strategies.tree.search import VALUES, read_value
-from datagen.strategies.tree.tasks import State, answer_of, can_win, is_solvable, next_states, play, start_game
+from datagen.strategies.tree.tasks import State, can_win, final_expression, is_solvable, next_states, play, start_game
 from datagen.verify.expressions import game24
 from tests.jobs import digest, respond, rows
 
@@ -79,7 +79,7 @@ def test_whatever_is_played_ends_in_an_expression_of_all_numbers(numbers: list[F
         made = play(state, random.choice(moves(hand)).text)
         assert made is not None
         state = made
-    text = f"Answer: {answer_of(state)}"
+    text = f"Answer: {final_expression(state)}"
     assert game24(numbers, text) is (state.terms[0].value == 24)
 
 

@@ -1,21 +1,28 @@
-"""The search of Tree of Thoughts (arXiv 2305.10601, section 3): make next states, judge them, follow the best.
+"""The search of Tree of Thoughts (arXiv 2305.10601, section 3): generate next states, evaluate them, follow the best.
+
+    Search.breadth_first    Algorithm 1, ToT-BFS
+    Search.depth_first      Algorithm 2, ToT-DFS
+    Search.expand           the thought generator G
+    Search.evaluate         the state evaluator V
 
 Whatever happens at once is put in order before it counts: states are numbered as they are made, and the budget is taken
 in that order, so the tree does not depend on which call comes back first.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.judge.labels import draw_labels
+from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
-from datagen.records.record import request_text
-from datagen.strategies.answering import Answering
-from datagen.strategies.tree.tasks import State, next_states
+from datagen.records.record import Record, Row, request_text
+from datagen.strategies.strategy import Strategy
+from datagen.strategies.tree.tasks import State, can_win, next_states
 
 VALUES = {"impossible": 0.001, "likely": 1.0, "sure": 20.0}
 """The paper's code; section 4.1 names the labels."""
@@ -23,19 +30,19 @@ GAME = {"values": 3, "beam": 5}
 TEXT = {"samples": 5, "votes": 5, "beam": 1}
 """Sections 4.1 and 4.2."""
 PROPOSALS = 8
-NODES = 100
+MAX_NODES = 100
 """Section 4.3: once a depth-first tree holds so many states, none is expanded any more."""
-CHILDREN = 3
-"""Its most children of a state: the paper's code."""
-PRUNED = 2 * VALUES["impossible"] + VALUES["likely"]
-"""Depth first, a state is left alone if its values do not add up to more than this for three calls."""
+MAX_CHILDREN = 3
+"""The most children of a state that depth-first search visits: the paper's code."""
+THRESHOLD = 2 * VALUES["impossible"] + VALUES["likely"]
+"""v_th of Algorithm 2: a state is pruned unless its three values add up to more."""
 BUDGET = 300
 EVALUATING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a tree of thoughts can be told."""
+    """Options of `datagen respond --strategy tree`."""
 
     task: str = option("game24", "tree: what is searched: game24 or text.")
     search: str = option("bfs", "tree: bfs or dfs.")
@@ -43,6 +50,11 @@ class Options:
     sampled: bool = option(False, "tree: draw the kept states in proportion to their values, in place of the best.")
     budget: int = option(BUDGET, "tree: the most calls for one prompt.", least=2)
     step_preferences: bool = option(False, "tree: write good steps over bad ones, in place of responses.")
+
+    @property
+    def beam_width(self) -> int:
+        """States kept of each level: `--beam`, else the paper's for the task."""
+        return self.beam or (GAME if self.task == "game24" else TEXT)["beam"]
 
 
 @dataclass(eq=False)
@@ -60,178 +72,193 @@ class Node:
         return sum(self.values)
 
 
-@dataclass
+def read_value(text: str) -> float:
+    return VALUES[parse_verdict(text, tuple(VALUES))]
+
+
+def best_first(nodes: Iterable[Node]) -> list[Node]:
+    """Sort nodes by value, the highest first; the earlier first among equals."""
+    return sorted(nodes, key=lambda node: (-node.value, node.id))
+
+
 class Search:
-    """The search for one record."""
+    """The search tree of one record.
 
-    answering: Answering
-    options: Options
-    nodes: list[Node] = field(default_factory=list)
-    known: dict[str, list[float]] = field(default_factory=dict)
-    """Values by the key of the state: what comes up twice is judged once."""
-    calls: int = 0
-    spent: bool = False
-    """Did the budget end it?"""
-    illegal: int = 0
-    """Proposed lines that are no legal step."""
-    unread: int = 0
+    Args:
+        strategy: Asks the teacher and holds options and prompts.
+        record: One input row.
+        llm: The models by role.
+        start: The root state.
+    """
 
-    @property
-    def prompt(self) -> str:
-        return request_text(self.answering.record.prompt)
+    def __init__(self, strategy: Strategy, record: Record, llm: Roles, start: State) -> None:
+        self.strategy, self.record, self.llm = strategy, record, llm
+        self.options: Options = strategy.options
+        self.request = request_text(record.prompt)
+        self.is_game = self.options.task == "game24"
+        self.nodes = [Node(0, None, start)]
+        self.steps = len(start.terms) - 1 if self.is_game else 2
+        """Steps from the root to a leaf."""
+        self.known_values: dict[str, list[float]] = {}
+        """Values by the key of the state: a state that comes up twice is evaluated once."""
+        self.calls = 0
+        self.budget_spent = False
+        self.illegal_steps = 0
+        """Proposed lines that are no legal step."""
+        self.unread = 0
+        """Replies that could not be read."""
+
+    async def breadth_first(self) -> list[Node]:
+        """Algorithm 1 (ToT-BFS). Return the states of the last level, the best first; none if a level is empty."""
+        level = self.nodes[:1]
+        for step in range(self.steps):
+            # 1. S'_t: the next states of all states of the level, each state once.
+            first: dict[str, Node] = {}
+            for node in level:
+                for child in await self.expand(node):
+                    first.setdefault(child.state.key, child)
+            candidates = list(first.values())
+            if not candidates:
+                return []
+
+            # 2. V_t: their values.
+            await self.evaluate(candidates)
+
+            # 3. S_t: the b states with the highest values, or b drawn in proportion to them.
+            if self.options.sampled and len(candidates) > self.options.beam_width:
+                candidates = self.sample_beam(candidates, step)
+            level = best_first(candidates)[: self.options.beam_width]
+            for node in level:
+                node.kept = True
+        return level
+
+    async def depth_first(self) -> list[Node]:
+        """Algorithm 2 (ToT-DFS). Return the leaves that were reached, the best first."""
+        leaves: list[Node] = []
+        await self.visit(self.nodes[0], self.steps, leaves)
+        return best_first(leaves)
+
+    async def visit(self, node: Node, steps_left: int, leaves: list[Node]) -> bool:
+        """Visit a state of Algorithm 2; return whether the search is over.
+
+        It is over at the first leaf whose value is above the threshold.
+        """
+        # 1. t > T: record the output.
+        if steps_left == 0:
+            leaves.append(node)
+            return node.value > THRESHOLD
+        if len(self.nodes) >= MAX_NODES:
+            return False
+
+        # 2. Generate and evaluate the next states, and prune those that are not above the threshold.
+        children = await self.expand(node)
+        await self.evaluate(children)
+        hopeful = [child for child in children if child.value > THRESHOLD]
+
+        # 3. Visit the rest, the best first; then go back.
+        for child in best_first(hopeful)[:MAX_CHILDREN]:
+            child.kept = True
+            if await self.visit(child, steps_left - 1, leaves):
+                return True
+        return False
+
+    async def expand(self, node: Node) -> list[Node]:
+        """G: generate the states that may follow a state. Propose (game24): one call, many steps. Sample (text):
+        several calls, one step each."""
+        if not self.pay(1 if self.is_game else TEXT["samples"]):
+            return []
+        state = node.state
+        if self.is_game:
+            reply = await self.ask("tree/propose", 0, {"numbers": state.numbers, "count": str(PROPOSALS)})
+            states, illegal = next_states(state, reply)
+            self.illegal_steps += illegal
+        else:
+            template = "tree/passage" if state.path else "tree/plan"
+            fields = {"prompt": self.request} | ({"plan": state.path[0]} if state.path else {})
+            texts = await asyncio.gather(*(self.ask(template, number, fields) for number in range(TEXT["samples"])))
+            states = [State((*state.path, text.strip())) for text in dict.fromkeys(texts)]
+        children = [Node(number, node.id, child) for number, child in enumerate(states, len(self.nodes))]
+        self.nodes += children
+        return children
+
+    async def evaluate(self, nodes: Sequence[Node]) -> None:
+        """V: set the values of states. Value (game24): each by itself. Vote (text): against each other."""
+        if not self.is_game:
+            await self.vote(nodes)
+            return
+        unknown = dict.fromkeys(node.state.key for node in nodes if node.state.key not in self.known_values)
+        affordable = [key for key in unknown if self.pay(GAME["values"])]
+        values = await asyncio.gather(*(self.value(key) for key in affordable))
+        self.known_values |= dict(zip(affordable, values, strict=True))
+        for node in nodes:
+            node.values = self.known_values.get(node.state.key, [])
+
+    async def value(self, numbers: str) -> list[float]:
+        """Ask several times whether 24 can be reached; what cannot be read counts for nothing."""
+        calls = (self.ask("tree/value", number, {"numbers": numbers}, read_value) for number in range(GAME["values"]))
+        return [value for value in await asyncio.gather(*calls) if value is not None]
+
+    async def vote(self, nodes: Sequence[Node]) -> None:
+        """Ask several times which candidate is the best; a vote that cannot be read counts for nothing."""
+        if len(nodes) < 2 or not self.pay(TEXT["votes"]):
+            return
+        texts = [node.state.path[-1] for node in nodes]
+        labels = draw_labels(self.record.random(f"vote {nodes[0].id}"), texts)
+        candidates = "\n\n".join(
+            f"Candidate {label}:\n<<<\n{text}\n>>>" for label, text in zip(labels, texts, strict=True)
+        )
+        fields = {"prompt": self.request, "candidates": candidates, "form": " or ".join(labels)}
+        allowed = tuple(label.lower() for label in labels)
+        read_vote = partial(parse_verdict, allowed=allowed)
+        calls = (self.ask("tree/vote", number, fields, read_vote) for number in range(TEXT["votes"]))
+        for label in await asyncio.gather(*calls):
+            if label is not None:
+                nodes[allowed.index(label)].values.append(1.0)
+
+    def sample_beam(self, nodes: Sequence[Node], level: int) -> list[Node]:
+        """Draw a beam of states in proportion to their values, without replacement."""
+        random = self.record.random(f"tree level {level}")
+        pool, drawn = list(nodes), []
+        for _ in range(self.options.beam_width):
+            (node,) = random.choices(pool, [node.value + VALUES["impossible"] for node in pool])
+            drawn.append(node)
+            pool.remove(node)
+        return drawn
 
     def pay(self, calls: int) -> bool:
-        """Take calls from the budget, if it has so many left; once it had not, it is spent."""
-        if self.spent or self.calls + calls > self.options.budget:
-            self.spent = True
+        """Take calls from the budget; once it could not cover some, it is spent for good."""
+        if self.budget_spent or self.calls + calls > self.options.budget:
+            self.budget_spent = True
             return False
         self.calls += calls
         return True
 
-    def add(self, state: State, parent: Node | None) -> Node:
-        node = Node(len(self.nodes), parent.id if parent else None, state)
-        self.nodes.append(node)
-        return node
-
-    async def ask(self, template: str, number: int, parse_: Any = None, **fields: str) -> Any:
-        """Ask; None if the reply cannot be read, which is no opinion."""
-        prompt = self.answering.prompts[template].render(**fields)
+    async def ask(
+        self, template: str, number: int, fields: dict[str, str], read: Callable[[str], Any] | None = None
+    ) -> Any:
+        """Return a reply's text, or what `read` makes of it; None if it cannot be read, which is no opinion."""
+        prompt = self.strategy.prompts[template].render(**fields)
         try:
-            said = await self.answering.ask(prompt, number, parse=parse_, **EVALUATING)
+            completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=read, **EVALUATING)
         except CallFailed as error:
             if error.reason != "unparsed answer":
                 raise
             self.unread += 1
             return None
-        return said.value if parse_ else said.text
+        return completion.value if read else completion.text
 
-
-async def expand(search: Search, node: Node) -> list[Node]:
-    """Make the states that may follow a state."""
-    if search.options.task == "game24":
-        if not search.pay(1):
-            return []
-        reply = await search.ask("tree/propose", 0, numbers=node.state.numbers, count=str(PROPOSALS))
-        states, illegal = next_states(node.state, reply)
-        search.illegal += illegal
-        return [search.add(state, node) for state in states]
-    if not search.pay(TEXT["samples"]):
-        return []
-    name = "tree/passage" if node.state.path else "tree/plan"
-    fields = {"prompt": search.prompt} | ({"plan": node.state.path[0]} if node.state.path else {})
-    texts = await asyncio.gather(*(search.ask(name, number, **fields) for number in range(TEXT["samples"])))
-    return [search.add(State((*node.state.path, text.strip())), node) for text in dict.fromkeys(texts)]
-
-
-async def evaluate(search: Search, nodes: Sequence[Node]) -> None:
-    """Judge states: each by itself for game24, against each other for text."""
-    if search.options.task == "text":
-        await vote(search, nodes)
-        return
-    fresh = list(dict.fromkeys(node.state.key for node in nodes if node.state.key not in search.known))
-    affordable = [key for key in fresh if search.pay(GAME["values"])]
-    said = await asyncio.gather(*(value(search, key) for key in affordable))
-    search.known |= dict(zip(affordable, said, strict=True))
-    for node in nodes:
-        node.values = search.known.get(node.state.key, [])
-
-
-async def value(search: Search, numbers: str) -> list[float]:
-    """Ask several times whether 24 can be reached; what cannot be read counts for nothing."""
-    asks = (search.ask("tree/value", number, read_value, numbers=numbers) for number in range(GAME["values"]))
-    return [each for each in await asyncio.gather(*asks) if each is not None]
-
-
-def read_value(text: str) -> float:
-    return VALUES[parse_verdict(text, tuple(VALUES))]
-
-
-async def vote(search: Search, nodes: Sequence[Node]) -> None:
-    """Ask several times which candidate is the best; a vote that cannot be read counts for nothing."""
-    if len(nodes) < 2 or not search.pay(TEXT["votes"]):
-        return
-    texts = [node.state.path[-1] for node in nodes]
-    labels = draw_labels(search.answering.record.random(f"vote {nodes[0].id}"), texts)
-    shown = "\n\n".join(f"Candidate {label}:\n<<<\n{text}\n>>>" for label, text in zip(labels, texts, strict=True))
-    fields = {"prompt": search.prompt, "candidates": shown, "form": " or ".join(labels)}
-    allowed = tuple(label.lower() for label in labels)
-    asks = (
-        search.ask("tree/vote", number, lambda text: parse_verdict(text, allowed), **fields)
-        for number in range(TEXT["votes"])
-    )
-    for said in await asyncio.gather(*asks):
-        if said is not None:
-            nodes[allowed.index(said)].values.append(1.0)
-
-
-def depth(search: Search) -> int:
-    """Steps from the start to the end."""
-    if search.options.task == "text":
-        return 2
-    return len(search.nodes[0].state.terms) - 1
-
-
-async def breadth_first(search: Search) -> list[Node]:
-    """Keep the best states of each level; return the last level, the best first."""
-    level = [search.nodes[0]]
-    for number in range(depth(search)):
-        grown = [await expand(search, node) for node in level]
-        candidates = each_state_once(grown)
-        if not candidates:
-            return []
-        await evaluate(search, candidates)
-        level = choose(search, candidates, number)
-    return level
-
-
-def each_state_once(grown: Sequence[Sequence[Node]]) -> list[Node]:
-    """Return the first node of each state."""
-    first: dict[str, Node] = {}
-    for node in (node for nodes in grown for node in nodes):
-        first.setdefault(node.state.key, node)
-    return list(first.values())
-
-
-def beam_of(options: Options) -> int:
-    """Return how many states of a level are kept."""
-    return options.beam or (GAME if options.task == "game24" else TEXT)["beam"]
-
-
-def choose(search: Search, nodes: Sequence[Node], level: int) -> list[Node]:
-    """Keep the best of a level, or draw them in proportion to their values; earlier ones first among equals."""
-    beam = beam_of(search.options)
-    if search.options.sampled and len(nodes) > beam:
-        random = search.answering.record.random(f"tree level {level}")
-        left, drawn = list(nodes), []
-        for _ in range(beam):
-            (one,) = random.choices(left, [node.value + VALUES["impossible"] for node in left])
-            drawn.append(one)
-            left.remove(one)
-        nodes = drawn
-    best = sorted(nodes, key=lambda node: (-node.value, node.id))[:beam]
-    for node in best:
-        node.kept = True
-    return best
-
-
-async def depth_first(search: Search) -> list[Node]:
-    """Follow the best child first, leave hopeless ones alone, go back; the first end that is judged sure wins."""
-    ends: list[Node] = []
-
-    async def visit(node: Node, left: int) -> bool:
-        if left == 0:
-            ends.append(node)
-            return node.value > PRUNED
-        if len(search.nodes) >= NODES:
-            return False
-        children = await expand(search, node)
-        await evaluate(search, children)
-        hopeful = [child for child in children if child.value > PRUNED]
-        for child in sorted(hopeful, key=lambda each: (-each.value, each.id))[:CHILDREN]:
-            child.kept = True
-            if await visit(child, left - 1):
-                return True
-        return False
-
-    await visit(search.nodes[0], depth(search))
-    return sorted(ends, key=lambda node: (-node.value, node.id))
+    def as_meta(self) -> Row:
+        nodes = [
+            {
+                "id": node.id, "parent": node.parent, "state": node.state.key, "values": node.values,
+                "kept": node.kept, "verified": can_win(node.state) if self.is_game else None,
+            }
+            for node in self.nodes
+        ]  # fmt: skip
+        return {
+            "nodes": nodes,
+            "calls": self.calls,
+            "budget_spent": self.budget_spent,
+            "illegal_steps": self.illegal_steps,
+            "unread": self.unread,
+        }

@@ -21,14 +21,14 @@ STEP = re.compile(rf"{BULLET}{NUMBER} ?([-+*/×÷−]) ?{NUMBER} ?= ?{NUMBER}(?!
 """`2 + 8 = 10`, at the start of a line, with or without a bullet."""
 SIGNS = {"×": "*", "÷": "/", "−": "-"}
 GOAL = Fraction(24)
-MOST_NUMBERS = 5
+MAX_NUMBERS = 5
 """Of a puzzle: the exact search grows faster than exponentially with them."""
-MOST_LINE = 200
+MAX_LINE = 200
 """Characters; a longer line is no step."""
 
 
 class Term(NamedTuple):
-    """A number that is left, and how it came about."""
+    """A number that is left, and the expression that it is the value of."""
 
     value: Fraction
     text: str
@@ -36,20 +36,21 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a search has come to."""
+    """A partial answer."""
 
     path: tuple[str, ...]
-    """What was done so far, a text for each step."""
+    """The steps so far."""
     terms: tuple[Term, ...] = ()
     """game24: the numbers left."""
 
     @property
     def numbers(self) -> str:
-        """The numbers left, in order: what a state is judged and told apart by."""
+        """The numbers left, in order."""
         return " ".join(str(term.value) for term in sorted(self.terms))
 
     @property
     def key(self) -> str:
+        """What a state is evaluated by: states with the same key are one."""
         return self.numbers if self.terms else "\n".join(self.path)
 
 
@@ -59,45 +60,39 @@ def start_game(numbers: Sequence[Fraction]) -> State:
 
 def next_states(state: State, reply: str) -> tuple[list[State], int]:
     """Return the legal next states that a reply proposes, each once, and how many of its lines are no legal step."""
-    found = [play(state, line) for line in reply.splitlines() if line.strip()]
+    states = [play(state, line) for line in reply.splitlines() if line.strip()]
     legal: dict[str, State] = {}
-    for made in found:
-        if made is not None:
-            legal.setdefault(made.key, made)
-    return list(legal.values()), found.count(None)
+    for following in states:
+        if following is not None:
+            legal.setdefault(following.key, following)
+    return list(legal.values()), states.count(None)
 
 
 def play(state: State, line: str) -> State | None:
-    """Make the step that a line says, if the two numbers are there and the result is right."""
-    match = STEP.match(line) if len(line) <= MOST_LINE else None
+    """Return the state after the step on a line; None unless its two numbers are left and its result is right."""
+    match = STEP.match(line) if len(line) <= MAX_LINE else None
     if not match:
         return None
     left, sign, right, result = match.groups()
     sign = SIGNS.get(sign, sign)
     try:
-        a, b, made = evaluate(left), evaluate(right), evaluate(result)
-        if evaluate(f"({a}){sign}({b})") != made:
+        a, b, value = evaluate(left), evaluate(right), evaluate(result)
+        if evaluate(f"({a}){sign}({b})") != value:
             return None
     except ParseError:
         return None
-    terms = list(state.terms)
-    first = _take(terms, a)
-    second = _take(terms, b)
-    if first is None or second is None:
-        return None
-    text = f"({first.text} {sign} {second.text})"
-    told = f"{a} {sign} {b} = {made}"
-    return State((*state.path, told), (*terms, Term(made, text)))
+    terms, operands = list(state.terms), []
+    for number in (a, b):
+        place = next((at for at, term in enumerate(terms) if term.value == number), None)
+        if place is None:
+            return None
+        operands.append(terms.pop(place).text)
+    result_term = Term(value, f"({operands[0]} {sign} {operands[1]})")
+    return State((*state.path, f"{a} {sign} {b} = {value}"), (*terms, result_term))
 
 
-def _take(terms: list[Term], value: Fraction) -> Term | None:
-    """Take a number from those that are left."""
-    place = next((at for at, term in enumerate(terms) if term.value == value), None)
-    return None if place is None else terms.pop(place)
-
-
-def answer_of(state: State) -> str:
-    """Write the one expression that the path has made of all numbers."""
+def final_expression(state: State) -> str:
+    """Return the expression of all numbers that the path has built, and its value."""
     (term,) = state.terms
     text = term.text[1:-1] if term.text.startswith("(") else term.text
     return f"{text} = {term.value}"
@@ -105,12 +100,12 @@ def answer_of(state: State) -> str:
 
 @cache
 def is_solvable(numbers: tuple[Fraction, ...]) -> bool:
-    """Say whether 24 can be made of the numbers, each used once: an exact search, small for four."""
+    """Say whether the numbers, each used once, can make 24: an exact search, small for four numbers."""
     if len(numbers) == 1:
         return numbers[0] == GOAL
     for a, b, *rest in set(permutations(numbers)):
-        made = [a + b, a - b, a * b, *([a / b] if b else [])]
-        if any(is_solvable(tuple(sorted((*rest, each)))) for each in made):
+        results = [a + b, a - b, a * b, *([a / b] if b else [])]
+        if any(is_solvable(tuple(sorted((*rest, result)))) for result in results):
             return True
     return False
 

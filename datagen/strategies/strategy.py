@@ -1,0 +1,276 @@
+"""What the strategies share: asking for an answer, checking it, and the rows that answers become.
+
+One answer is a row {"prompt", "response"}; several are one row {"prompt", "responses"} with as many entries in
+`meta.responses`. A prompt is stored as it came in: instructions that a strategy adds are not part of the row.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.options import option
+from datagen.errors import CallFailed, InputError
+from datagen.llm.call import Completion
+from datagen.llm.model import Roles
+from datagen.prompts import Prompt
+from datagen.records.files import open_input
+from datagen.records.reader import Reader
+from datagen.records.record import (
+    Candidate,
+    Messages,
+    Record,
+    Row,
+    Text,
+    as_messages,
+    fail,
+    keep,
+    reject,
+    request_text,
+    row_id,
+)
+from datagen.verify import pick_verifier
+from datagen.verify.answers import same_answer, split_answer
+from datagen.verify.equations import equations_hold
+
+SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+"""Self-consistency (2203.11171, section 3.1) and RFT (2308.01825, section 3.3) sample at 0.7; Orca's teacher too."""
+REASON = "cot/reason"
+"""The prompt template of a chain of thought."""
+WRONG = ("no_answer", "wrong_answer", "wrong_equation")
+"""Why a chain of thought is not right; see rejection_reason."""
+EXAMPLES = "A file of prompts with worked answers, placed before each prompt."
+VERIFY = "Check every answer: answer, equations, constraints and others. Repeat it for more."
+
+
+def samples_option(default: int, help: str) -> Any:
+    """Declare `-k`; each strategy has its own default."""
+    return option(default, help, least=1, most=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer to a prompt."""
+
+    response: str
+    """The text to train on."""
+    completion: Completion | None
+    """The reply that holds it; None for an answer that came with the input, or was put together from several."""
+    rationale: str | None = None
+    answer: str | None = None
+    """The final answer alone, where one is stated."""
+    verified: bool | None = None
+    """True, false, or not known."""
+    model: str | None = None
+    """The model that wrote it, where no single reply holds it."""
+
+    @classmethod
+    def from_chain(cls, completion: Completion) -> "Answer":
+        """Split a chain of thought into its rationale and the final answer that it states."""
+        return cls(completion.text, completion, *split_answer(completion.text))
+
+    def as_meta(self) -> Row:
+        completion = self.completion
+        return {
+            "model": completion.model if completion else self.model,
+            "finish_reason": completion.finish_reason if completion else None,
+            "usage": completion.usage if completion else None,
+            "rationale": self.rationale,
+            "answer": self.answer,
+            "verified": self.verified,
+        }
+
+
+NO_ANSWER = Answer("", None)
+
+
+class Strategy(Method):
+    """A way to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond`."""
+
+    name = "respond"
+    roles = {"teacher": "answers the prompts"}
+    details: ClassVar[Row] = {}
+    """The keys that the strategy adds to `meta`: the same in every row, with their values before anything is known."""
+
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the candidates of `respond`, or the one failure that prevented them."""
+        details = dict(self.details)
+        try:
+            candidates = await self.respond(record, llm, details)
+        except CallFailed as error:
+            subject = {"id": record.id, "prompt": record.prompt}
+            candidates = [fail(error, record=subject, meta=self.meta(record, details, [NO_ANSWER]))]
+        for candidate in candidates:
+            yield candidate
+
+    async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
+        """Answer one prompt.
+
+        Args:
+            record: One input row.
+            llm: The models by role.
+            details: A copy of `self.details` for this record, to be filled in on the way. It is part of `meta`, also
+                where a call fails.
+
+        Returns:
+            The candidates of `accept` and `reject`, in a fixed order.
+
+        Raises:
+            CallFailed: A call got no good reply. The record becomes one failed row.
+        """
+        raise NotImplementedError
+
+    async def ask(self, record: Record, llm: Roles, prompt: Prompt, number: int = 0, **params: Any) -> Completion:
+        """Ask the teacher for sample `number` of a prompt; `params` replace those of SAMPLING."""
+        return await llm.chat("teacher", prompt, sample=record.sample(number), **{**SAMPLING, **params})
+
+    async def sample_chains(self, record: Record, llm: Roles) -> list[Answer]:
+        """Sample `-k` chains of thought, without any second call."""
+        prompt = self.reasoning_prompt(record)
+        completions = await gather_all(self.ask(record, llm, prompt, number) for number in range(self.options.k))
+        return [Answer.from_chain(completion) for completion in completions]
+
+    def reasoning_prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
+        """Ask for a rationale that ends in a stated answer, after the worked examples of `--examples`."""
+        instruction = self.prompts[template].render(**fields).messages[0]["content"]
+        examples = load_examples(self.options.examples) if self.options.examples else []
+        messages = with_instruction(record.prompt, instruction, examples)
+        return Prompt(messages, template, prompt_fields(record, **fields))
+
+    def verify(self, record: Record, response: str) -> bool | None:
+        """Check an answer with every `--verify`: one that says wrong decides, then one that does not know."""
+        verdicts = [pick_verifier(name)(record, response) for name in self.options.verify]
+        if False in verdicts:
+            return False
+        return None if None in verdicts or not verdicts else True
+
+    def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
+        """Make the row of one answer, or of several.
+
+        Args:
+            record: The input row.
+            details: What the strategy adds to `meta`.
+            answers: One answer for a "response", several for "responses".
+            place: Part of the row's id: what sets it apart from the record's other rows.
+        """
+        responses = [answer.response for answer in answers]
+        fields: Row = {"response": responses[0]} if len(answers) == 1 else {"responses": responses}
+        content = [record.prompt, responses]
+        name = row_id(f"respond {self.variant}", [record.id], [record.pass_no, place], content)
+        meta = self.meta(record, details, answers)
+        return keep({"id": name, "prompt": record.prompt, **fields, "meta": meta, **record.extra})
+
+    def reject(
+        self, record: Record, details: Row, reason: str, reply: str | None = None, answer: Answer = NO_ANSWER
+    ) -> Candidate:
+        """Drop an answer by a rule."""
+        subject = {"id": record.id, "prompt": record.prompt}
+        meta = self.meta(record, details, [answer])
+        return reject(reason, stage=self.variant, record=subject, reply=reply, meta=meta)
+
+    def accept_unless_wrong(self, record: Record, details: Row, answer: Answer) -> Candidate:
+        """Accept an answer unless a verifier says that it is wrong."""
+        answer = replace(answer, verified=self.verify(record, answer.response))
+        if answer.verified is False:
+            return self.reject(record, details, "wrong_answer", answer.response, answer)
+        return self.accept(record, details, [answer])
+
+    def meta(self, record: Record, details: Row, answers: list[Answer]) -> Row:
+        metas = [answer.as_meta() for answer in answers]
+        return {
+            "method": self.name,
+            "op": self.variant,
+            "pass": record.pass_no,
+            **record.lineage,
+            "templates": [self.prompts[name].digest for name in self.row_templates()],
+            **(metas[0] if len(metas) == 1 else {"responses": metas}),
+            **details,
+        }
+
+    def row_templates(self) -> Sequence[str]:
+        """Return the templates whose digests go into `meta`."""
+        return self.templates
+
+    def check(self) -> None:
+        for name in getattr(self.options, "verify", ()):
+            pick_verifier(name)
+        if getattr(self.options, "examples", None):
+            load_examples(self.options.examples)
+
+    def bound(self, record: Record) -> int:
+        return int(self.options.k)
+
+
+class IndependentAnswers(Strategy):
+    """A strategy whose `-k` answers know nothing of each other and stand in one row."""
+
+    async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
+        """Return one row. A single wrong answer is dropped; among several it stays, as it may be a rejected one."""
+        prompt = self.prompt(record)
+        answers = await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
+        if len(answers) == 1:
+            return [self.accept_unless_wrong(record, details, answers[0])]
+        verified = [replace(answer, verified=self.verify(record, answer.response)) for answer in answers]
+        return [self.accept(record, details, verified)]
+
+    def prompt(self, record: Record) -> Prompt:
+        """Return the request that every answer begins with."""
+        raise NotImplementedError
+
+    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
+        """Return answer `number`, not verified yet."""
+        raise NotImplementedError
+
+    def memory(self) -> list[Memory]:
+        return [Unique("prompt", "response", "responses")]
+
+    def next_command(self) -> str:
+        return "datagen train sft {}" if self.options.k == 1 else "datagen judge {}"
+
+
+async def gather_all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Return the results of calls in order. If one fails, the others are still awaited, and so recorded."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def rejection_reason(chain: Answer, reference: str) -> str | None:
+    """Return why a chain of thought is not right: its answer against the known one, then its equations."""
+    if chain.answer is None:
+        return "no_answer"
+    if same_answer(chain.answer, reference) is not True:
+        return "wrong_answer"
+    return "wrong_equation" if equations_hold(chain.response) is False else None
+
+
+def with_instruction(prompt: Text, instruction: str, examples: Messages) -> Messages:
+    """Put an instruction, and worked examples, before a conversation; one system message stays one."""
+    messages = as_messages(prompt)
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    turns = messages[1:] if system else messages
+    content = "\n\n".join(filter(None, (system, instruction)))
+    return [{"role": "system", "content": content}, *examples, *turns]
+
+
+def prompt_fields(record: Record, **fields: str) -> dict[str, str]:
+    """Return the fields of a Prompt, for the procedural teacher and for recorded replies."""
+    return {"prompt": request_text(record.prompt), "extra": json.dumps(record.extra), **fields}
+
+
+@cache
+def load_examples(path: Path) -> Messages:
+    """Read worked examples as turns of a conversation."""
+    turns: Messages = []
+    with open_input(str(path)) as file:
+        for row in Reader(str(path), file).read():
+            if not isinstance(row, Record) or not row.response:
+                raise InputError(f"{path}:{row.line}: a worked example needs a prompt and a response")
+            turns += [*as_messages(row.prompt), {"role": "assistant", "content": row.response}]
+    return turns
