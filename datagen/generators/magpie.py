@@ -1,17 +1,17 @@
 """Magpie (arXiv 2406.08464): prompts out of nothing. An aligned model that is given its chat template up to the place
-where the user speaks says what users say; then it answers (section 2).
+where the user's turn begins writes what users write; then it answers (section 2).
 
 The turn is sampled hot, with a temperature and a top_p drawn for each prompt, and ends at its end-of-turn token or at a
 new line, or else the model would go on and answer itself; answers are greedy. With `--turns` the conversation goes on
-in the same way (section 2.3). What an endpoint is sent is always answered, so the asker is a local model.
+in the same way (section 2.3). An endpoint always answers what it is sent, so the asker is a local model.
 
-A turn is dropped by the rules for what is said in the user's place (filters/instructions.py), a row whose first prompt
-is like an earlier one by novelty (filters/novelty.py). Magpie's further filters are other commands: `judge` for quality
-and difficulty, a reward model, `filter`. Departures: no choice of the longest answers, which is a bias. Later turns may
-be short.
+A turn is rejected by the rules for user turns written by a model (select/instructions.py), a row whose first prompt
+is similar to an earlier one by novelty (select/novelty.py). Magpie's further filters are other commands: `judge` for
+quality and difficulty, a reward model, `filter`. Departures: the longest answers are not preferred, which is a bias.
+Later turns may be short.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
@@ -19,9 +19,8 @@ from typing import Any
 from datagen.engine.method import Growing, Memory, Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
-from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, Prompts, plain_prompt
+from datagen.prompts import Prompt, plain_prompt
 from datagen.records.record import (
     BadLine,
     Candidate,
@@ -50,122 +49,17 @@ SAMPLE_BITS = 48
 
 @dataclass(frozen=True)
 class Options:
-    """What Magpie can be told."""
+    """Options of `datagen magpie`."""
 
-    turns: int = option(1, "How often the user speaks.", least=1, most=10)
-    system: str | None = option(None, "A system message that steers what the user asks; no part of the row.")
+    turns: int = option(1, "User turns in each conversation.", least=1, most=10)
+    system: str | None = option(None, "System message that steers what the user asks; not part of the row.")
     dedup: float = option(
-        THRESHOLD, "ROUGE-L F with an earlier prompt above which one is dropped; 1: only equal ones.", least=0, most=1
+        THRESHOLD, "Near-duplicate threshold (ROUGE-L F1) between first prompts; 1 = exact only.", least=0, most=1
     )
 
 
-def draws(
-    items: Iterator[Record | BadLine], memory: Growing, options: Options, seed: int
-) -> Iterator[Record | BadLine]:
-    """Begin conversations without end."""
-    for number in count():
-        yield Record(row_id("draw", [], number, seed), "", pass_no=number, seed=seed)
-
-
-class Dropped(Exception):
-    """A rule drops what was said."""
-
-    def __init__(self, reason: str, stage: str, reply: str) -> None:
-        super().__init__(reason)
-        self.reason, self.stage, self.reply = reason, stage, reply
-
-
-@dataclass
-class Conversation:
-    """One conversation on its way."""
-
-    record: Record
-    llm: Roles
-    options: Options
-
-    def __post_init__(self) -> None:
-        self.prompt: Messages = []
-        """What was said, up to the user's last turn."""
-        self.said: Completion | None = None
-        self.meta: Row = {
-            "method": "magpie",
-            "op": "steered" if self.options.system else "free",
-            "turns": self.options.turns,
-            "pass": self.record.pass_no,
-            "parents": [],
-            "source_id": None,
-            "asker": None,
-            "model": None,
-            "finish_reason": None,
-            "usage": None,
-        }
-
-    @property
-    def text(self) -> Text:
-        """The prompt as rows hold it."""
-        return self.prompt[0]["content"] if len(self.prompt) == 1 else self.prompt
-
-    async def speak(self, number: int) -> None:
-        """Have the model say what the user says next."""
-        answered = [{"role": "assistant", "content": self.said.text}] if self.said else []
-        system = [{"role": "system", "content": self.options.system}] if self.options.system else []
-        before = [*self.prompt, *answered]
-        asked = Prompt(
-            [*system, *before, {"role": "user", "content": ""}], "magpie", {"answered": "yes" if answered else ""}
-        )
-        random = self.record.random(f"turn {number}")
-        temperature, top_p = random.choice(MIX)
-        sampling = {"temperature": temperature, "top_p": top_p, **SPEAKING}
-        sample = random.getrandbits(SAMPLE_BITS)  # the words before it are the same for all first turns
-        said = await self.llm.chat("asker", asked, sample=sample, cut_ok=True, **sampling)
-        self.meta["asker"] = said.model
-        text = said.text.strip()
-        self.prompt = [*before, {"role": "user", "content": text}]
-        reason = "truncated" if said.finish_reason == "length" else first_reason(LATER if answered else SPOKEN, text)
-        if reason:
-            raise Dropped(reason, "turn", text)
-
-    async def answer(self) -> None:
-        """Have the conversation answered."""
-        self.said = await self.llm.chat("teacher", plain_prompt(self.text), cut_ok=True, **ANSWERING)
-        self.meta |= {
-            "model": self.said.model,
-            "finish_reason": self.said.finish_reason,
-            "usage": self.said.usage,
-        }
-        if self.said.finish_reason == "length":
-            raise Dropped("truncated", "answer", self.said.text)
-
-
-async def magpie(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield one conversation."""
-    talk = Conversation(record, llm, options)
-    try:
-        for number in range(1, options.turns + 1):
-            await talk.speak(number)
-            await talk.answer()
-    except Dropped as fault:
-        about: Row = {"id": record.id, "prompt": talk.text}
-        yield reject(fault.reason, stage=fault.stage, record=about, reply=fault.reply, meta=talk.meta)
-    except CallFailed as error:
-        yield fail(error, record={"id": record.id, "prompt": talk.text or None}, meta=talk.meta)
-    else:
-        yield keep(row(talk))
-
-
-def row(talk: Conversation) -> Row:
-    assert talk.said is not None
-    name = row_id("magpie", [], [talk.record.pass_no, talk.record.seed], [talk.text, talk.said.text])
-    return {"id": name, "prompt": talk.text, "response": talk.said.text, "meta": talk.meta}
-
-
-def first_request(prompt: Text) -> str:
-    """Return the user's first words."""
-    return next(message["content"] for message in as_messages(prompt) if message["role"] == "user")
-
-
 class Magpie(Method):
-    """magpie."""
+    """Sample prompts from an aligned model that writes the user's turns, and answer them."""
 
     name = "magpie"
     options_type = Options
@@ -175,17 +69,80 @@ class Magpie(Method):
     speaks = ("asker",)
     endless = True
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return magpie(record, llm, self.prompts, self.options)
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield one conversation of `--turns` user turns; its last answer is the response."""
+        system = [{"role": "system", "content": self.options.system}] if self.options.system else []
+        history: Messages = []
+        prompt: Text | None = None
+        answer = ""
+        meta: Row = {
+            "method": self.name,
+            "op": "steered" if system else "free",
+            "turns": self.options.turns,
+            "pass": record.pass_no,
+            "parents": [],
+            "source_id": None,
+            "asker": None,
+            "model": None,
+            "finish_reason": None,
+            "usage": None,
+        }
+
+        def rejected(reason: str, stage: str, reply: str) -> Candidate:
+            return reject(reason, stage=stage, record={"id": record.id, "prompt": prompt}, reply=reply, meta=meta)
+
+        try:
+            for number in range(1, self.options.turns + 1):
+                # 1. The asker continues the template where the user's turn begins (sections 2.1 and 2.3). The messages
+                #    are the same for all first turns, so the sample number is drawn.
+                messages = [*system, *history, {"role": "user", "content": ""}]
+                request = Prompt(messages, self.name, {"answered": "yes" if history else ""})
+                random = record.random(f"turn {number}")
+                temperature, top_p = random.choice(MIX)
+                sampling = {"temperature": temperature, "top_p": top_p, **SPEAKING}
+                sample = random.getrandbits(SAMPLE_BITS)
+                turn = await llm.chat("asker", request, sample=sample, cut_ok=True, **sampling)
+                meta["asker"] = turn.model
+                text = turn.text.strip()
+
+                # 2. Reject a turn that was cut, or that is no user's.
+                rules = LATER if history else SPOKEN
+                history = [*history, {"role": "user", "content": text}]
+                prompt = text if number == 1 else history
+                if reason := "truncated" if turn.finish_reason == "length" else first_reason(rules, text):
+                    yield rejected(reason, "turn", text)
+                    return
+
+                # 3. The teacher answers the conversation so far.
+                reply = await llm.chat("teacher", plain_prompt(prompt), cut_ok=True, **ANSWERING)
+                meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
+                answer = reply.text
+                if reply.finish_reason == "length":
+                    yield rejected("truncated", "answer", answer)
+                    return
+                history = [*history, {"role": "assistant", "content": answer}]
+        except CallFailed as error:
+            yield fail(error, record={"id": record.id, "prompt": prompt or None}, meta=meta)
+            return
+        assert prompt is not None
+        name = row_id(self.name, [], [record.pass_no, record.seed], [prompt, answer])
+        yield keep({"id": name, "prompt": prompt, "response": answer, "meta": meta})
+
+    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+        """Yield an empty record for each conversation."""
+        for number in count():
+            yield Record(row_id("draw", [], number, seed), "", pass_no=number, seed=seed)
 
     def bound(self, record: Record) -> int:
         return 2 * self.options.turns
 
-    def memory(self) -> Sequence[Memory]:
+    def memory(self) -> list[Memory]:
         return [Novelty(self.options.dedup, first_request)]
 
     def next_command(self) -> str:
         return "datagen filter {}"
 
-    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
-        return draws(rows, pool, self.options, seed)
+
+def first_request(prompt: Text) -> str:
+    """Return the first user message of a prompt."""
+    return next(message["content"] for message in as_messages(prompt) if message["role"] == "user")
