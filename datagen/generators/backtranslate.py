@@ -1,10 +1,10 @@
 """Instruction backtranslation (Humpback, arXiv 2308.06259; back-and-forth translation, arXiv 2408.04614).
 
-A corpus is parted into self-contained segments (corpus.py, segments.py). The backward model writes the instruction that
-a segment would be the answer to; the judge rates the pair by five statements, a point each, and the mean of several
-ratings decides; the teacher may then rewrite the text into an answer (`--rewrite`: better than filtering, and best
-with it, arXiv 2408.04614). Rows carry a system message that tells where the answer comes from, since training on
-both kinds without it costs 6.5 points of win rate (2308.06259, table 5). Seeds in the corpus go through, tagged.
+A corpus is split into self-contained segments (sources/corpus.py, sources/segments.py). The backward model writes the
+instruction that a segment would answer; the judge rates the pair by five statements, a point each, and the mean of
+several ratings decides; the teacher may then rewrite the text into an answer (`--rewrite`: better than filtering, and
+best with it, arXiv 2408.04614). Rows carry a system message that names the source of the answer, since training on
+both kinds without it costs 6.5 points of win rate (2308.06259, table 5). Seeds in the corpus are kept, with a tag.
 
 Departures: the paper picks one of five descriptions, which agrees with people far less than adding up points
 (arXiv 2401.10020); and it does not say how a whole number comes to exceed 4.5: here it is the mean of `--samples`.
@@ -13,17 +13,16 @@ Departures: the paper picks one of five descriptions, which agrees with people f
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, ParseError
-from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts, plain_prompt
-from datagen.records.record import Candidate, Messages, Record, Row, fail, keep, reject, row_id
+from datagen.prompts import plain_prompt
+from datagen.records.record import Candidate, Record, Row, Text, fail, keep, reject, row_id
 from datagen.sources.corpus import CORPUS
 from datagen.text import tokens
 
@@ -35,11 +34,11 @@ ASKING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 512}
 RATING: dict[str, Any] = {"temperature": 1, "max_tokens": 512}
 WRITING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 POINTS, THRESHOLD, SAMPLES = 5, 4.5, 3
-"""A5 of the paper are pairs of at least 4.5, A4 of at least 4."""
+"""The paper's A5 has the pairs of at least 4.5, A4 those of at least 4."""
 LONGEST = 2000
 """Characters of an instruction; longer ones are texts, not requests."""
 COPIED = 25
-"""Words in a row that an instruction and its text share when one was copied from the other."""
+"""Consecutive words that an instruction and its text share when one was copied from the other."""
 QUOTES = "\"“”'`*"
 LABEL = re.compile(r"\A(?:instruction|request|prompt|question|指令|请求|问题)\s*[:：]\s*", re.IGNORECASE)
 MENTIONS = re.compile(
@@ -53,148 +52,17 @@ POINTS_LINE = re.compile(r"^[\s*_#>`]*score[\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)
 
 @dataclass(frozen=True)
 class Options:
-    """What backtranslation can be told."""
+    """Options of `datagen backtranslate`."""
 
-    threshold: float = option(THRESHOLD, "The least mean rating; 0 leaves rating out.", least=0, most=POINTS)
-    samples: int = option(SAMPLES, "Ratings of each pair, whose mean counts.", least=1, most=100)
-    rewrite: bool = option(False, "Have the text rewritten into an answer.")
-    trained: bool = option(False, "The backward model comes from 'train sft --backward': it gets the text alone.")
-    untagged: bool = option(False, "Leave out the system messages that tell where an answer comes from.")
-
-
-def read_instruction(text: str) -> str:
-    """Take an instruction out of its quotation marks and labels."""
-    said = LABEL.sub("", text.strip().strip(QUOTES)).strip().strip(QUOTES).strip()
-    if not said or len(said) > LONGEST:
-        raise ParseError(f"an instruction of {len(said)} characters")
-    return said
-
-
-def read_points(text: str) -> float:
-    """Return the points of the last line `Score: N`."""
-    found = POINTS_LINE.findall(text)
-    if not found or float(found[-1]) > POINTS:
-        raise ParseError(f"no line 'Score: 0 to {POINTS}'")
-    return float(found[-1])
-
-
-def instruction_fault(instruction: str, text: str) -> str | None:
-    """Say why an instruction cannot stand without its text, if so."""
-    if MENTIONS.search(instruction):
-        return "mentions_text"
-    words, whole = tokens(instruction), " ".join(tokens(text))
-    runs = (" ".join(words[at : at + COPIED]) for at in range(len(words) - COPIED + 1))
-    return "copies_text" if any(run in whole for run in runs) else None
-
-
-@dataclass
-class Work:
-    """One segment on its way to a row."""
-
-    record: Record
-    llm: Roles
-    prompts: Prompts
-    options: Options
-    text: str
-    instruction: str = ""
-    ratings: list[float] = field(default_factory=list)
-    backward: Completion | None = None
-    rewritten: Completion | None = None
-
-    @property
-    def is_seed(self) -> bool:
-        return self.record.meta.get("document") is None
-
-    async def instruct(self) -> None:
-        if self.options.trained:
-            prompt = plain_prompt(self.text)
-        else:
-            prompt = self.prompts[INSTRUCT].render(header=str(self.record.prompt), text=self.text)
-        sample = self.record.sample(0)
-        self.backward = await self.llm.chat("backward", prompt, sample=sample, parse=read_instruction, **ASKING)
-        self.instruction = self.backward.value
-
-    async def rate(self) -> float:
-        """Return the mean of the ratings; one that cannot be read is none, and fails the row."""
-        prompt = self.prompts[RATE].render(prompt=self.instruction, response=self.text)
-        calls = [
-            self.llm.chat("judge", prompt, sample=self.record.sample(n), parse=read_points, **RATING)
-            for n in range(self.options.samples)
-        ]
-        self.ratings = [said.value for said in await asyncio.gather(*calls)]
-        return fmean(self.ratings)
-
-    async def rewrite(self) -> str:
-        prompt = self.prompts[REWRITE].render(prompt=self.instruction, response=self.text)
-        self.rewritten = await self.llm.chat("teacher", prompt, sample=self.record.sample(0), **WRITING)
-        return self.rewritten.text
-
-    @property
-    def prompt(self) -> str | Messages:
-        """The instruction, behind the system message that tells the kind of the row."""
-        if self.options.untagged:
-            return self.instruction
-        tag = self.prompts[SEED if self.is_seed else WEB].render().messages
-        return [*tag, {"role": "user", "content": self.instruction}]
-
-    def meta(self) -> Row:
-        known = self.record.meta
-        return {
-            "method": "backtranslate",
-            "op": "seed" if self.is_seed else "augmented",
-            "pass": self.record.pass_no,
-            **self.record.lineage,
-            **{name: known.get(name) for name in ("document", "span", "licence")},
-            "header": None if self.is_seed else self.record.prompt,
-            "ratings": self.ratings,
-            "rating": round(fmean(self.ratings), 4) if self.ratings else None,
-            "text": self.text if self.rewritten else None,
-            "backward": self.backward.model if self.backward else None,
-            "model": self.rewritten.model if self.rewritten else None,
-        }
-
-    def row(self, response: str) -> Candidate:
-        name = row_id("backtranslate", [self.record.id], self.record.pass_no, [self.instruction, response])
-        return keep({"id": name, "prompt": self.prompt, "response": response, "meta": self.meta()})
-
-    def about(self) -> Row:
-        return {"id": self.record.id, "header": self.record.prompt, "prompt": self.instruction, "text": self.text}
-
-    def dropped(self, reason: str, stage: str, reply: str | None = None) -> Candidate:
-        return reject(reason, stage=stage, record=self.about(), reply=reply, meta=self.meta())
-
-
-async def backtranslate(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield the row of a segment, or of a seed."""
-    work = Work(record, llm, prompts, options, record.response or "")
-    try:
-        yield await conclude(work)
-    except CallFailed as error:
-        yield fail(error, record=work.about(), meta=work.meta())
-
-
-async def conclude(work: Work) -> Candidate:
-    """Ask, rate, rewrite; stop at the first thing that is wrong."""
-    if work.is_seed:
-        work.instruction = str(work.record.prompt)
-        return work.row(work.text)
-    if reason := work.record.meta["reason"]:
-        return work.dropped(reason, "segment")
-    await work.instruct()
-    if reason := instruction_fault(work.instruction, work.text):
-        return work.dropped(reason, "instruct", work.instruction)
-    if work.options.threshold and await work.rate() < work.options.threshold:
-        return work.dropped("low_rating", "rate")
-    if not work.options.rewrite:
-        return work.row(work.text)
-    answer = await work.rewrite()
-    if MENTIONS.search(answer[:200]):
-        return work.dropped("mentions_text", "rewrite", answer)
-    return work.row(answer)
+    threshold: float = option(THRESHOLD, "Minimum mean rating; 0 = no rating.", least=0, most=POINTS)
+    samples: int = option(SAMPLES, "Ratings per pair; the mean decides.", least=1, most=100)
+    rewrite: bool = option(False, "Rewrite each text into an answer.")
+    trained: bool = option(False, "The backward model comes from 'train sft --backward': its prompt is the text alone.")
+    untagged: bool = option(False, "Leave out the system message that names the source of the answer.")
 
 
 class Backtranslate(Method):
-    """backtranslate."""
+    """Write the instructions that the segments of a corpus answer, and keep the pairs that a judge rates highly."""
 
     name = "backtranslate"
     options_type = Options
@@ -207,8 +75,108 @@ class Backtranslate(Method):
     templates = (INSTRUCT, RATE, REWRITE, WEB, SEED)
     kind = CORPUS
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return backtranslate(record, llm, self.prompts, self.options)
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the candidate of one segment, or of one seed."""
+        text, seed, sample = record.response or "", record.meta.get("document") is None, record.sample(0)
+        subject: Row = {"id": record.id, "header": record.prompt, "prompt": "", "text": text}
+        meta: Row = {
+            "method": self.name,
+            "op": "seed" if seed else "augmented",
+            "pass": record.pass_no,
+            **record.lineage,
+            **{name: record.meta.get(name) for name in ("document", "span", "licence")},
+            "header": None if seed else record.prompt,
+            "ratings": [],
+            "rating": None,
+            "text": None,
+            "backward": None,
+            "model": None,
+        }
+
+        def rejected(reason: str, stage: str, reply: str | None = None) -> Candidate:
+            return reject(reason, stage=stage, record=subject, reply=reply, meta=meta)
+
+        # 1. Seeds are kept as they are; segments that a rule rejected cost no call.
+        if seed:
+            yield self.row(record, meta, str(record.prompt), text)
+            return
+        if reason := record.meta["reason"]:
+            yield rejected(reason, "segment")
+            return
+        try:
+            # 2. Self-augmentation: write the instruction that the segment answers (2308.06259, section 2.2).
+            if self.options.trained:
+                prompt = plain_prompt(text)
+            else:
+                prompt = self.prompts[INSTRUCT].render(header=str(record.prompt), text=text)
+            reply = await llm.chat("backward", prompt, sample=sample, parse=read_instruction, **ASKING)
+            subject["prompt"] = instruction = reply.value
+            meta["backward"] = reply.model
+            if reason := rejection_reason(instruction, text):
+                yield rejected(reason, "instruct", instruction)
+                return
+
+            # 3. Self-curation: the mean of several ratings decides (section 2.3).
+            if self.options.threshold:
+                prompt = self.prompts[RATE].render(prompt=instruction, response=text)
+                samples = map(record.sample, range(self.options.samples))
+                ratings = await asyncio.gather(
+                    *(llm.chat("judge", prompt, sample=n, parse=read_points, **RATING) for n in samples)
+                )
+                meta["ratings"] = [rating.value for rating in ratings]
+                mean = fmean(meta["ratings"])
+                meta["rating"] = round(mean, 4)
+                if mean < self.options.threshold:
+                    yield rejected("low_rating", "rate")
+                    return
+
+            # 4. Rewrite the text into an answer (2408.04614).
+            answer = text
+            if self.options.rewrite:
+                prompt = self.prompts[REWRITE].render(prompt=instruction, response=text)
+                rewritten = await llm.chat("teacher", prompt, sample=sample, **WRITING)
+                answer = rewritten.text
+                meta |= {"text": text, "model": rewritten.model}
+                if MENTIONS.search(answer[:200]):
+                    yield rejected("mentions_text", "rewrite", answer)
+                    return
+            yield self.row(record, meta, instruction, answer)
+        except CallFailed as error:
+            yield fail(error, record=subject, meta=meta)
+
+    def row(self, record: Record, meta: Row, instruction: str, response: str) -> Candidate:
+        """Return the row, its prompt behind the system message that names the source of the answer."""
+        prompt: Text = instruction
+        if not self.options.untagged:
+            tag = self.prompts[SEED if meta["op"] == "seed" else WEB].render().messages
+            prompt = [*tag, {"role": "user", "content": instruction}]
+        name = row_id(self.name, [record.id], record.pass_no, [instruction, response])
+        return keep({"id": name, "prompt": prompt, "response": response, "meta": meta})
 
     def bound(self, record: Record) -> int:
         return 1 + (self.options.samples if self.options.threshold else 0) + self.options.rewrite
+
+
+def read_instruction(text: str) -> str:
+    """Read an instruction without its quotation marks and labels."""
+    instruction = LABEL.sub("", text.strip().strip(QUOTES)).strip().strip(QUOTES).strip()
+    if not instruction or len(instruction) > LONGEST:
+        raise ParseError(f"an instruction of {len(instruction)} characters")
+    return instruction
+
+
+def read_points(text: str) -> float:
+    """Read the points of the last line `Score: N`."""
+    points = POINTS_LINE.findall(text)
+    if not points or float(points[-1]) > POINTS:
+        raise ParseError(f"no line 'Score: 0 to {POINTS}'")
+    return float(points[-1])
+
+
+def rejection_reason(instruction: str, text: str) -> str | None:
+    """Return why an instruction cannot stand without its text, or None."""
+    if MENTIONS.search(instruction):
+        return "mentions_text"
+    words, all_words = tokens(instruction), " ".join(tokens(text))
+    runs = (" ".join(words[start : start + COPIED]) for start in range(len(words) - COPIED + 1))
+    return "copies_text" if any(run in all_words for run in runs) else None

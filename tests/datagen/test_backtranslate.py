@@ -8,7 +8,7 @@ import pytest
 
 from datagen.engine.job import Outcome
 from datagen.errors import ParseError
-from datagen.generators.backtranslate import Backtranslate, Options, instruction_fault, read_instruction, read_points
+from datagen.generators.backtranslate import Backtranslate, Options, read_instruction, read_points, rejection_reason
 from datagen.records.files import dump_line
 from tests.datagen.test_segments import GOOD, SENTENCES
 from tests.jobs import digest, perform, rows
@@ -122,7 +122,7 @@ def test_a_trained_backward_model_gets_the_text_alone() -> None:
     ],
 )
 def test_an_instruction_stands_without_its_text(instruction: str, reason: str | None) -> None:
-    assert instruction_fault(instruction, GOOD) == reason
+    assert rejection_reason(instruction, GOOD) == reason
 
 
 @pytest.mark.parametrize(
