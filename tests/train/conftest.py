@@ -34,7 +34,7 @@ def colour_rows() -> list[Record]:
 
 def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
     from datagen_train.data.encode import Encoder, conversation
-    from datagen_train.models.load import turn_end_ids
+    from datagen_train.models.tokens import turn_end_ids
 
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 256)
     return [encoder.turns(conversation(row)) for row in rows]
@@ -42,8 +42,9 @@ def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
 
 def make() -> "Loaded":
     """Make a tiny model whose tokenizer knows the words of the rows."""
-    from datagen_train.models.load import Loaded, fit_tokenizer
+    from datagen_train.models.load import Loaded
     from datagen_train.models.tiny import make_tiny
+    from datagen_train.models.tokens import fit_tokenizer
 
     model, tokenizer = make_tiny("tiny", [f"{row.prompt} {row.response}" for row in colour_rows()], 0)
     return Loaded(model, tokenizer, fit_tokenizer(model, tokenizer))
@@ -51,10 +52,10 @@ def make() -> "Loaded":
 
 def teach(loaded: "Loaded", rows: list[Record], steps: int = STEPS) -> None:
     """Train the parameters that want it until the answers are known by heart."""
+    from datagen_train.models.tokens import pad
+
     encoded = encode(loaded, rows)
-    wide = max(len(each.ids) for each in encoded)
-    ids = torch.tensor([each.ids + [0] * (wide - len(each.ids)) for each in encoded])
-    labels = torch.tensor([each.labels + [-100] * (wide - len(each.labels)) for each in encoded])
+    ids, labels = pad([sequence.ids for sequence in encoded], 0), pad([sequence.labels for sequence in encoded], -100)
     trained = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=6e-3)
     loaded.model.train()
@@ -88,7 +89,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter on it that has learned the colours the other way round."""
-    from datagen_train.models.load import ModelOptions, choose_trained
+    from datagen_train.models.load import choose_trained
+    from datagen_train.options import ModelOptions
     from datagen_train.tools.evaluate import load_trained
 
     loaded = load_trained(str(taught), "float32")

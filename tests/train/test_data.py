@@ -18,8 +18,8 @@ from datagen_train.data.encode import (
     kin,
     measure_sequence,
 )
-from datagen_train.models.load import PLAIN_TEMPLATE
 from datagen_train.models.tiny import make_tokenizer
+from datagen_train.models.tokens import PLAIN_TEMPLATE
 
 TEXTS = ["What is 3 + 4? The answer is 7.", "Name a river near the old town, please."]
 TALK: Messages = [

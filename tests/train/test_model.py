@@ -12,17 +12,10 @@ from datagen.llm.local.generation import open_model
 from datagen_train.data.checks import Subject, run_checks
 from datagen_train.data.encode import Account, Encoder
 from datagen_train.errors import CheckFailed
-from datagen_train.models.load import (
-    Loaded,
-    ModelOptions,
-    choose_trained,
-    count_parameters,
-    fit_tokenizer,
-    load,
-    turn_closer,
-    turn_end_ids,
-)
+from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
 from datagen_train.models.tiny import make_tiny
+from datagen_train.models.tokens import fit_tokenizer, turn_closer, turn_end_ids
+from datagen_train.options import ModelOptions
 
 TEXTS = ["What is 3 + 4? The answer is 7."]
 

@@ -26,8 +26,8 @@ from datagen_train import reward as reward_model
 from datagen_train import sft
 from datagen_train.data.encode import Encoder, Unfit
 from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
-from datagen_train.models.load import turn_end_ids
 from datagen_train.models.scoring import as_scorer, load_reward, make_head, raw_scores
+from datagen_train.models.tokens import turn_end_ids
 from datagen_train.reward_loss import Judged, calibration, correlation, interval, longer_wins, ranking_loss
 from datagen_train.reward_report import describe, verdict
 from datagen_train.tools import evaluate, merge
@@ -196,7 +196,7 @@ def test_the_gradients_are_those_of_the_flat_pairs_with_their_weights(rankings: 
         )
         for ranks in rankings
     ]  # fmt: skip
-    batch = collate(encoded, pad=0)
+    batch = collate(encoded, pad_id=0)
     start = torch.linspace(-2, 3, sum(map(len, rankings)), dtype=torch.float64)
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
     loss = ranking_loss(ours, **{k: in_double(v) for k, v in batch.items() if k not in ("input_ids", "attention_mask")})

@@ -4,11 +4,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.engine.options import option
-from datagen_train.models.load import ModelOptions
 
 SMALL = 20_000_000
 """Bytes of weights; the smallest language model in use has ten times as many."""
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to load and what to train of it."""
+
+    lora: bool = False
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_targets: str = "all-linear"
+    """`all-linear`, or names of modules with commas between."""
+    qlora: bool = False
+    train_last: int | None = None
+    """Train only so many last layers (and what follows them)."""
+    train_layers: str | None = None
+    """Train only parameters whose name this pattern finds."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16: the type of the weights."""
 
 
 @dataclass(frozen=True)

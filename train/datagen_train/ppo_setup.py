@@ -19,6 +19,7 @@ from datagen_train.data.encode import IGNORED, Encoded, Encoder, Split, Unfit, c
 from datagen_train.models.actor_critic import SHARED, ActorCritic, Distribution, load_critic, make_head
 from datagen_train.models.load import Loaded, load_tokenizer, without_dropout
 from datagen_train.models.scoring import CONTRACT
+from datagen_train.models.tokens import attention_mask, pad
 from datagen_train.rewards.specs import split_weight
 from datagen_train.run.on_policy import Asked
 from datagen_train.run.session import Session
@@ -136,17 +137,9 @@ class Extra:
     def draw(self, purpose: str, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Draw sequences; return (ids, mask, labels)."""
         drawn = Random(purpose).choices(self.sequences, k=count)
-        width = max(len(each.ids) for each in drawn)
-        sides = (
-            ([each.ids for each in drawn], 0),
-            ([[1] * len(each.ids) for each in drawn], 0),
-            ([each.labels for each in drawn], IGNORED),
-        )
-        ids, mask, labels = (
-            torch.tensor([side + [filler] * (width - len(side)) for side in rows], device=device)
-            for rows, filler in sides
-        )
-        return ids, mask, labels
+        ids = [sequence.ids for sequence in drawn]
+        labels = pad([sequence.labels for sequence in drawn], IGNORED)
+        return pad(ids, 0).to(device), attention_mask(ids).to(device), labels.to(device)
 
 
 def read_extra(session: Session, name: str) -> Extra:

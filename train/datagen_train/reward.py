@@ -154,7 +154,7 @@ class RewardTrainer(Trainer):
     """The loss is a mean over the prompts of a part of the batch."""
 
     def __init__(self, *, pad: int, **given: Any) -> None:
-        super().__init__(data_collator=partial(collate, pad=pad), **given)
+        super().__init__(data_collator=partial(collate, pad_id=pad), **given)
         self.pad = pad
         self._since_log: list[torch.Tensor] = []
 
@@ -195,7 +195,7 @@ class RewardTrainer(Trainer):
 
 def measure(rankings: Sequence[EncodedRanking], raw: Numbers) -> dict[str, float]:
     """Return loss, accuracy and margin of rankings whose answers got these raw rewards."""
-    batch = collate(rankings, pad=0)
+    batch = collate(rankings, pad_id=0)
     names = ("better", "worse", "weight", "target", "margin")
     loss = float(ranking_loss(torch.from_numpy(raw), **{name: batch[name] for name in names}))
     judged, _ = judge(rankings, by_prompt(rankings, raw))

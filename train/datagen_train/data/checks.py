@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from datagen_train.data.encode import IGNORED, Account, Encoded, EncodedPair
 from datagen_train.errors import CheckFailed
-from datagen_train.models.load import Loaded, count_parameters, turn_end_ids
+from datagen_train.models.load import Loaded, count_parameters
+from datagen_train.models.tokens import turn_end_ids
 
 MOST_CUT, MOST_DROPPED = 0.5, 0.5
 """Shares of the rows beyond which something must be wrong."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from datagen.records.ranked import Ranked
 from datagen.records.record import Text, as_messages
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids, Unfit
-from datagen_train.models.load import turn_closer
+from datagen_train.models.tokens import attention_mask, pad, turn_closer
 
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
 UNKNOWN = "unknown"
@@ -162,18 +162,12 @@ def as_sequences(made: Sequence[EncodedRanking]) -> list[Encoded]:
     ]
 
 
-def padded(sequences: Sequence[TokenIds], pad: int) -> dict[str, torch.Tensor]:
-    """Lay sequences out in one width, padded to the right, where positions count from the first token by themselves."""
-    width = max(map(len, sequences))
-    ids = torch.full((len(sequences), width), pad)
-    mask = torch.zeros((len(sequences), width), dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.from_numpy(sequence)
-        mask[row, : len(sequence)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+def padded(sequences: Sequence[TokenIds], filler: int) -> dict[str, torch.Tensor]:
+    """Put sequences into one batch, padded on the right, where positions count from the first token by themselves."""
+    return {"input_ids": pad(sequences, filler), "attention_mask": attention_mask(sequences)}
 
 
-def collate(batch: Sequence[EncodedRanking], pad: int) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[EncodedRanking], pad_id: int) -> dict[str, torch.Tensor]:
     """Put prompts together: every answer once, and the comparisons as indices into the answers."""
     starts = np.cumsum([0, *(len(each.answers) for each in batch)])
     rows = [
@@ -183,7 +177,7 @@ def collate(batch: Sequence[EncodedRanking], pad: int) -> dict[str, torch.Tensor
     ]
     better, worse, target, margin, weight = zip(*rows, strict=True)
     return {
-        **padded([ids for each in batch for ids in each.answers], pad),
+        **padded([ids for each in batch for ids in each.answers], pad_id),
         "better": torch.tensor(better),
         "worse": torch.tensor(worse),
         "target": torch.tensor(target),

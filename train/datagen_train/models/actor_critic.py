@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import Ids
+from datagen_train.models.tokens import attention_mask, pad
 from datagen_train.ppo_loss import entropy, token_log_probs
 
 SHARED = "shared"
@@ -47,12 +48,10 @@ class Output(NamedTuple):
 
 def lay_out(prompts: Sequence[Ids], answers: Sequence[Ids], device: torch.device) -> Batch:
     """Pad prompts to the left and answers to the right; the id under the padding is of no matter."""
-    before, behind = max(map(len, prompts)), max(map(len, answers))
-    rows = list(zip(prompts, answers, strict=True))
-    ids = [[0] * (before - len(p)) + p + a + [0] * (behind - len(a)) for p, a in rows]
-    attention = [[0] * (before - len(p)) + [1] * (len(p) + len(a)) + [0] * (behind - len(a)) for p, a in rows]
-    whole, seen = torch.tensor(ids, device=device), torch.tensor(attention, device=device)
-    return Batch(whole, seen, whole[:, before:], seen[:, before:].bool())
+    ids = torch.cat([pad(prompts, 0, left=True), pad(answers, 0)], dim=1).to(device)
+    attention = torch.cat([attention_mask(prompts, left=True), attention_mask(answers)], dim=1).to(device)
+    start = max(map(len, prompts))
+    return Batch(ids, attention, ids[:, start:], attention[:, start:].bool())
 
 
 @dataclass(frozen=True)

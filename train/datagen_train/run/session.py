@@ -26,7 +26,8 @@ from datagen_train.data.checks import Subject, run_checks
 from datagen_train.data.encode import Account, Encoder, Made, Row, Split, encode_rows
 from datagen_train.errors import Interrupted
 from datagen_train.launch import is_main
-from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, turn_end_ids
+from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
+from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.run.folder import RunFolder, step_of
 from datagen_train.run.report import makers, write_card, write_curves

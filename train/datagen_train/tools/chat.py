@@ -15,7 +15,8 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import Generated, context_length, generate
 from datagen.records.record import Messages
 from datagen_train.data.encode import Encoder
-from datagen_train.models.load import Loaded, turn_end_ids
+from datagen_train.models.load import Loaded
+from datagen_train.models.tokens import turn_end_ids
 from datagen_train.tools.evaluate import load_trained
 
 HELP = "/reset forgets the conversation, /quit ends it."

@@ -14,7 +14,9 @@ from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Preference, Record, request_text
 from datagen_train.data.checks import Subject, as_sequences, run_checks
 from datagen_train.data.encode import IGNORED, Account, Encoded, Encoder, Unfit, conversation
-from datagen_train.models.load import Loaded, ModelOptions, load, turn_end_ids
+from datagen_train.models.load import Loaded, load
+from datagen_train.models.tokens import turn_end_ids
+from datagen_train.options import ModelOptions
 
 KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PREFERENCES}
 

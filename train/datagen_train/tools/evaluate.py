@@ -22,8 +22,10 @@ from datagen.records.files import dump_line, open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out, kin
-from datagen_train.models.load import Loaded, ModelOptions, fit_tokenizer, load, pick_dtype, turn_end_ids
+from datagen_train.models.load import Loaded, load, pick_dtype
 from datagen_train.models.scoring import is_reward_model
+from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
+from datagen_train.options import ModelOptions
 from datagen_train.rewards.specs import Rewards
 from datagen_train.tools import evaluate_reward
 from datagen_train.tools.metrics import classification, closed_labels, exact_match, mean, normalise, rouge
@@ -154,15 +156,9 @@ def sequence_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size
 
 def _batch_loss(model: PreTrainedModel, batch: list[Encoded]) -> tuple[float, int]:
     """Return the sum of the losses, and of how many tokens: the first of a sequence is never predicted."""
-    width = max(len(each.ids) for each in batch)
-    ids, labels, mask = (
-        torch.tensor([side + [filler] * (width - len(side)) for side in sides], device=model.device)
-        for sides, filler in (
-            ([each.ids for each in batch], 0),
-            ([each.labels for each in batch], IGNORED),
-            ([[1] * len(each.ids) for each in batch], 0),
-        )
-    )
+    sequences = [sequence.ids for sequence in batch]
+    labels = pad([sequence.labels for sequence in batch], IGNORED).to(model.device)
+    ids, mask = pad(sequences, 0).to(model.device), attention_mask(sequences).to(model.device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
     targets = labels[:, 1:].flatten()
     loss = cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")

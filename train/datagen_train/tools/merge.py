@@ -18,8 +18,8 @@ from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import inference_mode, load_whole, open_model
 from datagen.llm.local.weights import adapter_base
 from datagen_train.data.encode import Encoder
-from datagen_train.models.load import fit_tokenizer
 from datagen_train.models.scoring import is_reward_model
+from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.tools.merge_reward import merge_reward
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}

@@ -1,0 +1,100 @@
+"""Special tokens and padding: what ends an answer, what fills a batch up, how a conversation becomes text.
+
+Two faults that are silent elsewhere are settled here. The pad token is never the end token, or the model would never
+learn to stop; a tokenizer without an end token uses its separator. A base model without a chat template gets a plain
+one, which is saved with the model, so that prompts look the same in training and in use.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datagen.errors import InputError
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
+    "{% elif message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
+    "{% else %}{{ '### Question:\n' + message['content'] + '\n\n### Answer:\n' }}{% endif %}"
+    "{% endfor %}"
+)
+"""For base models that have none. A user's turn ends as an assistant's begins, so it needs no generation prompt."""
+DIALOGUE_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] + sep_token }}{% endfor %}"
+"""For dialogue models with a BERT tokenizer, which many Chinese ones are: [CLS] you [SEP] me [SEP] you [SEP]."""
+PAD_TOKEN = "<|pad|>"
+RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.*pad", re.IGNORECASE)
+"""Tokens that a vocabulary holds for later use: one of them can pad without a larger vocabulary."""
+TokenSequence = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
+
+
+def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Settle end, pad and template; say what was done."""
+    notes = []
+    is_dialogue = tokenizer.eos_token is None and tokenizer.cls_token is not None
+    if tokenizer.eos_token is None:
+        if tokenizer.sep_token is None:
+            raise InputError("the tokenizer has neither an end token nor a separator: nothing could end an answer")
+        tokenizer.eos_token = tokenizer.sep_token
+        notes.append(f"end token: the separator {tokenizer.sep_token}")
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        notes.append(f"pad token: {give_pad_token(model, tokenizer)}, so that the end token is trained")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = DIALOGUE_TEMPLATE if is_dialogue else PLAIN_TEMPLATE
+        kind = "that of dialogue models, [CLS] turn [SEP] turn [SEP]," if is_dialogue else "a plain one"
+        notes.append(f"chat template: none came with the model; {kind} is used and saved")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.generation_config.eos_token_id = sorted(turn_end_ids(model, tokenizer))
+    return notes
+
+
+def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Choose a reserved token to pad with, or add one; the vocabulary grows only if it must."""
+    reserved = [token for token in tokenizer.all_special_tokens if RESERVED.search(token)]
+    reserved += [token for token in tokenizer.get_added_vocab() if RESERVED.search(token)]
+    if reserved:
+        tokenizer.pad_token = sorted(reserved)[0]
+    else:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return str(tokenizer.pad_token)
+
+
+def turn_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the token ids that end an assistant turn: generation_end_ids and what the template closes a turn with."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = set(configured if isinstance(configured, list) else [configured]) - {None}
+    closer = turn_closer(tokenizer)
+    return ids | {tokenizer.eos_token_id} | ({closer} if closer is not None else set())
+
+
+def turn_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the special token that the chat template puts behind an assistant's words, if it does."""
+    if tokenizer.chat_template is None:
+        return None
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    after = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    return next((token for token in after if token in special), None)
+
+
+def pad(sequences: Sequence[TokenSequence], filler: int, *, left: bool = False) -> torch.Tensor:
+    """Put sequences into one int64 tensor of shape (sequences, longest), filled up on the right or on the left."""
+    width = max(map(len, sequences))
+    padded = torch.full((len(sequences), width), filler)
+    for row, ids in enumerate(sequences):
+        start = width - len(ids) if left else 0
+        padded[row, start : start + len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return padded
+
+
+def attention_mask(sequences: Sequence[TokenSequence], *, left: bool = False) -> torch.Tensor:
+    """Return the mask of `pad`: 1 at the tokens, 0 at the padding; of the same shape."""
+    return pad([[1] * len(ids) for ids in sequences], 0, left=left)
