@@ -21,7 +21,7 @@ from datagen.errors import ParseError
 from datagen.generators.evolve import read_verdict
 from datagen.parse import split_thinking
 from datagen.records.files import open_input
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, request_text
 from datagen.select import first_reason
 from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step
@@ -115,7 +115,7 @@ def score(rule: str, cases: Sequence[Case]) -> Score:
 def real_answers(path: Path) -> Counter[str | None]:
     """Count what the rules on answers make of a file's answers; None is kept."""
     with open_input(str(path)) as file:
-        rows = [row for row in Reader(path.name, file).read() if isinstance(row, Record) and row.response]
+        rows = [row for row in Reader(path.name, file, PROMPTS).read() if isinstance(row, Record) and row.response]
     return Counter(
         first_reason(ON_ANSWER, Step("", request_text(row.prompt), response=row.response or "")) for row in rows
     )

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 from datagen.commands.terminal import counts, printable
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.records.files import dump_line, open_input, write_json, write_whole
+from datagen.records.files import dump_line, open_input, replace_file, write_json
 from datagen.records.lines import json_lines
 from datagen.records.reader import DOCUMENTS, KINDS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Message, Messages, Preference, Record, Row, as_messages
@@ -179,7 +179,7 @@ def run(input: str, options: Options) -> int:
         raise InputError(f"--to {options.to}: expected one of {', '.join(SHAPES)}, audit")
     with open_input(input) as file:
         name = "standard input" if input == "-" else input
-        reader = Reader(name, file, options.format, kind_of(name, file) if options.format is None else PROMPTS)
+        reader = Reader(name, file, kind_of(name, file) if options.format is None else PROMPTS, options.format)
         if options.to == "audit":
             if reader.kind is not PROMPTS:
                 raise InputError(f"{name}: holds {reader.kind.name}; an audit is of prompts with responses")
@@ -202,7 +202,7 @@ def run(input: str, options: Options) -> int:
 def kind_of(name: str, file: BinaryIO) -> Kind[Any]:
     """Tell what a file holds by its first row; text lines are documents."""
     first = next((line.row for line in json_lines(name, file) if line.row is not None), None)
-    return next((kind for kind in KINDS if first is not None and kind.shape_of(first)), DOCUMENTS)
+    return next((kind for kind in KINDS if first is not None and kind.detect(first)), DOCUMENTS)
 
 
 def rows_of(reader: Reader[Any], options: Options) -> Iterator[Any]:
@@ -248,7 +248,7 @@ def write(input: str, options: Options, ending: str, made: list[Made]) -> int:
     path = output_path(input, options, ending)
     if path.exists() and not options.overwrite:
         raise InputError(f"{path}: is there already; choose another -o, or add --overwrite")
-    write_whole(path, data)
+    replace_file(path, data)
     if not options.quiet:
         print(f"Rows: {path}", file=sys.stderr)
     return 0

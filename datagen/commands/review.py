@@ -29,9 +29,9 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.review.votes import Log, Summary, as_cast, placement, summarize
 from datagen.records.files import open_input
+from datagen.records.ranked import SAMPLES
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine, Record, Row, as_messages
-from datagen.records.samples import SAMPLES
 
 ARGUMENTS = (("samples", "A file of samples, ranked rows or preferences."),)
 PAGES = Path(__file__).parents[1] / "judge" / "review" / "pages"
@@ -244,7 +244,7 @@ def read_samples(name: str, options: Options) -> Iterator[Record]:
     """Yield the rows with answers to compare; say on stderr what was left out."""
     few = bad = shown_rows = 0
     with open_input(name) as file:
-        for item in Reader(name, file, None, SAMPLES).read():
+        for item in Reader(name, file, SAMPLES).read():
             if isinstance(item, BadLine):
                 bad += 1
                 report(item, options.strict)

@@ -16,7 +16,7 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.journal import JOURNAL_FOLDER
 from datagen.records.files import open_input
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row, request_text
 
 ARGUMENTS = (("id", "The id of a row, or its first letters."),)
@@ -71,7 +71,7 @@ class Archive:
             return
         with open_input(str(path)) as file:
             try:
-                items = list(Reader(str(path), file).read())
+                items = list(Reader(str(path), file, PROMPTS).read())
             except InputError:
                 return  # rows of another kind: an output, which is known already
             for item in items:

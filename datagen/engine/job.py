@@ -123,8 +123,8 @@ def planned(
 def open_reader(method: Method, name: str | None, file: BinaryIO, shape: str | None) -> Reader[Record]:
     """Open what a method reads; one that reads nothing has an empty reader."""
     if name is None:
-        return Reader("nothing", file, next(iter(method.kind.shapes)), method.kind)
-    return Reader("standard input" if name == "-" else name, file, shape, method.kind)
+        return Reader("nothing", file, method.kind, next(iter(method.kind.shapes)))
+    return Reader("standard input" if name == "-" else name, file, method.kind, shape)
 
 
 def check_speakers(method: Method, roles: Mapping[str, Sequence[Spec]]) -> None:

@@ -30,8 +30,8 @@ from datagen.errors import CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
 from datagen.records.files import open_input
 from datagen.records.lines import loads_strictly, text_lines
-from datagen.records.reader import join_input
 from datagen.records.record import BadLine, Candidate, Record, Row, fail, keep, reject, request_text, row_id
+from datagen.records.shapes import join_input
 from datagen.select import Rule, first_reason
 from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, instance_reasons
 from datagen.select.novelty import THRESHOLD

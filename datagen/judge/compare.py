@@ -41,8 +41,8 @@ from datagen.judge.probabilities import ASKED, soft_share
 from datagen.judge.verdicts import TIE, read_verdict
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row
-from datagen.records.samples import SAMPLES
 
 COMPARE = "judge/compare"
 

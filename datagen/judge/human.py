@@ -30,8 +30,8 @@ from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.files import open_input
 from datagen.records.lines import Line, json_lines
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row, reject
-from datagen.records.samples import SAMPLES
 
 ORDER, TIE, ALL_BAD, SKIP = "order", "tie", "all_bad", "skip"
 

@@ -33,8 +33,8 @@ from datagen.judge.judging import (
 from datagen.judge.labels import draw_labels
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row
-from datagen.records.samples import SAMPLES
 
 SCREEN = "judge/screen"
 TOP = 3

@@ -36,8 +36,8 @@ from datagen.judge.probabilities import ASKED, expected_value
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row
-from datagen.records.samples import SAMPLES
 
 SCORE = "judge/score"
 Points = dict[tuple[str, str], float]

@@ -15,8 +15,8 @@ from datagen.engine.options import option
 from datagen.judge.judging import ranked_row, what_is_known
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row
-from datagen.records.samples import SAMPLES
 from datagen.verify import VERIFIERS, pick_verifier
 
 SCORES = {True: 1.0, False: 0.0, None: None}

@@ -1,4 +1,4 @@
-"""Files as bytes: open an input, its digest, a row as a line, replace a file in one step."""
+"""Files as bytes: open an input, digest a file or folder, encode a row as a line, replace a file in one step."""
 
 import json
 import os
@@ -12,27 +12,21 @@ from typing import Any, BinaryIO
 from datagen.errors import InputError
 from datagen.records.record import Row, digest
 
+BLOCK = 1 << 20
 READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-
-
 LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
-"""Legal in JSON strings, and line ends to many readers."""
-
-
-def dump_line(row: Row) -> bytes:
-    """Encode a row as one line: readable UTF-8; ASCII where it holds half a character."""
-    text = READABLE(row).translate(LINE_BREAKS)
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(row, allow_nan=False).encode() + b"\n"
+"""Characters that are legal in JSON strings, and that many readers take for line ends."""
 
 
 def open_input(name: str) -> BinaryIO:
-    """Open a file, or standard input (`-`), read to its end, so that it can be gone through again."""
+    """Open a file to read it several times; `-` is standard input, copied to a temporary file first.
+
+    Raises:
+        InputError: There is no such file, or it is a folder or cannot be read.
+    """
     if name == "-":
         spool = tempfile.TemporaryFile()
-        while block := sys.stdin.buffer.read(1 << 20):
+        while block := sys.stdin.buffer.read(BLOCK):
             spool.write(block)
         spool.seek(0)
         return spool
@@ -48,34 +42,44 @@ def open_input(name: str) -> BinaryIO:
 
 
 def input_digest(file: BinaryIO) -> str:
-    """Name the bytes of an input."""
+    """Return the SHA-256 of an input's bytes, 64 hex digits."""
     file.seek(0)
     sha = sha256()
-    while block := file.read(1 << 20):
+    while block := file.read(BLOCK):
         sha.update(block)
     return sha.hexdigest()
 
 
 def content_digest(path: Path) -> str:
-    """Name a file, or a folder with all that lies in it, by its bytes."""
+    """Return the SHA-256 of a file, or of a folder with the names and contents of all files in it."""
     if not path.is_dir():
         with open_input(str(path)) as file:
             return input_digest(file)
-    files = (each for each in sorted(path.rglob("*")) if each.is_file())
-    return digest([[str(each.relative_to(path)), content_digest(each)] for each in files])
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return digest([[str(file.relative_to(path)), content_digest(file)] for file in files])
+
+
+def dump_line(row: Row) -> bytes:
+    """Encode a row as one line of readable UTF-8, or of ASCII if it holds a lone surrogate."""
+    text = READABLE(row).translate(LINE_BREAKS)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
 def part_path(path: Path) -> Path:
+    """Return where a file is written until it is complete."""
     return path.with_name(path.name + ".part")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n")
+    replace_file(path, json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file in one step: it holds all of this, or what it held before."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file in one step: whatever happens, it holds either its old content or all of `data`."""
     part = part_path(path)
     with part.open("wb") as file:
         file.write(data)

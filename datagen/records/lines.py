@@ -1,7 +1,7 @@
 """The lines of an input file: JSON lines, one JSON array, or text.
 
-Lines are parted by \\n alone (U+2028 is text), a BOM and \\r\\n are accepted, blank lines are skipped. A line that
-holds no row says why: not UTF-8, not JSON (NaN and Infinity are none), cut off, half a character.
+Only \\n ends a line (U+2028 is text); a BOM and \\r\\n are accepted, blank lines are skipped. A line without a usable
+row has a reason instead: not UTF-8, not JSON (NaN and Infinity are not JSON), cut off, a lone surrogate.
 """
 
 import json
@@ -16,30 +16,29 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A place in a file and the row that stands there, or the reason why none does."""
+    """One line of a file, or one item of its JSON array."""
 
     number: int
+    """From 1."""
     raw: bytes
     row: Row | None
+    """None if the line cannot be used."""
     problem: str
+    """Why it cannot be used, else empty."""
 
 
-def loads_strictly(text: str) -> Any:
-    """Parse JSON as the standard has it: no NaN, no Infinity, and no number that would become one."""
-    return STRICT(text)
-
-
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _finite(number: str) -> float:
+def _finite_float(number: str) -> float:
     if isinf(value := float(number)):
         raise ValueError(f"{number} is too large a number")
     return value
 
 
-STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
+loads_strictly = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float).decode
+"""Parse JSON text by the standard: ValueError at NaN, Infinity, and numbers that overflow a float."""
 
 
 def raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -52,61 +51,60 @@ def raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def is_array(file: BinaryIO) -> bool:
-    """Does the file start like a JSON array of objects?"""
+    """Tell whether a file starts like a JSON array of objects."""
     file.seek(0)
     head = file.read(4096).removeprefix(BOM).lstrip()
     return head[:1] == b"[" and head[1:].lstrip()[:1] in (b"{", b"]")
 
 
 def text_lines(file: BinaryIO, key: str) -> Iterator[Line]:
-    """Yield every line as a row that holds it under a key."""
-    return (_text_line(number, raw, key) for number, raw in raw_lines(file))
+    """Yield every line of a text file as a row with one field, `key`."""
+    for number, raw in raw_lines(file):
+        try:
+            line = Line(number, raw, {key: raw.decode().rstrip("\r\n")}, "")
+        except UnicodeDecodeError:
+            line = Line(number, raw, None, "not UTF-8")
+        yield line
 
 
 def json_lines(name: str, file: BinaryIO) -> Iterator[Line]:
-    """Yield the rows of JSON lines or of one JSON array; `name` is the file's, for messages."""
+    """Yield the lines of a file of JSON lines, or the items of its one JSON array.
+
+    Args:
+        name: The file's name, for messages.
+        file: The file, seekable; it is read from its start.
+
+    Raises:
+        InputError: The file starts like a JSON array and is not one.
+    """
     if is_array(file):
-        return _array(name, file)
-    return (_json_line(number, raw) for number, raw in raw_lines(file))
-
-
-def _text_line(number: int, raw: bytes, key: str) -> Line:
-    try:
-        return Line(number, raw, {key: raw.decode().rstrip("\r\n")}, "")
-    except UnicodeDecodeError:
-        return Line(number, raw, None, "not UTF-8")
-
-
-def _json_line(number: int, raw: bytes) -> Line:
-    try:
-        row = loads_strictly(raw.decode())
-    except UnicodeDecodeError:
-        return Line(number, raw, None, "not UTF-8")
-    except (ValueError, RecursionError) as error:
-        torn = "" if raw.endswith(b"\n") else ", perhaps cut off: the file ends here without a line end"
-        return Line(number, raw, None, f"not JSON ({error}){torn}")
-    if not isinstance(row, dict):
-        return Line(number, raw, None, "not a JSON object")
-    return _without_surrogate(Line(number, raw, row, ""))
-
-
-def _array(name: str, file: BinaryIO) -> Iterator[Line]:
-    """Read one JSON array; a line number is then the number of the item."""
-    file.seek(0)
-    try:
-        items = loads_strictly(file.read().removeprefix(BOM).decode())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: starts like a JSON array and is none: {error}") from error
-    for number, item in enumerate(items, 1):
-        raw = json.dumps(item).encode()
-        problem = "" if isinstance(item, dict) else "not a JSON object"
-        yield _without_surrogate(Line(number, raw, None if problem else item, problem))
-
-
-def _without_surrogate(line: Line) -> Line:
-    if rb"\ud" in line.raw.lower():
+        file.seek(0)
         try:
-            json.dumps(line.row, ensure_ascii=False).encode()
+            items = loads_strictly(file.read().removeprefix(BOM).decode())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}: starts like a JSON array and is none: {error}") from error
+        for number, item in enumerate(items, 1):
+            yield _line(number, json.dumps(item).encode(), item)
+        return
+    for number, raw in raw_lines(file):
+        try:
+            value = loads_strictly(raw.decode())
+        except UnicodeDecodeError:
+            yield Line(number, raw, None, "not UTF-8")
+        except (ValueError, RecursionError) as error:
+            cut = "" if raw.endswith(b"\n") else ", perhaps cut off: the file ends here without a line end"
+            yield Line(number, raw, None, f"not JSON ({error}){cut}")
+        else:
+            yield _line(number, raw, value)
+
+
+def _line(number: int, raw: bytes, value: Any) -> Line:
+    """Accept a JSON value as a row if it is an object without lone surrogates."""
+    if not isinstance(value, dict):
+        return Line(number, raw, None, "not a JSON object")
+    if rb"\ud" in raw.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            return line._replace(row=None, problem="half a character (a lone surrogate)")
-    return line
+            return Line(number, raw, None, "half a character (a lone surrogate)")
+    return Line(number, raw, value, "")

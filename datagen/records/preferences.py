@@ -1,46 +1,48 @@
-"""The shapes of preference data: two answers to one prompt.
+"""The shapes of preferences: two answers to one prompt, and which of them is better.
 
     preference    {"prompt", "chosen", "rejected"}: the prompt a string or messages, an answer a string or one message
-                  of the assistant (a list that repeats the prompt before it is one too)
-    implicit      {"chosen", "rejected"}: two lists of messages; what they share is the prompt
+                  of the assistant (a list that repeats the prompt before it is accepted too)
+    implicit      {"chosen", "rejected"}: two lists of messages; their common beginning is the prompt
     hh            {"chosen", "rejected"}: two transcripts, "\\n\\nHuman: ...\\n\\nAssistant: ..."
     question      {"question", "response_chosen", "response_rejected"}, or "chosen" and "rejected"; "system" and
                   "history" as [[user, assistant], ...] come first
     sharegpt      {"conversations", "chosen", "rejected"}: turns that end in the user's, with "system" before them
     ranked        {"instruction", "input", "output": [best, ..., worst]}, with "system" and "history": one preference,
-                  the best reply against the worst; those between are not used
+                  the best reply over the worst; those between are not used
 
-"margin", a number, may stand in each. Two answers that are equal but for blanks around them are no preference, and
+Each may have "margin", a number. Two answers that differ only in surrounding blanks are no preference, and two
 conversations may differ in their last turn alone.
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-from datagen.records.fields import (
-    Shape,
-    answer,
-    as_prompt,
-    asked,
-    found,
-    join_input,
-    ordered,
-    prompt,
-    text,
-    turns,
-    with_system,
-)
 from datagen.records.record import Messages, Row, Text, as_messages
+from datagen.records.shapes import (
+    ANSWER_KEYS,
+    PREFIXED_ANSWER_KEYS,
+    Shape,
+    answer_field,
+    as_prompt,
+    check_turns,
+    join_input,
+    key_list,
+    prompt_field,
+    question_prompt,
+    read_turns,
+    request_with_history,
+    sharegpt_messages,
+    text_field,
+)
 
 NEEDS = "A preference needs prompt, chosen, rejected: make them with 'datagen pairs'"
-PLAIN = ("chosen", "rejected")
-PREFIXED = ("response_chosen", "response_rejected")
 SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
-"""Begins a turn of a transcript; "Human:" inside a line is somebody's words."""
+"""The start of a turn in a transcript; "Human:" inside a line is part of the text."""
 
 
-class Choice(NamedTuple):
-    """What every shape is reduced to."""
+class PreferenceContent(NamedTuple):
+    """What every shape of a preference is reduced to."""
 
     prompt: Text
     chosen: str
@@ -48,117 +50,98 @@ class Choice(NamedTuple):
     margin: float | None
 
 
-def _need(row: Row, *names: str) -> None:
-    missing = [f'"{name}"' for name in names if name not in row]
-    if missing:
-        raise ValueError(f"no {' and no '.join(missing)} (found: {found(row)}). {NEEDS}")
-
-
-def _choice(row: Row, before: Text, chosen: str, rejected: str) -> list[Choice]:
+def preference_content(row: Row, prompt: Text, chosen: str, rejected: str) -> list[PreferenceContent]:
+    """Check that the answers differ, and add the row's "margin"."""
     if chosen.strip() == rejected.strip():
         raise ValueError("chosen and rejected are equal")
-    return [Choice(before, chosen, rejected, _margin(row))]
-
-
-def _margin(row: Row) -> float | None:
     margin = row.get("margin")
-    if margin is None:
-        return None
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
         raise ValueError('"margin" is not a number')
     try:
-        return float(margin)
+        return [PreferenceContent(prompt, chosen, rejected, None if margin is None else float(margin))]
     except OverflowError:
         raise ValueError('"margin" is too large a number') from None
 
 
-def _answers(row: Row, before: Text, names: tuple[str, str]) -> list[Choice]:
-    chosen, rejected = (answer(row, name, as_messages(before)) for name in names)
-    return _choice(row, before, chosen, rejected)
+def require_fields(row: Row, *names: str) -> None:
+    missing = [f'"{name}"' for name in names if name not in row]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)} (found: {key_list(row)}). {NEEDS}")
 
 
-def _explicit(row: Row) -> list[Choice]:
-    _need(row, "prompt", *PLAIN)
-    return _answers(row, prompt(row), PLAIN)
+def read_explicit(row: Row, prompt_key: str, read_prompt: Callable[[Row], Text]) -> list[PreferenceContent]:
+    """Read a row in which the prompt stands beside the two answers."""
+    is_prefixed = prompt_key == "question" and any(key in row for key in PREFIXED_ANSWER_KEYS)
+    answer_keys = PREFIXED_ANSWER_KEYS if is_prefixed else ANSWER_KEYS
+    require_fields(row, prompt_key, *answer_keys)
+    prompt = read_prompt(row)
+    chosen, rejected = (answer_field(row, key, as_messages(prompt)) for key in answer_keys)
+    return preference_content(row, prompt, chosen, rejected)
 
 
-def _question(row: Row) -> list[Choice]:
-    names = PREFIXED if any(name in row for name in PREFIXED) else PLAIN
-    _need(row, "question", *names)
-    return _answers(row, asked(row, text(row, "question")), names)
-
-
-def _sharegpt(row: Row) -> list[Choice]:
-    _need(row, "conversations", *PLAIN)
-    return _answers(row, as_prompt(with_system(row, turns(row["conversations"], "conversations"))), PLAIN)
-
-
-def _ranked(row: Row) -> list[Choice]:
-    _need(row, "instruction", "output")
-    replies = row["output"]
-    if not isinstance(replies, list) or not all(isinstance(reply, str) for reply in replies):
-        raise ValueError('"output" is not a list of replies, best first')
-    if len(replies) < 2:
-        raise ValueError(f'"output" holds {len(replies)} of the two replies that a preference needs')
-    best, worst = (answer({"output": reply}, "output") for reply in (replies[0], replies[-1]))
-    request = join_input(text(row, "instruction"), text(row, "input", needed=False))
-    return _choice(row, asked(row, request), best, worst)
-
-
-def _implicit(row: Row) -> list[Choice]:
-    _need(row, *PLAIN)
-    return _last_turns(row, *(turns(row[name], name) for name in PLAIN))
-
-
-def _hh(row: Row) -> list[Choice]:
-    _need(row, *PLAIN)
-    return _last_turns(row, *(_transcript(row, name) for name in PLAIN))
-
-
-def _transcript(row: Row, name: str) -> Messages:
-    """Split a transcript into its turns, word for word."""
-    before, *rest = SPEAKER.split(text(row, name))
-    if before or not rest:
-        _need(row, "prompt")
-        raise ValueError(f'"{name}" does not begin with "Human:"')
-    speakers = ("user" if speaker == "Human" else "assistant" for speaker in rest[::2])
-    return ordered([{"role": who, "content": said} for who, said in zip(speakers, rest[1::2], strict=True)], name)
-
-
-def _last_turns(row: Row, chosen: Messages, rejected: Messages) -> list[Choice]:
-    for name, messages in zip(PLAIN, (chosen, rejected), strict=True):
+def read_implicit(row: Row, read_conversation: Callable[[Row, str], Messages]) -> list[PreferenceContent]:
+    """Read a row of two whole conversations; the prompt is what stands before their last turns."""
+    require_fields(row, *ANSWER_KEYS)
+    chosen, rejected = (read_conversation(row, key) for key in ANSWER_KEYS)
+    for name, messages in zip(ANSWER_KEYS, (chosen, rejected), strict=True):
         if not messages or messages[-1]["role"] != "assistant":
             raise ValueError(f'"{name}" does not end in the assistant\'s turn')
     if chosen[:-1] != rejected[:-1]:
         pairs = enumerate(zip(chosen, rejected, strict=False), 1)
         number = next((n for n, (one, other) in pairs if one != other), min(len(chosen), len(rejected)) + 1)
         raise ValueError(f"chosen and rejected part at turn {number}: they may differ in the last turn alone")
-    return _choice(row, as_prompt(chosen[:-1]), chosen[-1]["content"], rejected[-1]["content"])
+    return preference_content(row, as_prompt(chosen[:-1]), chosen[-1]["content"], rejected[-1]["content"])
 
 
-OURS = frozenset(("id", "meta", "margin", "prompt", *PLAIN))
-BEFORE = frozenset(("system", "history"))
+def read_transcript(row: Row, name: str) -> Messages:
+    """Split a transcript into its turns, word for word."""
+    before, *pieces = SPEAKER.split(text_field(row, name))
+    if before or not pieces:
+        require_fields(row, "prompt")
+        raise ValueError(f'"{name}" does not begin with "Human:"')
+    roles = ("user" if speaker == "Human" else "assistant" for speaker in pieces[::2])
+    messages = [{"role": role, "content": text} for role, text in zip(roles, pieces[1::2], strict=True)]
+    return check_turns(messages, name)
+
+
+def read_ranked(row: Row) -> list[PreferenceContent]:
+    """Read the layout of Alpaca with a list of replies, best first."""
+    require_fields(row, "instruction", "output")
+    replies = row["output"]
+    if not isinstance(replies, list) or not all(isinstance(reply, str) for reply in replies):
+        raise ValueError('"output" is not a list of replies, best first')
+    if len(replies) < 2:
+        raise ValueError(f'"output" holds {len(replies)} of the two replies that a preference needs')
+    best, worst = (answer_field({"output": reply}, "output") for reply in (replies[0], replies[-1]))
+    request = join_input(text_field(row, "instruction"), text_field(row, "input", required=False))
+    return preference_content(row, request_with_history(row, request), best, worst)
+
+
+OURS = frozenset(("id", "meta", "margin", "prompt", *ANSWER_KEYS))
 PREFERENCE_SHAPES = {
-    "preference": Shape(_explicit, OURS),
-    "implicit": Shape(_implicit, OURS),
-    "hh": Shape(_hh, OURS),
-    "question": Shape(_question, OURS | BEFORE | {"question", *PREFIXED}),
-    "sharegpt": Shape(_sharegpt, OURS | {"system", "conversations"}),
-    "ranked": Shape(_ranked, OURS | BEFORE | {"instruction", "input", "output"}),
+    "preference": Shape(lambda row: read_explicit(row, "prompt", prompt_field), OURS),
+    "implicit": Shape(lambda row: read_implicit(row, lambda row, name: read_turns(row[name], name)), OURS),
+    "hh": Shape(lambda row: read_implicit(row, read_transcript), OURS),
+    "question": Shape(
+        lambda row: read_explicit(row, "question", question_prompt),
+        OURS | {"question", "system", "history", *PREFIXED_ANSWER_KEYS},
+    ),
+    "sharegpt": Shape(
+        lambda row: read_explicit(row, "conversations", lambda row: as_prompt(sharegpt_messages(row))),
+        OURS | {"conversations", "system"},
+    ),
+    "ranked": Shape(read_ranked, OURS | {"instruction", "input", "output", "system", "history"}),
 }
 
 
 def preference_shape(row: Row) -> str | None:
-    """Name the format of a row by its keys; one answer is enough, the other is then missed by name."""
-    if not any(name in row for name in (*PLAIN, *PREFIXED)):
+    """Detect the shape of a preference by its keys. One of the two answers is enough: the reader then names the other
+    as missing."""
+    is_prefixed = any(key in row for key in PREFIXED_ANSWER_KEYS)
+    if not is_prefixed and not any(key in row for key in ANSWER_KEYS):
         return "ranked" if "instruction" in row and isinstance(row.get("output"), list) else None
-    keys = {"prompt": "preference", "conversations": "sharegpt", "question": "question"}
-    named = next((shape for key, shape in keys.items() if key in row), None)
-    if named or any(name in row for name in PREFIXED):
-        return named or "question"
+    shapes = {"prompt": "preference", "conversations": "sharegpt", "question": "question"}
+    explicit = next((shape for key, shape in shapes.items() if key in row), None)
+    if explicit or is_prefixed:
+        return explicit or "question"
     return "implicit" if isinstance(row.get("chosen", row.get("rejected")), list) else "hh"
-
-
-def is_preference(row: Row) -> bool:
-    """Has a row both answers?"""
-    return preference_shape(row) == "ranked" or any(set(names) <= row.keys() for names in (PLAIN, PREFIXED))

@@ -2,76 +2,67 @@
 
 A reader is asked for one kind of row:
 
-    PROMPTS       prompts, with or without a response    the shapes in responses.py
-    PREFERENCES   two answers to one prompt              the shapes in preferences.py
-    DOCUMENTS     text that answers nobody               {"text"}, or one document per line
+    PROMPTS       prompts, with or without a response              shapes.py
+    DOCUMENTS     text without a prompt                            shapes.py
+    PREFERENCES   two answers to one prompt                        preferences.py
+    RANKED        several answers to one prompt, with their ranks  ranked.py
+    SAMPLES       several answers, ranked or not                   ranked.py
 
-A file is JSON lines, one JSON array, or text (lines.py). What cannot be used becomes a BadLine with its place and
-reason, never an error; a file that holds another kind is an error.
+A file is JSON lines, one JSON array, or text (lines.py). A line that cannot be used becomes a BadLine with its place
+and reason; a file that holds another kind is an error.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, Generic, TypeVar, overload
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from datagen.errors import InputError
-from datagen.records.fields import Shape, found, join_input, text
 from datagen.records.files import open_input
-from datagen.records.lines import Line, is_array, json_lines, raw_lines, text_lines
-from datagen.records.preferences import NEEDS, PREFERENCE_SHAPES, is_preference, preference_shape
+from datagen.records.lines import is_array, json_lines, raw_lines, text_lines
+from datagen.records.preferences import NEEDS, PREFERENCE_SHAPES, preference_shape
 from datagen.records.record import ID_LENGTH, BadLine, Document, Preference, Record, Row, Seen, row_id
-from datagen.records.shapes import RESPONSE_SHAPES, response_shape
-
-__all__ = ["DOCUMENTS", "FORMATS", "PREFERENCES", "PROMPTS", "Kind", "Reader", "join_input"]
+from datagen.records.shapes import DOCUMENT_SHAPES, PROMPT_SHAPES, Shape, key_list, prompt_shape
 
 DETECT_LINES = 50
-"""Lines looked at to tell the shape of a file."""
-OWN_ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
-FORMATS = tuple(RESPONSE_SHAPES)
-"""The names that --format takes for prompts."""
+"""Lines that the shape of a file is detected from."""
+OUR_ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
 T = TypeVar("T")
-
-
-def _document(row: Row) -> list[tuple[str]]:
-    return [(text(row, "text"),)]
-
-
-def _has_several(row: Row) -> bool:
-    """Does a row hold more than one answer?"""
-    return is_preference(row) or "responses" in row
-
-
-DOCUMENT_SHAPES = {
-    "document": Shape(_document, frozenset(("id", "text", "meta"))),
-    "text": Shape(_document, frozenset(("text",))),
-}
 
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What a reader is asked for."""
+    """A kind of row that a reader can be asked for.
+
+    Args:
+        name: What the rows are, in the plural, for messages: "preferences".
+        make: Makes a row: `make(id, *content, line=, source_id=, extra=, meta=)`, with the content that `Shape.read`
+            returns. Usually the row's class.
+        shapes: The shapes in which such rows come, by the name that `--format` takes. The first one is assumed for a
+            file of damaged JSON; a shape named "text" allows files of plain text.
+        detect: Takes a row and returns the name of its shape by its keys, None if it is of another kind.
+        text_key: The field that a line of a text file becomes.
+        keys: The keys by which such rows are recognised, for messages.
+        needs: A sentence that says what such rows hold and how to make them, for messages.
+        use: A sentence that names the command that takes such rows, for a user who gave them to another one.
+        open: Opens a file by its name, seekable. May raise InputError.
+    """
 
     name: str
     make: Callable[..., T]
     shapes: Mapping[str, Shape]
-    shape_of: Callable[[Row], str | None]
+    detect: Callable[[Row], str | None]
     text_key: str
-    """The field that a line of text becomes."""
     keys: str
-    """What its rows are told by."""
     needs: str
-    """What such rows hold, and what makes them."""
-    fits: str
-    """What they are good for."""
+    use: str
     open: Callable[[str], BinaryIO] = open_input
 
 
 PROMPTS = Kind(
-    "prompts", Record, RESPONSE_SHAPES, lambda row: None if _has_several(row) else response_shape(row), "prompt",
-    '"prompt", "instruction" or "messages"',
+    "prompts", Record, PROMPT_SHAPES, prompt_shape, "prompt", '"prompt", "instruction" or "messages"',
     'Prompts are rows with "prompt", "instruction", "messages", "conversations", or "question" and "answer"; rows '
     'with "responses" go to \'datagen judge\' and \'datagen pairs\'',
     "Prompts with responses go to 'datagen train sft'",
@@ -85,101 +76,77 @@ DOCUMENTS = Kind(
     'Documents are rows with "text", or lines of text', "Documents go to 'datagen train pretrain'",
 )  # fmt: skip
 KINDS: tuple[Kind[Any], ...] = (PREFERENCES, PROMPTS, DOCUMENTS)
+"""The kinds that tell what a file of another kind holds."""
 
 
 class Reader(Generic[T]):
-    """Reads one file, as often as asked; the same rows each time."""
+    """Reads the rows of one file, any number of times.
 
-    @overload
-    def __init__(self: "Reader[Record]", name: str, file: BinaryIO, shape: str | None = None) -> None: ...
-    @overload
-    def __init__(self, name: str, file: BinaryIO, shape: str | None, kind: Kind[T]) -> None: ...
-    @overload
-    def __init__(self, name: str, file: BinaryIO, *, kind: Kind[T]) -> None: ...
-    def __init__(self, name: str, file: BinaryIO, shape: str | None = None, kind: Kind[Any] = PROMPTS) -> None:
-        """`file` must be seekable; `shape` is one of the kind's, None to detect it."""
+    Args:
+        name: The file's name, for messages.
+        file: The open file, seekable.
+        kind: The kind of rows to read, such as PROMPTS.
+        shape: The name of one of the kind's shapes; None detects it from the first lines.
+
+    Raises:
+        InputError: The file is empty, holds another kind of rows, or `shape` is unknown.
+    """
+
+    def __init__(self, name: str, file: BinaryIO, kind: Kind[T], shape: str | None = None) -> None:
         self.name, self._file, self.kind = name, file, kind
         if shape is not None and shape not in kind.shapes:
             raise InputError(f"--format {shape}: expected one of {', '.join(kind.shapes)}")
         self.shape = shape or self._detect()
 
-    def read(self) -> Iterator[T | BadLine]:
-        """Yield the rows and the bad lines, in order."""
-        places = _Places()
-        for line in self._lines(self.shape):
-            try:
-                found_parts = self._parts(line)
-            except ValueError as problem:
-                yield BadLine(self.name, line.number, str(problem), line.raw.decode(errors="backslashreplace"))
-                continue
-            for parts in found_parts:
-                yield self._made(line, parts, places)
-
-    def count_lines(self) -> int | None:
-        """Count the lines that are not blank, about as many as there are rows; None for a JSON array."""
-        if self.shape != "text" and is_array(self._file):
-            return None
-        return sum(1 for _ in raw_lines(self._file))
-
-    def _lines(self, shape: str) -> Iterator[Line]:
-        if shape == "text":
-            return text_lines(self._file, self.kind.text_key)
-        return json_lines(self.name, self._file)
-
-    def _parts(self, line: Line) -> Sequence[tuple[Any, ...]]:
-        if line.row is None:
-            raise ValueError(line.problem)
-        return self.kind.shapes[self.shape].parts(line.row)
-
-    def _made(self, line: Line, parts: tuple[Any, ...], places: "_Places") -> T:
-        row = line.row or {}
-        own = isinstance(row.get("meta"), dict) and OWN_ID.fullmatch(str(row.get("id")))
-        base = row["id"] if own else row_id("input", [], 0, list(parts))
-        place = places.next(base)
-        name = base if place == 0 else row_id("input", [base], place, list(parts))
-        source = None if own or row.get("id") is None else str(row["id"])
-        extra = {key: value for key, value in row.items() if key not in self.kind.shapes[self.shape].fields}
-        meta = row["meta"] if own else {}
-        made: T = self.kind.make(name, *parts, line=line.number, source_id=source, extra=extra, meta=meta)
-        return made
-
     def _detect(self) -> str:
+        """Return the most frequent shape of the first lines."""
         lines = list(islice(json_lines(self.name, self._file), DETECT_LINES))
         rows = [line.row for line in lines if line.row is not None]
         if not lines:
             raise InputError(f"{self.name}: no rows (the file is empty)")
         if not rows:
-            return self._not_json()
-        shapes = Counter(shape for row in rows if (shape := self.kind.shape_of(row)))
-        if not shapes:
-            raise self._unfit(rows[0])
-        return shapes.most_common(1)[0][0]
+            if any(raw.lstrip()[:1] == b"{" for _, raw in islice(raw_lines(self._file), DETECT_LINES)):
+                return next(iter(self.kind.shapes))  # damaged JSON: every line becomes a BadLine
+            if "text" not in self.kind.shapes:
+                raise InputError(f"{self.name}: text, not JSON. {self.kind.needs}")
+            return "text"
+        shapes = Counter(shape for row in rows if (shape := self.kind.detect(row)))
+        if shapes:
+            return shapes.most_common(1)[0][0]
+        other = next((kind for kind in KINDS if kind is not self.kind and kind.detect(rows[0])), None)
+        problem = f"holds {other.name}, not {self.kind.name}" if other else f"no {self.kind.keys}"
+        sentences = [f"{self.name}: {problem} (found: {key_list(rows[0])})", self.kind.needs]
+        raise InputError(". ".join([*sentences, other.use] if other else sentences))
 
-    def _unfit(self, row: Row) -> InputError:
-        """Say what the file holds instead, and where that goes."""
-        other = next((kind for kind in KINDS if kind is not self.kind and kind.shape_of(row)), None)
-        held = f"holds {other.name}, not {self.kind.name}" if other else f"no {self.kind.keys}"
-        sentences = (f"{self.name}: {held} (found: {found(row)})", self.kind.needs, other.fits if other else "")
-        return InputError(". ".join(filter(None, sentences)))
+    def read(self) -> Iterator[T | BadLine]:
+        """Yield the rows and the bad lines in the order of the file, the same ones each time.
 
-    def _not_json(self) -> str:
-        """Text, unless it looks like JSON gone wrong throughout."""
-        looks_like_json = any(raw.lstrip()[:1] == b"{" for _, raw in islice(raw_lines(self._file), DETECT_LINES))
-        if looks_like_json:
-            return next(iter(self.kind.shapes))
-        if "text" not in self.kind.shapes:
-            raise InputError(f"{self.name}: text, not JSON. {self.kind.needs}")
-        return "text"
+        A row that a command of ours wrote keeps its id. Any other row gets an id from its content, and keeps its own
+        as `source_id`. The n-th repetition of a row gets another id, from the id and n.
+        """
+        shape, is_text = self.kind.shapes[self.shape], self.shape == "text"
+        seen, repetitions = Seen(), Counter[str]()
+        for line in text_lines(self._file, self.kind.text_key) if is_text else json_lines(self.name, self._file):
+            try:
+                if (row := line.row) is None:
+                    raise ValueError(line.problem)
+                contents = shape.read(row)
+            except ValueError as problem:
+                yield BadLine(self.name, line.number, str(problem), line.raw.decode(errors="backslashreplace"))
+                continue
+            is_ours = isinstance(row.get("meta"), dict) and OUR_ID.fullmatch(str(row.get("id")))
+            source_id = None if is_ours or row.get("id") is None else str(row["id"])
+            extra = {key: value for key, value in row.items() if key not in shape.fields}
+            meta = row["meta"] if is_ours else {}
+            for content in contents:
+                name = row["id"] if is_ours else row_id("input", [], 0, list(content))
+                if not seen.add(name):
+                    repetitions[name] += 1
+                    name = row_id("input", [name], repetitions[name], list(content))
+                yield self.kind.make(name, *content, line=line.number, source_id=source_id, extra=extra, meta=meta)
 
-
-class _Places:
-    """Counts how many rows equal to this one came before it."""
-
-    def __init__(self) -> None:
-        self._seen, self._again = Seen(), Counter[str]()
-
-    def next(self, name: str) -> int:
-        if self._seen.add(name):
-            return 0
-        self._again[name] += 1
-        return self._again[name]
+    def count_lines(self) -> int | None:
+        """Count the lines that are not blank, about the number of rows; None for a JSON array."""
+        if self.shape != "text" and is_array(self._file):
+            return None
+        return sum(1 for _ in raw_lines(self._file))

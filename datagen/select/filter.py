@@ -19,7 +19,7 @@ from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.files import content_digest, open_input
 from datagen.records.lines import json_lines
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Candidate, Record, Row, keep, reject, request_text
 from datagen.select.contamination import Benchmark, Hit, Index, Tally
 from datagen.select.heuristics import FILTERS
@@ -73,7 +73,7 @@ def _requests(path: str, file: BinaryIO) -> Iterator[str]:
     """Yield what is asked in the rows of a file of any shape that is known."""
     otherwise = f"or name the fields that hold its questions: --against {path}#FIELD,FIELD"
     try:
-        reader = Reader(path, file)
+        reader = Reader(path, file, PROMPTS)
     except InputError as error:
         raise InputError(f"{error}; {otherwise}") from error
     for row in reader.read():

@@ -32,9 +32,9 @@ from datagen.judge.agreement import is_weak, key_of, read_checks, shown_judge
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.files import open_input
-from datagen.records.reader import Reader
+from datagen.records.ranked import SAMPLES
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Candidate, Record, Row, canonical, digest, keep, reject, row_id
-from datagen.records.samples import SAMPLES
 from datagen.verify.answers import final_answer, same_answer
 
 TIE = 0.1
@@ -128,7 +128,7 @@ def is_guess(record: Record) -> bool:
 def teacher_answers(path: Path) -> dict[bytes, Record]:
     """Read the teacher's row with a response to every prompt of a file."""
     with open_input(str(path)) as file:
-        rows = [row for row in Reader(str(path), file).read() if isinstance(row, Record) and row.response]
+        rows = [row for row in Reader(str(path), file, PROMPTS).read() if isinstance(row, Record) and row.response]
     return {canonical(row.prompt): row for row in rows}
 
 

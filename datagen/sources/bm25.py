@@ -70,7 +70,7 @@ class BM25Index:
 def load_index(path: Path) -> BM25Index:
     """Read a corpus: rows with "text", or lines of text."""
     with open_input(str(path)) as file:
-        documents = [row for row in Reader(str(path), file, kind=DOCUMENTS).read() if isinstance(row, Document)]
+        documents = [row for row in Reader(str(path), file, DOCUMENTS).read() if isinstance(row, Document)]
     found = [passage for each in documents for passage in passages_of(each.source_id or each.id, each.text)]
     if not found:
         raise InputError(f"{path}: no text in it")

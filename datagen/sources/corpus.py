@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from datagen.errors import InputError
-from datagen.records.fields import Shape, found
 from datagen.records.files import dump_line, open_input
 from datagen.records.lines import json_lines
 from datagen.records.reader import Kind
 from datagen.records.record import Record, Row
+from datagen.records.shapes import Shape, key_list
 from datagen.select.minhash import NearDuplicates
 from datagen.sources.segments import Segment, clean, fault, paragraphs, segments, without_boilerplate
 from datagen.text import exact_key
@@ -152,7 +152,7 @@ def _of_lines(name: str, file: BinaryIO) -> Iterator[Source | Row]:
             elif {"prompt", "response"} <= row.keys():
                 yield row
             else:
-                yield {"problem": f'{place}: neither "text" nor "prompt" and "response" (found: {found(row)})'}
+                yield {"problem": f'{place}: neither "text" nor "prompt" and "response" (found: {key_list(row)})'}
 
 
 def _document(row: Row, place: str) -> Source:

@@ -19,7 +19,7 @@ from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.prompts import Prompt
 from datagen.records.files import open_input
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import (
     Candidate,
     Messages,
@@ -269,7 +269,7 @@ def load_examples(path: Path) -> Messages:
     """Read worked examples as turns of a conversation."""
     turns: Messages = []
     with open_input(str(path)) as file:
-        for row in Reader(str(path), file).read():
+        for row in Reader(str(path), file, PROMPTS).read():
             if not isinstance(row, Record) or not row.response:
                 raise InputError(f"{path}:{row.line}: a worked example needs a prompt and a response")
             turns += [*as_messages(row.prompt), {"role": "assistant", "content": row.response}]

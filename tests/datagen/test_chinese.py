@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import InputError
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, request_text
 from datagen.select import first_reason
 from datagen.select.heuristics import FILTERS
@@ -28,7 +28,7 @@ def real(real_data: Path) -> Path:
 
 def seeds_of(path: Path) -> list[Record]:
     with path.open("rb") as file:
-        return [item for item in Reader(str(path), file).read() if isinstance(item, Record)]
+        return [item for item in Reader(str(path), file, PROMPTS).read() if isinstance(item, Record)]
 
 
 def requests_of(path: Path) -> list[str]:

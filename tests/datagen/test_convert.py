@@ -52,7 +52,7 @@ def convert(path: str, to: str, output: str = "made.jsonl") -> Path:
 
 def read(path: Path | str, kind: Kind[Any], shape: str | None = None) -> list[Any]:
     with open(path, "rb") as file:
-        return list(Reader(str(path), file, shape, kind).read())
+        return list(Reader(str(path), file, kind, shape).read())
 
 
 def said(row: Any) -> tuple[Any, ...]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.records.files import dump_line, open_input
-from datagen.records.reader import FORMATS, Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Record, Row, Text
+from datagen.records.shapes import PROMPT_SHAPES
 from tests.conftest import REAL_DATA
 
 Read = list[Record | BadLine]
@@ -28,7 +29,7 @@ LONE_SURROGATE, CUT_OFF = (
 
 def read_file(path: Path, shape: str | None = None) -> Read:
     with open_input(str(path)) as file:
-        return list(Reader(path.name, file, shape).read())
+        return list(Reader(path.name, file, PROMPTS, shape).read())
 
 
 def read(content: bytes, shape: str | None = None, name: str = "in.jsonl") -> Read:
@@ -96,7 +97,7 @@ def test_every_shape_is_read_detected_or_forced(
 ) -> None:
     Path("in.any").write_bytes(content)
     with open_input("in.any") as file:
-        reader = Reader("in.any", file, shape if forced else None)
+        reader = Reader("in.any", file, PROMPTS, shape if forced else None)
         (record,) = reader.read()
     assert reader.shape == shape
     assert isinstance(record, Record)
@@ -298,7 +299,7 @@ def test_a_file_without_usable_rows_is_one_clear_error(content: bytes, telling: 
 def test_an_unknown_format_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="--format csv: expected one of") as raised:
         read(ONE, "csv")
-    assert all(name in str(raised.value) for name in FORMATS)
+    assert all(name in str(raised.value) for name in PROMPT_SHAPES)
 
 
 def test_a_file_is_read_the_same_every_time_and_in_any_spelling() -> None:
@@ -306,7 +307,7 @@ def test_a_file_is_read_the_same_every_time_and_in_any_spelling() -> None:
     content = as_lines(rows)
     Path("in.jsonl").write_bytes(content)
     with open_input("in.jsonl") as file:
-        reader = Reader("in.jsonl", file)
+        reader = Reader("in.jsonl", file, PROMPTS)
         first, second = list(reader.read()), list(reader.read())
     assert first == second
     assert read(json.dumps(rows, indent=1).encode(), name="array.json") == first
@@ -380,7 +381,7 @@ def test_unknown_fields_land_in_extra(row: Row) -> None:
 @given(st.lists(st.text().filter(str.strip), min_size=1))
 def test_any_prompts_written_as_json_lines_come_back(texts: list[str]) -> None:
     file = BytesIO(as_lines([{"prompt": text} for text in texts]))
-    made = list(Reader("any", file).read())
+    made = list(Reader("any", file, PROMPTS).read())
     assert prompts(made) == texts
     assert len({record.id for record in records(made)}) == len(texts)
 
@@ -391,13 +392,13 @@ LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n
 @given(st.lists(LINE, min_size=1))
 def test_any_lines_of_text_come_back(texts: list[str]) -> None:
     file = BytesIO("\ufeff{}\n".format("\n".join(texts)).encode())
-    assert prompts(list(Reader("any", file, "text").read())) == texts
+    assert prompts(list(Reader("any", file, PROMPTS, "text").read())) == texts
 
 
 @given(st.lists(st.binary(max_size=40)))
 def test_any_bytes_are_records_or_bad_lines(lines: list[bytes]) -> None:
     content = b"{}\n" + b"\n".join(lines)
-    _, *made = Reader("any", BytesIO(content), "prompt").read()
+    _, *made = Reader("any", BytesIO(content), PROMPTS, "prompt").read()
     assert len(made) == sum(1 for line in content.split(b"\n")[1:] if line.strip())
     assert all(isinstance(item, Record | BadLine) for item in made)
 

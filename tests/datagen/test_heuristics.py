@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Message, Record
 from datagen.select.heuristics import FILTERS, LOOP_TURNS, LOOP_WORDS, MAX_WORDS, MIN_WORDS, REFUSAL_WORDS, first_reason
 from tests.conftest import REAL_DATA
@@ -137,7 +137,7 @@ def test_real_answers_are_not_dropped_for_being_chinese_or_mathematical(name: st
     if not (REAL_DATA / name).exists():
         pytest.skip(f"the real data are not here: ../shared/data/{name}")
     with (REAL_DATA / name).open("rb") as file:
-        records = [item for item in Reader(name, file).read() if isinstance(item, Record) and item.response]
+        records = [item for item in Reader(name, file, PROMPTS).read() if isinstance(item, Record) and item.response]
     reasons = Counter(reason for record in records if (reason := first_reason(record)))
     assert (len(records), dict(reasons)) == REAL[name]
 

@@ -120,7 +120,7 @@ def test_every_row_is_read_word_for_word_or_refused_with_its_reason(
 ) -> None:
     rows = raw_rows(here(name))
     with (REAL_DATA / name).open("rb") as file:
-        reader = Reader(name, file, kind=kind)
+        reader = Reader(name, file, kind)
         items = list(reader.read())
     good = [item for item in items if not isinstance(item, BadLine)]
     assert (reader.shape, len(good)) == (shape, count)
@@ -133,7 +133,7 @@ def test_every_row_is_read_word_for_word_or_refused_with_its_reason(
 def test_the_seed_tasks_give_a_record_per_instance() -> None:
     rows = raw_rows(here("self_instruct/seed_tasks.jsonl"))
     with (REAL_DATA / "self_instruct/seed_tasks.jsonl").open("rb") as file:
-        records = [item for item in Reader("seeds", file).read() if isinstance(item, Record)]
+        records = [item for item in Reader("seeds", file, PROMPTS).read() if isinstance(item, Record)]
     made = [
         [
             request({**instance, "instruction": row["instruction"]}),
@@ -150,7 +150,7 @@ def test_a_transcript_is_split_into_its_turns_and_nothing_else() -> None:
     name = "prefs/hh_rlhf_transcripts_dev.jsonl"
     rows = raw_rows(here(name))
     with (REAL_DATA / name).open("rb") as file:
-        items = [item for item in Reader(name, file, kind=PREFERENCES).read() if isinstance(item, Preference)]
+        items = [item for item in Reader(name, file, PREFERENCES).read() if isinstance(item, Preference)]
     speakers = {"user": "Human", "assistant": "Assistant"}
     for item, row in zip(items, rows, strict=True):
         prompt = "".join(f"\n\n{speakers[turn['role']]}: {turn['content']}" for turn in as_messages(item.prompt))
@@ -173,7 +173,7 @@ def test_every_turn_keeps_its_speaker(name: str, kind: Kind[Any]) -> None:
     rows = raw_rows(here(name))
     roles = {"human": "user", "gpt": "assistant", "system": "system"}
     with (REAL_DATA / name).open("rb") as file:
-        good = [item for item in Reader(name, file, kind=kind).read() if not isinstance(item, BadLine)]
+        good = [item for item in Reader(name, file, kind).read() if not isinstance(item, BadLine)]
     for item in good:
         answered = ["assistant"] if getattr(item, "response", None) else []
         read = [message["role"] for message in as_messages(item.prompt)] + answered

@@ -13,7 +13,7 @@ from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.generators.self_instruct import read_json_lines
 from datagen.records.files import dump_line
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
 from datagen.select.novelty import Pool
 from datagen.select.task_pool import TaskPool
@@ -79,7 +79,7 @@ def test_a_task_knows_the_seed_that_it_is_most_like() -> None:
     outcome = run(seeds(), n=80)
     people = Pool(0.7)
     with Path("seeds.jsonl").open("rb") as file:
-        names = [seed.id for seed in Reader("seeds.jsonl", file).read() if isinstance(seed, Record)]
+        names = [seed.id for seed in Reader("seeds.jsonl", file, PROMPTS).read() if isinstance(seed, Record)]
     for seed in rows("seeds.jsonl"):
         people.add(seed["prompt"])
     tasks = {row["meta"]["task"]: row["meta"] for row in rows("out.jsonl")}

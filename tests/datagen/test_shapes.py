@@ -21,7 +21,7 @@ def as_lines(*rows: Row) -> bytes:
 
 
 def read(kind: Kind[Any], data: bytes, shape: str | None = None) -> list[Any]:
-    return list(Reader("x.jsonl", io.BytesIO(data), shape, kind).read())
+    return list(Reader("x.jsonl", io.BytesIO(data), kind, shape).read())
 
 
 def one(kind: Kind[Any], row: Row, shape: str | None = None) -> Any:
@@ -64,7 +64,7 @@ def hh(*turns: str) -> str:
     ],
 )
 def test_a_prompt_and_its_response(shape: str, row: Row, prompt: Text, response: str | None) -> None:
-    reader = Reader("x.jsonl", io.BytesIO(as_lines({**row, "id": 7, "topic": "t"})))
+    reader = Reader("x.jsonl", io.BytesIO(as_lines({**row, "id": 7, "topic": "t"})), PROMPTS)
     (record,) = reader.read()
     assert reader.shape == shape
     assert isinstance(record, Record)
@@ -191,7 +191,7 @@ def test_a_bad_prompt_says_what_and_where(row: Row, reason: str) -> None:
     ],
 )
 def test_a_preference(shape: str, row: Row, prompt: Text, chosen: str, rejected: str) -> None:
-    reader = Reader("x.jsonl", io.BytesIO(as_lines({**row, "id": "f", "topic": "t", "margin": 2})), kind=PREFERENCES)
+    reader = Reader("x.jsonl", io.BytesIO(as_lines({**row, "id": "f", "topic": "t", "margin": 2})), PREFERENCES)
     (made,) = reader.read()
     assert reader.shape == shape
     assert made == Preference(made.id, prompt, chosen, rejected, 2.0, 1, "f", {"topic": "t"})  # type: ignore[union-attr]
@@ -331,7 +331,7 @@ def test_a_forced_format_reads_the_prompts_of_preferences() -> None:
 
 
 def test_a_damaged_file_is_bad_lines_of_the_first_shape() -> None:
-    reader = Reader("x.jsonl", io.BytesIO(b'{"prompt": "Hi", "cho'), kind=PREFERENCES)
+    reader = Reader("x.jsonl", io.BytesIO(b'{"prompt": "Hi", "cho'), PREFERENCES)
     (bad,) = reader.read()
     assert (reader.shape, reader.count_lines()) == ("preference", 1)
     assert isinstance(bad, BadLine) and "perhaps cut off" in bad.reason

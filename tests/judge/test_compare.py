@@ -204,7 +204,7 @@ def test_soft_labels_reach_the_reward_model_by_way_of_pairs() -> None:
     perform(METHODS["all"], Path("soft.jsonl"), "sim", "pairs.jsonl", Options())
     told = {json.dumps(row["prompt"]): row for row in rows("soft.jsonl")}
     with open("pairs.jsonl", "rb") as file:
-        found = [row for row in Reader("pairs.jsonl", file, kind=RANKED).read() if isinstance(row, Ranked)]
+        found = [row for row in Reader("pairs.jsonl", file, RANKED).read() if isinstance(row, Ranked)]
     assert len(found) > 3
     for row in found:
         (comparison,) = told[json.dumps(row.prompt)]["meta"]["comparisons"]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from datagen.records.files import open_input
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine
 from datagen_train.tools.evaluate import load_trained
 
@@ -141,7 +141,7 @@ def test_a_dialogue_without_words_is_a_bad_line(said: list[object], reason: str)
     whole = {"conversation": [{"utterance": "a"}, {"utterance": "b"}, {"utterance": "c"}]}
     Path("d.jsonl").write_text(json.dumps(whole) + "\n" + json.dumps({"conversation": said}) + "\n")
     with open_input("d.jsonl") as file:
-        good, bad = Reader("d.jsonl", file).read()
+        good, bad = Reader("d.jsonl", file, PROMPTS).read()
     assert not isinstance(good, BadLine)
     assert [turn["role"] for turn in good.prompt] == ["user", "assistant", "user"]  # type: ignore[index]
     assert isinstance(bad, BadLine)

@@ -66,7 +66,7 @@ def write_sums(path: str, made: Sequence[tuple[str, int]], seed: int) -> str:
 
 def read(*rows: dict[str, Any]) -> list[Any]:
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    return list(Reader("x.jsonl", io.BytesIO(data), kind=RANKED).read())
+    return list(Reader("x.jsonl", io.BytesIO(data), RANKED).read())
 
 
 def encoder(**options: Any) -> RankingEncoder:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from datagen.records.reader import Reader
+from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
 from datagen.verify import VERIFIERS, reference_answer
 from datagen.verify.answers import answer_key, final_answer, same_answer
@@ -118,7 +118,7 @@ def test_700_equations_of_svamp_are_worked_out_to_their_answers() -> None:
 
 def test_bare_answers_are_references() -> None:
     with here("formats/medicalgpt_grpo.jsonl").open("rb") as file:
-        records = [record for record in Reader("grpo", file).read() if isinstance(record, Record)]
+        records = [record for record in Reader("grpo", file, PROMPTS).read() if isinstance(record, Record)]
     assert len(records) == 200
     assert all(reference_answer(record) == record.response for record in records)
     assert all(VERIFIERS["answer"](record, f"So the answer is {record.response}.0 in all.") for record in records)

@@ -110,7 +110,7 @@ def read_gate(name: str | None, options: TrainOptions) -> list[Record]:
     if not options.generate:
         raise InputError("--gate needs --generate N: how many of its prompts to answer at every measurement")
     with open_input(name) as file:
-        rows = [row for row in Reader(name, file, None, PROMPTS).read() if isinstance(row, Record) and row.response]
+        rows = [row for row in Reader(name, file, PROMPTS).read() if isinstance(row, Record) and row.response]
     if not rows:
         raise InputError(f"--gate {name}: no row has a prompt and a response")
     return rows

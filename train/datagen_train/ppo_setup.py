@@ -159,14 +159,14 @@ def read_extra(session: Session, name: str) -> Extra:
 def answered_or_documents(name: str) -> list[Record | Document]:
     with open_input(name) as file:
         try:
-            rows = [row for row in Reader(name, file, None, PROMPTS).read() if not isinstance(row, BadLine)]
+            rows = [row for row in Reader(name, file, PROMPTS).read() if not isinstance(row, BadLine)]
             answered: list[Record | Document] = [row for row in rows if row.response is not None]
         except InputError:
             answered = []
         if answered:
             return answered
         file.seek(0)
-        return [row for row in Reader(name, file, None, DOCUMENTS).read() if not isinstance(row, BadLine)]
+        return [row for row in Reader(name, file, DOCUMENTS).read() if not isinstance(row, BadLine)]
 
 
 def encode_extra(encoder: Encoder, row: Record | Document) -> list[Encoded]:

@@ -239,7 +239,7 @@ def read_references(name: str | None) -> list[Record]:
     if name is None:
         return []
     with open_input(name) as file:
-        items: list[Record | BadLine] = list(Reader(name, file, kind=PROMPTS).read())
+        items: list[Record | BadLine] = list(Reader(name, file, PROMPTS).read())
     rows = [item for item in items if isinstance(item, Record) and item.response is not None]
     if not rows:
         raise InputError(f"--reference {name}: no row has a prompt and a response")

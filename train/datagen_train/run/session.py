@@ -85,7 +85,7 @@ class Session:
         """Read every row; keep what cannot be used, with the reason, in the run's folder."""
         rows: list[Any] = []
         with open_input(self.data) as file, self._dropped().open("wb") as dropped:
-            for item in Reader(self.data, file, self.options.format, self._kind).read():
+            for item in Reader(self.data, file, self._kind, self.options.format).read():
                 if isinstance(item, BadLine):
                     self._drop(item, dropped)
                 elif self.options.limit is None or len(rows) < self.options.limit:

@@ -37,7 +37,7 @@ def run(data: str, options: Options) -> dict[str, Any]:
     if options.trainer not in KINDS:
         raise InputError(f"--trainer {options.trainer}: expected one of {', '.join(KINDS)}")
     with open_input(data) as file:
-        items = list(Reader(data, file, None, KINDS[options.trainer]).read())
+        items = list(Reader(data, file, KINDS[options.trainer]).read())
     rows = [item for item in items if not isinstance(item, BadLine)]
     account = Account(read=len(items), unreadable=len(items) - len(rows))
     loaded = load(options.model, ModelOptions(), (word for row in rows for word in words(row)), 0)

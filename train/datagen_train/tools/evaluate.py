@@ -117,7 +117,7 @@ def read(data: str, options: Options) -> tuple[list[Record | Document], int]:
     unreadable = 0
     kind: Any = DOCUMENTS if options.documents else PROMPTS
     with open_input(data) as file:
-        for item in Reader(data, file, options.format, kind).read():
+        for item in Reader(data, file, kind, options.format).read():
             if isinstance(item, BadLine):
                 unreadable += 1
             elif options.held_out is None or is_held_out(_asked(item), options.held_out):

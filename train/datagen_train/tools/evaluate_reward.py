@@ -36,7 +36,7 @@ def run(folder: str, data: str, options: Any) -> dict[str, Any]:
 def read(data: str, options: Any) -> tuple[list[Ranked], int]:
     """Return the rankings to measure on, and how many lines could not be used."""
     with open_input(data) as file:
-        items: list[Ranked | BadLine] = list(Reader(data, file, options.format, RANKED).read())
+        items: list[Ranked | BadLine] = list(Reader(data, file, RANKED, options.format).read())
     rows = [item for item in items if isinstance(item, Ranked)]
     kept = [row for row in rows if options.held_out is None or is_held_out(kin(row), options.held_out)]
     return kept[: options.limit], len(items) - len(rows)

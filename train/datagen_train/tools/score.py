@@ -22,8 +22,8 @@ from datagen.engine.options import option
 from datagen.judge.judging import DIGITS, ranked_row
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
+from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row, reject
-from datagen.records.samples import SAMPLES
 from datagen_train.rewards.specs import WHAT, Rewards, identity
 
 BATCH = 256
