@@ -76,7 +76,7 @@ COMMANDS = {
     "improve": Command(
         "datagen.generators.improve",
         "Rewrite answers into better ones, each checked by a judge.",
-        ("Improve", "ImproveCritique", "ImproveRewrite", "ImproveConstitution"),
+        ("ImproveEdit", "ImproveCritique", "ImproveRewrite", "ImproveConstitution"),
         "by",
     ),
     "judge": Command(

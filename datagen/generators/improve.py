@@ -1,31 +1,29 @@
-"""`datagen improve`: better answers to the same prompts, and each better one a preference.
+"""`datagen improve`: better answers to the same prompts, as responses or as preferences over the old ones.
 
-    edit            one respect at a time: deeper, more relevant, ... (Deita, arXiv 2312.15685, section 2.3)
-    critique        a critique, then a revision that takes it up
+    edit            better in one aspect: deeper, more relevant, ... (Deita, arXiv 2312.15685, section 2.3)
+    critique        a critique, then a revision that follows it
     rewrite         the response is a text; write the answer that it holds (back-and-forth, arXiv 2408.04614)
     constitution    critique and revision under drawn principles, several times (Constitutional AI, arXiv 2212.08073)
 
 A new answer is accepted only if the judge prefers it to the old one in both orders (judge/compare.py), it is not much
 longer, and it does not change a result for the worse: without a signal from outside, models make as many answers
 worse as better. Where it is not accepted the old answer stays, and `meta.kept_because` says why. `--pairs` writes
-preferences, new over old, in place of responses; the calls are the same, so that costs nothing more.
+preferences, new over old, instead of responses; the calls are the same, so it costs nothing more.
 
 Departures: Deita has one judge rank all versions; here each version meets the original, in both orders.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from datagen.engine.method import Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.judge.compare import COMPARE, Comparison, compare
+from datagen.judge.compare import COMPARE, compare
 from datagen.judge.judging import ByRubric, Judging, rubric_identity
 from datagen.judge.verdicts import FIRST, SECOND
-from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts
 from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer, same_answer
@@ -33,24 +31,24 @@ from datagen.verify.answers import final_answer, same_answer
 ASPECTS = ("deeper", "relevant", "concrete", "creative", "helpful", "clear")
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 MOST_GROWTH = 1.5
-"""How many times as long a new answer may be; our choice: longer is the cheapest way to please a judge."""
+"""The most that a new answer may be longer, as a ratio; our choice: length is the cheapest way to please a judge."""
 SLACK = 200
-"""Characters that it may be longer anyway: two sentences mended in a short answer are no verbosity."""
+"""Characters that it may be longer in any case: two better sentences in a short answer are no verbosity."""
 REVISIONS = 4
 """Constitutional AI, section 3.1."""
-ROLES = {"teacher": "writes the new answers", "judge": "compares new and old"}
+PRINCIPLE = "Judge how well the answer serves the request: is it right, complete, clear, and no longer than needed?"
 
 
 @dataclass(frozen=True)
 class Options(ByRubric):
-    """What improving can be told."""
+    """Options of `datagen improve`."""
 
-    most_growth: float = option(MOST_GROWTH, "How many times as long a new answer may be.", least=1)
-    pairs: bool = option(False, "Write preferences, new over old, in place of responses.")
-    only_better: bool = option(False, "Drop the rows whose answer did not get better.")
+    most_growth: float = option(MOST_GROWTH, "Maximum length of a new answer, as a ratio to the old one.", least=1)
+    pairs: bool = option(False, "Write preferences, new over old, instead of responses.")
+    only_better: bool = option(False, "Drop the rows whose answer did not improve.")
     allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")
-    rubric: list[str] = option(["helpful"], "What the judge goes by; see 'datagen judge'.")
-    revisions: int = option(REVISIONS, "constitution: how often an answer is revised.", least=1, most=16)
+    rubric: list[str] = option(["helpful"], "Criteria of the judge; see 'datagen judge'.")
+    revisions: int = option(REVISIONS, "constitution: revisions of each answer.", least=1, most=16)
 
     @property
     def panel(self) -> bool:
@@ -61,232 +59,164 @@ class Options(ByRubric):
         return False
 
 
-@dataclass
-class Improving:
-    """One response on its way to a better one."""
-
-    record: Record
-    llm: Roles
-    prompts: Prompts
-    options: Options
-    way: str
-    steps: list[Row] = field(default_factory=list)
-    """Everything that was written on the way."""
-    aspect: str | None = None
-
-    @property
-    def old(self) -> str:
-        return self.record.response or ""
-
-    async def write(self, template: str, number: int = 0, **fields: str) -> Completion:
-        """Have something written about the prompt and a response; keep it as a step."""
-        prompt = self.prompts[template].render(prompt=request_text(self.record.prompt), **fields)
-        said = await self.llm.chat("teacher", prompt, sample=self.record.sample(number), **SAMPLING)
-        self.steps.append({"template": template, "text": said.text.strip(), "model": said.model})
-        return said
-
-    def draw(self, name: str, number: int = 0) -> str:
-        """Draw one of the texts of a template with many parts."""
-        parts = self.prompts[name].render().messages
-        return self.record.random(f"{name} {number}").choice(parts)["content"]
-
-
-async def edit(work: Improving) -> str:
-    """Write the answer again, better in one drawn respect."""
-    work.aspect = work.record.random("aspect").choice(ASPECTS)
-    (told,) = work.prompts[f"aspects/{work.aspect}"].render().messages
-    return (await work.write("improve/edit", aspect=told["content"], response=work.old)).text
-
-
-async def critique(work: Improving) -> str:
-    """Have the answer criticised, then revised."""
-    principle = "Judge how well the answer serves the request: is it right, complete, clear, and no longer than needed?"
-    return await _revised(work, work.old, principle, 0)
-
-
-async def rewrite(work: Improving) -> str:
-    """Have a good answer made of the text."""
-    return (await work.write("improve/rewrite", response=work.old)).text
-
-
-async def constitution(work: Improving) -> str:
-    """Criticise and revise under one drawn principle after another."""
-    text = work.old
-    for number in range(work.options.revisions):
-        text = await _revised(work, text, work.draw("constitution/principles", number), number)
-    return text
-
-
-async def _revised(work: Improving, text: str, principle: str, number: int) -> str:
-    said = await work.write("improve/critique", number, principle=principle, response=text)
-    return (await work.write("improve/revise", number, response=text, critique=said.text.strip())).text.strip()
-
-
-WAYS: dict[str, Callable[[Improving], Awaitable[str]]] = {
-    "edit": edit,
-    "critique": critique,
-    "rewrite": rewrite,
-    "constitution": constitution,
-}
-
-
-def make(way: str) -> Any:
-    """Return the generator of one way."""
-
-    async def improve(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-        work = Improving(record, llm, prompts, options, way)
-        try:
-            yield await attempt(work)
-        except CallFailed as error:
-            yield fail(error, record=_about(record), meta=meta_of(work, None, None))
-
-    return improve
-
-
-async def attempt(work: Improving) -> Candidate:
-    """Write a new answer, and decide between it and the old one."""
-    record = work.record
-    if record.response is None:
-        return reject("no_response", stage="read", record=_about(record), reply=None, meta=meta_of(work, None, None))
-    new = (await WAYS[work.way](work)).strip()
-    reason = fault(record, work.old, new, work.options)
-    comparison = None if reason else await judged(work, new)
-    reason = reason or verdict(comparison)
-    meta = meta_of(work, comparison, reason)
-    if reason and (work.options.pairs or work.options.only_better):
-        return reject(reason, stage=work.way, record=_about(record), reply=new, meta=meta)
-    return as_pair(record, work.way, new, meta) if work.options.pairs else as_row(record, work.way, new, reason, meta)
-
-
-def fault(record: Record, old: str, new: str, options: Options) -> str | None:
-    """Say why a new answer is out of the question without a judge."""
-    if new == old.strip():
-        return "unchanged"
-    if len(new) > options.most_growth * len(old) + SLACK:
-        return "much_longer"
-    before, after, truth = final_answer(old), final_answer(new), reference_answer(replace(record, response=None))
-    if truth is not None:
-        return "flipped" if same_answer(before, truth) and not same_answer(after, truth) else None
-    return "answer_changed" if before is not None and same_answer(before, after) is not True else None
-
-
-async def judged(work: Improving, new: str) -> Comparison:
-    """Have old and new compared; neither is told apart for the judge."""
-    record = work.record
-    written_by = [{"model": record.meta.get("model")}, {"model": work.steps[-1]["model"]}]
-    both = replace(record, responses=(work.old, new), meta={"responses": written_by})
-    judging = Judging(both, work.llm, work.prompts, "compare", work.options)
-    if not judging.judges:
-        raise InputError(
-            f"the judge is of the family of {written_by[1]['model']}, whose answer it would judge: name another with "
-            "--judge, or add --allow-self"
-        )
-    return await compare(judging, 0, 1)
-
-
-def verdict(comparison: Comparison | None) -> str | None:
-    """Say why the new answer is not accepted: the old one is better, they tie, or nobody could tell."""
-    if comparison is None or comparison.share is None:
-        return "unjudged"
-    return {SECOND: None, FIRST: "worse"}.get(comparison.share, "no_better")
-
-
-def meta_of(work: Improving, comparison: Comparison | None, reason: str | None) -> Row:
-    record, new = work.record, work.steps[-1] if work.steps else {"text": None, "model": None}
-    return {
-        "method": "improve",
-        "op": work.way,
-        "aspect": work.aspect,
-        "pass": record.pass_no,
-        **record.lineage,
-        "model": new["model"],
-        "judges": work.llm.identities("judge"),
-        "steps": work.steps,
-        "original": record.response,
-        "length_ratio": round(len(new["text"] or "") / max(len(work.old), 1), 3),
-        "orders": [[each.forward, each.backward] for each in comparison.verdicts] if comparison else [],
-        "accepted": comparison is not None and reason is None,
-        "kept_because": reason,
-    }
-
-
-def as_row(record: Record, way: str, new: str, reason: str | None, meta: Row) -> Candidate:
-    """Make the row: the new answer, or the old one if the new is not accepted."""
-    response = record.response if reason else new
-    name = row_id(f"improve {way}", [record.id], record.pass_no, [record.prompt, response])
-    return keep({"id": name, "prompt": record.prompt, "response": response, "meta": meta, **record.extra})
-
-
-def as_pair(record: Record, way: str, new: str, meta: Row) -> Candidate:
-    """Make the preference: new over old."""
-    name = row_id(f"improve {way} pair", [record.id], record.pass_no, [record.prompt, new, record.response])
-    row = {
-        "id": name,
-        "prompt": record.prompt,
-        "chosen": new,
-        "rejected": record.response,
-        "margin": None,
-        "meta": meta,
-    }
-    return keep(row | record.extra)
-
-
-def _about(record: Record) -> Row:
-    return {"id": record.id, "prompt": record.prompt, "response": record.response}
-
-
-TEMPLATES = {
-    "edit": ("improve/edit", *(f"aspects/{name}" for name in ASPECTS)),
-    "critique": ("improve/critique", "improve/revise"),
-    "rewrite": ("improve/rewrite",),
-    "constitution": ("improve/critique", "improve/revise", "constitution/principles"),
-}
-WRITING = {"edit": 1, "critique": 2, "rewrite": 1}
-"""Calls to write a new answer; two for each revision under a constitution."""
-
-
 class Improve(Method):
-    """Write the answer again, better in one drawn respect (Deita)."""
+    """Write a new answer, and accept it only if it is better. A subclass defines how it is written."""
 
-    name, variant = "improve", "edit"
+    name = "improve"
     options_type = Options
     options: Options
-    roles = ROLES
-    templates = (*TEMPLATES["edit"], COMPARE)
+    roles = {"teacher": "writes the new answers", "judge": "compares new and old"}
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        generate: AsyncIterator[Candidate] = make(self.variant)(record, llm, self.prompts, self.options)
-        return generate
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield one row: the new answer if it is accepted, else the old one; with `--pairs` new over old."""
+        old, pairs = record.response, self.options.pairs
+        subject: Row = {"id": record.id, "prompt": record.prompt, "response": old}
+        meta: Row = {
+            "method": self.name,
+            "op": self.variant,
+            "aspect": None,
+            "pass": record.pass_no,
+            **record.lineage,
+            "model": None,
+            "judges": llm.identities("judge"),
+            "steps": [],
+            "original": old,
+            "length_ratio": 0.0,
+            "orders": [],
+            "accepted": False,
+            "kept_because": None,
+        }
+        if old is None:
+            yield reject("no_response", stage="read", record=subject, reply=None, meta=meta)
+            return
+        try:
+            # 1. Write a new answer, and reject what is no better without a judge.
+            new = await self.rewrite(record, old, llm, meta)
+            reason = rejection_reason(record, old, new, self.options)
+
+            # 2. Have the judge compare old and new in both orders, without saying which is which.
+            if reason is None:
+                authors = [{"model": record.meta.get("model")}, {"model": meta["model"]}]
+                answers = replace(record, responses=(old, new), meta={"responses": authors})
+                judging = Judging(answers, llm, self.prompts, "compare", self.options)
+                if not judging.judges:
+                    raise InputError(
+                        f"the judge is of the family of {meta['model']}, whose answer it would judge: name another "
+                        "with --judge, or add --allow-self"
+                    )
+                comparison = await compare(judging, 0, 1)
+                meta["orders"] = [[verdict.forward, verdict.backward] for verdict in comparison.verdicts]
+                if comparison.share is None:
+                    reason = "unjudged"
+                else:
+                    reason = {SECOND: None, FIRST: "worse"}.get(comparison.share, "no_better")
+        except CallFailed as error:
+            yield fail(error, record=subject, meta=meta)
+            return
+
+        # 3. Keep the better answer, or both as a preference.
+        meta |= {"accepted": reason is None, "kept_because": reason}
+        if reason and (pairs or self.options.only_better):
+            yield reject(reason, stage=self.variant, record=subject, reply=new, meta=meta)
+            return
+        response = old if reason else new
+        answer = {"chosen": new, "rejected": old, "margin": None} if pairs else {"response": response}
+        content = [record.prompt, new, old] if pairs else [record.prompt, response]
+        name = row_id(f"improve {self.variant}{' pair' if pairs else ''}", [record.id], record.pass_no, content)
+        yield keep({"id": name, "prompt": record.prompt, **answer, "meta": meta, **record.extra})
+
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+        """Return a new answer to the prompt, written with `write`."""
+        raise NotImplementedError
+
+    async def write(self, record: Record, llm: Roles, meta: Row, template: str, number: int = 0, **fields: str) -> str:
+        """Have the teacher fill in a template about the prompt; add its text to `meta.steps`."""
+        prompt = self.prompts[template].render(prompt=request_text(record.prompt), **fields)
+        reply = await llm.chat("teacher", prompt, sample=record.sample(number), **SAMPLING)
+        text = reply.text.strip()
+        meta["steps"].append({"template": template, "text": text, "model": reply.model})
+        meta |= {"model": reply.model, "length_ratio": round(len(text) / max(len(record.response or ""), 1), 3)}
+        return text
 
     def identity(self) -> dict[str, Any]:
         return rubric_identity(self.options.rubric, self.prompts)
 
     def bound(self, record: Record) -> int:
-        return WRITING.get(self.variant, 2 * self.options.revisions) + 2
+        return 1 + 2
 
-    def memory(self) -> Sequence[Memory]:
+    def memory(self) -> list[Memory]:
         return [Unique("prompt", "response", "chosen")]
 
     def next_command(self) -> str:
         return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
 
 
-class ImproveCritique(Improve):
-    """Have the answer criticised, then revised."""
+class ImproveEdit(Improve):
+    """Write the answer again, better in one drawn aspect (Deita)."""
 
-    variant = "critique"
-    templates = (*TEMPLATES["critique"], COMPARE)
+    variant = "edit"
+    templates = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS), COMPARE)
+
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+        meta["aspect"] = record.random("aspect").choice(ASPECTS)
+        (aspect,) = self.prompts[f"aspects/{meta['aspect']}"].render().messages
+        return await self.write(record, llm, meta, "improve/edit", aspect=aspect["content"], response=old)
 
 
 class ImproveRewrite(Improve):
-    """Have a good answer made of the text."""
+    """Make a good answer out of a text (back-and-forth translation)."""
 
     variant = "rewrite"
-    templates = (*TEMPLATES["rewrite"], COMPARE)
+    templates = ("improve/rewrite", COMPARE)
+
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+        return await self.write(record, llm, meta, "improve/rewrite", response=old)
 
 
-class ImproveConstitution(Improve):
-    """Criticise and revise under one drawn principle after another (Constitutional AI)."""
+class ImproveCritique(Improve):
+    """Criticise the answer, then revise it."""
+
+    variant = "critique"
+    templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE)
+
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+        return await self.revise(record, old, llm, meta, PRINCIPLE)
+
+    async def revise(self, record: Record, text: str, llm: Roles, meta: Row, principle: str, number: int = 0) -> str:
+        """Return the revision of a text, after a critique under a principle."""
+        fields = {"principle": principle, "response": text}
+        critique = await self.write(record, llm, meta, "improve/critique", number, **fields)
+        return await self.write(record, llm, meta, "improve/revise", number, response=text, critique=critique)
+
+    def bound(self, record: Record) -> int:
+        return 2 + 2
+
+
+class ImproveConstitution(ImproveCritique):
+    """Criticise and revise under one drawn principle after another (Constitutional AI, section 3.1)."""
 
     variant = "constitution"
-    templates = (*TEMPLATES["constitution"], COMPARE)
+    templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE)
+
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+        principles = self.prompts["constitution/principles"].render().messages
+        text = old
+        for number in range(self.options.revisions):
+            principle = record.random(f"constitution/principles {number}").choice(principles)["content"]
+            text = await self.revise(record, text, llm, meta, principle, number)
+        return text
+
+    def bound(self, record: Record) -> int:
+        return 2 * self.options.revisions + 2
+
+
+def rejection_reason(record: Record, old: str, new: str, options: Options) -> str | None:
+    """Return why a new answer is rejected without a judge, or None."""
+    if new == old.strip():
+        return "unchanged"
+    if len(new) > options.most_growth * len(old) + SLACK:
+        return "much_longer"
+    before, after, reference = final_answer(old), final_answer(new), reference_answer(replace(record, response=None))
+    if reference is not None:
+        return "flipped" if same_answer(before, reference) and not same_answer(after, reference) else None
+    return "answer_changed" if before is not None and same_answer(before, after) is not True else None

@@ -8,7 +8,7 @@ import pytest
 from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError
-from datagen.generators.improve import Options, fault
+from datagen.generators.improve import Options, rejection_reason
 from datagen.records.files import dump_line
 from datagen.records.record import Record, Row
 from tests.jobs import digest, perform, respond, rows
@@ -44,20 +44,20 @@ OPTIONS = Options()
 
 
 def test_what_is_the_same_or_much_longer_needs_no_judge() -> None:
-    assert fault(record("a"), "a ", "a", OPTIONS) == "unchanged"
+    assert rejection_reason(record("a"), "a ", "a", OPTIONS) == "unchanged"
     old = "word " * 200
-    assert fault(record(old), old, "word " * 338 + "x" * 10, OPTIONS) is None
-    assert fault(record(old), old, "word " * 338 + "x" * 11, OPTIONS) == "much_longer"
+    assert rejection_reason(record(old), old, "word " * 338 + "x" * 10, OPTIONS) is None
+    assert rejection_reason(record(old), old, "word " * 338 + "x" * 11, OPTIONS) == "much_longer"
 
 
 def test_a_right_result_may_not_become_wrong_and_an_unknown_one_may_not_change() -> None:
     known, unknown = record("Answer: 5", answer="5"), record("Answer: 5")
-    assert fault(known, "Answer: 5", "Answer: 6", OPTIONS) == "flipped"
-    assert fault(known, "Answer: 5", "I would say so.", OPTIONS) == "flipped"
-    assert fault(known, "Answer: 6", "Answer: 5", OPTIONS) is None
-    assert fault(unknown, "Answer: 5", "Answer: 6", OPTIONS) == "answer_changed"
-    assert fault(unknown, "Answer: 5", "It is 5.0.\nAnswer: 5.0", OPTIONS) is None
-    assert fault(unknown, "Ships.", "Ships and boats.", OPTIONS) is None
+    assert rejection_reason(known, "Answer: 5", "Answer: 6", OPTIONS) == "flipped"
+    assert rejection_reason(known, "Answer: 5", "I would say so.", OPTIONS) == "flipped"
+    assert rejection_reason(known, "Answer: 6", "Answer: 5", OPTIONS) is None
+    assert rejection_reason(unknown, "Answer: 5", "Answer: 6", OPTIONS) == "answer_changed"
+    assert rejection_reason(unknown, "Answer: 5", "It is 5.0.\nAnswer: 5.0", OPTIONS) is None
+    assert rejection_reason(unknown, "Ships.", "Ships and boats.", OPTIONS) is None
 
 
 @pytest.mark.parametrize("way", METHODS)
