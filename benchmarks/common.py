@@ -18,10 +18,10 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple, TypeVar
 
 import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
-from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.method import Method, Unique
 from datagen.engine.options import RunOptions
-from datagen.engine.scheduler import tune_collector
+from datagen.engine.scheduler import tune_garbage_collector
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
 from datagen.prompts import plain_prompt
@@ -110,10 +110,10 @@ class Ran(NamedTuple):
 def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
     """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
     told = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
-    with planned(method, str(rows), method.options_type(), told, {}) as job:
-        tune_collector()
+    with open_job(method, str(rows), method.options_type(), told, {}) as job:
+        tune_garbage_collector()
         cpu, wall = process_time(), perf_counter()
-        outcome = asyncio.run(execute(job, Quiet()))
+        outcome = asyncio.run(run_job(job, Quiet()))
         return Ran(outcome, perf_counter() - wall, process_time() - cpu)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.commands.main import load_methods
-from datagen.engine.job import Job, Outcome, execute, planned
+from datagen.engine.job import Job, Outcome, open_job, run_job
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.scheduler import Engine
@@ -22,21 +22,19 @@ STYLES = load_methods("evolve")
 
 
 class Quiet:
-    """A watcher that keeps what it was told."""
+    """An observer that keeps the bad lines and the engine, and prints nothing."""
 
     def __init__(self) -> None:
         self.bad: list[BadLine] = []
         self.engine: Engine | None = None
 
-    def begin(self, engine: Engine, job: Job) -> None:
+    def begin(self, job: Job, engine: Engine) -> None:
         self.engine = engine
 
     def bad_line(self, bad: BadLine) -> None:
         self.bad.append(bad)
 
     def failed(self, candidate: Candidate) -> None: ...
-
-    def interrupted(self) -> None: ...
 
     def end(self) -> None: ...
 
@@ -78,9 +76,9 @@ def perform(
     """Run a method as its command does, but for the terminal; no rows for a method that reads none."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     models = [model] if isinstance(model, str) else list(model)
-    told = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
-    with planned(method, str(rows) if rows else None, options, told, {}) as job:
-        return asyncio.run(execute(job, Quiet()))
+    run_options = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
+    with open_job(method, str(rows) if rows else None, options, run_options, {}) as job:
+        return asyncio.run(run_job(job, Quiet()))
 
 
 def digest(path: str | Path) -> str:

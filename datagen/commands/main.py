@@ -1,12 +1,12 @@
-"""The command line: the table of commands, errors in one line, exit codes.
+"""The command line: the table of commands; errors as one line and an exit code.
 
-A command's module is imported when the command runs, so that `datagen --help` imports nothing but this.
+A command's module is imported when the command runs, so that `datagen --help` imports nothing but this file.
 """
 
 import errno
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class Command(NamedTuple):
-    """One command: where it is, and what it does."""
+    """One command of the table."""
 
     module: str
     line: str
@@ -104,11 +104,86 @@ COMMANDS = {
         "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check.",
     ),
 }
-"""Adding a generator, a strategy or a way to judge is one entry here. The first of several methods is the default."""
+"""A new generator, strategy or judge is one entry here. The first of several methods is the default."""
+
+
+class CommandGroup(TyperGroup):
+    """The commands of a table; each is built, and its module imported, when it runs. Errors become one line here.
+
+    A subclass sets `table` and writes `build`.
+    """
+
+    table: Mapping[str, Command]
+
+    def build(self, name: str) -> Any:
+        """Build the command called `name`; raise InputError if something it needs is not installed."""
+        raise NotImplementedError
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stub, enough to list the commands."""
+        return TyperCommand(cmd_name, help=self.table[cmd_name].line) if cmd_name in self.table else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, self.build(name) if name and name in self.table else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; end with one line and an exit code for any error that a user can meet."""
+        try:
+            return super().invoke(ctx)
+        except DatagenError as error:
+            message, code = str(error), error.exit_code
+        except BrokenPipeError:
+            # The reader of our output has left; Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            message, code = os_error_message(error), DatagenError.exit_code
+        from datagen.commands.terminal import printable
+
+        print(f"error: {printable(message)}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+def os_error_message(error: OSError) -> str:
+    """One-line message for an OSError about a file; re-raises any other."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = f"the disk is full ({error.strerror})"
+        return f"{full}: free some space and run the same command again; what was recorded is kept"
+    if error.filename is None:
+        raise error
+    return f"{error.filename}: {error.strerror}"
+
+
+class Commands(CommandGroup):
+    """The commands of `datagen`."""
+
+    table = COMMANDS
+
+    def build(self, name: str) -> Any:
+        """Build a command from its methods, or from its module: a group of commands, or a tool."""
+        from datagen.commands.flags import argument, fill_options, flags, make_command, make_method_command
+
+        command = COMMANDS[name]
+        if command.methods:
+            return make_method_command(name, command.line, load_methods(name), command.selector)
+        module = import_module(command.module)
+        if hasattr(module, "app"):
+            return typer.main.get_command(module.app)
+
+        def run(values: dict[str, Any]) -> int:
+            arguments = [values[argument] for argument, _ in module.ARGUMENTS]
+            return int(module.run(*arguments, fill_options(module.Options, values)))
+
+        parameters = [*(argument(*pair) for pair in module.ARGUMENTS), *flags(module.Options)]
+        return make_command(name, command.line, parameters, run)
 
 
 def load_methods(name: str) -> "dict[str, type[Method]]":
-    """Import the methods of a command; return them by variant ("" where there is one alone)."""
+    """Import the methods of a command; return them by variant ("" where there is only one)."""
     command = COMMANDS[name]
     methods: dict[str, type[Method]] = {}
     for path in command.methods:
@@ -118,113 +193,21 @@ def load_methods(name: str) -> "dict[str, type[Method]]":
     return methods
 
 
-class Lazy(TyperGroup):
-    """Commands of a table; a stub stands for each until it runs."""
-
-    table: Mapping[str, Command]
-    build: Callable[[str], Any]
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.table)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return TyperCommand(cmd_name, help=self.table[cmd_name].line) if cmd_name in self.table else None
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, type(self).build(name) if name and name in self.table else command, rest
-
-
-def build_command(name: str) -> Any:
-    """Build a command from what its module holds: methods, a group of commands, or a tool."""
-    from datagen.commands.flags import make_command, method_parameters, tool_parameters
-
-    command = COMMANDS[name]
-    if command.methods:
-        methods = load_methods(name)
-        parameters = method_parameters(list(methods.values()), command.selector)
-        return make_command(name, command.line, parameters, lambda given: run_selected(name, methods, given))
-    module = import_module(command.module)
-    if hasattr(module, "app"):
-        return typer.main.get_command(module.app)
-    parameters = tool_parameters(module.ARGUMENTS, module.Options)
-    return make_command(name, command.line, parameters, lambda given: run_tool(module, given))
-
-
-def run_selected(name: str, methods: "Mapping[str, type[Method]]", given: dict[str, Any]) -> int:
-    """Run the method that the command line selects; return the exit code."""
-    from datagen.commands.run import run_method
-    from datagen.errors import InputError
-
-    selector = COMMANDS[name].selector
-
-    def act() -> int:
-        variant = given[selector] if selector else next(iter(methods))
-        if variant not in methods:
-            raise InputError(f"--{selector} {variant}: expected one of {', '.join(methods)}")
-        return run_method(methods[variant], given)
-
-    return guarded(act)
-
-
-def run_tool(module: Any, given: dict[str, Any]) -> int:
-    """Run a command that makes no rows; it returns its exit code."""
-    from datagen.commands.flags import pick
-
-    arguments = [given[name] for name, _ in module.ARGUMENTS]
-    return guarded(lambda: int(module.run(*arguments, pick(module.Options, given))))
-
-
-def guarded(act: Callable[[], int]) -> int:
-    """Run a command; turn what went wrong into one line and an exit code."""
-    from datagen.commands.terminal import printable
-
-    try:
-        return act()
-    except DatagenError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(f"error: {printable(told(error))}", file=sys.stderr)
-        return DatagenError.exit_code
-
-
-def told(error: OSError) -> str:
-    """Say in one line what the system refuses; raise what is no matter of the user's files."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        full = f"the disk is full ({error.strerror})"
-        return f"{full}: make room and run the same command again; what was recorded is kept"
-    if error.filename is None:
-        raise error
-    return f"{error.filename}: {error.strerror}"
-
-
-class Commands(Lazy):
-    """The commands of `datagen`."""
-
-    table = COMMANDS
-    build = staticmethod(build_command)
-
-
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
-)
-
-
-@app.callback(
+    cls=Commands,
     help="Grow SFT and preference data with a large model; every row and every call is accounted for.\n\n"
-    "JSON lines go in and come out; - is standard input or output. Answers are recorded beside the output: "
-    "stopped, killed or run again, a command pays for nothing twice."
+    "JSON lines are read and written; - is standard input or output. Answers are recorded beside the output: "
+    "a command that was stopped, killed or run again pays for nothing twice.",
+    callback=lambda: None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
-def datagen() -> None:
-    """Hold what all commands share."""
 
 
 def main() -> None:
+    """Run the command line."""
     app()
 
 

@@ -1,10 +1,11 @@
-"""What a person sees on standard error: a live bar on a terminal, plain lines elsewhere, and the funnel at the end.
+"""What is printed to standard error: a live bar on a terminal, plain lines elsewhere, and the funnel at the end.
 
-Text from files and models passes through `shown` first: a terminal obeys control characters.
+Text from files and models goes through `printable` first, since a terminal obeys control characters.
 """
 
 import asyncio
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,12 @@ from datagen.engine.scheduler import Engine
 from datagen.records.record import BadLine, Candidate, Row
 
 REFRESH_EVERY, LINE_EVERY = 0.2, 10.0
-"""Seconds: the live bar, and plain lines."""
-RATE_OVER = 5.0
-"""Seconds over which requests per second are counted."""
-BAD_LINES_SHOWN = 5
+"""Seconds between two refreshes of the live bar, and between two plain lines."""
+RATE_WINDOW = 5.0
+"""Seconds over which requests per second are measured."""
+MAX_BAD_LINES = 5
+"""Unusable lines that are printed without --verbose."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -34,20 +37,17 @@ def printable(text: object) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay cells out in columns, the first to the left, the others to the right."""
+    """Lay cells out in columns, the first one left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *rest]).rstrip())
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
     return lines
 
 
 def funnel_lines(funnel: Row) -> list[str]:
-    """Say where every candidate ended, as `Funnel.as_dict` has it."""
+    """Return lines with the number of candidates by their outcome; `funnel` as in x.meta.json."""
     asked, kept = funnel["asked"], funnel["kept"]
     rows = [
         ("asked", asked, ""),
@@ -65,121 +65,119 @@ def funnel_lines(funnel: Row) -> list[str]:
 
 
 def counts(counter: Mapping[str, int]) -> str:
-    """List reasons, the most frequent first."""
+    """List reasons with their numbers, the most frequent first."""
     ordered = sorted(counter.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{reason} {number}" for reason, number in ordered)
 
 
 class Display:
-    """Watches a run."""
+    """A RunObserver that shows the run on standard error and stops it at Ctrl-C."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet, self._verbose = quiet, verbose
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Live | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._bad_lines = 0
         self._sent: deque[tuple[float, int]] = deque()
 
-    def say(self, text: str) -> None:
-        """Print a line for the user, above the live bar if there is one."""
+    def print(self, text: str) -> None:
+        """Print lines for the user, above the live bar if there is one."""
         self._console.print(Text(printable(text)))
 
-    def begin(self, engine: Engine, job: Job) -> None:
-        """Start to show how a run is going."""
-        self._engine, self._job, self._start = engine, job, monotonic()
-        self._total = self._count_total()
-        if self._quiet:
-            return
-        if self._console.is_terminal:
-            self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+    def begin(self, job: Job, engine: Engine) -> None:
+        """Start to show the run. The first Ctrl-C (or SIGTERM) drains it, the second ends the process; both lose
+        nothing."""
+        self._job, self._engine, self._start = job, engine, monotonic()
+        lines = None if job.run.n else job.reader.count_lines()
+        self._total = min(lines, job.run.limit or lines) * engine.per_record if lines else job.run.n
+        self._loop = asyncio.get_running_loop()
+        for name in STOP_SIGNALS:
+            self._loop.add_signal_handler(name, self._interrupt)
+        if not self._quiet:
+            if self._console.is_terminal:
+                self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
+            self._timer = self._loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_EVERY if self._live else LINE_EVERY)
-            if self._live:
-                self._live.update(self._render(), refresh=True)
-            else:
-                print(" · ".join(self._lines()), file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Clear the live bar."""
-        if self._task:
-            self._task.cancel()
+    def _refresh(self) -> None:
         if self._live:
-            self._live.stop()
-        if self._bad_lines > BAD_LINES_SHOWN and not self._verbose:
-            self.say(f"and {self._bad_lines - BAD_LINES_SHOWN} more lines that cannot be used")
+            self._live.update(self._render(), refresh=True)
+        else:
+            print(" · ".join(self._lines()), file=sys.stderr, flush=True)
+        self._timer = self._loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
 
-    def bad_line(self, bad: BadLine) -> None:
-        """Report an input line that cannot be used; the first few, unless all are wanted."""
-        self._bad_lines += 1
-        if self._verbose or self._bad_lines <= BAD_LINES_SHOWN:
-            self.say(f"{bad} (skipped)")
-
-    def failed(self, candidate: Candidate) -> None:
-        """Report a failed candidate, if all are wanted."""
-        if self._verbose:
-            row = candidate.row
-            self.say(f"{row['record'].get('id')}: {row['stage']}: {row['reason']} {row['record'].get('error') or ''}")
-
-    def interrupted(self) -> None:
-        """Say what an interrupt does."""
+    def _interrupt(self) -> None:
+        for name in STOP_SIGNALS:
+            self._loop.remove_signal_handler(name)
+            signal.signal(name, signal.SIG_DFL)
+        self._engine.stop.now("interrupted")
         if self._live:
             self._live.stop()
             self._live = None
         waiting = self._engine.stack.in_flight
-        self.say(f"Stopping: {waiting} requests in flight are waited for. Ctrl-C again to quit at once.")
+        self.print(f"Stopping: waiting for {waiting} requests in flight. Ctrl-C again to quit at once.")
 
-    def _count_total(self) -> int | None:
-        """Say how many there will be of what `_done` counts, if that is known."""
-        run = self._job.run
-        if run.n:
-            return run.n
-        lines = self._job.reader.count_lines()
-        return min(lines, run.limit or lines) * self._engine.per_record if lines else None
+    def end(self) -> None:
+        """Clear the live bar; from now on a signal ends the process."""
+        for name in STOP_SIGNALS:
+            self._loop.remove_signal_handler(name)
+        if self._timer:
+            self._timer.cancel()
+        if self._live:
+            self._live.stop()
+        if self._bad_lines > MAX_BAD_LINES and not self._verbose:
+            self.print(f"and {self._bad_lines - MAX_BAD_LINES} more unusable lines")
 
-    def _done(self) -> int:
-        engine = self._engine
-        return engine.fold.funnel.kept if self._job.run.n else engine.produced.total()
+    def bad_line(self, bad: BadLine) -> None:
+        """Print an unusable input line: the first few, or with --verbose all of them."""
+        self._bad_lines += 1
+        if self._verbose or self._bad_lines <= MAX_BAD_LINES:
+            self.print(f"{bad} (skipped)")
+
+    def failed(self, candidate: Candidate) -> None:
+        """Print a failed candidate, with --verbose."""
+        if self._verbose:
+            row = candidate.row
+            self.print(f"{row['record'].get('id')}: {row['stage']}: {row['reason']} {row['record'].get('error') or ''}")
 
     def _lines(self) -> tuple[str, str]:
-        """How far, and how: what is made counts at once, also behind what is written in order."""
-        stack, used, made = self._engine.stack, self._engine.answered, self._engine.produced
-        of = f" of {'' if self._job.run.n else 'about '}{self._total}" if self._total else ""
-        far = f"{self._done()}{of} {'rows' if self._job.run.n else 'candidates'} · {self._clock()}"
-        how = [
-            f"kept {made['kept']}, rejected {made['rejected']}, failed {made['failed']}",
-            f"{used.calls:,} answers, {self._rate():.0f} requests/s",
-            f"in flight {stack.in_flight} of {stack.limit}",
-            f"replayed {stack.journal.replayed}",
-            f"{used.prompt_tokens + used.completion_tokens:,} tokens",
-        ]
-        return far, " · ".join(how)
+        """Return the progress, and the rates and numbers behind it.
 
-    def _rate(self) -> float:
-        now, sent = monotonic(), self._engine.stack.sent
-        self._sent.append((now, sent))
-        while self._sent[0][0] < now - RATE_OVER:
+        Candidates count as soon as they are generated, even if they wait for others to be written in order.
+        """
+        engine, now = self._engine, monotonic()
+        stack, usage, produced, run = engine.stack, engine.usage, engine.produced, self._job.run
+        self._sent.append((now, stack.sent))
+        while self._sent[0][0] < now - RATE_WINDOW:
             self._sent.popleft()
         then, before = self._sent[0]
-        return (sent - before) / (now - then) if now > then else 0.0
-
-    def _clock(self) -> str:
-        seconds, done = monotonic() - self._start, self._done()
+        rate = (stack.sent - before) / (now - then) if now > then else 0.0
+        done, seconds = self._done(), now - self._start
+        total = f" of {'' if run.n else 'about '}{self._total}" if self._total else ""
         left = f", about {clock(seconds * (self._total - done) / done)} left" if self._total and done else ""
-        return clock(seconds) + left
+        progress = f"{done}{total} {'rows' if run.n else 'candidates'} · {clock(seconds)}{left}"
+        numbers = [
+            f"kept {produced['kept']}, rejected {produced['rejected']}, failed {produced['failed']}",
+            f"{usage.calls:,} answers, {rate:.0f} requests/s",
+            f"in flight {stack.in_flight} of {stack.limit}",
+            f"replayed {stack.journal.replayed}",
+            f"{usage.prompt_tokens + usage.completion_tokens:,} tokens",
+        ]
+        return progress, " · ".join(numbers)
+
+    def _done(self) -> int:
+        """The rows so far with -n, else the candidates so far; `_total` counts the same."""
+        return self._engine.fold.funnel.kept if self._job.run.n else self._engine.produced.total()
 
     def _render(self) -> RenderableType:
-        far, how = self._lines()
-        bar = Table.grid(padding=(0, 1))
-        progress = ProgressBar(total=self._total, completed=self._done(), width=40)
-        bar.add_row(Text(self._job.method.name), progress, Text(far, no_wrap=True))
-        return Group(bar, Text(how, overflow="ellipsis", no_wrap=True))
+        progress, numbers = self._lines()
+        bar = ProgressBar(total=self._total, completed=self._done(), width=40)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(Text(self._job.method.name), bar, Text(progress, no_wrap=True))
+        return Group(grid, Text(numbers, overflow="ellipsis", no_wrap=True))
 
 
 def clock(seconds: float) -> str:
-    """Write a time as m:ss."""
+    """Format a time as m:ss."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

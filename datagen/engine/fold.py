@@ -1,42 +1,68 @@
-"""The fold: takes candidates in input order and decides what becomes of each. Everything that remembers is here.
+"""The fold: takes candidates in input order and decides what becomes of each. All state between records is here.
 
-Nothing in it waits and nothing in it looks at the clock, so the same candidates in the same order give the same files.
+It never waits and never reads the clock, so the same candidates in the same order give the same files.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from datagen.engine.method import Memory, Table
 from datagen.engine.output import Output
 from datagen.records.record import BadLine, Candidate, Row, Usage, reject
 
+if TYPE_CHECKING:
+    from datagen.engine.job import Job
+    from datagen.engine.scheduler import Engine
+
 CANDIDATES_PER_ROW = 10
-"""Under `-n`, the most candidates per row asked for."""
+"""With `-n`, the run ends after this many candidates per wanted row."""
 STALL = 200
-"""Under `-n`, candidates in a row without a kept one."""
+"""With `-n`, the run ends after this many candidates in a row of which none was accepted."""
 FoldEnd = Literal["enough", "stall", "failures"]
+
+
+class RunObserver(Protocol):
+    """Callbacks of a run."""
+
+    def begin(self, job: "Job", engine: "Engine") -> None:
+        """The run begins; the event loop is running."""
+
+    def bad_line(self, bad: BadLine) -> None:
+        """An input line could not be used."""
+
+    def failed(self, candidate: Candidate) -> None:
+        """A candidate failed."""
+
+    def end(self) -> None:
+        """The run has ended; its output is not in place yet."""
 
 
 @dataclass
 class Funnel:
-    """Where every candidate ended."""
+    """The number of candidates by their outcome."""
 
     asked: int = 0
+    """All candidates."""
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     """By rule."""
     failed: Counter[str] = field(default_factory=Counter)
     """By error."""
     unreadable: int = 0
-    """Input lines, counted apart."""
+    """Unusable input lines; they are no candidates."""
 
-    def check(self, rows: int, dropped: int) -> None:
-        """Nothing disappears: what was asked for is accounted for, and lies in the files."""
-        told = self.rejected.total() + self.failed.total()
-        if self.asked != self.kept + told or rows != self.kept or dropped != told + self.unreadable:
-            raise AssertionError(f"the funnel does not add up: {self}, {rows} rows and {dropped} dropped written")
+    def check(self, rows: int, rejected_rows: int) -> None:
+        """Check that nothing was lost: each candidate has one outcome and was written.
+
+        Args:
+            rows: Lines in the file of rows.
+            rejected_rows: Lines in the file of rejected rows.
+        """
+        dropped = self.rejected.total() + self.failed.total()
+        if self.asked != self.kept + dropped or rows != self.kept or rejected_rows != dropped + self.unreadable:
+            raise AssertionError(f"the funnel does not add up: {self}, {rows} and {rejected_rows} lines written")
 
     def as_dict(self) -> Row:
         return {
@@ -48,16 +74,17 @@ class Funnel:
         }
 
 
-class Listener(Protocol):
-    """Whoever wants to know what goes wrong while it does."""
-
-    def bad_line(self, bad: BadLine) -> None: ...
-
-    def failed(self, candidate: Candidate) -> None: ...
-
-
 class Fold:
-    """Counts, writes, and says when the run has what it wants or never will."""
+    """Counts and writes candidates, and says when the run has enough rows or will not get them.
+
+    Args:
+        output: Where rows go; open for writing.
+        table: The method's own counts.
+        memory: Rules about a row and all accepted before it; the first that names a reason rejects the row.
+        n: The number of rows wanted, or None for all.
+        max_failed: The most failed candidates.
+        observer: Hears of failures and of bad lines.
+    """
 
     def __init__(
         self,
@@ -67,68 +94,58 @@ class Fold:
         memory: Sequence[Memory],
         n: int | None,
         max_failed: int,
-        listener: Listener,
+        observer: RunObserver,
     ) -> None:
-        self.funnel, self.table, self.used = Funnel(), table, Usage()
+        self.funnel, self.table, self.usage, self.memory = Funnel(), table, Usage(), memory
         self.end: FoldEnd | None = None
-        self._output, self.memory, self._n, self._max_failed = output, memory, n, max_failed
-        self._listener = listener
+        """Why the run is to end."""
+        self._output, self._observer, self._n, self._max_failed = output, observer, n, max_failed
         self._since_kept = 0
 
     @property
     def missing(self) -> float:
-        """How many rows are still wanted."""
+        """The number of rows still wanted."""
         return float("inf") if self._n is None else self._n - self.funnel.kept
 
     def add(self, candidate: Candidate) -> None:
-        """Decide what a candidate becomes, write it, and see whether it was the last one."""
-        if candidate.status == "kept" and (reason := self._drops(candidate.row)):
-            candidate = _dropped(candidate, reason)
-        self._count(candidate)
+        """Take the next candidate in order: decide, count, write, and decide whether the run ends with it."""
+        funnel, row = self.funnel, candidate.row
+
+        # 1. An accepted row may be rejected for what was accepted before it: a duplicate, a near-duplicate.
         if candidate.status == "kept":
-            self._output.kept(candidate.row)
-        else:
-            self._output.dropped(candidate.row)
-        if candidate.status == "failed":
-            self._listener.failed(candidate)
-        self.table.add(candidate)
-        self.end = self._ending()
+            reason = next((reason for rule in self.memory if (reason := rule.drops(row))), None)
+            if reason:
+                usage, record = candidate.usage, {"id": row["id"], "prompt": row.get("prompt")}
+                candidate = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
+                candidate.usage = usage
 
-    def add_bad_line(self, bad: BadLine) -> None:
-        """Keep an input line that cannot be used, with its reason."""
-        self.funnel.unreadable += 1
-        record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
-        self._output.dropped(reject(bad.reason, stage="read", record=record, reply=None, meta={}).row)
-        self._listener.bad_line(bad)
-
-    def _drops(self, row: Row) -> str | None:
-        return next((reason for rule in self.memory if (reason := rule.drops(row))), None)
-
-    def _count(self, candidate: Candidate) -> None:
-        funnel = self.funnel
+        # 2. Count it and write it.
         funnel.asked += 1
+        self.usage += candidate.usage
         if candidate.status == "kept":
             funnel.kept += 1
             self._since_kept = 0
+            self._output.write_row(candidate.row)
         else:
             (funnel.rejected if candidate.status == "rejected" else funnel.failed)[candidate.reason] += 1
             self._since_kept += 1
-        self.used += candidate.usage
+            self._output.write_rejected(candidate.row)
+            if candidate.status == "failed":
+                self._observer.failed(candidate)
+        self.table.add(candidate)
 
-    def _ending(self) -> FoldEnd | None:
-        if self.funnel.failed.total() > self._max_failed:
-            return "failures"
-        if self._n is None:
-            return None
-        if self.missing <= 0:
-            return "enough"
-        exhausted = self.funnel.asked >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL
-        return "stall" if exhausted else None
+        # 3. Decide whether the run ends here.
+        if funnel.failed.total() > self._max_failed:
+            self.end = "failures"
+        elif self._n is not None:
+            if funnel.kept >= self._n:
+                self.end = "enough"
+            elif funnel.asked >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL:
+                self.end = "stall"
 
-
-def _dropped(candidate: Candidate, reason: str) -> Candidate:
-    row = candidate.row
-    record = {"id": row["id"], "prompt": row.get("prompt")}
-    dropped = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
-    dropped.usage = candidate.usage
-    return dropped
+    def add_bad_line(self, bad: BadLine) -> None:
+        """Write an unusable input line to the rejected rows, with its reason."""
+        self.funnel.unreadable += 1
+        record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
+        self._output.write_rejected(reject(bad.reason, stage="read", record=record, reply=None, meta={}).row)
+        self._observer.bad_line(bad)

@@ -1,13 +1,15 @@
-"""An output and what lies beside it.
+"""The files of an output.
 
-    x.jsonl             the rows              x.rejected.jsonl   what was dropped or failed, with the reason
-    x.meta.json         what made it: the mark of a finished output          .datagen/          the call journal
+    x.jsonl             the rows              x.rejected.jsonl   rejected and failed rows, with the reason
+    x.meta.json         how they were made; its presence marks a finished output
+    .datagen/           the call journal
 
-Rows go to x.jsonl.part from the first byte on every start, since everything that was paid for is in the journal; the
-parts take their places at the end. x.meta.json says `writing` while they do, and comes last.
+On every start, rows are written to x.jsonl.part from the first byte, since everything that was paid for is in the
+journal. At the end the parts are moved to their places. Meanwhile x.meta.json has the status `writing`; its final
+contents come last.
 
-What goes to standard output is kept as well, in .datagen/piped/: in a pipe nothing disappears either, and
-`datagen trace` finds it.
+Rows that go to standard output are kept in .datagen/piped/ too, so nothing is lost in a pipe and `datagen trace` finds
+them.
 """
 
 import fcntl
@@ -24,35 +26,50 @@ from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
 from datagen.records.files import dump_line, part_path, write_json
 from datagen.records.record import ID_LENGTH, Row, digest
 
-RAISED = ("n", "max_calls", "max_failed")
-"""Limits that may grow between two runs of one output."""
+RAISABLE_LIMITS = ("n", "max_calls", "max_failed")
+"""Limits that may be raised between two runs of one output."""
 
 
 class Output:
-    """The files of one run; `piped`, its rows go to standard output too."""
+    """The files of one run.
+
+    Args:
+        path: The file of rows.
+        folder: The folder that holds the journal.
+        piped: Whether the rows go to standard output as well.
+    """
 
     def __init__(self, path: Path, folder: Path, *, piped: bool = False) -> None:
-        """`folder` is where the journal lies."""
         self.path, self.folder, self.piped = path, folder, piped
+        self.rejected_path = path.with_suffix(".rejected.jsonl")
+        self.meta_path = path.with_suffix(".meta.json")
         self._parts: list[BinaryIO] = []
-        self.rows = self.drops = 0
+        self.rows = self.rejected_rows = 0
         """Lines written so far."""
 
-    @property
-    def rejected_path(self) -> Path:
-        return self.path.with_suffix(".rejected.jsonl")
+    def is_finished(self, fingerprint: Row) -> bool:
+        """Whether the command with this fingerprint has finished here before.
 
-    @property
-    def meta_path(self) -> Path:
-        return self.path.with_suffix(".meta.json")
+        Raises:
+            InputError: The file was made by another command, or not by datagen.
+        """
+        meta = self.read_meta()
+        if meta is None:
+            return False
+        earlier = meta["result"]["fingerprint"]
+        if lines := differences(earlier, fingerprint):
+            raise InputError(
+                f"{self.path}: made by another command:\n  " + "\n  ".join(lines) + "\n"
+                "Choose another name with -o, or add --overwrite (recorded answers are reused at no cost)."
+            )
+        return bool(earlier == fingerprint and meta["result"]["status"] == "finished" and self.path.exists())
 
-    @property
-    def is_there(self) -> bool:
-        """Are the rows in place?"""
-        return self.path.exists()
+    def read_meta(self) -> dict[str, Any] | None:
+        """Return x.meta.json of an earlier run, or None if there was none.
 
-    def earlier(self) -> dict[str, Any] | None:
-        """Return what x.meta.json says of an earlier run; raise if x.jsonl is not ours."""
+        Raises:
+            InputError: The file cannot be read, or x.jsonl exists without one.
+        """
         if self.piped:
             return None
         if self.meta_path.exists():
@@ -64,61 +81,58 @@ class Output:
             raise InputError(f"{self.path}: exists and was not made by datagen; choose another -o, or --overwrite")
         return None
 
-    @property
-    def name(self) -> str:
-        """What the output is called in its folder."""
-        return self.path.name
-
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the parts open; refuse if another process does."""
+        """Hold the parts open for writing.
+
+        Raises:
+            DatagenError: Another process is writing this output.
+        """
         try:
-            self._open_parts()
+            if self.piped:
+                journal_folder(self.folder)
+                self.path.parent.mkdir(exist_ok=True)
+            for path in (self.path, self.rejected_path):
+                part: BinaryIO = open(part_path(path), "ab")
+                try:
+                    fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    part.close()
+                    raise DatagenError(f"{path}: another run is writing it") from None
+                part.truncate(0)
+                self._parts.append(part)
             yield
         finally:
             for part in self._parts:
                 part.close()
 
-    def _open_parts(self) -> None:
-        if self.piped:
-            journal_folder(self.folder)
-            self.path.parent.mkdir(exist_ok=True)
-        for path in (self.path, self.rejected_path):
-            part = open(part_path(path), "ab")
-            try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                part.close()
-                raise DatagenError(f"{path}: another run is writing it") from None
-            part.truncate(0)
-            self._parts.append(part)
-
-    def kept(self, row: Row) -> None:
+    def write_row(self, row: Row) -> None:
+        """Write an accepted row."""
         self.rows += 1
         line = dump_line(row)
         self._parts[0].write(line)
         if self.piped:
             sys.stdout.buffer.write(line)
 
-    def dropped(self, row: Row) -> None:
+    def write_rejected(self, row: Row) -> None:
         """Write a rejected or failed row."""
-        self.drops += 1
+        self.rejected_rows += 1
         self._parts[1].write(dump_line(row))
 
     def finish(self, meta: Mapping[str, Any]) -> None:
-        """Put the files in place."""
+        """Move the parts to their places and write x.meta.json."""
         if self.piped:
             sys.stdout.buffer.flush()
         write_json(self.meta_path, {**meta, "result": {**meta["result"], "status": "writing"}})
         for part, path in zip(self._parts, (self.path, self.rejected_path), strict=True):
             part.flush()
             os.fsync(part.fileno())
-            os.replace(part_path(path), path)
+            os.replace(part.name, path)
         write_json(self.meta_path, meta)
 
 
 def named_output(path: Path) -> Output:
-    """Return the output of a name that the user gave."""
+    """Return the output of a given name, which must end in .jsonl and be in an existing folder."""
     if path.suffix != ".jsonl":
         raise InputError(f"-o {path}: the name of an output ends in .jsonl")
     if not path.parent.is_dir():
@@ -127,24 +141,21 @@ def named_output(path: Path) -> Output:
 
 
 def piped_output(command: str, fingerprint: Row) -> Output:
-    """Return the output of a run that writes to standard output, kept under a name that says what made it."""
+    """Return the output of a run that writes to standard output, kept under a name made of the fingerprint."""
     name = f"{command}-{digest(fingerprint)[:ID_LENGTH]}.jsonl"
     return Output(Path(JOURNAL_FOLDER, "piped", name), Path(), piped=True)
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what keeps this command from going on with an earlier output: anything but raised limits."""
-    found = [
+    """List the differences of two fingerprints, a line each; a raised limit is none."""
+    changed = [
         f"{name}: {earlier.get(name)!r} then, {now.get(name)!r} now"
         for name in sorted(earlier.keys() | now.keys())
-        if name not in RAISED and earlier.get(name) != now.get(name)
+        if name not in RAISABLE_LIMITS and earlier.get(name) != now.get(name)
     ]
-    return found + [
-        f"{name}: {earlier.get(name)} then, {now.get(name)} now (it can only be raised)"
-        for name in RAISED
-        if _as_number(now.get(name)) < _as_number(earlier.get(name))
-    ]
-
-
-def _as_number(limit: int | None) -> float:
-    return float("inf") if limit is None else limit
+    unlimited = float("inf")
+    for name in RAISABLE_LIMITS:
+        before, after = earlier.get(name), now.get(name)
+        if (unlimited if after is None else after) < (unlimited if before is None else before):
+            changed.append(f"{name}: {before} then, {after} now (it can only be raised)")
+    return changed

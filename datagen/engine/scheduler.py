@@ -1,10 +1,10 @@
-"""The engine: scheduling decides what is paid and when, a fold in input order decides what is written.
+"""The engine: scheduling decides what is paid for and when; a fold in input order decides what is written.
 
-Every record's candidates come from a task of its own, in whatever order the model answers. One function folds them in
-the order (pass, record, place), and whatever remembers lives in that fold (fold.py): what is kept so far, duplicates,
-`-n`, stops, the funnel. So the rows do not depend on concurrency, crashes or what the journal already held.
+Each record's candidates come from a task of its own, in whatever order the model answers. The fold (fold.py) takes them
+in the order (pass, record, place) and holds all state between records: accepted rows, duplicates, `-n`, stops, the
+funnel. So the rows do not depend on concurrency, crashes or what the journal already held.
 
-Three numbers bound the work: requests in flight (the limiter), records open (begun and not finished), and the window
+Three numbers bound the work: requests in flight (the limiter), open records (begun and not finished), and the window
 (begun and not written).
 """
 
@@ -13,163 +13,169 @@ import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
-from datagen.engine.fold import Fold
+from datagen.engine.fold import Fold, RunObserver
 from datagen.engine.method import Growing, Method
+from datagen.engine.options import RunOptions
+from datagen.engine.output import Output
 from datagen.errors import InputError, Outage, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
 from datagen.records.record import BadLine, Candidate, Record, Status, Usage
 
 OPEN_PER_SLOT = 4
-SLOTS_UNASKED = 64
-"""Stand for the requests in flight where no model is asked: enough records open to work on many together."""
+"""Open records for each request that may be in flight."""
 WINDOW_PER_SLOT, LEAST_WINDOW = 16, 1_000
+SLOTS_WITHOUT_MODEL = 64
+"""Requests in flight assumed for a method that calls no model, so that many records are open together."""
 MARGIN = 1.2
-"""Under `-n`, begin records while those pending are expected to yield less than this share of what is missing."""
+"""With `-n`, records are begun while the pending ones are expected to yield less than this times the missing rows."""
+GC_THRESHOLDS = 50_000, 20, 100
+"""Thousands of open calls are no garbage, and scanning them again and again took a fifth of a run."""
 
 
-COLLECT_AFTER = 50_000, 20, 100
-"""The collector's thresholds: thousands of open calls are no garbage, and going through them took a fifth of a run."""
-
-
-def tune_collector() -> None:
-    """Tell the garbage collector, once before a run, what it need not look at: all that start-up made."""
+def tune_garbage_collector() -> None:
+    """Exempt all objects made at start-up from garbage collection, and collect less often. Call once, before a run."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place in the order of the output: a record under way, or a bad line."""
+    """A place in the order of the output: a record being worked on, or a bad line."""
 
     item: Record | BadLine
-    ready: deque[Candidate] = field(default_factory=deque)
-    done: bool = False
+    bound: int
+    """The most calls that the record makes, attempts included."""
+    candidates: deque[Candidate] = field(default_factory=deque)
+    """Yielded and not folded yet."""
+    complete: bool = False
+    """Whether all candidates have been yielded."""
     roles: Roles | None = None
-    bound: int = 0
-    """The most calls that the record makes, each with all its attempts."""
-    counted: Usage = Usage()
+    usage: Usage = Usage()
+    """The part of `roles.used` that is assigned to candidates."""
 
 
 class Engine:
-    """Runs one method over records."""
+    """Runs one method over records.
 
-    def __init__(self, method: Method, stack: Stack, fold: Fold, params: dict[str, Any]) -> None:
-        """`params` are the user's sampling parameters."""
-        self._method, self._params = method, params
-        self.stack, self.fold, self.stop = stack, fold, stack.stop
+    Args:
+        method: Yields the candidates of each record.
+        run: The options of the run.
+        stack: The models.
+        output: Where the rows go; open for writing.
+        observer: Hears of failures and of bad lines.
+    """
+
+    def __init__(self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver) -> None:
+        self.stack, self.stop = stack, stack.stop
+        self._method, self._params, self._lag = method, run.params, method.lag()
         self.per_record = method.candidates()
+        """The most candidates of a record."""
+        self.fold = Fold(
+            output,
+            method.table(),
+            memory=method.memory(),
+            n=run.n,
+            max_failed=run.max_failed if self._lag is None else 0,
+            observer=observer,
+        )
         self._slots: deque[Slot] = deque()
         self._open: set[Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.stop.call(self._changed.set)
-        self._lag = method.lag()
-        self._grown: list[int] = []
-        """How long the growing memory was, after so many records were folded."""
-        self.records = 0
+        self._lengths: list[int] = []
+        """The length of the growing memory after each number of folded records."""
+        self.records = self.surplus = 0
+        """Records begun; candidates yielded and not written: beyond `-n`, or after one that a stop left unfinished."""
         self.produced = Counter[Status]()
-        self.answered = Usage()
-        """What was used so far, by records that are not finished, too."""
+        self._usage = Usage()
+        """Of the records that are not open any more."""
 
     @property
-    def surplus(self) -> int:
-        """Candidates made and not written: beyond `-n`, or behind one that a stop left unfinished."""
-        return sum(len(slot.ready) for slot in self._slots)
-
-    def check(self) -> None:
-        """Nothing disappears: what was made was written or is surplus."""
-        if self.produced.total() != self.fold.funnel.asked + self.surplus:
-            raise AssertionError(f"{self.produced} candidates made, {self.fold.funnel} written, {self.surplus} surplus")
+    def usage(self) -> Usage:
+        """Calls and tokens used so far, unfinished records included."""
+        return sum((slot.roles.used for slot in self._open if slot.roles), self._usage)
 
     async def run(self, items: Iterator[Record | BadLine]) -> None:
-        """Go through the items until they or the run end; every request in flight is waited for."""
+        """Work through the items until they or the run end; wait for every request in flight."""
+        bound = 0
         try:
-            await self._begin_all(items)
+            for item in items:
+                if isinstance(item, Record):  # a bad line waits as the record before it would
+                    bound = self._method.bound(item) * ATTEMPTS
+                while not self.stop.reason and not self._may_begin(bound):
+                    if not self._open:
+                        self.stop.now("cap")
+                        break
+                    self._changed.clear()
+                    await self._changed.wait()
+                if self.stop.reason:
+                    break
+                self._begin(item, bound)
         except InputError as error:
             self.stop.now("error", error)
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-    async def _begin_all(self, items: Iterator[Record | BadLine]) -> None:
-        bound = 0
-        for item in items:
-            if isinstance(item, Record):  # a bad line waits as the record before it would
-                bound = self._method.bound(item) * ATTEMPTS
-            while not self.stop.reason and not self._may_begin(bound):
-                if not self._open:
-                    self.stop.now("cap")
-                    break
-                self._changed.clear()
-                await self._changed.wait()
-            if self.stop.reason:
-                break
-            self._begin(item, bound)
+        self.surplus = sum(len(slot.candidates) for slot in self._slots)
+        if self.produced.total() != self.fold.funnel.asked + self.surplus:
+            raise AssertionError(f"{self.produced} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
     def _may_begin(self, bound: int) -> bool:
-        if not self._open:  # under -n one more is wanted; under a cap the first gets its chance, however low the cap
-            return self.records == 0 or self._is_covered(bound)
-        if self._lag is not None and len(self._slots) >= self._lag:
-            return False
-        slots = self.stack.limit or SLOTS_UNASKED
-        if len(self._open) >= OPEN_PER_SLOT * slots:
-            return False
-        if len(self._slots) >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):
-            return False
-        return self._is_wanted() and self._is_covered(bound)
-
-    def _is_wanted(self) -> bool:
-        """Under `-n`: are the pending records expected to yield too little?"""
-        funnel = self.fold.funnel
-        rate = (funnel.kept + 1) / (funnel.asked + 1)
-        return len(self._slots) * self.per_record * rate < MARGIN * self.fold.missing
-
-    def _is_covered(self, bound: int) -> bool:
-        """Under a cap: does it cover the bound of every record begun, and of one more?"""
+        """Whether a record that makes at most `bound` calls may be begun now."""
+        waiting = len(self._slots)
+        if self._open:
+            # Open records and window, in proportion to the requests in flight.
+            if self._lag is not None and waiting >= self._lag:
+                return False
+            slots = self.stack.limit or SLOTS_WITHOUT_MODEL
+            if len(self._open) >= OPEN_PER_SLOT * slots or waiting >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):
+                return False
+            # With -n: are the pending records expected to yield too few rows?
+            funnel = self.fold.funnel
+            rate = (funnel.kept + 1) / (funnel.asked + 1)
+            if waiting * self.per_record * rate >= MARGIN * self.fold.missing:
+                return False
+        elif self.records == 0:
+            return True  # the first record is begun however low the cap is
+        # With a cap: does it cover the bounds of all open records and of this one?
         left = self.stack.budget.left()
         if left == float("inf"):
             return True
-        promised = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
-        return left - promised >= bound
+        reserved = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
+        return left - reserved >= bound
 
     def _begin(self, item: Record | BadLine, bound: int) -> None:
-        slot = Slot(item, bound=bound)
+        slot = Slot(item, bound)
         self._slots.append(slot)
         if isinstance(item, BadLine):
-            slot.done = True
+            slot.complete = True
             self._advance()
             return
-        if self._lag is not None:
-            item = replace(item, view=self._view(self._lag))
+        if self._lag is not None:  # the record sees the memory as it stood when record i - lag was folded
+            memory = cast(Growing, self.fold.memory[0])
+            if not self._lengths:
+                self._lengths.append(len(memory))
+            item = replace(item, view=memory.view(self._lengths[max(0, self.records + 1 - self._lag)]))
         self.records += 1
-        slot.roles = Roles(self.stack.models, item, self._params, self._count)
+        slot.roles = Roles(self.stack.models, item, self._params)
         self._open.add(slot)
-        task = asyncio.get_running_loop().create_task(self._drive(slot, item, slot.roles))
+        task = asyncio.get_running_loop().create_task(self._generate(slot, item, slot.roles))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _count(self, usage: Usage) -> None:
-        self.answered += usage
-
-    def _view(self, lag: int) -> Any:
-        """Return the growing memory as it stood when the record `lag` before the next one was folded."""
-        memory = cast(Growing, self.fold.memory[0])
-        if not self._grown:
-            self._grown.append(len(memory))
-        return memory.view(self._grown[max(0, self.records + 1 - lag)])
-
-    async def _drive(self, slot: Slot, record: Record, roles: Roles) -> None:
-        """Make one record's candidates."""
+    async def _generate(self, slot: Slot, record: Record, roles: Roles) -> None:
+        """Collect one record's candidates."""
         try:
             async for candidate in self._method.generate(record, roles):
-                candidate.usage, slot.counted = roles.used - slot.counted, roles.used
+                candidate.usage, slot.usage = roles.used - slot.usage, roles.used
                 self.produced[candidate.status] += 1
-                slot.ready.append(candidate)
+                slot.candidates.append(candidate)
                 self._advance()
-            slot.done = True
+            slot.complete = True
             self._advance()
         except Stopped:
             pass  # what is recorded is free next time; the order of the output ends before this record's rest
@@ -178,30 +184,32 @@ class Engine:
         except BaseException as error:
             self.stop.now("error", error)
         finally:
+            self._usage += roles.used
             self._open.discard(slot)
             self._changed.set()
 
     def _advance(self) -> None:
-        """Fold what is next in order."""
-        while self._slots and not self.fold.end:
+        """Fold the candidates that are next in order."""
+        fold = self.fold
+        while self._slots and not fold.end:
             slot = self._slots[0]
-            while slot.ready and not self.fold.end:
-                self.fold.add(slot.ready.popleft())
-            if not slot.done or slot.ready:
+            while slot.candidates and not fold.end:
+                fold.add(slot.candidates.popleft())
+            if not slot.complete or slot.candidates:
                 break
             if isinstance(slot.item, BadLine):
-                self.fold.add_bad_line(slot.item)
+                fold.add_bad_line(slot.item)
             elif self._lag is not None:
-                self._grown.append(len(cast(Growing, self.fold.memory[0])))
+                self._lengths.append(len(cast(Growing, fold.memory[0])))
             self._slots.popleft()
-        if self.fold.end:
-            self.stop.now(self.fold.end)
+        if fold.end:
+            self.stop.now(fold.end)
 
 
-def passes(
+def read_passes(
     read: Callable[[], Iterator[Record | BadLine]], *, seed: int, limit: int | None, again: bool, strict: bool
 ) -> Iterator[Record | BadLine]:
-    """Go through the input once, or (`again`) over and over; bad lines come up in the first pass alone."""
+    """Read the input once or, with `again`, over and over; bad lines are yielded in the first pass only."""
     pass_no, count = 0, 1
     while count and (again or pass_no == 0):
         count = 0

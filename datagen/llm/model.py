@@ -68,10 +68,9 @@ class Roles:
         models: Mapping[str, Sequence[Model]],
         record: Record,
         params: Mapping[str, Any],
-        told: Callable[[Usage], None] = lambda usage: None,
     ) -> None:
-        """`params` are the user's sampling parameters; they overrule a method's own. `told` hears of every answer."""
-        self._models, self._record, self._params, self._told = models, record, params, told
+        """`params` are the user's sampling parameters; they overrule a method's own."""
+        self._models, self._record, self._params = models, record, params
         self.used = Usage()
 
     def identities(self, role: str) -> list[str]:
@@ -105,4 +104,3 @@ class Roles:
 
     def _count(self, usage: Usage) -> None:
         self.used += usage
-        self._told(usage)

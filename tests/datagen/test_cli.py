@@ -263,7 +263,7 @@ def test_the_first_interrupt_drains_and_the_command_goes_on_from_there() -> None
         options = ["evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "8"]
         code, said = interrupt([sys.executable, "-m", "datagen", *options], server, after=250, times=1)
         assert code == 130
-        assert "To go on:" in said
+        assert "To continue:" in said
         assert 0 < len(rows("seeds.evolve.jsonl")) < 200
         paid = server.requests
         assert datagen(*options).returncode == 0

@@ -90,36 +90,36 @@ def test_an_input_is_named_by_all_of_its_bytes() -> None:
 def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
     output = named_output(Path("out.jsonl"))
     with output.writing():
-        output.kept({"id": "1"})
-        output.dropped({"id": "2"})
-        output.kept({"id": "3"})
+        output.write_row({"id": "1"})
+        output.write_rejected({"id": "2"})
+        output.write_row({"id": "3"})
         assert names() == {"out.jsonl.part", "out.rejected.jsonl.part"}
-        assert not output.is_there
+        assert not output.path.exists()
         output.finish(META)
     assert names() == {"out.jsonl", "out.rejected.jsonl", "out.meta.json"}
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n{"id": "3"}\n'
     assert Path("out.rejected.jsonl").read_bytes() == b'{"id": "2"}\n'
-    assert (output.rows, output.drops, output.is_there) == (2, 1, True)
-    assert output.earlier() == META
+    assert (output.rows, output.rejected_rows, output.path.exists()) == (2, 1, True)
+    assert output.read_meta() == META
 
 
 def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
     first = named_output(Path("out.jsonl"))
     with first.writing():
-        first.kept({"id": "1"})
+        first.write_row({"id": "1"})
         first.finish(META)
     second = named_output(Path("out.jsonl"))
     with pytest.raises(TypeError), second.writing():
-        second.kept({"id": object()})
+        second.write_row({"id": object()})
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
-    assert second.earlier() == META
+    assert second.read_meta() == META
 
 
 def test_a_start_begins_its_parts_anew() -> None:
     Path("out.jsonl.part").write_text("left over")
     output = named_output(Path("out.jsonl"))
     with output.writing():
-        output.kept({"id": "1"})
+        output.write_row({"id": "1"})
         output.finish(META)
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
 
@@ -130,13 +130,13 @@ def test_meta_says_writing_until_all_files_are_in_place() -> None:
     output = named_output(Path("out.jsonl"))
     with pytest.raises(OSError, match="rejected"), output.writing():
         output.finish(META)
-    assert output.earlier() == {"command": "evolve", "result": {"status": "writing"}}
+    assert output.read_meta() == {"command": "evolve", "result": {"status": "writing"}}
 
 
 def test_two_runs_cannot_write_one_output() -> None:
     first, second = named_output(Path("out.jsonl")), named_output(Path("out.jsonl"))
     with first.writing():
-        first.kept({"id": "1"})
+        first.write_row({"id": "1"})
         with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.writing():
             pass
         first.finish(META)
@@ -149,8 +149,8 @@ def test_two_runs_cannot_write_one_output() -> None:
 def test_two_outputs_in_one_folder_do_not_meet() -> None:
     first, second = named_output(Path("a.jsonl")), named_output(Path("b.jsonl"))
     with first.writing(), second.writing():
-        first.kept({"id": "1"})
-        second.kept({"id": "2"})
+        first.write_row({"id": "1"})
+        second.write_row({"id": "2"})
         first.finish(META)
         second.finish(META)
     assert (Path("a.jsonl").read_bytes(), Path("b.jsonl").read_bytes()) == (b'{"id": "1"}\n', b'{"id": "2"}\n')
@@ -177,17 +177,17 @@ def test_a_name_with_dots_keeps_its_stem() -> None:
 
 def test_a_file_of_somebody_else_is_not_replaced() -> None:
     output = named_output(Path("out.jsonl"))
-    assert output.earlier() is None
+    assert output.read_meta() is None
     Path("out.jsonl").write_text("mine")
     with pytest.raises(InputError, match=r"out\.jsonl: exists and was not made by datagen"):
-        output.earlier()
+        output.read_meta()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff"], ids=ascii)
 def test_an_unreadable_meta_is_said(content: bytes) -> None:
     Path("out.meta.json").write_bytes(content)
     with pytest.raises(InputError, match=r"out\.meta\.json: not readable"):
-        named_output(Path("out.jsonl")).earlier()
+        named_output(Path("out.jsonl")).read_meta()
 
 
 def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
@@ -195,14 +195,14 @@ def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
 ) -> None:
     output = piped_output("evolve", {"seed": 0})
     with output.writing():
-        output.kept({"id": "é"})
-        output.dropped({"id": "2"})
+        output.write_row({"id": "é"})
+        output.write_rejected({"id": "2"})
         output.finish(META)
     assert capfdbinary.readouterr().out == '{"id": "é"}\n'.encode()
-    assert (names(), output.rows, output.drops) == ({".datagen"}, 1, 1)
+    assert (names(), output.rows, output.rejected_rows) == ({".datagen"}, 1, 1)
     assert output.path.read_bytes() == '{"id": "é"}\n'.encode()
     assert output.rejected_path.read_bytes() == b'{"id": "2"}\n'
-    assert output.earlier() is None
+    assert output.read_meta() is None
     assert piped_output("evolve", {"seed": 1}).path != output.path
 
 

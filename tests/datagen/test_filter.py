@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.records.files import dump_line
@@ -27,8 +27,8 @@ def write(*made: Row, path: str = "rows.jsonl") -> Path:
 
 
 def run(path: Path, output: str = "out.jsonl", **given: Any) -> Outcome:
-    with planned(Filter, str(path), Options(**given), RunOptions(output=output), {}) as job:
-        return asyncio.run(execute(job, Quiet()))
+    with open_job(Filter, str(path), Options(**given), RunOptions(output=output), {}) as job:
+        return asyncio.run(run_job(job, Quiet()))
 
 
 def reasons() -> list[str]:
@@ -172,7 +172,7 @@ def test_another_content_under_the_same_name_is_another_filter() -> None:
     path, told = write({"prompt": SONG}, GOOD), []
     for question in (SONG, SONG, OTHER):
         write({"prompt": question}, path="bench.jsonl")
-        with planned(Filter, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
+        with open_job(Filter, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
             told.append(job.fingerprint)
     assert told[0] == told[1] != told[2]
 

@@ -46,13 +46,13 @@ def folded(
 ) -> tuple[Fold, Counting]:
     """Fold candidates until the fold says stop."""
     output, table = Output(Path(name), Path()), Counting()
-    fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, listener=Quiet())
+    fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, observer=Quiet())
     with output.writing():
         for each in candidates:
             fold.add(each)
             if fold.end:
                 break
-        fold.funnel.check(output.rows, output.drops)
+        fold.funnel.check(output.rows, output.rejected_rows)
         output.finish(META)
     return fold, table
 
@@ -84,7 +84,7 @@ def test_nothing_disappears_whatever_comes(kinds: list[str]) -> None:
         f"{number}" for number, kind in enumerate(kinds) if kind != "new" and number != _first(kinds, "same")
     ]
     total = sum(range(len(kinds)))
-    assert fold.used == Usage(len(kinds), total, 2 * total)
+    assert fold.usage == Usage(len(kinds), total, 2 * total)
     assert len(table.seen) == len(kinds)
 
 
@@ -99,7 +99,7 @@ def test_a_duplicate_is_a_rejected_row_with_its_answer_and_its_cost() -> None:
         "status": "rejected", "reason": "duplicate", "stage": "fold", "record": {"id": "2", "prompt": "Name a river."},
         "reply": "y", "meta": {"op": "o"},
     }  # fmt: skip
-    assert fold.used == Usage(2, 3, 6)
+    assert fold.usage == Usage(2, 3, 6)
     assert table.seen == [("kept", ""), ("rejected", "duplicate")]
 
 
@@ -152,19 +152,19 @@ def test_rejected_rows_are_no_failures() -> None:
 
 
 def test_a_bad_line_is_kept_apart_with_its_place() -> None:
-    output, listener = Output(Path("out.jsonl"), Path()), Quiet()
-    fold = Fold(output, NoTable(), memory=[], n=None, max_failed=0, listener=listener)
+    output, observer = Output(Path("out.jsonl"), Path()), Quiet()
+    fold = Fold(output, NoTable(), memory=[], n=None, max_failed=0, observer=observer)
     bad = BadLine("in.jsonl", 7, "not UTF-8", "\\xff")
     with output.writing():
         fold.add_bad_line(bad)
-        fold.funnel.check(output.rows, output.drops)
+        fold.funnel.check(output.rows, output.rejected_rows)
         output.finish(META)
     (row,) = rows("out.rejected.jsonl")
     assert row == {
         "status": "rejected", "reason": "not UTF-8", "stage": "read",
         "record": {"source": "in.jsonl", "line": 7, "raw": "\\xff"}, "reply": None, "meta": {},
     }  # fmt: skip
-    assert (fold.funnel.asked, fold.funnel.unreadable, listener.bad, fold.end) == (0, 1, [bad], None)
+    assert (fold.funnel.asked, fold.funnel.unreadable, observer.bad, fold.end) == (0, 1, [bad], None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datagen.engine.job import Outcome, dry_run, execute, planned
+from datagen.engine.job import Outcome, dry_run, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.generators.magpie import MIX, Magpie, Options
@@ -76,7 +76,7 @@ def test_a_conversation_goes_on_as_it_began() -> None:
 
 
 def test_the_first_request_is_an_empty_turn_after_the_system_message() -> None:
-    with planned(Magpie, None, Options(system="Ask about bees."), RunOptions(model=["sim"], n=1), {}) as job:
+    with open_job(Magpie, None, Options(system="Ask about bees."), RunOptions(model=["sim"], n=1), {}) as job:
         asked = dry_run(job).request
     assert asked is not None
     assert asked["messages"] == [{"role": "system", "content": "Ask about bees."}, {"role": "user", "content": ""}]
@@ -100,8 +100,8 @@ def test_an_endpoint_cannot_speak_as_the_user_and_is_not_asked_to() -> None:
 def test_an_endpoint_may_answer() -> None:
     told = RunOptions(output="out.jsonl", model=["sim"], n=3, timeout=1.0)
     with running(Server()) as server:
-        with planned(Magpie, None, Options(), told, {"teacher": [f"m@{server.url}"]}) as job:
-            asyncio.run(execute(job, Quiet()))
+        with open_job(Magpie, None, Options(), told, {"teacher": [f"m@{server.url}"]}) as job:
+            asyncio.run(run_job(job, Quiet()))
         assert server.requests
     assert {(row["meta"]["asker"], row["meta"]["model"]) for row in rows("out.jsonl")} == {("sim/1", "m")}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.flags import argument, flags, make_command, pick
+from datagen.commands.flags import argument, fill_options, flags, make_command
 from datagen.engine.options import RunOptions, option, parse_param
 from datagen.errors import InputError
 
@@ -42,12 +42,10 @@ def test_any_json_comes_through(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "stop", "=1", "=", "messages=[]", "model=x", "stream=true", "n=2"])
-def test_what_is_no_parameter_or_not_for_the_taking_is_said(text: str) -> None:
+def test_a_malformed_or_reserved_parameter_is_refused(text: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_param(text)
-    assert str(raised.value) == (
-        f"--param {text}: expected NAME=VALUE; messages, model, stream and n are not for the taking"
-    )
+    assert str(raised.value) == (f"--param {text}: expected NAME=VALUE; messages, model, stream and n are reserved")
 
 
 def test_only_parameters_that_were_given_are_asked_for() -> None:
@@ -111,7 +109,7 @@ def told(*arguments: str) -> Told:
     ran = command.main(["in.jsonl", *arguments], standalone_mode=False)
     assert ran == 0
     assert seen[0]["input"] == "in.jsonl"
-    return pick(Told, seen[0])
+    return fill_options(Told, seen[0])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datagen.commands.main import load_methods
-from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.generators.self_instruct import read_json_lines
@@ -35,8 +35,8 @@ def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: st
     own = {name: given.pop(name) for name in list(given) if name in ("lag", "threshold", "personas")}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     told = RunOptions(output=output, model=[model], **{"n": 60, **given})
-    with planned(method, str(path), method.options_type(**own), told, {}) as job:
-        return asyncio.run(execute(job, Quiet()))
+    with open_job(method, str(path), method.options_type(**own), told, {}) as job:
+        return asyncio.run(run_job(job, Quiet()))
 
 
 @pytest.mark.parametrize("mode", METHODS)

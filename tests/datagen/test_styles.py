@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datagen.commands.main import load_methods
-from datagen.engine.job import Outcome, execute, planned
+from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.generators.evolve import CODE, DOWNWARD, UPWARD, Evolve
 from datagen.prompts import Prompts
@@ -71,8 +71,8 @@ def play(server: Server, seeds: Path, output: str = "out.jsonl", concurrency: st
     chosen = {role: [f"{name}@{server.url}" for name in models] for role, models in names.items()}
     Path(output).parent.mkdir(exist_ok=True)
     told = RunOptions(output=output, concurrency=concurrency)
-    with planned(METHODS["general"], str(seeds), METHODS["general"].options_type(rounds=4), told, chosen) as job:
-        return asyncio.run(execute(job, Quiet()))
+    with open_job(METHODS["general"], str(seeds), METHODS["general"].options_type(rounds=4), told, chosen) as job:
+        return asyncio.run(run_job(job, Quiet()))
 
 
 def test_evolvers_and_teachers_take_turns_by_seed_and_round() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datagen.commands.main import load_methods
-from datagen.engine.job import planned
+from datagen.engine.job import open_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.judge.probabilities import expected_value
@@ -134,6 +134,6 @@ def test_an_edited_rubric_is_another_judging() -> None:
     for more in ("", "", "It is clear.\n"):
         Path("short.md").write_text(rubric + more)
         run = RunOptions(model=["sim"])
-        with planned(METHODS["score"], str(path), METHODS["score"].options_type(rubric=["short.md"]), run, {}) as job:
+        with open_job(METHODS["score"], str(path), METHODS["score"].options_type(rubric=["short.md"]), run, {}) as job:
             told.append(job.fingerprint)
     assert told[0] == told[1] != told[2]

@@ -3,13 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import typer
 
-from datagen.commands.main import HELP, Command, Lazy, guarded
+from datagen.commands.main import HELP, Command, CommandGroup
 from datagen.errors import InputError
 
 TRAINERS = {
@@ -41,90 +40,73 @@ ARGUMENTS = {
 }
 
 
-def build_command(name: str) -> Any:
-    """Make a command of `datagen train`."""
-    from datagen.commands.flags import argument, flags, make_command, method_parameters
-    from datagen_train.options import TrainOptions
+class Commands(CommandGroup):
+    """The commands of `datagen train`."""
 
-    command = (TRAINERS | TOOLS)[name]
-    try:
-        module = import_module(command.module)
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "rapidfuzz"):
-            raise
-        missing = error.name
-        raise SystemExit(guarded(lambda: needs_extra(missing))) from error
-    if name in TRAINERS:
-        parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
-        return make_command(name, command.line, parameters, lambda given: run_trainer(module, given))
-    if name == "score":
-        parameters = method_parameters([module.RewardRanking])
-        return make_command(name, command.line, parameters, lambda given: guarded(lambda: int(module.run(given))))
-    parameters = [*(argument(*each) for each in ARGUMENTS[name]), *flags(module.Options)]
-    return make_command(name, command.line, parameters, lambda given: run_tool(name, module, given))
+    table = TRAINERS | TOOLS
+
+    def build(self, name: str) -> Any:
+        """Build a command from its module."""
+        from datagen.commands.flags import argument, flags, make_command, method_parameters
+        from datagen_train.options import TrainOptions
+
+        command = self.table[name]
+        try:
+            module = import_module(command.module)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "rapidfuzz"):
+                raise
+            raise InputError(f"training needs {error.name}: pip install 'datagen-train[train]'") from error
+        if name in TRAINERS:
+            parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
+            return make_command(name, command.line, parameters, lambda values: run_trainer(module, values))
+        if name == "score":
+            return make_command(name, command.line, method_parameters([module.RewardRanking], ""), module.run)
+        parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(module.Options)]
+        return make_command(name, command.line, parameters, lambda values: run_tool(name, module, values))
 
 
-def needs_extra(missing: str) -> int:
-    raise InputError(f"training needs {missing}: pip install 'datagen-train[train]'")
-
-
-def run_trainer(module: Any, given: dict[str, Any]) -> int:
-    """Run a trainer, in as many processes as were asked for."""
-    from datagen.commands.flags import pick
+def run_trainer(module: Any, values: dict[str, Any]) -> int:
+    """Run a trainer in one process or, with --nproc, start several; return the exit code."""
+    from datagen.commands.flags import fill_options
     from datagen_train.launch import LAUNCHED, is_main, launch, leave_group
     from datagen_train.options import TrainOptions
     from datagen_train.run.terminal import Terminal
 
-    options = pick(TrainOptions, given)
+    options = fill_options(TrainOptions, values)
     if options.nproc > 1 and LAUNCHED not in os.environ:
         # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
-        return guarded(lambda: launch(options.nproc, [sys.executable, "-P", "-m", "datagen", *sys.argv[1:]]))
-
-    def act() -> int:
-        terminal = Terminal(quiet=options.quiet or not is_main())
-        try:
-            report = module.run(given["data"], options, pick(module.Options, given), terminal)
-        finally:
-            terminal.end()  # or a terminal would be left without its cursor
-            leave_group()
-        return terminal.conclude(report, options) if report and is_main() else 0
-
+        return launch(options.nproc, [sys.executable, "-P", "-m", "datagen", *sys.argv[1:]])
     if options.nproc == 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process takes one device
-    return guarded(act)
+    terminal = Terminal(quiet=options.quiet or not is_main())
+    try:
+        report = module.run(values["data"], options, fill_options(module.Options, values), terminal)
+    finally:
+        terminal.end()  # or a terminal would be left without its cursor
+        leave_group()
+    return terminal.conclude(report, options) if report and is_main() else 0
 
 
-def run_tool(name: str, module: Any, given: dict[str, Any]) -> int:
-    """Run a command that trains nothing; print what it returns."""
-    from datagen.commands.flags import pick
+def run_tool(name: str, module: Any, values: dict[str, Any]) -> int:
+    """Run a command that trains nothing and print what it returns, unless that is an exit code."""
+    from datagen.commands.flags import fill_options
 
-    arguments = [given[argument] for argument, _ in ARGUMENTS[name]]
-
-    def act() -> int:
-        result = module.run(*arguments, pick(module.Options, given))
-        if isinstance(result, int):
-            return result
-        print(json.dumps(result, indent=2, ensure_ascii=False))
-        return 0
-
-    return guarded(act)
-
-
-class Commands(Lazy):
-    """The commands of `datagen train`."""
-
-    table = TRAINERS | TOOLS
-    build: Callable[[str], Any] = staticmethod(build_command)
+    arguments = [values[argument] for argument, _ in ARGUMENTS[name]]
+    result = module.run(*arguments, fill_options(module.Options, values))
+    if isinstance(result, int):
+        return result
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    return 0
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
+    cls=Commands,
+    help="Train a model on rows, with checks before the first step. Stopped or killed, the same command continues "
+    "from the newest complete checkpoint.",
+    callback=lambda: None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
-
-
-@app.callback(
-    help="Train a model on rows, with checks before the first step. Stopped or killed, the same command goes on from "
-    "the newest complete checkpoint."
-)
-def train() -> None:
-    """Hold what all commands share."""

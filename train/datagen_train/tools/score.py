@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
+from datagen.commands.flags import fill_options
 from datagen.commands.run import run_method
 from datagen.engine.method import Memory, Method, Table, Unique
-from datagen.engine.options import option
+from datagen.engine.options import RunOptions, option
 from datagen.judge.judging import DIGITS, ranked_row
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -177,7 +178,8 @@ class RewardRanking(Method):
 OPENED = ExitStack()
 
 
-def run(given: dict[str, Any]) -> int:
-    """Run the command from its parsed options; return the exit code."""
+def run(values: dict[str, Any]) -> int:
+    """Run the command from the values of its flags; return the exit code."""
+    options, run_options = fill_options(Options, values), fill_options(RunOptions, values)
     with OPENED:
-        return run_method(RewardRanking, given)
+        return run_method(RewardRanking, values["input"], options, run_options, {})
