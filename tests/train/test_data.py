@@ -11,12 +11,12 @@ from datagen_train.data.encode import (
     IGNORED,
     Account,
     Encoder,
-    Unfit,
+    UnusableRow,
     conversation,
     encode_rows,
     is_held_out,
-    kin,
     measure_sequence,
+    split_group,
 )
 from datagen_train.models.tiny import make_tokenizer
 from datagen_train.models.tokens import PLAIN_TEMPLATE
@@ -101,14 +101,14 @@ def test_a_separator_ends_an_answer_where_the_tokenizer_has_nothing_else() -> No
 def test_a_special_token_in_somebodys_words_is_not_taken_for_one(
     tokenizer: PreTrainedTokenizerFast, words: str
 ) -> None:
-    with pytest.raises(Unfit, match="a message holds a special token"):
+    with pytest.raises(UnusableRow, match="a message holds a special token"):
         encoder(tokenizer).turns([{"role": "user", "content": words}, {"role": "assistant", "content": "No."}])
 
 
 def test_a_template_that_changes_what_was_said_before_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     changing = make_tokenizer(TEXTS, 384)
     changing.chat_template = "{{ messages | length }}" + str(tokenizer.chat_template)
-    with pytest.raises(Unfit, match="renders a prompt otherwise"):
+    with pytest.raises(UnusableRow, match="renders a prompt otherwise"):
         encoder(changing).turns(TALK)
 
 
@@ -117,7 +117,7 @@ def test_a_long_answer_is_cut_and_says_so_and_a_long_prompt_is_dropped(tokenizer
     talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "river " * 50}]
     made = encoder(tokenizer, asked + 5).turns(talk)
     assert (made.cut, len(made.ids), made.trained) == (True, asked + 5, 5)
-    with pytest.raises(Unfit, match="the prompt alone fills --max-length"):
+    with pytest.raises(UnusableRow, match="the prompt alone fills --max-length"):
         encoder(tokenizer, asked).turns(talk)
 
 
@@ -126,7 +126,7 @@ def test_both_answers_of_a_preference_follow_the_same_prompt(tokenizer: PreTrain
     assert made.prompt == encoder(tokenizer).prompt("What is 3 + 4?")
     assert tokenizer.decode(made.chosen) == "7<|im_end|>"
     assert tokenizer.decode(made.rejected) == "8<|im_end|>"
-    with pytest.raises(Unfit, match="the same tokens"):
+    with pytest.raises(UnusableRow, match="the same tokens"):
         encoder(tokenizer).preference("What is 3 + 4?", "7", "7")
 
 
@@ -143,7 +143,7 @@ def test_nothing_of_a_document_is_lost_and_its_end_is_marked(tokenizer: PreTrain
 def test_backward_asks_for_the_prompt() -> None:
     row = Record("0" * 16, "Name a river.", "The Rhine.")
     assert [turn["content"] for turn in conversation(row, backward=True)] == ["The Rhine.", "Name a river."]
-    with pytest.raises(Unfit, match="no response"):
+    with pytest.raises(UnusableRow, match="no response"):
         conversation(Record("0" * 16, "Name a river."))
 
 
@@ -151,7 +151,7 @@ def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: Pr
     rows = [Record(f"{i:016x}", f"Name river {i % 100}.", f"River {i}." if i % 10 else None) for i in range(500)]
     account = Account(read=len(rows))
     made = encode_rows(
-        ((row, row.prompt) for row in rows),
+        rows,
         lambda row: [encoder(tokenizer).turns(conversation(row))],
         measure_sequence,
         account,
@@ -173,7 +173,7 @@ def test_prompts_that_evolved_from_one_seed_are_on_one_side() -> None:
         Record(f"{n:016x}", f"Prompt {n}?", "Yes.", meta={"seed_id": f"seed {n // 4}"} if n < 400 else {})
         for n in range(800)
     ]
-    sides = [is_held_out(kin(row), 0.3) for row in rows]
+    sides = [is_held_out(split_group(row), 0.3) for row in rows]
     families = [sides[at : at + 4] for at in range(0, 400, 4)]
     assert all(len(set(family)) == 1 for family in families)
     assert 15 <= sum(family[0] for family in families) <= 45

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import open_model
-from datagen_train.data.checks import Subject, run_checks
+from datagen_train.data.checks import CheckInput, run_checks
 from datagen_train.data.encode import Account, Encoder
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
@@ -47,7 +47,7 @@ def test_a_gpt2_with_a_bert_tokenizer_ends_its_turns_with_the_separator() -> Non
     assert tokenizer.convert_ids_to_tokens(made.ids[-2:]) == ["seven", "[SEP]"]
     assert tokenizer.sep_token_id in model.generation_config.eos_token_id
     assert tokenizer.pad_token == "[PAD]"
-    run_checks(Subject(loaded, [made], Account(read=1)))
+    run_checks(CheckInput(loaded, [made], Account(read=1)))
 
 
 def test_a_missing_pad_token_is_a_new_one_and_not_the_end_token() -> None:
@@ -176,7 +176,7 @@ def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
     loaded = tiny()
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
     made = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
-    subject = Subject(loaded, [made], Account(read=1))
+    subject = CheckInput(loaded, [made], Account(read=1))
     assert "hardly trained" not in run_checks(subject)["end"]
     loaded.model.get_input_embeddings().weight.data[loaded.tokenizer.eos_token_id] *= 0.2
     assert "<|im_end|> was hardly trained in this base" in run_checks(subject)["end"]
@@ -189,9 +189,9 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     good = encoder.turns(talk)
 
     def failing(**changes: object) -> str:
-        subject = Subject(loaded, [good], Account(read=1))
+        subject = CheckInput(loaded, [good], Account(read=1))
         with pytest.raises(CheckFailed) as failed:
-            run_checks(Subject(**{**subject.__dict__, **changes}))
+            run_checks(CheckInput(**{**subject.__dict__, **changes}))
         return str(failed.value)
 
     assert "would never stop" in failing(sequences=[type(good)(good.ids[:-1], good.labels[:-1])])

@@ -24,7 +24,7 @@ from datagen.records.reader import Reader
 from datagen.records.record import BadLine
 from datagen_train import reward as reward_model
 from datagen_train import sft
-from datagen_train.data.encode import Encoder, Unfit
+from datagen_train.data.encode import Encoder, UnusableRow
 from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
 from datagen_train.models.scoring import as_scorer, load_reward, make_head, raw_scores
 from datagen_train.models.tokens import turn_end_ids
@@ -138,7 +138,7 @@ ENCODER = encoder()
 
 def test_ties_are_skipped_and_a_prompt_of_ties_alone_is_dropped() -> None:
     assert ordered(ENCODER.encode(row("abc", (1, 2, 2)))) == {(0, 1), (0, 2)}
-    with pytest.raises(Unfit, match="all answers tie"):
+    with pytest.raises(UnusableRow, match="all answers tie"):
         ENCODER.encode(row("abc", (1, 1, 1)))
 
 
@@ -147,7 +147,7 @@ def test_answers_without_a_score_and_identical_ones_are_left_out_and_counted() -
     ranking = made.encode(row(["a", "b", "a", "c", "Say <|im_end|>"], (1, 2, 3, 4, 5), scores=(9.0, 8.0, 7.0, None, 1)))
     assert len(ranking.answers) == 2
     assert made.left_out == {"no score": 1, "the same as another answer": 1, "a message holds a special token": 1}
-    with pytest.raises(Unfit, match="fewer than two different answers"):
+    with pytest.raises(UnusableRow, match="fewer than two different answers"):
         made.encode(row(["a", "a"], (1, 2)))
 
 

@@ -24,12 +24,12 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import PREFERENCES, PROMPTS, Reader
 from datagen.records.record import Preference, Record, request_text
-from datagen_train.data.checks import Subject, as_sequences
-from datagen_train.data.encode import EncodedPair, Split, kin, measure_pair, pairs_as_columns
+from datagen_train.data.checks import CheckInput, as_sequences
+from datagen_train.data.encode import EncodedPair, Split, measure_pair, pairs_as_columns
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, make_dataset, opened
+from datagen_train.run.session import Session, Terminal, make_dataset, open_session
 from datagen_train.run.trl_adapter import Dpo, Kto
 
 RATES = Rates(full=5e-7, lora=5e-6, tiny=6e-4)
@@ -52,7 +52,7 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
     """Train; return the report, or None where exactly this was done before."""
     if options.is_tiny:
         raise InputError("DPO starts from a trained model: --model FOLDER of datagen train sft")
-    with opened("dpo", data, PREFERENCES, options, own, RATES, terminal) as session:
+    with open_session("dpo", data, PREFERENCES, options, own, RATES, terminal) as session:
         return train(session, own) if session else None
 
 
@@ -80,9 +80,9 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     def encode(row: Preference) -> list[EncodedPair]:
         return [session.encoder.preference(row.prompt, row.chosen, row.rejected)]
 
-    split = session.encode(((row, kin(row)) for row in rows), encode, measure_pair)
-    session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))
-    session.tell("lengths", lengths(split.train))
+    split = session.encode(rows, encode, measure_pair)
+    session.check(CheckInput(loaded, as_sequences(split.train + split.held_out), session.account))
+    session.report_check("lengths", lengths(split.train))
     make = make_kto if own.loss == "kto" else make_dpo
     trainer = make(session, own, split, settings)
     trainer.measure = session.measure(read_gate(own.gate, session.options))
@@ -146,7 +146,6 @@ def reference(loaded: Loaded) -> Any:
 
 def make_dpo(session: Session, own: Options, split: Split[Any, EncodedPair], settings: dict[str, Any]) -> Dpo:
     arguments = session.arguments(split)
-    arguments.pop("dataset_kwargs")
     passes = arguments["max_steps"] * session.options.batch_size / len(split.train)
     cached = passes > 1 and session.options.nproc == 1  # computing it once pays from the second pass on
     return Dpo(
@@ -164,7 +163,6 @@ def make_kto(session: Session, own: Options, split: Split[Any, EncodedPair], set
     if own.label_smoothing:
         raise InputError("--label-smoothing does not act on kto")
     arguments = session.arguments(split)
-    arguments.pop("dataset_kwargs")
     size = arguments["per_device_train_batch_size"]
     if size < 2:
         raise InputError(

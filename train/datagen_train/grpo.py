@@ -28,7 +28,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import generate
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.checks import Subject
+from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import Split
 from datagen_train.dpo import reference
 from datagen_train.errors import TrainingStopped
@@ -39,7 +39,7 @@ from datagen_train.ppo_setup import arguments, choose_distribution, encode_promp
 from datagen_train.rewards.specs import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.on_policy import HELD_OUT, STATE, Asked, append_samples, measure_answers, rewind_samples
-from datagen_train.run.session import Session, Terminal, opened
+from datagen_train.run.session import Session, Terminal, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
 """TRL's for whole models; ten times as much for adapters."""
@@ -99,7 +99,7 @@ class Options:
 def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
     """Train; return the report, or None where exactly this was done before."""
     refuse(options, own)
-    with opened("grpo", data, PROMPTS, options, own, RATES, terminal) as session:
+    with open_session("grpo", data, PROMPTS, options, own, RATES, terminal) as session:
         if session is None:
             return None
         with Rewards(own.reward) as rewards:
@@ -129,13 +129,13 @@ def refuse(options: TrainOptions, own: Options) -> None:
 
 def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
     if rewards.judges:
-        session.tell("judge", rewards.judges)
+        session.report_check("judge", rewards.judges)
     rows: list[Record] = session.read()
     loaded = session.load(texts_of(rows))
     choose_distribution(session, own.temperature, own.stop_token, ())
     without_dropout(loaded.model)
     split = encode_prompts(session, rows, own.max_tokens)
-    session.check(Subject(loaded, [each.turn for each in split.train + split.held_out], session.account))
+    session.check(CheckInput(loaded, [each.turn for each in split.train + split.held_out], session.account))
     check_batch(session, split)
     trainer = make(session, own, split, rewards)
     return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.told})

@@ -44,7 +44,7 @@ def launch(processes: int, command: Sequence[str]) -> int:
         files = [None, *(stack.enter_context(TemporaryFile()) for _ in range(1, processes))]
         shared = variables(processes)
         ranks = [start(command, shared, rank, file) for rank, file in enumerate(files)]
-        with passed_on(ranks):
+        with forward_signals(ranks):
             failed = wait(ranks)
         if failed is None:
             return 0
@@ -102,7 +102,7 @@ def wait(ranks: Sequence[Process]) -> int | None:
 
 
 @contextmanager
-def passed_on(ranks: Sequence[Process]) -> Iterator[None]:
+def forward_signals(ranks: Sequence[Process]) -> Iterator[None]:
     """Leave Ctrl-C, which every process of a terminal gets, to the ranks; end them when this process is to end."""
 
     def end(*_: Any) -> None:

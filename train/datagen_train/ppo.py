@@ -32,7 +32,7 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.checks import Subject
+from datagen_train.data.checks import CheckInput
 from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.ppo_loss import (
@@ -64,7 +64,7 @@ from datagen_train.ppo_setup import (
 from datagen_train.rewards.specs import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
 from datagen_train.run.on_policy import Asked, OnPolicy
 from datagen_train.run.rollout import Rollout, look, sample, seed_of
-from datagen_train.run.session import Session, Terminal, opened
+from datagen_train.run.session import Session, Terminal, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=6e-4)
 """2403.17031 for whole models."""
@@ -143,7 +143,7 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
         raise InputError(f"--unscored {own.unscored}: expected drop or fail")
     if options.lora_dropout:
         raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be chance")
-    with opened("ppo", data, PROMPTS, options, own, RATES, terminal) as session:
+    with open_session("ppo", data, PROMPTS, options, own, RATES, terminal) as session:
         if session is None:
             return None
         with Rewards(own.reward) as rewards:
@@ -152,12 +152,12 @@ def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> d
 
 def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
     if rewards.judges:
-        session.tell("judge", rewards.judges)
+        session.report_check("judge", rewards.judges)
     rows: list[Record] = session.read()
     loaded = session.load(texts_of(rows))
     distribution = choose_distribution(session, own.temperature, own.stop_token, own.suppress)
     split = encode_prompts(session, rows, own.max_tokens)
-    session.check(Subject(loaded, [each.turn for each in split.train + split.held_out], session.account))
+    session.check(CheckInput(loaded, [each.turn for each in split.train + split.held_out], session.account))
     model = make_model(session, own.critic, own.reward, distribution)
     trainer = Ppo(
         session, model, TrainingArguments(**arguments(session, split)), rewards, own.max_tokens,

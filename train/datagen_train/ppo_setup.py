@@ -15,7 +15,7 @@ from datagen.llm.local.generation import context_length
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record, as_messages
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, Split, Unfit, conversation, kin
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, Split, UnusableRow, conversation
 from datagen_train.models.actor_critic import SHARED, ActorCritic, Distribution, load_critic, make_head
 from datagen_train.models.load import Loaded, load_tokenizer, without_dropout
 from datagen_train.models.scoring import CONTRACT
@@ -63,10 +63,10 @@ def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) ->
         turn = session.encoder.turns([*as_messages(row.prompt), answer])
         prompt = turn.ids[: next(i for i, label in enumerate(turn.labels) if label != IGNORED)]
         if len(prompt) > room:
-            raise Unfit(f"the prompt leaves no room for --max-tokens {max_tokens}")
+            raise UnusableRow(f"the prompt leaves no room for --max-tokens {max_tokens}")
         return [Asked(row, prompt, turn)]
 
-    return session.encode(((row, kin(row)) for row in rows), encode, lambda asked: (len(asked.prompt), 0, False))
+    return session.encode(rows, encode, lambda asked: (len(asked.prompt), 0, False))
 
 
 def make_model(session: Session, critic: str | None, rewards: Sequence[str], distribution: Distribution) -> ActorCritic:
@@ -115,7 +115,6 @@ def reference(loaded: Loaded) -> torch.nn.Module | None:
 def arguments(session: Session, split: Split[Record, Asked]) -> dict[str, Any]:
     """Return the settings of the library's loop, whose step is an iteration here."""
     options, made = session.options, session.arguments(split)
-    made.pop("dataset_kwargs")
     whole = len(split.train) >= options.batch_size * options.nproc
     if made["metric_for_best_model"] and options.best == "loss":
         made |= {"metric_for_best_model": "eval_reward", "greater_is_better": True}
@@ -148,7 +147,7 @@ def read_extra(session: Session, name: str) -> Extra:
     for row in answered_or_documents(name):
         try:
             made += encode_extra(session.encoder, row)
-        except Unfit:
+        except UnusableRow:
             dropped += 1
     if not made:
         raise InputError(f"--ptx-data {name}: no row could be used")

@@ -31,8 +31,8 @@ from datagen.records.files import input_digest, open_input
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Record, canonical, request_text
-from datagen_train.data.checks import Subject
-from datagen_train.data.encode import Split, Unfit, kin
+from datagen_train.data.checks import CheckInput
+from datagen_train.data.encode import Split, UnusableRow
 from datagen_train.data.rankings import (
     EncodedRanking,
     RankingEncoder,
@@ -56,7 +56,7 @@ from datagen_train.models.scoring import (
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.reward_loss import Numbers, accuracy, ranking_loss
 from datagen_train.reward_report import by_prompt, describe, judge, paragraphs
-from datagen_train.run.session import Session, Terminal, model_identity, opened
+from datagen_train.run.session import Session, Terminal, model_identity, open_session
 
 __all__ = ["Options", "RewardModel", "load_reward", "run"]
 
@@ -83,7 +83,7 @@ class Options:
 def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
     """Train; return the report, or None where exactly this was done before."""
     refuse(options, own)
-    with opened("reward", data, RANKED, options, own, RATES, terminal) as session:
+    with open_session("reward", data, RANKED, options, own, RATES, terminal) as session:
         return train(session, own) if session else None
 
 
@@ -105,10 +105,10 @@ def train(session: Session, own: Options) -> dict[str, Any]:
     loaded = session.load(texts(rows), partial(as_scorer, seed=session.options.seed))
     loaded.model.score.requires_grad_(True)  # whatever is frozen: the head is new
     encoder = RankingEncoder(session.encoder, own.ties, own.margin)
-    split = session.encode(((row, kin(row)) for row in rows), lambda row: [encoder.encode(row)], measure_ranking)
+    split = session.encode(rows, lambda row: [encoder.encode(row)], measure_ranking)
     tell_left_out(session, encoder)
     tell_repeated(session, rows)
-    session.check(Subject(loaded, as_sequences(split.train + split.held_out), session.account))
+    session.check(CheckInput(loaded, as_sequences(split.train + split.held_out), session.account))
     trainer = make_trainer(session, split)
 
     def conclude() -> dict[str, Any]:
@@ -144,7 +144,9 @@ def tell_repeated(session: Session, rows: Sequence[Ranked]) -> None:
     """Pairs of one prompt in several rows are learned apart, which is what a ranked row is there to avoid."""
     repeated = len(rows) - len({canonical(row.prompt) for row in rows})
     if repeated:
-        session.tell("prompts", f"{repeated} of {len(rows)} rows repeat a prompt; one ranked row of them overfits less")
+        session.report_check(
+            "prompts", f"{repeated} of {len(rows)} rows repeat a prompt; one ranked row of them overfits less"
+        )
 
 
 class RewardTrainer(Trainer):
@@ -206,7 +208,6 @@ def measure(rankings: Sequence[EncodedRanking], raw: Numbers) -> dict[str, float
 
 def make_trainer(session: Session, split: Split[Any, EncodedRanking]) -> RewardTrainer:
     arguments = session.arguments(split)
-    arguments.pop("dataset_kwargs")
     pad = session.loaded.tokenizer.pad_token_id
     assert isinstance(pad, int)
     return RewardTrainer(
@@ -261,7 +262,7 @@ def _encode_references(session: Session, rows: Sequence[Record]) -> Any:
     for row in rows:
         try:
             ids, _, _ = scored_ids(session.encoder, row.prompt, row.response or "")
-        except Unfit as reason:
+        except UnusableRow as reason:
             session.terminal.say(f"--reference: a row is left out: {reason}")
             continue
         yield np.array(ids, dtype=np.int32)

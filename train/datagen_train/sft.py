@@ -10,11 +10,11 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, request_text
-from datagen_train.data.checks import Subject
-from datagen_train.data.encode import Encoded, as_columns, conversation, kin, measure_sequence
+from datagen_train.data.checks import CheckInput
+from datagen_train.data.encode import Encoded, as_columns, conversation, measure_sequence
 from datagen_train.data.packing import check_packing
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, make_dataset, opened
+from datagen_train.run.session import Session, Terminal, make_dataset, open_session
 from datagen_train.run.trl_adapter import Sft
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3)
@@ -38,7 +38,7 @@ def texts(rows: Iterable[Record]) -> Iterable[str]:
 
 def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
     """Train; return the report, or None where exactly this was done before."""
-    with opened("sft", data, PROMPTS, options, own, RATES, terminal) as session:
+    with open_session("sft", data, PROMPTS, options, own, RATES, terminal) as session:
         return train(session, own) if session else None
 
 
@@ -52,8 +52,8 @@ def train(session: Session, own: Options) -> dict[str, Any]:
         messages = conversation(row, backward=own.backward)
         return [session.encoder.turns(messages, all_turns=own.all_turns)]
 
-    split = session.encode(((row, kin(row)) for row in rows), encode, measure_sequence)
-    session.check(Subject(loaded, split.train + split.held_out, session.account))
+    split = session.encode(rows, encode, measure_sequence)
+    session.check(CheckInput(loaded, split.train + split.held_out, session.account))
     if own.packing:
         check_packing(loaded, split.train)
     arguments = session.arguments(split) | {

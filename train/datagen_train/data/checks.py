@@ -24,7 +24,7 @@ HARDLY_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckInput:
     """What is looked at."""
 
     loaded: Loaded
@@ -43,7 +43,7 @@ def as_sequences(pairs: Sequence[EncodedPair]) -> list[Encoded]:
     ]
 
 
-def check_end(subject: Subject) -> str:
+def check_end(subject: CheckInput) -> str:
     ends = turn_end_ids(subject.loaded.model, subject.loaded.tokenizer)
     whole = [each for each in subject.sequences if not each.cut]
     ending = sum(each.labels[-1] in ends for each in whole)
@@ -60,7 +60,7 @@ def check_end(subject: Subject) -> str:
     return f"{ending} of {len(whole)} uncut sequences end in a trained end token{_hardly_known(subject, ends)}"
 
 
-def _hardly_known(subject: Subject, ends: set[int]) -> str:
+def _hardly_known(subject: CheckInput, ends: set[int]) -> str:
     """Say which end tokens a base model has hardly ever seen: their embeddings are much shorter than is usual."""
     lengths = subject.loaded.model.get_input_embeddings().weight.detach().float().norm(dim=1)
     within = (token for token in sorted(ends) if token < len(lengths))
@@ -71,21 +71,21 @@ def _hardly_known(subject: Subject, ends: set[int]) -> str:
     return f"; {names} was hardly trained in this base: adapters may not teach it, training the whole model does"
 
 
-def check_pad(subject: Subject) -> str:
+def check_pad(subject: CheckInput) -> str:
     tokenizer = subject.loaded.tokenizer
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise CheckFailed("pad: the pad token is missing or the end token, which would then never be trained")
     return f"padding is {tokenizer.pad_token!r}, the end {tokenizer.eos_token!r}"
 
 
-def check_start(subject: Subject) -> str:
+def check_start(subject: CheckInput) -> str:
     start = subject.loaded.tokenizer.bos_token_id
     if start is not None and any(each.ids[:2] == [start, start] for each in subject.sequences):
         raise CheckFailed("start: sequences begin with two start tokens; the chat template writes one already")
     return "no sequence begins with two start tokens"
 
 
-def check_length(subject: Subject) -> str:
+def check_length(subject: CheckInput) -> str:
     account, total = subject.account, max(1, len(subject.sequences))
     dropped, readable = account.dropped.total(), account.read - account.unreadable
     if account.cut / total > MOST_CUT:
@@ -96,7 +96,7 @@ def check_length(subject: Subject) -> str:
     return f"{account.cut} cut, {dropped} dropped" + "".join(f"; {n}: {why}" for why, n in account.dropped.items())
 
 
-def check_vocabulary(subject: Subject) -> str:
+def check_vocabulary(subject: CheckInput) -> str:
     rows = subject.loaded.model.get_input_embeddings().weight.shape[0]
     highest = max(max(each.ids) for each in subject.sequences)
     if highest >= rows:
@@ -104,7 +104,7 @@ def check_vocabulary(subject: Subject) -> str:
     return f"tokens up to {highest} of {rows}"
 
 
-def check_trained(subject: Subject) -> str:
+def check_trained(subject: CheckInput) -> str:
     trained, total = count_parameters(subject.loaded.model)
     tokens = sum(each.trained for each in subject.sequences)
     if not tokens or not trained:
@@ -122,6 +122,6 @@ CHECKS = {
 }
 
 
-def run_checks(subject: Subject) -> dict[str, str]:
+def run_checks(subject: CheckInput) -> dict[str, str]:
     """Run every check; return the findings by name."""
     return {name: check(subject) for name, check in CHECKS.items()}

@@ -17,16 +17,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from datagen.records.record import Messages, Record, Text, as_messages, canonical
+from datagen.records.record import Document, Messages, Record, Text, as_messages, canonical
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Ids = list[int]
 Row = TypeVar("Row")
-Made = TypeVar("Made")
+Example = TypeVar("Example")
 
 
-class Unfit(Exception):
+class UnusableRow(Exception):
     """A row that cannot be trained on; the message is the reason that is counted."""
 
 
@@ -85,13 +85,13 @@ class Encoder:
             made.append((encoded.ids[:start], encoded.ids[start:], encoded.cut))
         (before, first, cut), (_, second, also_cut) = made
         if first == second:
-            raise Unfit("chosen and rejected are the same tokens")
+            raise UnusableRow("chosen and rejected are the same tokens")
         return EncodedPair(before, first, second, cut or also_cut)
 
     def document(self, text: str) -> Iterator[Encoded]:
         """Encode a document in windows of max_length; nothing of it is lost, and its end is marked."""
         if any(token in text for token in self._special):
-            raise Unfit("the text holds a special token")
+            raise UnusableRow("the text holds a special token")
         ids = [*self.ids(text), self._end]
         for at in range(0, len(ids), self.max_length):
             window = ids[at : at + self.max_length]
@@ -122,7 +122,7 @@ class Encoder:
                 continue
             before, after = self._render(messages[:number], ask=True), self._render(messages[: number + 1])
             if not before.startswith(at) or not after.startswith(before) or after == before:
-                raise Unfit("the chat template renders a prompt otherwise once it is answered")
+                raise UnusableRow("the chat template renders a prompt otherwise once it is answered")
             yield before[len(at) :], False
             yield after[len(before) :], True
             at = after
@@ -146,14 +146,14 @@ class Encoder:
             return Encoded(ids, labels)
         ids, labels = ids[: self.max_length], labels[: self.max_length]
         if all(label == IGNORED for label in labels):
-            raise Unfit(f"the prompt alone fills --max-length {self.max_length}")
+            raise UnusableRow(f"the prompt alone fills --max-length {self.max_length}")
         return Encoded(ids, labels, cut=True)
 
     def _refuse_special(self, messages: Messages) -> None:
         """A special token inside someone's words would be taken for the real thing."""
         for message in messages:
             if any(token in message["content"] for token in self._special):
-                raise Unfit("a message holds a special token")
+                raise UnusableRow("a message holds a special token")
 
 
 @dataclass
@@ -185,56 +185,58 @@ class Account:
         }
 
 
-def kin(row: Any) -> object:
-    """Return what decides a row's side of the split: its prompt, or the seed that this was evolved from, since prompts
-    that grew out of each other are no strangers."""
-    return row.meta.get("seed_id") or row.prompt
+def split_group(row: Any) -> object:
+    """Return the group of a row; rows of one group go to the same side of the split.
+
+    It is the seed that the prompt was evolved from, else the prompt itself; for a document its text.
+    """
+    return row.text if isinstance(row, Document) else row.meta.get("seed_id") or row.prompt
 
 
-def is_held_out(kin: object, share: float) -> bool:
+def is_held_out(group: object, share: float) -> bool:
     """Decide by that alone, so that equal prompts are on one side, today and tomorrow."""
-    return int.from_bytes(sha256(canonical(kin)).digest()[:4]) < share * 2**32
+    return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
 
 
 def conversation(record: Record, *, backward: bool = False) -> Messages:
     """Return a record as the conversation to train on; `backward` asks for the prompt that fits a response."""
     if record.response is None:
-        raise Unfit("no response")
+        raise UnusableRow("no response")
     if backward:
         if not isinstance(record.prompt, str):
-            raise Unfit("--backward needs a prompt of one turn")
+            raise UnusableRow("--backward needs a prompt of one turn")
         return [{"role": "user", "content": record.response}, {"role": "assistant", "content": record.prompt}]
     return [*as_messages(record.prompt), {"role": "assistant", "content": record.response}]
 
 
 @dataclass
-class Split(Generic[Row, Made]):
+class Split(Generic[Row, Example]):
     """Encoded rows on both sides, and the held-out rows as they were read."""
 
-    train: list[Made] = field(default_factory=list)
-    held_out: list[Made] = field(default_factory=list)
+    train: list[Example] = field(default_factory=list)
+    held_out: list[Example] = field(default_factory=list)
     held_out_rows: list[Row] = field(default_factory=list)
 
 
 def encode_rows(
-    rows: Iterable[tuple[Row, object]],
-    encode: Callable[[Row], Iterable[Made]],
-    measure: Callable[[Made], tuple[int, int, bool]],
+    rows: Iterable[Row],
+    encode: Callable[[Row], Iterable[Example]],
+    measure: Callable[[Example], tuple[int, int, bool]],
     account: Account,
     held_out_share: float,
-) -> Split[Row, Made]:
-    """Encode rows, each with its kin, and split them; what is unfit is counted, never fatal.
+) -> Split[Row, Example]:
+    """Encode rows, each with its split_group, and split them; what is unfit is counted, never fatal.
 
     `measure` returns a row's tokens, the trained ones among them, and whether it was cut.
     """
-    split: Split[Row, Made] = Split()
-    for row, kin in rows:
+    split: Split[Row, Example] = Split()
+    for row in rows:
         try:
             made = list(encode(row))
-        except Unfit as reason:
+        except UnusableRow as reason:
             account.dropped[str(reason)] += 1
             continue
-        held_out = is_held_out(kin, held_out_share)
+        held_out = is_held_out(split_group(row), held_out_share)
         (split.held_out if held_out else split.train).extend(made)
         split.held_out_rows += [row] if held_out else []
         for tokens, trained, cut in map(measure, made):

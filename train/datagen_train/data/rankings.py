@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datagen.records.ranked import Ranked
 from datagen.records.record import Text, as_messages
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids, Unfit
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids, UnusableRow
 from datagen_train.models.tokens import attention_mask, pad, turn_closer
 
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
@@ -77,13 +77,13 @@ class RankingEncoder:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def encode(self, row: Ranked) -> EncodedRanking:
-        """Encode a row; raise Unfit if nothing is left to compare."""
+        """Encode a row; raise UnusableRow if nothing is left to compare."""
         kept = self._kept(row)
         if len(kept) < 2:
-            raise Unfit("fewer than two different answers that can be used")
+            raise UnusableRow("fewer than two different answers that can be used")
         comparisons = tuple(self._compare(row, [place for place, _, _, _ in kept]))
         if not comparisons:
-            raise Unfit("all answers tie")
+            raise UnusableRow("all answers tie")
         return EncodedRanking(
             answers=tuple(np.array(ids, dtype=np.int32) for _, ids, _, _ in kept),
             lengths=tuple(length for _, _, length, _ in kept),
@@ -96,14 +96,14 @@ class RankingEncoder:
     def _kept(self, row: Ranked) -> list[tuple[int, Ids, int, bool]]:
         """Return (place in the row, ids, tokens, cut?) of the answers to compare."""
         kept: dict[bytes, tuple[int, Ids, int, bool]] = {}
-        unfit: Unfit | None = None
+        unfit: UnusableRow | None = None
         for place, response in enumerate(row.responses):
             if row.scores is not None and row.scores[place] is None:
                 self.left_out["no score"] += 1
                 continue
             try:
                 ids, length, cut = scored_ids(self.encoder, row.prompt, response)
-            except Unfit as reason:
+            except UnusableRow as reason:
                 self.left_out[str(reason)] += 1
                 unfit = reason
                 continue

@@ -25,7 +25,7 @@ from datagen.llm.local.generation import in_batches, inference_mode, load_whole
 from datagen.llm.local.weights import adapter_base, weights_digest
 from datagen.records.files import write_json
 from datagen.records.record import Text, as_messages, digest
-from datagen_train.data.encode import Encoder, Unfit
+from datagen_train.data.encode import Encoder, UnusableRow
 from datagen_train.data.rankings import TokenIds, end_token, padded, scored_ids
 from datagen_train.models.load import load_tokenizer
 from datagen_train.reward_loss import Numbers
@@ -178,7 +178,7 @@ class RewardModel:
     def _encode(self, number: int, prompt: Text, response: str) -> TokenIds:
         try:
             ids, _, _ = scored_ids(self.encoder, prompt, self.encoder.without_special(response))
-        except Unfit as reason:
+        except UnusableRow as reason:
             said = as_messages(prompt)[-1]["content"][:40]
             raise InputError(f"reward model: prompt {number} ({said!r}) cannot be scored: {reason}") from reason
         return np.array(ids, dtype=np.int32)

@@ -88,7 +88,7 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
     lines = [
         f"# {folder.path.name}",
         "",
-        f"Made by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {result['rows']['train']} "
+        f"Example by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {result['rows']['train']} "
         f"sequences, {result['rows']['held_out']} held out, {result['steps']} steps.",
         "",
         *_origin(made_by(Path(data)), result["rows"]["makers"]),

@@ -22,8 +22,8 @@ from datagen.llm.local.weights import weights_digest
 from datagen.records.files import dump_line, input_digest, open_input
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine, Record
-from datagen_train.data.checks import Subject, run_checks
-from datagen_train.data.encode import Account, Encoder, Made, Row, Split, encode_rows
+from datagen_train.data.checks import CheckInput, run_checks
+from datagen_train.data.encode import Account, Encoder, Example, Row, Split, encode_rows
 from datagen_train.errors import Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
@@ -31,8 +31,14 @@ from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.run.folder import RunFolder, step_of
 from datagen_train.run.report import makers, write_card, write_curves
-from datagen_train.run.stops import interruptible, told_clearly
-from datagen_train.run.trl_adapter import Watch, measured, quiet_libraries, refuse_unknown, shared_arguments
+from datagen_train.run.stops import disk_full_as_one_line, interruptible
+from datagen_train.run.trl_adapter import (
+    RunCallback,
+    quality_metrics,
+    quiet_libraries,
+    refuse_unknown,
+    shared_arguments,
+)
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
@@ -121,11 +127,11 @@ class Session:
 
     def encode(
         self,
-        rows: Iterable[tuple[Row, object]],
-        encode: Callable[[Row], Iterable[Made]],
-        measure: Callable[[Made], tuple[int, int, bool]],
-    ) -> Split[Row, Made]:
-        """Encode rows, each with its kin; tell what was dropped and cut."""
+        rows: Iterable[Row],
+        encode: Callable[[Row], Iterable[Example]],
+        measure: Callable[[Example], tuple[int, int, bool]],
+    ) -> Split[Row, Example]:
+        """Encode rows, each with its split_group; tell what was dropped and cut."""
         split = encode_rows(rows, encode, measure, self.account, self.options.held_out)
         if not split.train:
             raise InputError(f"{self.data}: no row is left to train on: {dict(self.account.dropped)}")
@@ -138,12 +144,12 @@ class Session:
             self.terminal.say(f"Nothing is held out to measure on: raise --held-out {self.options.held_out}")
         return split
 
-    def check(self, subject: Subject) -> None:
+    def check(self, subject: CheckInput) -> None:
         """Run the checks; raise CheckFailed if one fails."""
         for name, finding in run_checks(subject).items():
-            self.tell(name, finding)
+            self.report_check(name, finding)
 
-    def tell(self, name: str, finding: str) -> None:
+    def report_check(self, name: str, finding: str) -> None:
         """Say what was found, and keep it for the report."""
         self.findings[name] = finding
         self.terminal.say(f"check {name}: {finding}")
@@ -198,7 +204,7 @@ class Session:
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
             raise InputError(f"--nproc {self.options.nproc}: {running} processes run; start it without a launcher")
-        watch = Watch(self.folder, self.terminal.show, self.options.patience)
+        watch = RunCallback(self.folder, self.terminal.show, self.options.patience)
         trainer.add_callback(watch)
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.folder.newest_checkpoint()
@@ -217,7 +223,9 @@ class Session:
             watch.finished = True
             end = trainer.evaluate() if trainer.eval_dataset is not None else {}
             took = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
-            return self._finish(trainer, start, end, took, lambda: conclude() | judge(measured(start), measured(end)))
+            return self._finish(
+                trainer, start, end, took, lambda: conclude() | judge(quality_metrics(start), quality_metrics(end))
+            )
 
     def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
         """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
@@ -246,8 +254,8 @@ class Session:
                 "steps": trainer.state.global_step,
                 "best_step": trainer.state.best_global_step,
                 "parameters": {"trained": trained, "all": total},
-                "start": measured(start),
-                "end": measured(end),
+                "start": quality_metrics(start),
+                "end": quality_metrics(end),
                 **conclude(),
             },
             "run": {
@@ -265,7 +273,7 @@ class Session:
 
 
 @contextmanager
-def opened(
+def open_session(
     name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
 ) -> Iterator[Session | None]:
     """Open a run; None if exactly this one is finished."""
@@ -282,7 +290,7 @@ def opened(
         run.folder.run.mkdir(parents=True, exist_ok=True)
         yield run
         return
-    with told_clearly(), run.folder.held():
+    with disk_full_as_one_line(), run.folder.held():
         run.folder.begin(config)
         yield run
 

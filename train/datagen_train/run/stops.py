@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from safetensors import SafetensorError
 
 from datagen_train.errors import TrainingStopped
-from datagen_train.run.trl_adapter import Watch
+from datagen_train.run.trl_adapter import RunCallback
 
 DISK_FULL = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "inline_container", "iostream")
 """What the system, and PyTorch in its place, say when there is no room."""
 
 
 @contextmanager
-def interruptible(watch: Watch) -> Iterator[None]:
+def interruptible(watch: RunCallback) -> Iterator[None]:
     """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second the process."""
 
     def on_signal(*_: object) -> None:
@@ -29,7 +29,7 @@ def interruptible(watch: Watch) -> Iterator[None]:
 
 
 @contextmanager
-def told_clearly() -> Iterator[None]:
+def disk_full_as_one_line() -> Iterator[None]:
     """Turn a full disk into one line."""
     try:
         yield

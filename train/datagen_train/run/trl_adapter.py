@@ -90,7 +90,6 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
     }
 
 
@@ -105,7 +104,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 
-class Measured(Trainer):
+class EvaluatedByGeneration(Trainer):
     """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
 
     measure: Measure | None = None
@@ -119,26 +118,26 @@ class Measured(Trainer):
         return metrics
 
 
-class Sft(Measured, SFTTrainer):
+class Sft(EvaluatedByGeneration, SFTTrainer):
     """SFT and pre-training on our ids and labels."""
 
 
-class AsItIs(Trainer):
+class PreTokenized(Trainer):
     """Takes our ids as they are; TRL would tokenise, and drop, again."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
 
-class Dpo(Measured, AsItIs, DPOTrainer):
+class Dpo(EvaluatedByGeneration, PreTokenized, DPOTrainer):
     """DPO on our ids."""
 
 
-class Kto(Measured, AsItIs, KTOTrainer):
+class Kto(EvaluatedByGeneration, PreTokenized, KTOTrainer):
     """KTO on our ids."""
 
 
-def measured(logs: dict[str, Any]) -> dict[str, float]:
+def quality_metrics(logs: dict[str, Any]) -> dict[str, float]:
     """Keep what was measured: not how long it took, nor the token count, which a resumed run starts again."""
     return {
         name: float(value)
@@ -147,7 +146,7 @@ def measured(logs: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def anywhere(said: bool, device: torch.device) -> bool:
+def any_rank(said: bool, device: torch.device) -> bool:
     """Did any process say so? They stop at the same step, or they would wait for each other for ever."""
     if not torch.distributed.is_initialized():
         return said
@@ -156,7 +155,7 @@ def anywhere(said: bool, device: torch.device) -> bool:
     return bool(told)
 
 
-class Watch(TrainerCallback):
+class RunCallback(TrainerCallback):
     """Writes metrics, marks checkpoints, ends the run where it cannot or should not go on."""
 
     def __init__(self, folder: RunFolder, show: Show, patience: int | None) -> None:
@@ -169,7 +168,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        numbers = measured(logs)
+        numbers = quality_metrics(logs)
         bad = sorted(
             name for name in numbers if name.endswith(("loss", "grad_norm")) and not math.isfinite(numbers[name])
         )
@@ -184,7 +183,7 @@ class Watch(TrainerCallback):
         self._show(state, numbers)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if anywhere(self.interrupted, args.device):
+        if any_rank(self.interrupted, args.device):
             self.interrupted = True
             control.should_save = control.should_training_stop = True
         best = state.best_global_step

@@ -12,8 +12,8 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Preference, Record, request_text
-from datagen_train.data.checks import Subject, as_sequences, run_checks
-from datagen_train.data.encode import IGNORED, Account, Encoded, Encoder, Unfit, conversation
+from datagen_train.data.checks import CheckInput, as_sequences, run_checks
+from datagen_train.data.encode import IGNORED, Account, Encoded, Encoder, UnusableRow, conversation
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import ModelOptions
@@ -47,14 +47,14 @@ def run(data: str, options: Options) -> dict[str, Any]:
     for row in rows:
         try:
             sequences += encode(encoder, row, all_turns=options.all_turns)
-        except Unfit as reason:
+        except UnusableRow as reason:
             account.dropped[str(reason)] += 1
     account.cut = sum(each.cut for each in sequences)
     for each in sequences[: options.rows]:
         colour(loaded, each)
     if not sequences:
         raise InputError(f"{data}: no row could be trained on: {dict(account.dropped)}")
-    findings = run_checks(Subject(loaded, sequences, account, documents=options.trainer == "pretrain"))
+    findings = run_checks(CheckInput(loaded, sequences, account, documents=options.trainer == "pretrain"))
     rows_told = {
         name: value for name, value in account.as_dict().items() if name in ("read", "unreadable", "dropped", "cut")
     }

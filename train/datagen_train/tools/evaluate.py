@@ -21,7 +21,7 @@ from datagen.llm.local.generation import Generated, context_length, generate, in
 from datagen.records.files import dump_line, open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, Unfit, conversation, is_held_out, kin
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, conversation, is_held_out, split_group
 from datagen_train.models.load import Loaded, load, pick_dtype
 from datagen_train.models.scoring import is_reward_model
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
@@ -120,15 +120,11 @@ def read(data: str, options: Options) -> tuple[list[Record | Document], int]:
         for item in Reader(data, file, kind, options.format).read():
             if isinstance(item, BadLine):
                 unreadable += 1
-            elif options.held_out is None or is_held_out(_asked(item), options.held_out):
+            elif options.held_out is None or is_held_out(split_group(item), options.held_out):
                 rows.append(item)
             if options.limit is not None and len(rows) == options.limit:
                 break
     return rows, unreadable
-
-
-def _asked(row: Record | Document) -> object:
-    return kin(row) if isinstance(row, Record) else row.text
 
 
 def encode(rows: Iterable[Record | Document], encoder: Encoder) -> tuple[list[Encoded], Counter[str]]:
@@ -138,7 +134,7 @@ def encode(rows: Iterable[Record | Document], encoder: Encoder) -> tuple[list[En
     for row in rows:
         try:
             encoded += encoder.document(row.text) if isinstance(row, Document) else [encoder.turns(conversation(row))]
-        except Unfit as reason:
+        except UnusableRow as reason:
             dropped[str(reason)] += 1
     return encoded, dropped
 

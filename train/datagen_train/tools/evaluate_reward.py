@@ -8,7 +8,7 @@ from datagen.records.files import open_input
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine
-from datagen_train.data.encode import Unfit, is_held_out, kin
+from datagen_train.data.encode import UnusableRow, is_held_out, split_group
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder
 from datagen_train.models.scoring import load_reward, raw_scores
 from datagen_train.reward_report import describe, verdict
@@ -22,7 +22,7 @@ def run(folder: str, data: str, options: Any) -> dict[str, Any]:
     for row in rows:
         try:
             rankings.append(encoder.encode(row))
-        except Unfit as reason:
+        except UnusableRow as reason:
             dropped[str(reason)] += 1
     if not rankings:
         raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
@@ -38,5 +38,5 @@ def read(data: str, options: Any) -> tuple[list[Ranked], int]:
     with open_input(data) as file:
         items: list[Ranked | BadLine] = list(Reader(data, file, RANKED, options.format).read())
     rows = [item for item in items if isinstance(item, Ranked)]
-    kept = [row for row in rows if options.held_out is None or is_held_out(kin(row), options.held_out)]
+    kept = [row for row in rows if options.held_out is None or is_held_out(split_group(row), options.held_out)]
     return kept[: options.limit], len(items) - len(rows)
