@@ -1,6 +1,6 @@
-"""Passages of a corpus, found by their words: BM25 (Robertson and Zaragoza, 2009, doi 10.1561/1500000019).
+"""Search for passages of a corpus by their words: BM25 (Robertson and Zaragoza, 2009, doi 10.1561/1500000019).
 
-A passage is a paragraph. It knows its document and its place in it, so that evidence can be looked up word for word.
+A passage is a paragraph with its document and its place there, so that evidence can be checked word for word.
 """
 
 import re
@@ -19,7 +19,7 @@ from datagen.records.record import Document
 from datagen.text import tokens
 
 K1, B = 1.5, 0.75
-"""The usual settings: how soon more of a word adds nothing, and how much length counts."""
+"""The usual settings: saturation of term frequency, and length normalisation."""
 PARAGRAPH = re.compile(r"\S(?:.*\S)?(?:\n[ \t]*\S(?:.*\S)?)*")
 
 
@@ -44,25 +44,25 @@ class BM25Index:
     def __init__(self, passages: Iterable[Passage]) -> None:
         self.passages = list(passages)
         self._lengths: list[int] = []
-        self._found_in: dict[str, list[tuple[int, int]]] = {}
-        """Word to the passages it stands in, and how often."""
+        self._postings: dict[str, list[tuple[int, int]]] = {}
+        """Word to (number of a passage, frequency in it)."""
         for number, passage in enumerate(self.passages):
             words = tokens(passage.text)
             self._lengths.append(len(words))
             for word, count in Counter(words).items():
-                self._found_in.setdefault(word, []).append((number, count))
+                self._postings.setdefault(word, []).append((number, count))
         self._mean = sum(self._lengths) / max(len(self._lengths), 1)
 
     def search(self, query: str, count: int = 1) -> list[Passage]:
-        """Return the passages that fit a query best, the earlier first among equals; none that shares no word."""
+        """Return the `count` best passages for a query, the earlier first among equals; none that shares no word."""
         scores: dict[int, float] = {}
         for word in dict.fromkeys(tokens(query)):
-            found = self._found_in.get(word, [])
-            rarity = log(1 + (len(self.passages) - len(found) + 0.5) / (len(found) + 0.5))
-            for number, often in found:
-                long = 1 - B + B * self._lengths[number] / self._mean
-                scores[number] = scores.get(number, 0.0) + rarity * often * (K1 + 1) / (often + K1 * long)
-        best = nsmallest(count, scores.items(), key=lambda each: (-each[1], each[0]))
+            postings = self._postings.get(word, [])
+            idf = log(1 + (len(self.passages) - len(postings) + 0.5) / (len(postings) + 0.5))
+            for number, frequency in postings:
+                length = 1 - B + B * self._lengths[number] / self._mean
+                scores[number] = scores.get(number, 0.0) + idf * frequency * (K1 + 1) / (frequency + K1 * length)
+        best = nsmallest(count, scores.items(), key=lambda score: (-score[1], score[0]))
         return [self.passages[number] for number, _ in best]
 
 
@@ -71,7 +71,7 @@ def load_index(path: Path) -> BM25Index:
     """Read a corpus: rows with "text", or lines of text."""
     with open_input(str(path)) as file:
         documents = [row for row in Reader(str(path), file, DOCUMENTS).read() if isinstance(row, Document)]
-    found = [passage for each in documents for passage in passages_of(each.source_id or each.id, each.text)]
-    if not found:
+    passages = [passage for one in documents for passage in passages_of(one.source_id or one.id, one.text)]
+    if not passages:
         raise InputError(f"{path}: no text in it")
-    return BM25Index(found)
+    return BM25Index(passages)

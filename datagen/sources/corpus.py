@@ -1,15 +1,13 @@
-"""A corpus for instruction backtranslation: documents in, segments out, judged by rules before anything is paid.
+"""A corpus for instruction backtranslation: documents in, segments out, filtered by rules before any call is made.
 
-A corpus is a file or a folder, gone through in the order of its names: .txt, .md, .html, and JSON lines of documents
-({"text"}, and what is known of each: "path", "url", "title", "licence"); hidden files and other kinds are left out.
-Rows with a prompt and a response are seeds: they go through as they are. What cannot be read is a bad line with its
-place.
+A corpus is a file or a folder, read in the order of file names: .txt, .md, .html, and JSON lines of documents
+({"text"}, and optionally "path", "url", "title", "licence"); hidden files and other kinds are skipped.
+Rows with a prompt and a response are seeds and pass unchanged. What cannot be read is a bad line with its place.
 
-A paragraph that three documents share is boilerplate, and left out where it begins or ends a segment; documents that
-are nearly the same count as one. Of two segments that are nearly the same the first stays.
+A paragraph that three documents share is boilerplate, and is cut where it begins or ends a segment; near-duplicate
+documents count as one. Of two near-duplicate segments the first stays.
 
-Of an HTML page its text is taken as Markdown, without what stands in menus, forms and footers; spans are places in
-that text.
+An HTML page is converted to Markdown first (html.py); spans are places in that text.
 """
 
 import json
@@ -17,7 +15,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,85 +25,26 @@ from datagen.records.reader import Kind
 from datagen.records.record import Record, Row
 from datagen.records.shapes import Shape, key_list
 from datagen.select.minhash import NearDuplicates
-from datagen.sources.segments import Segment, clean, fault, paragraphs, segments, without_boilerplate
+from datagen.sources.html import page_text
+from datagen.sources.segments import Segment, clean, paragraphs, rejection_reason, segments, without_boilerplate
 from datagen.text import exact_key
 
 SHARED, SHORT = 3, 20
-"""Documents that share a paragraph from which it is boilerplate, if it is longer than so many characters."""
+"""A paragraph of more than SHORT characters in SHARED documents is boilerplate."""
 PLAIN, MARKDOWN, HTML = "plain", "markdown", "html"
 SUFFIXES = {
     ".txt": PLAIN, ".md": MARKDOWN, ".markdown": MARKDOWN, ".mdx": MARKDOWN, ".html": HTML, ".htm": HTML, ".xhtml": HTML
 }  # fmt: skip
 LINES = (".jsonl", ".json", ".ndjson")
-SKIPPED = frozenset(
-    "title script style nav header footer aside form button select noscript svg template iframe".split()
-)
-BLOCKS = frozenset("p div section article main table tr ul ol dl dt dd blockquote figure figcaption br hr".split())
-HEADERS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
-VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
 
 
 class Source(NamedTuple):
-    """A document, and what is known of where it comes from."""
+    """A document and its origin."""
 
     name: str
     text: str
     kind: str
     licence: str | None
-
-
-class _PageText(HTMLParser):
-    """Takes the text of a page as Markdown."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._skipped: list[str] = []
-        self._verbatim = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in SKIPPED or (self._skipped and tag == self._skipped[-1]):
-            self._skipped.append(tag)
-        if self._skipped:
-            return
-        if tag in HEADERS:
-            self.parts.append(f"\n\n{'#' * int(tag[1])} ")
-        elif tag == "li":
-            self.parts.append("\n- ")
-        elif tag == "pre":
-            self._verbatim += 1
-            self.parts.append("\n\n```\n")
-        elif tag in BLOCKS:
-            self.parts.append("\n\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._skipped:
-            if tag == self._skipped[-1]:
-                self._skipped.pop()
-        elif tag == "pre" and self._verbatim:
-            self._verbatim -= 1
-            self.parts.append("\n```\n\n")
-        elif tag in HEADERS or tag in BLOCKS:
-            self.parts.append("\n\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._skipped:
-            self.parts.append(data if self._verbatim else _one_line(data))
-
-
-def _one_line(text: str) -> str:
-    """Fold white space, as a browser does."""
-    words = " ".join(text.split())
-    return f"{' ' * text[:1].isspace()}{words}{' ' * (text[-1:].isspace() and bool(words))}"
-
-
-def page_text(page: str) -> str:
-    """Return the text of an HTML page as Markdown."""
-    parser = _PageText()
-    parser.feed(page)
-    parser.close()
-    lines = "".join(parser.parts).split("\n")
-    return "\n".join(line.rstrip() for line in lines).strip() + "\n"
 
 
 def documents(name: str) -> Iterator[Source | Row]:
@@ -117,11 +55,11 @@ def documents(name: str) -> Iterator[Source | Row]:
     if not path.is_dir():
         yield from _of_file(path, name)
         return
-    files = [each for each in sorted(path.rglob("*")) if _is_document(each, each.relative_to(path))]
+    files = [file for file in sorted(path.rglob("*")) if _is_document(file, file.relative_to(path))]
     if not files:
         raise InputError(f"{name}: holds no {', '.join((*SUFFIXES, *LINES))}")
-    for each in files:
-        yield from _of_file(each, str(each.relative_to(path)))
+    for file in files:
+        yield from _of_file(file, str(file.relative_to(path)))
 
 
 def _is_document(path: Path, inside: Path) -> bool:
@@ -136,7 +74,7 @@ def _of_file(path: Path, name: str) -> Iterator[Source | Row]:
         return
     raw = path.read_bytes()
     try:
-        yield made(name, raw.decode("utf-8-sig"), kind, None)
+        yield make_source(name, raw.decode("utf-8-sig"), kind, None)
     except UnicodeDecodeError as error:
         yield {"problem": f"{name}: not UTF-8 (at byte {error.start})"}
 
@@ -159,32 +97,33 @@ def _document(row: Row, place: str) -> Source:
     name = next((str(row[key]) for key in ("path", "url", "title", "id") if row.get(key)), place)
     licence = row.get("licence") or row.get("license")
     is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
-    return made(name, row["text"], HTML if is_page else MARKDOWN, str(licence) if licence else None)
+    return make_source(name, row["text"], HTML if is_page else MARKDOWN, str(licence) if licence else None)
 
 
-def made(name: str, text: str, kind: str, licence: str | None) -> Source:
-    """Make a document; of a page its text is taken."""
+def make_source(name: str, text: str, kind: str, licence: str | None) -> Source:
+    """Make a document; an HTML page becomes Markdown."""
     return Source(name, page_text(text) if kind == HTML else text, MARKDOWN if kind == HTML else kind, licence)
 
 
 class _Corpus:
-    """What is known of all documents: what they share, and the segments so far."""
+    """State over all documents: the paragraphs they share, and the segments so far."""
 
     def __init__(self) -> None:
         self._documents_with = Counter[int]()
         self._keys: set[str] = set()
         self._near, self._documents = NearDuplicates(), NearDuplicates()
 
-    def look_at(self, text: str) -> None:
-        """Note the paragraphs of a document, unless it is nearly one that was seen before: a copy or a version."""
+    def add(self, text: str) -> None:
+        """Count the paragraphs of a document, unless it is a near-duplicate (a copy or another version)."""
         if self._documents.add(text) is not None:
             return
-        self._documents_with.update({hash(each) for each in map(str.strip, paragraphs(text)) if len(each) > SHORT})
+        self._documents_with.update({hash(part) for part in map(str.strip, paragraphs(text)) if len(part) > SHORT})
 
     def is_boilerplate(self, paragraph: str) -> bool:
         return self._documents_with[hash(paragraph.strip())] >= SHARED
 
     def repeated(self, text: str) -> str | None:
+        """Return the reason to drop a segment that came before; else remember it."""
         key = exact_key(text)
         if key in self._keys:
             return "duplicate"
@@ -194,18 +133,18 @@ class _Corpus:
 
 def rows_of(source: Source, corpus: _Corpus) -> Iterator[Row]:
     """Yield the segments of a document as rows, each with the reason to drop it, if there is one."""
-    found = list(segments(source.text, plain=source.kind == PLAIN))
-    if not found:
+    passages = list(segments(source.text, plain=source.kind == PLAIN))
+    if not passages:
         yield {"problem": f"{source.name}: holds no text"}
-    for whole in found:
-        own = without_boilerplate(source.text, whole, corpus.is_boilerplate)
-        yield _row(source, own, corpus) if own.start < own.end else _row(source, whole, corpus, "boilerplate")
+    for passage in passages:
+        rest = without_boilerplate(source.text, passage, corpus.is_boilerplate)
+        yield _row(source, rest, corpus) if rest.start < rest.end else _row(source, passage, corpus, "boilerplate")
 
 
 def _row(source: Source, segment: Segment, corpus: _Corpus, reason: str | None = None) -> Row:
     raw = source.text[segment.start : segment.end]
     text = clean(raw)
-    reason = reason or fault(segment.header, raw) or corpus.repeated(text)
+    reason = reason or rejection_reason(segment.header, raw) or corpus.repeated(text)
     return {
         "header": segment.header or "",
         "text": text,
@@ -217,22 +156,24 @@ def _row(source: Source, segment: Segment, corpus: _Corpus, reason: str | None =
 
 
 def open_corpus(name: str) -> BinaryIO:
-    """Read a corpus to its end; return its segments as JSON lines, to be gone through again."""
+    """Read a corpus to its end; return a file of its segments as JSON lines, which can be read more than once."""
     corpus = _Corpus()
-    with ExitStack() as opened:
-        spool, seen = (opened.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-        for each in documents(name):
-            if isinstance(each, Source):
-                corpus.look_at(each.text)
-            seen.write(dump_line(each._asdict() if isinstance(each, Source) else each))
-        seen.seek(0)
-        for row in map(json.loads, seen):
-            for made in rows_of(Source(**row), corpus) if "kind" in row else (row,):
-                spool.write(dump_line(made))
-        seen.close()
-        spool.seek(0)
-        opened.pop_all()
-        return spool
+    with ExitStack() as stack:
+        segments_file, documents_file = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        # First pass: count shared paragraphs, which needs all documents.
+        for document in documents(name):
+            if isinstance(document, Source):
+                corpus.add(document.text)
+            documents_file.write(dump_line(document._asdict() if isinstance(document, Source) else document))
+        # Second pass: cut the documents into segments.
+        documents_file.seek(0)
+        for row in map(json.loads, documents_file):
+            for segment in rows_of(Source(**row), corpus) if "kind" in row else (row,):
+                segments_file.write(dump_line(segment))
+        documents_file.close()
+        segments_file.seek(0)
+        stack.pop_all()
+        return segments_file
 
 
 def _segment(row: Row) -> list[tuple[Any, ...]]:
@@ -247,10 +188,10 @@ def _segment(row: Row) -> list[tuple[Any, ...]]:
 
 
 def _record(
-    name: str, header: str, text: str, document: Any, span: Any, licence: Any, reason: Any, **more: Any
+    name: str, header: str, text: str, document: Any, span: Any, licence: Any, reason: Any, **fields: Any
 ) -> Record:
-    about = {"document": document, "span": span, "licence": licence, "reason": reason}
-    return Record(name, header, text, **{**more, "meta": about})
+    meta = {"document": document, "span": span, "licence": licence, "reason": reason}
+    return Record(name, header, text, **{**fields, "meta": meta})
 
 
 FIELDS = frozenset("id meta header text document span licence reason prompt response".split())

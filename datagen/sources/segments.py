@@ -2,12 +2,12 @@
 
 A segment is the text under a header together with its lower headers, the highest header whose text fits, up to a lower
 one that begins references or the like. What is left of a text that does not fit is tried header by header. A document
-without any header is parted at blank lines. Spans are places in the document, so a segment is `text[start:end]`, to the
+without any header is split at blank lines. Spans are places in the document, so a segment is `text[start:end]`, to the
 character.
 
-`fault` names the rule that a segment breaks. The paper's rules: length, an empty or shouted header, navigation,
-sentences that repeat. Ours, from reading real pages: mostly links, mostly code, few letters, templates that nobody
-filled in, references to what stands elsewhere, unfinished ends.
+`rejection_reason` names the rule that a segment breaks. The paper's rules: length, an empty or all-capitals header,
+navigation, repeated sentences. Ours, from reading real pages: mostly links, mostly code, few letters, unfilled
+templates, references to other places, unfinished ends.
 """
 
 import re
@@ -59,7 +59,7 @@ NOISE = (
     (TEMPLATE, ""),
     (re.compile(r"\{:[^}\n]*\}"), ""),
 )
-"""What a page needs and an answer does not, outside of code: comments, images, targets of links, tags, templates."""
+"""Markup of a page, outside code, that no answer needs: comments, images, link targets, tags, templates."""
 MARKDOWN = MarkdownIt("commonmark")
 
 
@@ -87,46 +87,49 @@ def headings(text: str) -> list[Heading]:
     begin = front.end() if front else 0
     lines = [begin, *(begin + end.end() for end in LINE.finditer(text[begin:])), len(text)]
     tokens = MARKDOWN.parse(text[begin:])
-    made = []
+    headers = []
     for token, inline in pairwise(tokens):
         if token.type == "heading_open" and token.map and token.level == 0:
             title = unescape(LINK.sub(r"\1", inline.content)).strip(" *_`#")
-            made.append(Heading(int(token.tag[1]), title, lines[token.map[0]], lines[token.map[1]]))
-    return made
+            headers.append(Heading(int(token.tag[1]), title, lines[token.map[0]], lines[token.map[1]]))
+    return headers
 
 
 def segments(text: str, *, plain: bool = False) -> Iterator[Segment]:
     """Yield the segments of a Markdown text, or of a plain one, in order; none is blank."""
-    found = [] if plain else headings(text)
+    headers = [] if plain else headings(text)
     front = FRONT_MATTER.match(text)
     begin = front.end() if front and not plain else 0
-    made = _under_headers(text, found, begin) if found else _paragraphs(text, begin)
-    yield from (each for each in (_stripped(text, each) for each in made) if each.start < each.end)
+    passages = _under_headers(text, headers, begin) if headers else _paragraphs(text, begin)
+    yield from (passage for passage in (_stripped(text, one) for one in passages) if passage.start < passage.end)
 
 
-def _under_headers(text: str, found: list[Heading], begin: int) -> Iterator[Segment]:
-    yield Segment("", begin, found[0].at)
+def _under_headers(text: str, headers: list[Heading], begin: int) -> Iterator[Segment]:
+    """Yield the text under each header, with its lower headers where all of that fits."""
+    yield Segment("", begin, headers[0].at)
     path: list[Heading] = []
-    ends = [*(each.at for each in found), len(text)]
-    at = 0
-    while at < len(found):
-        this = found[at]
-        path = [*(above for above in path if above.level < this.level), this]
-        lower = range(at + 1, len(found))
-        after = next(
-            (n for n in lower if found[n].level <= this.level or NAVIGATION.search(found[n].title)), len(found)
-        )
-        fits = weight(text[this.body : ends[after]]) <= MOST
-        yield Segment(" / ".join(each.title for each in path), this.body, ends[after if fits else at + 1])
-        at = after if fits else at + 1
+    ends = [*(header.at for header in headers), len(text)]
+    number = 0
+    while number < len(headers):
+        header = headers[number]
+        path = [*(above for above in path if above.level < header.level), header]
+        after = number + 1
+        while after < len(headers) and headers[after].level > header.level:
+            if NAVIGATION.search(headers[after].title):
+                break
+            after += 1
+        fits = effective_length(text[header.body : ends[after]]) <= MOST
+        after = after if fits else number + 1
+        yield Segment(" / ".join(above.title for above in path), header.body, ends[after])
+        number = after
 
 
 def _paragraphs(text: str, begin: int) -> Iterator[Segment]:
-    """Put as many paragraphs together as fit."""
+    """Join as many paragraphs as fit into each segment."""
     ends = [*(gap.end() for gap in BLANK.finditer(text, begin)), len(text)]
     start = end = begin
     for stop in ends:
-        if end > start and weight(text[start:stop]) > MOST:
+        if end > start and effective_length(text[start:stop]) > MOST:
             yield Segment(None, start, end)
             start = end
         end = stop
@@ -134,14 +137,14 @@ def _paragraphs(text: str, begin: int) -> Iterator[Segment]:
 
 
 def _stripped(text: str, segment: Segment) -> Segment:
-    """Leave out the blanks around a segment."""
+    """Leave out the white space around a segment."""
     body = text[segment.start : segment.end]
     start = segment.start + len(body) - len(body.lstrip())
     return segment._replace(start=start, end=max(start, segment.start + len(body.rstrip())))
 
 
 def paragraphs(text: str) -> list[str]:
-    """Part a text at its blank lines."""
+    """Split a text at its blank lines."""
     return [part for part in BLANK.split(text) if part.strip()]
 
 
@@ -158,35 +161,40 @@ def without_boilerplate(text: str, segment: Segment, is_boilerplate: Callable[[s
     return _stripped(text, segment._replace(start=segment.start + begin, end=segment.start + end))
 
 
-def weight(text: str) -> int:
-    """Return the length of a text in characters, those of Chinese and Japanese counted three times."""
+def effective_length(text: str) -> int:
+    """Return the length of a text in characters; a Chinese or Japanese character counts three times."""
     return len(text) + (CJK_WEIGHT - 1) * len(CJK.findall(text))
 
 
 def clean(text: str) -> str:
-    """Return what a segment says without what a web page needs; code is left as it is."""
+    """Return a segment without the markup of a web page; code is left as it is."""
     parts, end = [], 0
     for code in CODE.finditer(text):
         parts += [_without_noise(text[end : code.start()]), code[0]]
         end = code.end()
-    whole = "".join([*parts, _without_noise(text[end:])])
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+$", "", whole, flags=re.MULTILINE)).strip()
+    joined = "".join([*parts, _without_noise(text[end:])])
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+$", "", joined, flags=re.MULTILINE)).strip()
 
 
 def _without_noise(text: str) -> str:
-    for pattern, instead in NOISE:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in NOISE:
+        text = pattern.sub(replacement, text)
     return unescape(text)
 
 
-def fault(header: str | None, raw: str) -> str | None:
-    """Name the rule that a segment breaks, if it breaks one; `raw` is the segment as it stands in the document."""
+def rejection_reason(header: str | None, raw: str) -> str | None:
+    """Return the rule that a segment breaks, or None; `raw` is the segment as it stands in the document."""
     text = clean(raw)
-    return header_fault(header) or length_fault(text) or content_fault(raw, text)
+    if reason := header_reason(header):
+        return reason
+    size = effective_length(text)
+    if size < LEAST or size > MOST:
+        return "too_short" if size < LEAST else "too_long"
+    return content_reason(raw, text)
 
 
-def header_fault(header: str | None) -> str | None:
-    """Judge the lowest header."""
+def header_reason(header: str | None) -> str | None:
+    """Return the rule that the lowest header breaks, or None."""
     if header is None:
         return None
     title = header.rpartition(" / ")[2]
@@ -198,23 +206,18 @@ def header_fault(header: str | None) -> str | None:
     return "navigation" if NAVIGATION.search(title) else None
 
 
-def length_fault(text: str) -> str | None:
-    size = weight(text)
-    return "too_short" if size < LEAST else "too_long" if size > MOST else None
-
-
-def content_fault(raw: str, text: str) -> str | None:
-    """Judge what a segment says."""
+def content_reason(raw: str, text: str) -> str | None:
+    """Return the rule that the content breaks, or None; `text` is the clean segment."""
     prose = CODE.sub("", text)
-    code = sum(len(each[0]) for each in CODE.finditer(raw))
-    links = sum(len(each[0]) for pattern in (LINK, URL) for each in pattern.finditer(raw))
+    code = sum(len(match[0]) for match in CODE.finditer(raw))
+    links = sum(len(match[0]) for pattern in (LINK, URL) for match in pattern.finditer(raw))
     if code > MOST_CODE * len(raw):
         return "mostly_code"
     if links > MOST_LINKS * len(raw):
         return "mostly_links"
     if sum(c.isalpha() for c in prose) < LEAST_LETTERS * len("".join(prose.split())):
         return "few_letters"
-    if any(TEMPLATE.search(each[0]) for each in CODE.finditer(raw)):
+    if any(TEMPLATE.search(match[0]) for match in CODE.finditer(raw)):
         return "template"
     if ELSEWHERE.search(prose):
         return "refers_elsewhere"
@@ -224,12 +227,7 @@ def content_fault(raw: str, text: str) -> str | None:
 
 
 def repeats(text: str) -> bool:
-    """Do two sentences say nearly the same?"""
-    grams = [found for each in SENTENCE.split(text) if (found := _grams(each))]
+    """Return whether two sentences of five words or more are nearly the same, by their word 3-grams."""
+    sentences = (CJK.sub(lambda match: f" {match[0]} ", part.lower()).split() for part in SENTENCE.split(text))
+    grams = [frozenset(zip(*(words[n:] for n in range(GRAM)), strict=False)) for words in sentences if len(words) >= 5]
     return any(len(one & other) >= REPEATED * len(one | other) for one, other in combinations(grams, 2))
-
-
-def _grams(sentence: str) -> frozenset[tuple[str, ...]]:
-    """Return the word 3-grams of a sentence of five words or more; of shorter ones chance makes many alike."""
-    words = CJK.sub(lambda found: f" {found[0]} ", sentence.lower()).split()
-    return frozenset(zip(*(words[n:] for n in range(GRAM)), strict=False)) if len(words) >= 5 else frozenset()

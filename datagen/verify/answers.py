@@ -40,7 +40,7 @@ SENTENCE_END = re.compile(
 AROUND = " \t\r\n*_`"
 
 
-class _Found(NamedTuple):
+class AnswerSpan(NamedTuple):
     """An answer in a text: where its statement starts, where the answer itself starts, where it ends."""
 
     start: int
@@ -49,7 +49,7 @@ class _Found(NamedTuple):
     answer: str
 
 
-NOTHING = _Found(-1, -1, -1, "")
+NOTHING = AnswerSpan(-1, -1, -1, "")
 
 
 def final_answer(text: str) -> str | None:
@@ -58,22 +58,22 @@ def final_answer(text: str) -> str | None:
 
 
 def split_answer(text: str) -> tuple[str, str | None]:
-    """Part a response into (rationale, answer): what stands before the last stated answer, and the answer.
+    """Split a response into (rationale, answer): the text before the last stated answer, and the answer.
 
     What follows the answer belongs to neither. Without an answer the rationale is the whole text.
     """
     end = len(text.rstrip())
     offset = max(0, end - TAIL)
     stated, boxed = _last_stated(text[offset:end]), _last_boxed(text[offset:end])
-    found = max(stated, boxed, key=lambda one: one.at)
-    if not found.answer:
+    last = max(stated, boxed, key=lambda span: span.at)
+    if not last.answer:
         return text, None
-    start = stated.start if stated.at <= found.at <= stated.end else found.start
-    return text[: offset + start].rstrip(" \t\r\n*_`$\\[("), found.answer
+    start = stated.start if stated.at <= last.at <= stated.end else last.start
+    return text[: offset + start].rstrip(" \t\r\n*_`$\\[("), last.answer
 
 
 def answer_key(answer: str) -> str:
-    """Return the one form of an answer that votes are counted by; equal keys mean the same answer.
+    """Return the normal form of an answer; votes are counted by it, and equal keys mean the same answer.
 
     A number is its reduced fraction ("145.0" and "$145" are "145"), "(B)" is "b", "Yes." is "yes", a list is its
     elements ("[a, b]", "a, b and c" without its "and").
@@ -87,30 +87,28 @@ def answer_key(answer: str) -> str:
     return str(number) if number is not None else letter(bare) or yes_no(bare) or words(_unwrapped(bare))
 
 
-def same_answer(given: str | None, reference: str | None) -> bool | None:
-    """Say whether two answers are the same; None if either is missing or empty."""
-    said, key = answer_key(given or ""), answer_key(reference or "")
-    if not said or not key:
+def same_answer(answer: str | None, reference: str | None) -> bool | None:
+    """Return whether two answers are the same; None if either is missing or empty."""
+    key, reference_key = answer_key(answer or ""), answer_key(reference or "")
+    if not key or not reference_key:
         return None
-    option = letter(given, loose=True) if given and reference and letter(reference) else None
-    return key in (said, option)
+    option = letter(answer, loose=True) if answer and reference and letter(reference) else None
+    return reference_key in (key, option)
 
 
-def _last_stated(text: str) -> _Found:
-    """Find the last line or sentence that states an answer."""
+def _last_stated(text: str) -> AnswerSpan:
+    """Find the last line or sentence that states an answer; the answer is its first sentence."""
     for match in reversed(list(STATED.finditer(text))):
         line = LINE.match(text, match.end(), match.end() + MAX_ANSWER + 1)
-        if line and (answer := _first_sentence(line[1])) and len(line[0]) <= MAX_ANSWER:
-            return _Found(match.start(), line.start(1), line.end(), answer)
+        if line is None or len(line[0]) > MAX_ANSWER:
+            continue
+        end = SENTENCE_END.search(line[1])
+        if answer := line[1][: end.start() if end else None].strip(AROUND):
+            return AnswerSpan(match.start(), line.start(1), line.end(), answer)
     return NOTHING
 
 
-def _first_sentence(line: str) -> str:
-    end = SENTENCE_END.search(line)
-    return line[: end.start() if end else None].strip(AROUND)
-
-
-def _last_boxed(text: str) -> _Found:
+def _last_boxed(text: str) -> AnswerSpan:
     """Find the box that opens last among those whose braces close, in one pass."""
     last, still_open = NOTHING, list[re.Match[str]]()
     for brace in BRACES.finditer(text):
@@ -120,7 +118,7 @@ def _last_boxed(text: str) -> _Found:
             opened = still_open.pop()
             answer = text[opened.end() : brace.start()][: MAX_ANSWER + 1].strip()
             if opened[1] and answer and len(answer) <= MAX_ANSWER and opened.end() > last.at:
-                last = _Found(opened.start(), opened.end(), brace.end(), answer)
+                last = AnswerSpan(opened.start(), opened.end(), brace.end(), answer)
     return last
 
 

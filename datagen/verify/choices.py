@@ -1,4 +1,4 @@
-"""Answers that are one of a few, an option's letter, yes or no, true or false; and answers that are words in a row."""
+"""Answers from a closed set (an option letter, yes or no, true or false), and answers that are words or lists."""
 
 import re
 
@@ -41,10 +41,9 @@ def yes_no(text: str) -> str | None:
 
 def words(text: str, breaks: re.Pattern[str] = BREAKS) -> str:
     """Write an answer as its words or elements, one space between; numbers among them in one form."""
-    parts = (part.strip(EDGES) for part in breaks.split(text.casefold()))
-    return " ".join(_one(part) for part in parts if part and part not in ("and", "&"))
-
-
-def _one(part: str) -> str:
-    number = parse_number(part) if FIGURES.fullmatch(part) else None
-    return part if number is None else str(number)
+    normal = []
+    for part in (part.strip(EDGES) for part in breaks.split(text.casefold())):
+        if part and part not in ("and", "&"):
+            number = parse_number(part) if FIGURES.fullmatch(part) else None
+            normal.append(part if number is None else str(number))
+    return " ".join(normal)

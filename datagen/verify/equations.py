@@ -69,12 +69,13 @@ def equations(text: str) -> list[Equation]:
     if len(text) > MAX_TEXT:
         return []
     if notes := NOTE.findall(text):
-        return [pair for note in notes for pair in _note(note)]
-    return [pair for line in text.splitlines() if "=" in line for pair in _line(line)]
+        sides = [[re.sub(r"\s", "", side) for side in _arithmetic(note).split("=")] for note in notes]
+        return [Equation(*pair) for chain in sides for pair in pairwise(chain)]
+    return [pair for line in text.splitlines() if "=" in line for pair in _equations_of_line(line)]
 
 
 def equations_hold(text: str) -> bool | None:
-    """Say whether all equations are right; None where there are none, or none is wrong and some cannot be read."""
+    """Return whether all equations are right; None if there are none, or none is wrong and some cannot be read."""
     verdicts = [holds(equation) for equation in equations(text)]
     if False in verdicts:
         return False
@@ -82,7 +83,7 @@ def equations_hold(text: str) -> bool | None:
 
 
 def holds(equation: Equation) -> bool | None:
-    """Say whether the sides are equal within TOLERANCE, a percent sign read as a hundredth or as a unit."""
+    """Return whether the sides are equal within TOLERANCE; a percent sign is read as a hundredth or as a unit."""
     try:
         readings = [tuple(evaluate(side) for side in equation)]
         if "%" in "".join(equation):
@@ -100,27 +101,22 @@ def equation_key(text: str) -> str:
     return ";".join(f"{lhs}={rhs}" for lhs, rhs in equations(text))
 
 
-def _note(note: str) -> list[Equation]:
-    sides = [re.sub(r"\s", "", side) for side in _arithmetic(note).split("=")]
-    return [Equation(*pair) for pair in pairwise(sides)]
-
-
-def _line(line: str) -> list[Equation]:
+def _equations_of_line(line: str) -> list[Equation]:
     line = BOLD.sub("", BULLET.sub("", line))
     if _converts(line):
         return []
-    found = []
+    pairs = []
     for part in RELATION.split(_arithmetic(line)):
         for place, (left, right) in enumerate(pairwise(part.split("="))):
             pair = Equation(_left(left), _right(right))
             chained = place > 0 and _balanced(left) == pair.lhs
             if all(pair) and OPERATION.search(pair.lhs if not chained else " ".join(pair)):
-                found.append(pair)
-    return found
+                pairs.append(pair)
+    return pairs
 
 
 def _converts(line: str) -> bool:
-    """Tell a line that converts units, where numbers alone say too little: $0.50 + $0.20 = 70 cents."""
+    """Return whether a line converts units, so that its numbers alone are not equal: $0.50 + $0.20 = 70 cents."""
     used = {word.lower().rstrip("s") for words in UNIT.findall(plain(line)) for word in words.split()}
     used |= {"cent", "dollar"} if "$" in line and CENTS.search(line) else set()
     return any(len(used & kind) > 1 for kind in CONVERTED)

@@ -29,33 +29,34 @@ PUZZLE = re.compile(r"(?<![\w.])([0-9]{1,4})(?:\s*,\s*(?:and\s+)?|\s+(?:and\s+)?
 
 
 def evaluate(text: str) -> Fraction:
-    """Work out an expression of numbers, + - * / ^ %, brackets; a percent sign divides by 100.
+    """Evaluate an expression of numbers, + - * / ^ %, brackets; a percent sign divides by 100.
 
-    Raises ParseError for anything else: too long, too deep, too large, division by zero, names, calls.
+    Raises:
+        ParseError: Anything else: too long, too deep, too large, division by zero, names, calls.
     """
     return _Expression(tokens(text)).value()
 
 
 def tokens(text: str) -> list[str]:
-    """Part an expression into numbers and operators."""
+    """Split an expression into numbers and operators."""
     if len(text) > MAX_LENGTH:
         raise ParseError(f"an expression of more than {MAX_LENGTH} characters")
     text = TIMES.sub("*", plain(text).translate(SQUARE)).rstrip()
-    found, at = [], 0
+    parts, at = [], 0
     while at < len(text):
         match = TOKEN.match(text, at)
         if not match:
             raise ParseError(f"no arithmetic at character {at + 1}")
-        found.append(match["number"] or match["operator"])
+        parts.append(match["number"] or match["operator"])
         at = match.end()
-    return found
+    return parts
 
 
 class _Expression:
     """A recursive descent over tokens: sum, product, sign, power, percent, atom."""
 
-    def __init__(self, found: list[str]) -> None:
-        self._tokens, self._at, self._depth = [*found, ""], 0, 0
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens, self._at, self._depth = [*tokens, ""], 0, 0
 
     def value(self) -> Fraction:
         result = self._sum()
@@ -84,24 +85,22 @@ class _Expression:
         return result
 
     def _signed(self) -> Fraction:
+        """Read a number with its signs, and what it is raised to."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ParseError(f"brackets or signs more than {MAX_DEPTH} deep")
         if self._next in ("+", "-"):
             result = self._signed() if self._take() == "+" else -self._signed()
         else:
-            result = self._power()
+            result = self._percent()
+            if self._next in ("^", "**"):
+                self._take()
+                result = _raise(result, self._signed())
         self._depth -= 1
         return result
 
-    def _power(self) -> Fraction:
-        base = self._percent()
-        if self._next not in ("^", "**"):
-            return base
-        self._take()
-        return _raise(base, self._signed())
-
     def _percent(self) -> Fraction:
+        """Read a number or a bracket, and the percent signs after it."""
         result = self._atom()
         while self._next == "%":
             self._take()
@@ -112,17 +111,16 @@ class _Expression:
         token = self._take()
         if token == "(":
             result = self._sum()
-            if self._next != ")":
+            if self._take() != ")":
                 raise ParseError("a bracket is not closed")
-            self._take()
             return result
-        if not is_number(token):
+        if not _is_number(token):
             raise ParseError(f"a number is missing before {token!r}" if token else "the expression stops short")
         return _number(token)
 
 
-def is_number(token: str) -> bool:
-    """Tell a number from an operator or the end."""
+def _is_number(token: str) -> bool:
+    """Distinguish a number from an operator or the end."""
     return any(character.isdigit() for character in token)
 
 
@@ -148,12 +146,12 @@ def _raise(base: Fraction, exponent: Fraction) -> Fraction:
 
 def puzzle_numbers(text: str) -> list[Fraction]:
     """Return the last four whole numbers in a row of a puzzle: "4 5 6 10", "4, 5, 6 and 10"; [] if there are none."""
-    found = PUZZLE.findall(text[-MAX_PUZZLE:])
-    return [Fraction(number) for number in found[-1]] if found else []
+    puzzles = PUZZLE.findall(text[-MAX_PUZZLE:])
+    return [Fraction(number) for number in puzzles[-1]] if puzzles else []
 
 
 def game24(numbers: list[Fraction], text: str) -> bool | None:
-    """Say whether the proposed expression uses each number exactly once and makes 24; None if none is proposed.
+    """Return whether the proposed expression uses each number exactly once and makes 24; None if none is proposed.
 
     The proposal is the final answer's left side: "Answer: (10 - 4) * 5 - 6 = 24". Only + - * / and brackets count.
     """
@@ -161,9 +159,9 @@ def game24(numbers: list[Fraction], text: str) -> bool | None:
     if proposed is None:
         return None
     try:
-        found = tokens(proposed.partition("=")[0])
-        used = [_number(token) for token in found if is_number(token)]
-        fair = sorted(used) == sorted(numbers) and not {"^", "**", "%"} & set(found)
-        return fair and _Expression(found).value() == GOAL
+        parts = tokens(proposed.partition("=")[0])
+        used = [_number(part) for part in parts if _is_number(part)]
+        follows_rules = sorted(used) == sorted(numbers) and not {"^", "**", "%"} & set(parts)
+        return follows_rules and _Expression(parts).value() == GOAL
     except ParseError:
         return False

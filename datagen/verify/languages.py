@@ -144,24 +144,20 @@ def dominant_script(text: str) -> str | None:
 
 def detect(text: str) -> str | None:
     """Return the two-letter code of the language of a text; None is don't know."""
-    said = prose(text)
-    script = dominant_script(said)
+    text = prose(text)
+    script = dominant_script(text)
     if script is None or script in ONE_LANGUAGE:
         return ONE_LANGUAGE.get(script or "")
-    return _by_words(said, WORDS[script])
+    words = [word.strip(EDGES) for word in text.casefold().replace("’", " ").replace("'", " ").split()]
+    counts = Counter(words)
+    hits = {code: sum(counts[word] for word in known) for code, known in WORDS[script].items()}
+    (best, first), (_, second) = sorted(hits.items(), key=lambda pair: -pair[1])[:2]
+    certain = first >= FEWEST_HITS and first >= LEAST_SHARE * len(words) and first >= LEAD * second
+    return best if certain else None
 
 
 def is_chinese(text: str) -> bool:
-    """Tell Chinese, also where it is mixed with as much Latin: 自动给 commit 增加 message."""
-    said = prose(text)
-    script, counts = dominant_script(said), letters(said)
+    """Return whether a text is Chinese, also where it is mixed with as much Latin: 自动给 commit 增加 message."""
+    text = prose(text)
+    script, counts = dominant_script(text), letters(text)
     return script == "Han" or (script is None and counts["Han"] > counts["Kana"])
-
-
-def _by_words(text: str, languages: dict[str, frozenset[str]]) -> str | None:
-    words = [word.strip(EDGES) for word in text.casefold().replace("’", " ").replace("'", " ").split()]
-    counts = Counter(words)
-    hits = {code: sum(counts[word] for word in known) for code, known in languages.items()}
-    (best, first), (_, second) = sorted(hits.items(), key=lambda pair: -pair[1])[:2]
-    sure = first >= FEWEST_HITS and first >= LEAST_SHARE * len(words) and first >= LEAD * second
-    return best if sure else None

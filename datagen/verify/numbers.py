@@ -98,18 +98,17 @@ def plain(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    """Return the value of a decimal number or of a fraction; None for a zero denominator."""
     sign = -1 if match["sign"] == "-" else 1
+    numbers = {name: match[name] or "0" for name in ("decimal", "top", "bottom")}
+    digits = {name: text.replace(",", "").replace(" ", "").rstrip(".") for name, text in numbers.items()}
     if match["decimal"] is not None:
         exponent = int(match["e"] or match["power"] or 0)
-        return sign * Fraction(_digits(match["decimal"])) * Fraction(10) ** exponent
-    bottom = int(_digits(match["bottom"]))
+        return sign * Fraction(digits["decimal"]) * Fraction(10) ** exponent
+    bottom = int(digits["bottom"])
     if bottom == 0:
         return None
-    return sign * (int(match["whole"] or 0) + Fraction(int(_digits(match["top"])), bottom))
-
-
-def _digits(text: str) -> str:
-    return text.replace(",", "").replace(" ", "").rstrip(".")
+    return sign * (int(match["whole"] or 0) + Fraction(int(digits["top"]), bottom))
 
 
 def _scale(rest: str) -> int | None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.records.record import Row
-from datagen.sources.corpus import open_corpus, page_text
+from datagen.sources.corpus import open_corpus
+from datagen.sources.html import page_text
 from datagen.sources.segments import (
     CJK_WEIGHT,
     FRONT_MATTER,
@@ -19,10 +20,10 @@ from datagen.sources.segments import (
     MOST,
     Segment,
     clean,
-    fault,
+    effective_length,
     headings,
+    rejection_reason,
     segments,
-    weight,
 )
 
 SENTENCES = (
@@ -71,7 +72,7 @@ def test_a_text_without_headers_is_parted_at_blank_lines() -> None:
     document = "\n\n".join([paragraph] * 5)
     made = texts(document, plain=True)
     assert [header for header, _ in made] == [None, None, None]
-    assert all(weight(text) <= MOST for _, text in made)
+    assert all(effective_length(text) <= MOST for _, text in made)
     assert texts("# no header\nin a plain text", plain=True) == [(None, "# no header\nin a plain text")]
 
 
@@ -90,8 +91,8 @@ def test_every_character_that_is_no_header_is_in_one_segment(lines: list[str], p
 
 
 def test_a_chinese_character_counts_for_three() -> None:
-    assert weight("ab") == 2
-    assert weight("面包a") == 2 * CJK_WEIGHT + 1
+    assert effective_length("ab") == 2
+    assert effective_length("面包a") == 2 * CJK_WEIGHT + 1
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_a_chinese_character_counts_for_three() -> None:
     ],
 )  # fmt: skip
 def test_a_rule_names_what_is_wrong(header: str | None, raw: str, reason: str | None) -> None:
-    assert LEAST <= weight(GOOD) <= MOST
+    assert LEAST <= effective_length(GOOD) <= MOST
     if raw.endswith("See below."):
         raw, reason = raw.replace("See below.", "See what happens."), None
-    assert fault(header, raw) == reason
+    assert rejection_reason(header, raw) == reason
 
 
 def test_cleaning_leaves_code_alone() -> None:
@@ -238,7 +239,7 @@ def test_real_documents_in_four_languages(real_data: Path) -> None:
         assert row["licence"] == document["license"]
         if row["reason"] is None:
             kept[document["lang"]] += 1
-            assert LEAST <= weight(row["text"]) <= MOST
+            assert LEAST <= effective_length(row["text"]) <= MOST
     print(Counter(row["reason"] for row in made), kept)
     assert kept.keys() == {"en", "zh", "fr", "ar"}
     assert kept.total() > 400

@@ -1,9 +1,11 @@
-"""One function per constraint of IFEval (arXiv 2311.07911): does a response hold it? None is don't know.
+"""The checks of IFEval's constraints (arXiv 2311.07911), but for those of one expression (families.py).
+
+Each returns whether a response meets a constraint; None is don't know.
 
 Where IFEval's own checks contradict the sentence that the reader of the prompt sees, the sentence wins: keywords are
 whole words ("cat" is not in "education"), list markers and rules are no words, a sentence does not end after "e.g.",
 brackets of links and subscripts are no placeholders, Chinese commas are commas, and choosing all three fixed answers is
-no choice. Kwargs are those of `constraints.read_constraint`, the response is not blank. All take time linear in the
+no choice. Kwargs are those of `spec.constraint`, the response is not blank. All take time linear in the
 response: no pattern can backtrack over more than a line's worth of its own match.
 """
 
@@ -43,23 +45,22 @@ NEVER_LAST = frozenset("e.g i.e cf vs mr mrs ms dr prof fig eq approx z.b d.h sr
 """Abbreviations that something always follows; the others can end a sentence."""
 
 
-def as_asked(count: int, relation: str, wanted: int) -> bool:
+def compares(count: int, relation: str, wanted: int) -> bool:
     """Compare a count as IFEval's relations say: "at least" or "less than"."""
     return count >= wanted if relation == "at least" else count < wanted
 
 
-def whole(phrase: str) -> str:
+def whole_word(phrase: str) -> str:
     """Return the pattern of a word or phrase that is no part of a longer word, in any case."""
     before = rf"(?<!{SPACED})" if re.match(SPACED, phrase[0]) else ""
     after = rf"(?!{SPACED})" if re.match(SPACED, phrase[-1]) else ""
-    return (
-        f"{before}(?i:{re.escape(phrase)}){after}"  # the flag on the class of UNSPACED would compile for milliseconds
-    )
+    # the flag on the class of UNSPACED would compile for milliseconds
+    return f"{before}(?i:{re.escape(phrase)}){after}"
 
 
 def count_keyword(text: str, keyword: str) -> int:
     """Count a word or phrase, in any case."""
-    return sum(1 for _ in re.finditer(whole(keyword), text))
+    return sum(1 for _ in re.finditer(whole_word(keyword), text))
 
 
 def count_words(text: str) -> int | None:
@@ -72,10 +73,10 @@ def count_words(text: str) -> int | None:
 
 def count_sentences(text: str) -> int | None:
     """Count sentences of running text and list entries; headings, rules and code are none. None for Thai."""
-    said = HEADING.sub("\n", prose(text))
-    if dominant_script(said) == "Thai":
+    text = HEADING.sub("\n", prose(text))
+    if dominant_script(text) == "Thai":
         return None
-    blocks = re.split(r"\n[ \t]*\n", BLOCK_START.sub("\n\n", said))
+    blocks = re.split(r"\n[ \t]*\n", BLOCK_START.sub("\n\n", text))
     return sum(map(_sentences_of_block, blocks))
 
 
@@ -104,41 +105,20 @@ def _ends_sentence(text: str, end: re.Match[str], lower_case: bool) -> bool:
     return not (initial or word in NEVER_LAST or (word in ABBREVIATIONS and not after.isupper()))
 
 
-def existence(response: str, kwargs: Kwargs) -> bool:
-    return all(count_keyword(response, word) for word in kwargs["keywords"])
-
-
-def forbidden_words(response: str, kwargs: Kwargs) -> bool:
-    return not any(count_keyword(response, word) for word in kwargs["forbidden_words"])
-
-
-def keyword_frequency(response: str, kwargs: Kwargs) -> bool:
-    return as_asked(count_keyword(response, kwargs["keyword"]), kwargs["relation"], kwargs["frequency"])
-
-
-def letter_frequency(response: str, kwargs: Kwargs) -> bool:
-    count = response.casefold().count(kwargs["letter"].casefold())
-    return as_asked(count, kwargs["let_relation"], kwargs["let_frequency"])
-
-
-def response_language(response: str, kwargs: Kwargs) -> bool | None:
-    return same_language(response, kwargs["language"])
-
-
 def same_language(response: str, code: str) -> bool | None:
-    """Say whether a text is in a language; None where either is beyond `languages.detect`."""
-    found = detect(response)
-    return None if found is None or code not in NAMES else found == code
+    """Return whether a text is in a language; None where either is beyond `languages.detect`."""
+    detected = detect(response)
+    return None if detected is None or code not in NAMES else detected == code
 
 
 def number_sentences(response: str, kwargs: Kwargs) -> bool | None:
     count = count_sentences(response)
-    return None if count is None else as_asked(count, kwargs["relation"], kwargs["num_sentences"])
+    return None if count is None else compares(count, kwargs["relation"], kwargs["num_sentences"])
 
 
 def number_words(response: str, kwargs: Kwargs) -> bool | None:
     count = count_words(response)
-    return None if count is None else as_asked(count, kwargs["relation"], kwargs["num_words"])
+    return None if count is None else compares(count, kwargs["relation"], kwargs["num_words"])
 
 
 def number_paragraphs(response: str, kwargs: Kwargs) -> bool:
@@ -159,33 +139,20 @@ def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
     if len(paragraphs) != kwargs["num_paragraphs"]:
         return False
     text = paragraphs[kwargs["nth_paragraph"] - 1].translate(QUOTES).strip(MARKUP + "\"'([-")
-    return bool(re.match(whole(kwargs["first_word"].translate(QUOTES)), text))
-
-
-def number_placeholders(response: str, kwargs: Kwargs) -> bool:
-    return bool(sum(1 for _ in PLACEHOLDER.finditer(response)) >= kwargs["num_placeholders"])
+    return bool(re.match(whole_word(kwargs["first_word"].translate(QUOTES)), text))
 
 
 def postscript(response: str, kwargs: Kwargs) -> bool:
     """A line after the first starts with the marker, and says something."""
     letters_of = [re.escape(letter) for letter in kwargs["postscript_marker"] if letter.isalnum()]
     marker = r"\.? ?".join(letters_of) + r"(?![A-Za-z]|\.[A-Za-z]\.)"
-    found = re.finditer(rf"^[ \t*_#>]*{marker}\W*\w", response, re.IGNORECASE | re.MULTILINE)
-    return any(not response[: match.start()].isspace() for match in found if match.start())
+    matches = re.finditer(rf"^[ \t*_#>]*{marker}\W*\w", response, re.IGNORECASE | re.MULTILINE)
+    return any(not response[: match.start()].isspace() for match in matches if match.start())
 
 
 def number_bullet_lists(response: str, kwargs: Kwargs) -> bool:
     """Exactly so many Markdown bullets, nested ones included; code is not looked at."""
     return bool(sum(1 for line in prose(response).split("\n") if BULLET.match(line)) == kwargs["num_bullets"])
-
-
-def constrained_response(response: str, kwargs: Kwargs) -> bool:
-    said = " ".join(response.casefold().split())
-    return sum(answer in said for answer in ANSWERS) == 1
-
-
-def number_highlighted_sections(response: str, kwargs: Kwargs) -> bool:
-    return bool(sum(1 for _ in HIGHLIGHT.finditer(prose(response))) >= kwargs["num_highlights"])
 
 
 def multiple_sections(response: str, kwargs: Kwargs) -> bool:
@@ -200,19 +167,15 @@ def json_format(response: str, kwargs: Kwargs) -> bool:
     text = response.strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text[text.index("\n") : -3]
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
     try:  # numbers stay text: they may have more digits than int() takes
-        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_constant)
+        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=refuse)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict | list)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def title(response: str, kwargs: Kwargs) -> bool:
-    return bool(TITLE.search(response))
 
 
 def two_responses(response: str, kwargs: Kwargs) -> bool:
@@ -222,18 +185,17 @@ def two_responses(response: str, kwargs: Kwargs) -> bool:
 
 def repeat_prompt(response: str, kwargs: Kwargs) -> bool:
     """The request stands first, word for word, and something follows it."""
-    said, asked = (" ".join(text.casefold().split()) for text in (response, kwargs["prompt_to_repeat"]))
-    return said.startswith(asked) and any(map(str.isalnum, said[len(asked) :]))
+    text, request = (" ".join(text.casefold().split()) for text in (response, kwargs["prompt_to_repeat"]))
+    return text.startswith(request) and any(map(str.isalnum, text[len(request) :]))
 
 
 def end_checker(response: str, kwargs: Kwargs) -> bool:
-    said, wanted = (_bare_end(text) for text in (response, kwargs["end_phrase"]))
-    return bool(re.search(rf"{whole(wanted)}\Z", said[-len(wanted) - 1 :]))
-
-
-def _bare_end(text: str) -> str:
-    """Drop what may stand after the last word: quotation marks, emphasis, spaces."""
-    return " ".join(text[-20_000:].translate(QUOTES).casefold().split()).rstrip("\"'*_ ")
+    """The end, without quotation marks, emphasis and spaces after the last word, is the phrase."""
+    text, phrase = (
+        " ".join(text[-20_000:].translate(QUOTES).casefold().split()).rstrip("\"'*_ ")
+        for text in (response, kwargs["end_phrase"])
+    )
+    return bool(re.search(rf"{whole_word(phrase)}\Z", text[-len(phrase) - 1 :]))
 
 
 def quotation(response: str, kwargs: Kwargs) -> bool:
@@ -254,16 +216,4 @@ def quotation(response: str, kwargs: Kwargs) -> bool:
 def capital_word_frequency(response: str, kwargs: Kwargs) -> bool:
     """Words in capitals only; I and A are such words, U.S. and COVID-19 are one each."""
     count = sum(token.isupper() for token in CAPITAL_TOKEN.findall(response))
-    return as_asked(count, kwargs["capital_relation"], kwargs["capital_frequency"])
-
-
-def english_capital(response: str, kwargs: Kwargs) -> bool | None:
-    return same_language(response, "en") if response.isupper() else False
-
-
-def english_lowercase(response: str, kwargs: Kwargs) -> bool | None:
-    return same_language(response, "en") if response.islower() else False
-
-
-def no_comma(response: str, kwargs: Kwargs) -> bool:
-    return not COMMA.search(response)
+    return compares(count, kwargs["capital_relation"], kwargs["capital_frequency"])

@@ -1,4 +1,4 @@
-"""The 25 families of IFEval (arXiv 2311.07911): what each takes, how a prompt asks for it, what it does not go with."""
+"""The 25 families of IFEval (arXiv 2311.07911): the values, the sentence, the check and the conflicts of each."""
 
 import re
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from random import Random
 from datagen.verify.constraints import checks as check
 from datagen.verify.constraints.checks import Kwargs
 from datagen.verify.constraints.pools import DRAWS
+from datagen.verify.languages import prose
 
 Check = Callable[[str, Kwargs], bool | None]
 Draw = Callable[[Random, str], Kwargs]
@@ -21,7 +22,7 @@ class Family:
     kwargs: tuple[str, ...]
     """The names of its values; each is needed."""
     sentence: str
-    """How a prompt asks for it; the values are filled in."""
+    """The sentence of a prompt that asks for it, with places for the values."""
     check: Check
     draw: Draw
     """Returns kwargs, given the prompt that the constraint will stand in."""
@@ -29,19 +30,35 @@ class Family:
     """The families that it is never drawn with; symmetric."""
 
     def holds(self, response: str, kwargs: Kwargs) -> bool | None:
-        """Say whether a response meets the constraint; None is don't know. A blank response meets none."""
+        """Return whether a response meets the constraint; None is don't know. A blank response meets none."""
         return self.check(response, kwargs) if response.strip() else False
 
 
 SENTENCES: dict[str, tuple[str, Check]] = {
-    "keywords:existence": ("Use each of these words: {keywords}.", check.existence),
-    "keywords:forbidden_words": ("Do not use any of these words: {forbidden_words}.", check.forbidden_words),
-    "keywords:frequency": ("Use the word {keyword} {relation} {frequency:time}.", check.keyword_frequency),
+    "keywords:existence": (
+        "Use each of these words: {keywords}.",
+        lambda text, kwargs: all(check.count_keyword(text, word) for word in kwargs["keywords"]),
+    ),
+    "keywords:forbidden_words": (
+        "Do not use any of these words: {forbidden_words}.",
+        lambda text, kwargs: not any(check.count_keyword(text, word) for word in kwargs["forbidden_words"]),
+    ),
+    "keywords:frequency": (
+        "Use the word {keyword} {relation} {frequency:time}.",
+        lambda text, kwargs: check.compares(
+            check.count_keyword(text, kwargs["keyword"]), kwargs["relation"], kwargs["frequency"]
+        ),
+    ),
     "keywords:letter_frequency": (
         "Let the character {letter}, small or capital, occur {let_relation} {let_frequency:time}.",
-        check.letter_frequency,
+        lambda text, kwargs: check.compares(
+            text.casefold().count(kwargs["letter"].casefold()), kwargs["let_relation"], kwargs["let_frequency"]
+        ),
     ),
-    "language:response_language": ("Answer in {language} only.", check.response_language),
+    "language:response_language": (
+        "Answer in {language} only.",
+        lambda text, kwargs: check.same_language(text, kwargs["language"]),
+    ),
     "length_constraints:number_sentences": (
         "Your answer has {relation} {num_sentences:sentence}.",
         check.number_sentences,
@@ -58,7 +75,7 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "detectable_content:number_placeholders": (
         "Leave at least {num_placeholders:placeholder} in square brackets to be filled in, such as [address].",
-        check.number_placeholders,
+        lambda text, kwargs: len(check.PLACEHOLDER.findall(text)) >= kwargs["num_placeholders"],
     ),
     "detectable_content:postscript": (
         "After your answer, add a postscript on a line that starts with {postscript_marker}",
@@ -70,11 +87,11 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "detectable_format:constrained_response": (
         "Say exactly one of these: My answer is yes. My answer is no. My answer is maybe.",
-        check.constrained_response,
+        lambda text, kwargs: sum(answer in " ".join(text.casefold().split()) for answer in check.ANSWERS) == 1,
     ),
     "detectable_format:number_highlighted_sections": (
         "Highlight at least {num_highlights:passage} with Markdown asterisks, *like this*.",
-        check.number_highlighted_sections,
+        lambda text, kwargs: len(check.HIGHLIGHT.findall(prose(text))) >= kwargs["num_highlights"],
     ),
     "detectable_format:multiple_sections": (
         "Divide your answer into at least {num_sections:section}. Each starts on a line of its own with the word "
@@ -85,7 +102,10 @@ SENTENCES: dict[str, tuple[str, Check]] = {
         "Give the whole answer as one JSON value, an object or array.",
         check.json_format,
     ),
-    "detectable_format:title": ("Give your answer a title in double angle brackets, such as <<a title>>.", check.title),
+    "detectable_format:title": (
+        "Give your answer a title in double angle brackets, such as <<a title>>.",
+        lambda text, kwargs: check.TITLE.search(text) is not None,
+    ),
     "combination:two_responses": (
         "Give two different answers, with ****** (six asterisks) between them and nowhere else.",
         check.two_responses,
@@ -100,12 +120,15 @@ SENTENCES: dict[str, tuple[str, Check]] = {
         "Let {capital_relation} {capital_frequency:word} be in capital letters only, I and A included.",
         check.capital_word_frequency,
     ),
-    "change_case:english_capital": ("Answer in English, in capital letters only.", check.english_capital),
+    "change_case:english_capital": (
+        "Answer in English, in capital letters only.",
+        lambda text, kwargs: check.same_language(text, "en") if text.isupper() else False,
+    ),
     "change_case:english_lowercase": (
         "Answer in English, in small letters only, without a single capital.",
-        check.english_lowercase,
+        lambda text, kwargs: check.same_language(text, "en") if text.islower() else False,
     ),
-    "punctuation:no_comma": ("Do not use a single comma.", check.no_comma),
+    "punctuation:no_comma": ("Do not use a single comma.", lambda text, kwargs: check.COMMA.search(text) is None),
 }
 """Family to its sentence and check."""
 
@@ -132,6 +155,7 @@ APART = {
 
 
 def _conflicts() -> dict[str, frozenset[str]]:
+    """Return family to the families it is never drawn with, from ONLY_WITH and APART."""
     full = {name.split(":")[1]: name for name in SENTENCES}
     pairs = {(full[a], full[b]) for a, others in APART.items() for b in others.split()}
     for one, others in ONLY_WITH.items():

@@ -1,4 +1,4 @@
-"""What the values of drawn constraints are: word pools, ranges, one draw per family.
+"""The values of drawn constraints: word pools, ranges, one draw per family.
 
 The pools share no word and hold no scarce letter, so that no two drawn constraints can contradict each other by their
 values: a word to use is never one to avoid, and "less than 3 times the letter z" leaves every other demand possible.
@@ -58,8 +58,8 @@ def _some(random: Random, pool: tuple[str, ...], most: int) -> list[str]:
 
 def _either(random: Random, name: str, at_least: tuple[int, int], less_than: tuple[int, int], relation: str) -> Kwargs:
     """Draw a relation and a number from its range."""
-    said = random.choice(("at least", "less than"))
-    return {relation: said, name: random.randint(*(at_least if said == "at least" else less_than))}
+    drawn = random.choice(("at least", "less than"))
+    return {relation: drawn, name: random.randint(*(at_least if drawn == "at least" else less_than))}
 
 
 def _letter_frequency(random: Random, prompt: str) -> Kwargs:

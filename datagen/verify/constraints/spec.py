@@ -1,14 +1,14 @@
 """Verifiable constraints: the 25 families of IFEval (arXiv 2311.07911), to read, to state, to draw and to check.
 
 A constraint is an id and its kwargs, named as in IFEval, so that its rows are read as they are. Its sentence goes into
-a prompt; its check serves as filter, as reward and to part chosen from rejected (Tülu 3, arXiv 2411.15124). Departures
+a prompt; its check serves as filter, as reward and to tell chosen from rejected (Tülu 3, arXiv 2411.15124). Departures
 from Tülu 3: families that contradict each other are never drawn together, and a check that cannot know says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from datagen.errors import InputError
 from datagen.parse import split_thinking
@@ -20,7 +20,7 @@ from datagen.verify.languages import NAMES
 
 RELATIONS = ("at least", "less than")
 DRAW_TRIES = 100
-SHOWN = 60
+MAX_QUOTED = 60
 """Characters of a wrong value that a message repeats."""
 
 
@@ -32,38 +32,29 @@ class Constraint:
     kwargs: Kwargs = field(default_factory=dict)
 
 
-def _count(value: object) -> int | None:
-    """Whole numbers from 1; rows that went through a table hold them as 3.0."""
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
-    return int(value) if whole else None  # type: ignore[call-overload]
+class Kind(NamedTuple):
+    """The kind of a value in kwargs."""
+
+    fits: Callable[[Any], bool]
+    description: str
 
 
-def _relation(value: object) -> str | None:
-    return value if isinstance(value, str) and value in RELATIONS else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and any(map(str.isalnum, value)) else None
-
-
-def _words(value: object) -> list[str] | None:
-    good = isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value)
-    return value if good else None  # type: ignore[return-value]
-
-
-def _letter(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) == 1 and not value.isspace() else None
-
-
-def _language(value: object) -> str | None:
-    return value if isinstance(value, str) and value.isascii() and value.isalpha() and len(value) in (2, 3) else None
-
-
-Kind = tuple[Callable[[object], Any], str]
-COUNT: Kind = (_count, "a whole number from 1")
-RELATION: Kind = (_relation, '"at least" or "less than"')
-TEXT: Kind = (_text, "text with a letter or digit")
-WORDS: Kind = (_words, "a list of words")
+COUNT = Kind(
+    # rows that went through a table hold whole numbers as 3.0
+    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0,
+    "a whole number from 1",
+)
+RELATION = Kind(lambda value: isinstance(value, str) and value in RELATIONS, '"at least" or "less than"')
+TEXT = Kind(lambda value: isinstance(value, str) and any(map(str.isalnum, value)), "text with a letter or digit")
+WORDS = Kind(
+    lambda value: isinstance(value, list) and value != [] and all(isinstance(w, str) and w.strip() for w in value),
+    "a list of words",
+)
+LETTER = Kind(lambda value: isinstance(value, str) and len(value) == 1 and not value.isspace(), "one character")
+LANGUAGE = Kind(
+    lambda value: isinstance(value, str) and value.isascii() and value.isalpha() and len(value) in (2, 3),
+    'a language code such as "en"',
+)
 KINDS: dict[str, Kind] = {
     "keywords": WORDS, "forbidden_words": WORDS,
     "relation": RELATION, "let_relation": RELATION, "capital_relation": RELATION,
@@ -72,52 +63,48 @@ KINDS: dict[str, Kind] = {
     "num_bullets": COUNT, "num_highlights": COUNT, "num_sections": COUNT,
     "keyword": TEXT, "first_word": TEXT, "postscript_marker": TEXT, "section_spliter": TEXT, "end_phrase": TEXT,
     "prompt_to_repeat": TEXT,
-    "letter": (_letter, "one character"), "language": (_language, 'a language code such as "en"'),
+    "letter": LETTER, "language": LANGUAGE,
 }  # fmt: skip
-"""What a value must be: how to read it, and how to say it. `section_spliter` is IFEval's own spelling."""
+"""Name of a value to its kind. `section_spliter` is IFEval's own spelling."""
 
 
 def constraint(id: object, kwargs: object) -> Constraint:
     """Read one constraint, or raise InputError. A value of None is none: some copies of IFEval name every key."""
     if not isinstance(id, str) or id not in FAMILIES:
         raise InputError(
-            f"constraint {_shown(id)} is not known; the 25 known ones are IFEval's, such as {next(iter(FAMILIES))}"
+            f"constraint {_quoted(id)} is not known; the 25 known ones are IFEval's, such as {next(iter(FAMILIES))}"
         )
     if not isinstance(kwargs, Mapping):
-        raise InputError(f'constraint "{id}": its kwargs must be an object, found {_shown(kwargs)}')
-    given = {name: value for name, value in kwargs.items() if value is not None}
-    wanted = FAMILIES[id].kwargs
-    if unknown := sorted(map(_shown, given.keys() - set(wanted))):
-        raise InputError(f'constraint "{id}": unknown {unknown[0]}; it takes {", ".join(wanted) or "nothing"}')
-    made = Constraint(id, {name: _value(id, name, given) for name in wanted})
-    if made.kwargs.get("nth_paragraph", 1) > made.kwargs.get("num_paragraphs", 1) and "nth_paragraph" in made.kwargs:
+        raise InputError(f'constraint "{id}": its kwargs must be an object, found {_quoted(kwargs)}')
+    values = {name: value for name, value in kwargs.items() if value is not None}
+    names = FAMILIES[id].kwargs
+    if unknown := sorted(map(_quoted, values.keys() - set(names))):
+        raise InputError(f'constraint "{id}": unknown {unknown[0]}; it takes {", ".join(names) or "nothing"}')
+    for name in names:
+        kind, value = KINDS[name], values.get(name)
+        if not kind.fits(value):
+            actual = _quoted(value) if name in values else "nothing"
+            raise InputError(f'constraint "{id}": {name} must be {kind.description}, found {actual}')
+    read = {name: int(values[name]) if KINDS[name] is COUNT else values[name] for name in names}
+    if read.get("nth_paragraph", 1) > read.get("num_paragraphs", 1) and "nth_paragraph" in read:
         raise InputError(f'constraint "{id}": nth_paragraph is beyond num_paragraphs')
-    return made
+    return Constraint(id, read)
 
 
-def _value(id: str, name: str, given: Mapping[str, object]) -> Any:
-    read, wanted = KINDS[name]
-    value = read(given.get(name))
-    if value is None:
-        found = _shown(given[name]) if name in given else "nothing"
-        raise InputError(f'constraint "{id}": {name} must be {wanted}, found {found}')
-    return value
-
-
-def _shown(value: object) -> str:
-    """Show a foreign value in a message: escaped and short."""
-    return ascii(value)[:SHOWN]
+def _quoted(value: object) -> str:
+    """Return a foreign value for a message: escaped and short."""
+    return ascii(value)[:MAX_QUOTED]
 
 
 def read_constraints(record: Record) -> list[Constraint]:
     """Return the constraints of a row: its `constraints`, or IFEval's `instruction_id_list` and `kwargs`."""
     try:
-        return [constraint(id, kwargs) for id, kwargs in _pairs(record.extra)]
+        return [constraint(id, kwargs) for id, kwargs in _ids_and_kwargs(record.extra)]
     except InputError as error:
         raise InputError(f"row {record.line}: {error}") from None
 
 
-def _pairs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
+def _ids_and_kwargs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
     if "constraints" in row:
         rows = row["constraints"]
         if not isinstance(rows, list) or not all(isinstance(one, Mapping) and "id" in one for one in rows):
@@ -133,7 +120,16 @@ def _pairs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
 
 def state(constraint: Constraint) -> str:
     """Return the sentence that asks for a constraint in a prompt."""
-    values = {name: _said(name, value) for name, value in constraint.kwargs.items()}
+    values: dict[str, object] = {}
+    for name, value in constraint.kwargs.items():
+        if isinstance(value, int):
+            values[name] = _Counted(value)
+        elif name == "language":
+            values[name] = NAMES.get(value, value)
+        elif name in ("keyword", "first_word", "letter", "section_spliter"):
+            values[name] = f'"{value}"'
+        else:
+            values[name] = ", ".join(f'"{word}"' for word in value) if isinstance(value, list) else value
     return FAMILIES[constraint.id].sentence.format(**values)
 
 
@@ -145,18 +141,8 @@ class _Counted(int):
         return f"{int(self)} {noun}{'s' if plural else ''}".rstrip()
 
 
-def _said(name: str, value: Any) -> object:
-    if isinstance(value, int):
-        return _Counted(value)
-    if name == "language":
-        return NAMES.get(value, value)
-    if name in ("keyword", "first_word", "letter", "section_spliter"):
-        return f'"{value}"'
-    return ", ".join(f'"{word}"' for word in value) if isinstance(value, list) else value
-
-
 def holds(constraint: Constraint, response: str) -> bool | None:
-    """Say whether a response meets a constraint; None is don't know."""
+    """Return whether a response meets a constraint; None is don't know."""
     return FAMILIES[constraint.id].holds(response, constraint.kwargs)
 
 
@@ -171,7 +157,7 @@ def undecided(constraints: Sequence[Constraint], response: str) -> list[str]:
 
 
 def verify_constraints(record: Record, response: str) -> bool | None:
-    """False if a constraint of the row is broken, None if one cannot be checked or there are none, else True."""
+    """Return False if a constraint of the row is broken, None if one cannot be checked or there are none, else True."""
     answer = split_thinking(response)[1]
     verdicts = [holds(one, answer) for one in read_constraints(record)]
     if False in verdicts:
@@ -193,17 +179,12 @@ def draw_constraints(random: Random, count: int, prompt: str = "") -> list[Const
     `prompt` is what they will be added to; it is what "repeat the request" repeats, which is not drawn without it.
     """
     families = [family for family in FAMILIES.values() if family.id != "combination:repeat_prompt" or prompt.strip()]
-    for _ in range(DRAW_TRIES):
-        drawn = _draw_once(random, count, families)
+    for _ in range(DRAW_TRIES):  # families that go with few others, such as JSON, may be drawn too early
+        drawn: list[Family] = []
+        left = families
+        while left and len(drawn) < count:
+            drawn.append(random.choice(left))
+            left = [family for family in left if family is not drawn[-1] and family.id not in drawn[-1].conflicts]
         if len(drawn) == count:
             return [Constraint(family.id, family.draw(random, prompt)) for family in drawn]
-    raise ValueError(f"found no {count} constraints that go together")
-
-
-def _draw_once(random: Random, count: int, left: list[Family]) -> list[Family]:
-    """Draw families one by one until no other fits: a lonely one, such as JSON, may come too early."""
-    drawn: list[Family] = []
-    while left and len(drawn) < count:
-        drawn.append(random.choice(left))
-        left = [family for family in left if family is not drawn[-1] and family.id not in drawn[-1].conflicts]
-    return drawn
+    raise ValueError(f"no {count} constraints go together")
