@@ -123,14 +123,14 @@ def test_what_a_shape_cannot_hold_is_counted(capsys: pytest.CaptureFixture[str])
 def test_errors_say_what_would_do() -> None:
     path = write({"prompt": "A?", "response": "b"})
     pairs = write({"prompt": "A?", "chosen": "b", "rejected": "c"}, path="pairs.jsonl")
-    with pytest.raises(InputError, match="holds preferences; an audit is of prompts with responses"):
+    with pytest.raises(InputError, match="holds preferences; audit has a shape for prompts alone"):
         run(str(pairs), Options(to="audit"))
     with pytest.raises(InputError, match="--to xml: expected one of trl, openai"):
         run(path, Options(to="xml"))
     with pytest.raises(InputError, match="holds prompts; hh has a shape for preferences alone"):
         run(path, Options(to="hh"))
     convert(path, "trl", "there.jsonl")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         run(path, Options(to="trl", output="there.jsonl"))
 
 
