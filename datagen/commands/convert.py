@@ -42,10 +42,7 @@ def run(input: str, options: Options) -> int:
         converter = CONVERTERS[options.to].get(kind.name)
         if converter is None:
             kinds = ", ".join(CONVERTERS[options.to])
-            limits = (
-                "an audit is of prompts with responses" if is_audit else f"{options.to} has a shape for {kinds} alone"
-            )
-            raise InputError(f"{name}: holds {kind.name}; {limits}")
+            raise InputError(f"{name}: holds {kind.name}; {options.to} has a shape for {kinds} alone")
         rows, left_out = convert_rows(reader, converter, options.limit)
 
     lines = [audit_sheet(rows)] if is_audit else rows
