@@ -3,7 +3,7 @@
     python -m benchmarks.mcr [--quick]
 
 Two- and three-hop questions are put together of the facts in examples/facts.jsonl; the procedural teacher reads them
-off the passages it is shown, rightly at each hop with probability 0.7 (datagen/llm/sim/facts.py).
+off the passages it is shown, rightly at each hop with probability 0.7 (datagen/llm/sim/reason.py).
 """
 
 import json
@@ -14,7 +14,7 @@ from random import Random
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from datagen.llm.sim.facts import SENTENCE
+from datagen.llm.sim.reason import FACT
 from datagen.records.files import dump_line
 from datagen.verify.answers import answer_key, same_answer
 from tests.jobs import respond, rows
@@ -28,7 +28,7 @@ def questions(count: int, seed: int) -> list[dict[str, str]]:
     random = Random(seed)
     text = " ".join(json.loads(line)["text"] for line in CORPUS.read_text().splitlines())
     facts: dict[str, list[tuple[str, str]]] = {}
-    for relation, entity, value in SENTENCE.findall(text):
+    for relation, entity, value in FACT.findall(text):
         facts.setdefault(entity, []).append((relation, value))
     made: dict[str, str] = {}
     while len(made) < count:

@@ -17,9 +17,11 @@ from benchmarks.common import Ask, Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import echo, serving
 from datagen.commands.main import load_methods
 from datagen.engine.method import Method
+from datagen.llm.model import Roles
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import StackOptions, build_stack
 from datagen.prompts import plain_prompt
+from datagen.records.record import Record
 from tests.server import Answer, evolve_answer
 
 METHODS: dict[str, type[Method]] = {"ask": Ask, "evolve": load_methods("evolve")["general"]}
@@ -48,7 +50,7 @@ def through_the_stack(rows: Path, model: str) -> float:
         stack = build_stack(roles, StackOptions(rows.parent, None, None, 600.0))
         start = perf_counter()
         for prompt in prompts:
-            await stack.models["teacher"][0].chat(plain_prompt(prompt), temperature=1)
+            await Roles(stack.models, Record("0", prompt), {}).chat("teacher", plain_prompt(prompt), temperature=1)
         took = perf_counter() - start
         assert stack.sent == 0
         await stack.close()

@@ -19,11 +19,11 @@ from datagen.engine.options import RunOptions
 from datagen.engine.output import Output, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
 from datagen.errors import InputError, Stopped
+from datagen.llm.budget import StopReason
 from datagen.llm.call import Call, Reply
 from datagen.llm.model import ATTEMPTS, Model, Roles
 from datagen.llm.spec import Spec, parse_spec
 from datagen.llm.stack import StackOptions, build_stack
-from datagen.llm.stop import StopReason
 from datagen.prompts import Prompts
 from datagen.records.files import content_digest, input_digest
 from datagen.records.reader import Reader
@@ -146,8 +146,8 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
     run, method, output = job.run, job.method, job.output
     with output.writing():
         # 1. Build the layers below the method, and the engine.
-        stack = build_stack(job.roles, StackOptions(output.folder, run.max_calls, run.in_flight, run.timeout))
-        unrecorded = stack.journal.begin_run(output.path.name, lambda: stack.peak)
+        limits = run.max_calls, run.in_flight, run.timeout
+        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.path.name))
         engine = Engine(method, run, stack, output, observer)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
@@ -194,7 +194,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         output.finish({"result": result, "run": run_row})
         if status == "finished":
             method.finish(result)
-    return Outcome(status, reason, result, run_row, tables, unrecorded, engine.stop.error)
+    return Outcome(status, reason, result, run_row, tables, stack.journal.unrecorded, engine.stop.error)
 
 
 @dataclass(frozen=True)

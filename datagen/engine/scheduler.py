@@ -86,7 +86,7 @@ class Engine:
         self._open: set[Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self.stop.call(self._changed.set)
+        self.stop.callbacks.append(self._changed.set)
         self._lengths: list[int] = []
         """The length of the growing memory after each number of folded records."""
         self.records = self.surplus = 0

@@ -1,47 +1,76 @@
-"""The cap on calls. It counts every call that the output used, replayed ones too, so that the same cap stops at the
-same place however often the command is run, and a higher one continues.
+"""When a run ends early: `Stop` is the switch, `Budget` the cap on calls.
 
-A call reserves its place before it is sent. One that does not fit waits while others are in flight, since a call
-that fails in transport gives its place back; then the run stops, with everything that was paid for recorded.
+The cap counts every call that the output used, replayed ones too, so the same cap stops at the same place however often
+the command is run, and a higher one continues. A call reserves its place before it is sent. One that does not fit waits
+while others are in flight, since a call that fails in transport gives its place back. Then the run stops, with every
+answer that was paid for recorded.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Literal
 
 from datagen.errors import Stopped
 from datagen.llm.call import Call, Layer, Reply
-from datagen.llm.stop import Stop
+
+StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "stall", "error"]
+
+
+class Stop:
+    """The switch that ends a run early. Calls in flight finish and are recorded; no further call is sent."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        """Why the run ends, once it does."""
+        self.error: BaseException | None = None
+        self.callbacks: list[Callable[[], None]] = []
+        """Called once, when the run begins to end."""
+        self._event = asyncio.Event()
+
+    def now(self, reason: StopReason, error: BaseException | None = None) -> None:
+        """End the run. The first reason stands."""
+        if self.reason is None:
+            self.reason, self.error = reason, error
+            self._event.set()
+            for callback in self.callbacks:
+                callback()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, or raise Stopped as soon as the run ends."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Stopped
 
 
 class Budget:
-    """A layer that lets at most `max_calls` through."""
+    """A layer that lets at most `max_calls` calls through; None means no cap."""
 
     def __init__(self, below: Layer, stop: Stop, max_calls: int | None = None) -> None:
-        self._below, self._stop, self._cap = below, stop, max_calls
+        self._below, self._stop, self._max_calls = below, stop, max_calls
         self._changed = asyncio.Event()
-        stop.call(self._changed.set)
+        stop.callbacks.append(self._changed.set)
         self.used = 0
-        self._flying = 0
+        self._in_flight = 0
 
     def left(self) -> float:
-        """Return how many calls may still be begun."""
-        return float("inf") if self._cap is None else self._cap - self.used - self._flying
+        """Return how many more calls may begin."""
+        return float("inf") if self._max_calls is None else self._max_calls - self.used - self._in_flight
 
     async def send(self, call: Call) -> Reply:
         while self.left() < 1:
-            await self._wait()
-        self._flying += 1
+            if not self._in_flight:
+                self._stop.now("cap")
+            if self._stop.reason:
+                raise Stopped
+            self._changed.clear()
+            await self._changed.wait()
+        self._in_flight += 1
         try:
             reply = await self._below.send(call)
             self.used += 1
             return reply
         finally:
-            self._flying -= 1
+            self._in_flight -= 1
             self._changed.set()
-
-    async def _wait(self) -> None:
-        if not self._flying:
-            self._stop.now("cap")
-        if self._stop.reason:
-            raise Stopped
-        self._changed.clear()
-        await self._changed.wait()

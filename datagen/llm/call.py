@@ -1,4 +1,4 @@
-"""What passes between the layers: a Call goes in, a raw Reply comes out, a Completion is read from it."""
+"""What passes between the layers: a Call goes down, a raw Reply comes up, and a Completion is read from it."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,30 +19,60 @@ class Call:
     """One attempt at one request."""
 
     key: bytes
-    """What decides the answer; the same for every attempt."""
+    """The digest of everything that decides the answer (`call_key`); the same for every attempt."""
     model: str
+    """The identity of the model."""
     messages: Messages
     params: Mapping[str, Any]
+    """Sampling parameters, by their names in the chat completions API."""
     sample: int
     attempt: int
+    """From 1."""
     task: str
+    """The name of the template that was rendered."""
     fields: Mapping[str, str]
-    """Task and fields reach the procedural teacher; they are not part of the key."""
+    """The values in the template. Task and fields reach the procedural teacher; the key does not hold them."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A raw answer, good or not."""
+    """A raw reply: the body of a chat completion, or the refusal of the request."""
 
     status: int
+    """The HTTP status."""
     body: str
-    old: bool = False
-    """Recorded before this run began."""
+    from_earlier_run: bool = False
+    """It was recorded before this run began."""
 
     @cached_property
     def parsed(self) -> Any:
-        """The body as a JSON value, parsed once for all who ask; ValueError or RecursionError if it is none."""
+        """The body as a JSON value, parsed once. Raises ValueError or RecursionError if it is none."""
         return json.loads(self.body)
+
+    @cached_property
+    def usage(self) -> dict[str, int | None]:
+        """The tokens that the server counted, None where it does not say. A refusal costs none."""
+        usage = self.parsed.get("usage") if self.status < 400 else None
+        counts = usage if isinstance(usage, dict) else {}
+        names = ("prompt_tokens", "completion_tokens")
+        return {name: counts[name] if isinstance(counts.get(name), int) else None for name in names}
+
+    @property
+    def text(self) -> str | None:
+        """What the model wrote, or the body of a refusal: for the row of a rejected or failed candidate."""
+        if self.status >= 400:
+            return self.body
+        content = self.parsed["choices"][0]["message"].get("content")
+        return content if isinstance(content, str) else None
+
+    @property
+    def is_chat_completion(self) -> bool:
+        """Whether the body has the shape that `read_reply` relies on."""
+        try:
+            content = self.parsed["choices"][0]["message"].get("content")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return False
+        return content is None or isinstance(content, str)
 
 
 def refusal(status: int, message: str, **details: str | None) -> Reply:
@@ -51,9 +81,11 @@ def refusal(status: int, message: str, **details: str | None) -> Reply:
 
 
 class Layer(Protocol):
-    """Anything that answers a call. May raise Stopped or Outage."""
+    """Anything that answers a call."""
 
-    async def send(self, call: Call) -> Reply: ...
+    async def send(self, call: Call) -> Reply:
+        """Return the raw reply. May raise Stopped, Outage or CallFailed."""
+        ...
 
 
 class Backend(Layer, Protocol):
@@ -65,11 +97,11 @@ class Backend(Layer, Protocol):
 class Transient(Exception):
     """A fault that says nothing about the request: worth sending again, not worth recording."""
 
-    def __init__(self, reason: str, *, retry_after: float = 0.0, limited: bool = False) -> None:
+    def __init__(self, reason: str, *, retry_after: float = 0.0, rate_limited: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         """Seconds that the server asked to wait."""
-        self.limited = limited
+        self.rate_limited = rate_limited
         """The server asked for fewer requests (429)."""
 
 
@@ -78,13 +110,18 @@ class Completion:
     """A good answer."""
 
     text: str
+    """The answer without its reasoning."""
     reasoning: str
+    """Empty if there is none."""
     finish_reason: str | None
     usage: dict[str, int | None]
+    """`prompt_tokens` and `completion_tokens`, None where the server does not say."""
     logprobs: Any
+    """As in the chat completions API, if they were requested."""
     model: str
+    """The name in the reply; `Roles.chat` puts the identity of the model here."""
     value: Any = None
-    """What `parse` made of the text."""
+    """What `parse` returned for the text."""
 
 
 class BadAnswer(Exception):
@@ -94,18 +131,24 @@ class BadAnswer(Exception):
         super().__init__(reason)
         self.reason, self.detail = reason, detail
         self.final = final
-        """The server refused the request itself: asking again at once is pointless."""
+        """The server refused the request itself, so another attempt at once is pointless."""
 
 
 def call_key(model: str, messages: Messages, params: Mapping[str, Any], sample: int) -> bytes:
-    """Name a request by everything that decides its answer: 32 bytes."""
+    """Return the digest of everything that decides the answer to a request: 32 bytes."""
     return sha256(canonical([KEY_VERSION, model, messages, params, sample])).digest()
 
 
 def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool = False) -> Completion:
-    """Read a raw reply; raise BadAnswer unless it is whole, not empty, not cut, text, and `parse` accepts it.
+    """Read a raw reply strictly.
 
-    `cut_ok`: a reply that met the length limit will do, for a caller who can use its beginning.
+    Args:
+        reply: A refusal, or a body with the shape of a chat completion.
+        parse: Turns the text into a value; ParseError makes the answer a bad one.
+        cut_ok: Accept an answer that reached the length limit.
+
+    Raises:
+        BadAnswer: The answer was refused, cut, filtered, empty or no valid text, or `parse` does not accept it.
     """
     if reply.status >= 400:
         raise BadAnswer(f"refused (HTTP {reply.status})", error_message(reply.body), final=True)
@@ -118,66 +161,25 @@ def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool
         raise BadAnswer("filtered answer")
     if not text.strip():
         raise BadAnswer("empty answer")
-    if has_surrogate(text):
-        raise BadAnswer("broken answer", "half a character (a lone surrogate)")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadAnswer("broken answer", "half a character (a lone surrogate)") from error
     try:
         value = parse(text) if parse else None
     except ParseError as error:
         raise BadAnswer("unparsed answer", str(error)) from error
     reasoning = message.get("reasoning") or message.get("reasoning_content") or thinking
-    usage, model = read_usage(reply.parsed), str(reply.parsed.get("model") or "")
-    return Completion(text, reasoning, finish, usage, choice.get("logprobs"), model, value)
-
-
-def is_chat_completion(reply: Reply) -> bool:
-    """Say whether a body has the shape that read_reply relies on."""
-    try:
-        choice = reply.parsed["choices"][0]
-        content = choice["message"].get("content")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return False
-    return content is None or isinstance(content, str)
-
-
-def read_usage(body: Mapping[str, Any]) -> dict[str, int | None]:
-    """Return the tokens that a server counted; None where it does not say."""
-    usage = body.get("usage")
-    told = usage if isinstance(usage, dict) else {}
-    names = ("prompt_tokens", "completion_tokens")
-    return {name: told[name] if isinstance(told.get(name), int) else None for name in names}
-
-
-def reply_usage(reply: Reply) -> tuple[int, int]:
-    """Return (prompt, completion) tokens of any reply, good or not; a refusal costs none."""
-    if reply.status >= 400:
-        return 0, 0
-    usage = read_usage(reply.parsed)
-    return usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0
-
-
-def reply_text(reply: Reply) -> str | None:
-    """Return what the model wrote, for the record of a rejected or failed candidate."""
-    if reply.status >= 400:
-        return reply.body
-    content = reply.parsed["choices"][0]["message"].get("content")
-    return content if isinstance(content, str) else None
+    model = str(reply.parsed.get("model") or "")
+    return Completion(text, reasoning, finish, reply.usage, choice.get("logprobs"), model, value)
 
 
 def error_message(body: str) -> str:
-    """Return what the server says went wrong, in one line."""
+    """Return the message in the body of an error, in one line of at most 200 characters."""
     try:
-        told = json.loads(body)
-        error = told.get("error", told)
+        value = json.loads(body)
+        error = value.get("error", value)
         text = error.get("message") if isinstance(error, dict) else error
     except (ValueError, AttributeError):
         text = None
     return " ".join(str(text or body).split())[:200]
-
-
-def has_surrogate(text: str) -> bool:
-    """Say whether text cannot be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -1,89 +1,54 @@
-"""The outermost layer: a model that answers chat requests, asked again until the answer is good.
+"""The outermost layer: the models that answer chat requests, asked again until an answer is good.
 
-The stack, outside in: Model (answer retry), Budget, Journal, Limiter with transport retry, Endpoint or Sim. Whether a
-reply is good is decided here and again at every replay, so nothing but raw replies is ever recorded.
+The stack from the outside in: Roles (choice of the model, retry of bad answers), Budget, Journal, Limiter (retry of
+transport), then Endpoint, Local, Replay or Sim. Whether a reply is good is decided here, and again at every replay, so
+nothing but raw replies is ever recorded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 from datagen.errors import CallFailed
-from datagen.llm.call import BadAnswer, Call, Completion, Layer, call_key, read_reply, reply_text, reply_usage
+from datagen.llm.call import BadAnswer, Call, Completion, Layer, call_key, read_reply
 from datagen.prompts import Prompt
 from datagen.records.record import Record, Usage
 
 ATTEMPTS = 3
-"""Answers to pay for before a call has failed."""
+"""Bad answers to pay for before a call has failed."""
 
 
+@dataclass(frozen=True, slots=True)
 class Model:
-    """One model behind the whole stack."""
+    """A model, and the layers that send its calls."""
 
-    def __init__(self, identity: str, below: Layer) -> None:
-        self.identity, self._below = identity, below
-
-    async def chat(
-        self,
-        prompt: Prompt,
-        *,
-        sample: int = 0,
-        parse: Callable[[str], Any] | None = None,
-        used: Callable[[Usage], None] = lambda usage: None,
-        cut_ok: bool = False,
-        **params: Any,
-    ) -> Completion:
-        """Return the first good answer, or raise CallFailed; `used` is told of every answer, good or not.
-
-        Attempts that an earlier run recorded are walked first. Where they all were bad, a new block of ATTEMPTS
-        is asked: running the command again asks exactly the failed ones again.
-        """
-        key = call_key(self.identity, prompt.messages, params, sample)
-        call = Call(key, self.identity, prompt.messages, params, sample, 1, prompt.task, prompt.fields)
-        bad_in_block = 0
-        for attempt in count(1):
-            reply = await self._below.send(call if attempt == 1 else replace(call, attempt=attempt))
-            used(Usage(1, *reply_usage(reply)))
-            try:
-                said = read_reply(reply, parse, cut_ok=cut_ok)
-                said.model = self.identity  # whatever the server calls itself
-                return said
-            except BadAnswer as bad:
-                bad_in_block += 1
-                if bad.final or bad_in_block == ATTEMPTS:
-                    if not reply.old:
-                        raise CallFailed(
-                            bad.reason, stage=prompt.task, detail=bad.detail, reply=reply_text(reply)
-                        ) from bad
-                    bad_in_block = 0
-        raise AssertionError
+    identity: str
+    below: Layer
 
 
+@dataclass(eq=False, slots=True)
 class Roles:
-    """The models as one record's generator sees them: by role, with what they use counted."""
+    """The models as the generator of one record sees them: by role. It counts what the record uses."""
 
-    def __init__(
-        self,
-        models: Mapping[str, Sequence[Model]],
-        record: Record,
-        params: Mapping[str, Any],
-    ) -> None:
-        """`params` are the user's sampling parameters; they overrule a method's own."""
-        self._models, self._record, self._params = models, record, params
-        self.used = Usage()
+    models: Mapping[str, Sequence[Model]]
+    """Role to its models, which take turns."""
+    record: Record
+    params: Mapping[str, Any]
+    """The user's sampling parameters. They override those of the method."""
+    used: Usage = Usage()
 
     def identities(self, role: str) -> list[str]:
-        """Name all models of a role."""
-        return [model.identity for model in self._models[role]]
+        """Return the identities of all models of a role."""
+        return [model.identity for model in self.models[role]]
 
     def turn(self, role: str, sample: int = 0) -> int:
-        """Say which of a role's models plays it now: several take turns, by record and sample."""
-        return (int(self._record.id, 16) + sample) % len(self._models[role])
+        """Return the place of the model that plays a role: several take turns, by record and sample."""
+        return (int(self.record.id, 16) + sample) % len(self.models[role])
 
     def model(self, role: str, sample: int = 0) -> Model:
-        """Return the model that plays a role now."""
-        return self._models[role][self.turn(role, sample)]
+        """Return the model that plays a role for this record and sample."""
+        return self.models[role][self.turn(role, sample)]
 
     async def chat(
         self,
@@ -96,11 +61,54 @@ class Roles:
         cut_ok: bool = False,
         **params: Any,
     ) -> Completion:
-        """Ask the model that plays a role, or that member of it. A judge keeps the method's parameters: its verdict is
-        a measurement."""
-        asked = params if role == "judge" else {**params, **self._params}
-        model = self.model(role, sample) if member is None else self._models[role][member]
-        return await model.chat(prompt, sample=sample, parse=parse, used=self._count, cut_ok=cut_ok, **asked)
+        """Ask the model that plays a role until an answer is good, at most ATTEMPTS times.
 
-    def _count(self, usage: Usage) -> None:
-        self.used += usage
+        Attempts that an earlier run recorded are read first. Where all of them were bad, ATTEMPTS more are made, so the
+        same command asks exactly the failed calls again.
+
+        Args:
+            role: A role of the method, such as "teacher".
+            prompt: The rendered template: messages, task and fields.
+            sample: The number of the sample; equal requests with different numbers are answered independently.
+            parse: Turns the text into `Completion.value`; ParseError makes the answer a bad one.
+            member: The place of the model among those of its role. None: they take turns.
+            cut_ok: Accept an answer that reached the length limit.
+            params: Sampling parameters of the method, by their names in the chat completions API. The user's own
+                override them, but for a judge: its verdict is a measurement.
+
+        Returns:
+            The first good answer. `model` is the identity of the model; `usage` counts the tokens of this answer only.
+
+        Raises:
+            CallFailed: There was no good answer. Fields: `reason`, `stage`, `detail` and `reply`, for `fail()`.
+            Stopped: The run is ending, and the call was not sent.
+            Outage: The endpoint cannot be used.
+        """
+        # 1. Choose the model and the parameters.
+        model = self.models[role][self.turn(role, sample) if member is None else member]
+        merged = params if role == "judge" else {**params, **self.params}
+        key = call_key(model.identity, prompt.messages, merged, sample)
+        call = Call(key, model.identity, prompt.messages, merged, sample, 1, prompt.task, prompt.fields)
+
+        # 2. Send attempt after attempt, and count the tokens of every answer, good or bad.
+        bad_in_block = 0
+        for attempt in count(1):
+            reply = await model.below.send(call if attempt == 1 else replace(call, attempt=attempt))
+            tokens, used = reply.usage, self.used
+            self.used = Usage(
+                used.calls + 1,
+                used.prompt_tokens + (tokens["prompt_tokens"] or 0),
+                used.completion_tokens + (tokens["completion_tokens"] or 0),
+            )
+            try:
+                completion = read_reply(reply, parse, cut_ok=cut_ok)
+                completion.model = model.identity  # whatever name the server gives
+                return completion
+            except BadAnswer as bad:
+                # 3. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
+                bad_in_block += 1
+                if bad.final or bad_in_block == ATTEMPTS:
+                    if not reply.from_earlier_run:
+                        raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
+                    bad_in_block = 0
+        raise AssertionError

@@ -1,6 +1,6 @@
-"""Puts the layers together: Model, Budget, Journal, Limiter, then Endpoint, Local or Sim.
+"""Puts the layers together: Roles, Budget, Journal, Limiter, then Endpoint, Local, Replay or Sim.
 
-One journal, one budget and one stop for a run; one limiter for each address, since what is limited is a server.
+A run has one journal, one budget and one stop, and one limiter for each address, since servers limit requests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.errors import InputError
-from datagen.llm.budget import Budget
+from datagen.llm.budget import Budget, Stop
 from datagen.llm.call import Backend
 from datagen.llm.journal import Journal
 from datagen.llm.limiter import ADAPTIVE_CEILING, Limiter
 from datagen.llm.model import Model
 from datagen.llm.spec import Spec
-from datagen.llm.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,12 @@ class Stack:
 
     @property
     def in_flight(self) -> int:
+        """How many requests are in flight now."""
         return sum(limiter.in_flight for limiter in self.limiters)
 
     @property
     def sent(self) -> int:
-        """Requests sent, transport retries included."""
+        """How many requests were sent, retries included."""
         return sum(limiter.sent for limiter in self.limiters)
 
     @property
@@ -59,52 +59,56 @@ class StackOptions:
     """How to reach the models."""
 
     folder: Path
-    """Where the journal lies."""
+    """Holds the journal."""
     max_calls: int | None
     concurrency: int | None
     """None adapts."""
     timeout: float
     """Seconds, for one whole request."""
+    output: str | None = None
+    """The name of the output that the run writes, for the journal's note of what is in flight."""
 
 
 def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> Stack:
-    """Build the layers for the models in their roles."""
+    """Build the layers for the models in their roles. Nothing is sent.
+
+    Raises:
+        InputError: One model name has two addresses, or a model cannot be opened.
+        DatagenError: The journal cannot be opened.
+    """
+    specs: dict[str, Spec] = {}
+    for spec in (spec for specs_of_role in roles.values() for spec in specs_of_role):
+        if specs.setdefault(spec.identity, spec).url != spec.url:  # the journal could not tell their answers apart
+            raise InputError(f"model {spec.name} has two addresses; give each a tag: {spec.name}#a@URL")
+    backends = {identity: open_backend(spec, options) for identity, spec in specs.items()}
     stop = Stop()
-    check_addresses(roles)
-    specs = {spec.identity: spec for specs in roles.values() for spec in specs}
-    backends = {name: open_backend(spec, options) for name, spec in specs.items()}
     limiters = {spec.url: Limiter(backends, stop, options.concurrency) for spec in specs.values()}
-    journal = Journal(options.folder, {name: limiters[spec.url] for name, spec in specs.items()})
+    journal = Journal(options.folder, {identity: limiters[spec.url] for identity, spec in specs.items()})
+    if options.output is not None:
+        journal.begin_run(options.output, lambda: sum(limiter.peak for limiter in limiters.values()))
     budget = Budget(journal, stop, options.max_calls)
-    models = {role: [Model(spec.identity, budget) for spec in chosen] for role, chosen in roles.items()}
+    models = {role: [Model(spec.identity, budget) for spec in specs_of_role] for role, specs_of_role in roles.items()}
     return Stack(models, budget, journal, list(limiters.values()), list(backends.values()), stop)
 
 
-def check_addresses(roles: Mapping[str, Sequence[Spec]]) -> None:
-    """Refuse one name at two addresses: the journal could not tell their answers apart."""
-    urls: dict[str, str | None] = {}
-    for spec in (spec for specs in roles.values() for spec in specs):
-        if urls.setdefault(spec.identity, spec.url) != spec.url:
-            raise InputError(f"model {spec.name} has two addresses; tell them apart by a tag: {spec.name}#a@URL")
-
-
 def open_backend(spec: Spec, options: StackOptions) -> Backend:
-    """Open what answers a model's calls; nothing is sent."""
-    if spec.url is None and spec.name.startswith("hf:"):
+    """Open the innermost layer of a model. Its modules are imported here, so that a run loads only what it uses."""
+    if spec.url is not None:
+        from datagen.llm.endpoint import Endpoint
+
+        connections = options.concurrency or ADAPTIVE_CEILING
+        return Endpoint(spec.url, spec.name, timeout=options.timeout, connections=connections)
+    if spec.name.startswith("hf:"):
         from datagen.llm.local.weights import need_libraries
 
         need_libraries()
         from datagen.llm.local.model import Local
 
         return Local(spec.name)
-    if spec.url is None and spec.name.startswith("replay:"):
+    if spec.name.startswith("replay:"):
         from datagen.llm.replay import load_replay
 
         return load_replay(Path(spec.name.removeprefix("replay:")))
-    if spec.url is None:
-        from datagen.llm.sim import parse_sim
+    from datagen.llm.sim.model import parse_sim
 
-        return parse_sim(spec.name)
-    from datagen.llm.endpoint import Endpoint
-
-    return Endpoint(spec.url, spec.name, timeout=options.timeout, connections=options.concurrency or ADAPTIVE_CEILING)
+    return parse_sim(spec.name)

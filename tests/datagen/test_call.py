@@ -16,18 +16,13 @@ from datagen.llm.call import (
     Reply,
     call_key,
     error_message,
-    has_surrogate,
-    is_chat_completion,
     read_reply,
-    read_usage,
-    reply_text,
-    reply_usage,
 )
 from datagen.llm.spec import parse_spec
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-NOT_TOLD: dict[str, int | None] = {"prompt_tokens": None, "completion_tokens": None}
+NOT_COUNTED: dict[str, int | None] = {"prompt_tokens": None, "completion_tokens": None}
 
 
 def reply(content: object = "So.", finish: str | None = "stop", /, status: int = 200, **message: Any) -> Reply:
@@ -49,7 +44,7 @@ def test_a_good_reply_becomes_a_completion() -> None:
 
 def test_what_is_not_said_is_not_made_up() -> None:
     body = {"choices": [{"message": {"content": "So."}}]}
-    assert read_reply(Reply(200, json.dumps(body)), None) == Completion("So.", "", None, NOT_TOLD, None, "")
+    assert read_reply(Reply(200, json.dumps(body)), None) == Completion("So.", "", None, NOT_COUNTED, None, "")
 
 
 @pytest.mark.parametrize("text", ["So.", " So.\n", "0", "你好", "a\u2028b", "null", "[]", "\U0001f600"], ids=ascii)
@@ -141,7 +136,7 @@ def test_a_bad_answer_is_never_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "told"),
+    ("usage", "tokens"),
     [
         (USAGE, (3, 5)),
         ({"prompt_tokens": 3}, (3, None)),
@@ -155,19 +150,19 @@ def test_a_bad_answer_is_never_parsed() -> None:
     ],
     ids=str,
 )
-def test_tokens_that_are_not_told_are_none_and_cost_nothing(usage: object, told: tuple[int | None, ...]) -> None:
+def test_tokens_that_the_server_does_not_count_are_none(usage: object, tokens: tuple[int | None, ...]) -> None:
     body = {"choices": [{"message": {"content": "So."}}], "usage": usage}
-    assert tuple(read_usage(body).values()) == told
-    assert reply_usage(Reply(200, json.dumps(body))) == tuple(number or 0 for number in told)
+    assert tuple(Reply(200, json.dumps(body)).usage.values()) == tokens
 
 
 def test_tokens_of_a_body_without_usage_are_none() -> None:
-    assert read_usage({}) == NOT_TOLD
+    assert Reply(200, "{}").usage == NOT_COUNTED
 
 
 def test_a_bad_answer_costs_its_tokens_and_a_refusal_none() -> None:
-    assert reply_usage(reply("", "length")) == (3, 5)
-    assert reply_usage(Reply(400, json.dumps({"usage": USAGE}))) == (0, 0)
+    assert reply("", "length").usage == {"prompt_tokens": 3, "completion_tokens": 5}
+    for body in (json.dumps({"usage": USAGE}), "no JSON"):
+        assert Reply(400, body).usage == NOT_COUNTED
 
 
 BODIES: list[tuple[object, bool]] = [
@@ -198,12 +193,12 @@ BODIES: list[tuple[object, bool]] = [
 
 @pytest.mark.parametrize(("body", "is_one"), BODIES, ids=[json.dumps(body) for body, _ in BODIES])
 def test_a_chat_completion_is_told_by_its_shape(body: object, is_one: bool) -> None:
-    assert is_chat_completion(Reply(200, json.dumps(body))) == is_one
+    assert Reply(200, json.dumps(body)).is_chat_completion == is_one
 
 
 @pytest.mark.parametrize("body", ["", "So.", '{"choices": [', "<html>502</html>", "[" * 100_000, "\x00"], ids=range(6))
 def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
-    assert not is_chat_completion(Reply(200, body))
+    assert not Reply(200, body).is_chat_completion
 
 
 @given(st.recursive(
@@ -215,11 +210,11 @@ def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
 def test_any_body_of_the_shape_can_be_read(body: object) -> None:
     """What the endpoint lets through, the reader reads: an answer, or a bad one. Nothing else."""
     for made in (body, {"choices": [{"message": {"content": body}}]}, {"choices": [{"message": body}], "usage": body}):
-        if is_chat_completion(answer := Reply(200, json.dumps(made))):
+        if (answer := Reply(200, json.dumps(made))).is_chat_completion:
             with suppress(BadAnswer):
                 assert read_reply(answer, None).text.strip()
-            assert all(isinstance(tokens, int) for tokens in reply_usage(answer))
-            assert isinstance(reply_text(answer), str | None)
+            assert all(isinstance(tokens, int | None) for tokens in answer.usage.values())
+            assert isinstance(answer.text, str | None)
 
 
 @pytest.mark.parametrize(
@@ -243,14 +238,19 @@ def test_what_a_server_complains_of_fits_in_one_line(body: str, told: str) -> No
 
 
 def test_the_record_of_a_reply_is_its_text_or_the_whole_refusal() -> None:
-    assert reply_text(reply("So")) == "So"
-    assert reply_text(reply(None)) is None
-    assert reply_text(Reply(400, '{"error": "no"}')) == '{"error": "no"}'
+    assert reply("So").text == "So"
+    assert reply(None).text is None
+    assert Reply(400, '{"error": "no"}').text == '{"error": "no"}'
 
 
 @given(st.text(st.characters()))
 def test_half_a_character_is_told_from_a_whole_one(text: str) -> None:
-    assert has_surrogate(text) == any("\ud800" <= character <= "\udfff" for character in text)
+    is_broken = any("\ud800" <= character <= "\udfff" for character in text)
+    answer = f"So: {text}"
+    if is_broken:
+        assert bad(reply(answer)).reason == "broken answer"
+    else:
+        assert read_reply(reply(answer), None).text == answer
 
 
 def test_a_key_is_the_same_in_every_version() -> None:

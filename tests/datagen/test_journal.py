@@ -55,8 +55,8 @@ def test_an_answer_survives_the_process_and_is_marked_old() -> None:
     with opened(source) as journal:
         (second,) = ask(journal, call())
         assert journal.replayed == 1
-    assert (first.body, first.old) == ("answer 1", False)
-    assert (second.body, second.old) == ("answer 1", True)
+    assert (first.body, first.from_earlier_run) == ("answer 1", False)
+    assert (second.body, second.from_earlier_run) == ("answer 1", True)
     assert len(source.calls) == 1
 
 
@@ -98,7 +98,7 @@ def test_of_two_processes_that_asked_the_same_the_first_recorded_answer_stands()
         with opened(here) as one, opened(there) as other:
             first = await one.send(call())
             # `other` looked before the answer was there: play its late insert through the same commit
-            late = asyncio.ensure_future(other._fetch(call()))
+            late = asyncio.ensure_future(other._send_and_record(call()))
             return [first, await late]
 
     replies = asyncio.run(both())
@@ -147,13 +147,16 @@ def test_a_run_that_ended_leaves_no_note_and_a_killed_one_does() -> None:
     peak: Callable[[], int] = lambda: 7  # noqa: E731
     for ended, expected in ((True, 0), (False, 7)):
         with opened(Source()) as journal:
-            assert journal.begin_run("x.jsonl", peak) == 0
+            journal.begin_run("x.jsonl", peak)
+            assert journal.unrecorded == 0
             ask(journal, call(f"run {ended}"))
             if ended:
                 journal.end_run()
         with opened(Source()) as journal:
-            assert journal.begin_run("x.jsonl", peak) == expected
-            assert journal.begin_run("another.jsonl", peak) == 0
+            journal.begin_run("x.jsonl", peak)
+            assert journal.unrecorded == expected
+            journal.begin_run("another.jsonl", peak)
+            assert journal.unrecorded == 0
 
 
 @pytest.mark.parametrize("damage", ["not a database", "a folder"])

@@ -7,10 +7,9 @@ import pytest
 
 from datagen.errors import CallFailed, Outage, Stopped
 from datagen.llm import limiter as limiter_module
-from datagen.llm.budget import Budget
+from datagen.llm.budget import Budget, Stop
 from datagen.llm.call import Call, Reply, Transient
 from datagen.llm.limiter import MAX_TRIES, TRIES_BEFORE_CONTACT, Limiter
-from datagen.llm.stop import Stop
 
 GOOD = Reply(200, "{}")
 
@@ -108,7 +107,7 @@ def test_a_silent_endpoint_is_an_outage_after_few_tries() -> None:
 
 
 def test_a_wait_that_nobody_has_time_for_is_an_outage() -> None:
-    backend = Backend(lambda number: Transient("quota", retry_after=86_400, limited=True))
+    backend = Backend(lambda number: Transient("quota", retry_after=86_400, rate_limited=True))
     _, (error,) = send_all(backend, 1, 4)
     assert isinstance(error, Outage)
     assert "asks to wait 86400 s" in str(error)
@@ -125,7 +124,7 @@ def test_adaptive_concurrency_finds_a_hard_limit_and_keeps_most_of_it() -> None:
     class Capped(Backend):
         async def send(self, call: Call) -> Reply:
             if self.in_flight >= 40:
-                raise Transient("full", retry_after=0.001, limited=True)
+                raise Transient("full", retry_after=0.001, rate_limited=True)
             return await super().send(call)
 
     backend = Capped(latency=0.005)
@@ -137,7 +136,7 @@ def test_adaptive_concurrency_finds_a_hard_limit_and_keeps_most_of_it() -> None:
 
 
 def test_random_refusals_keep_a_third_of_the_concurrency() -> None:
-    backend = Backend(lambda number: Transient("429", limited=True) if number % 20 == 0 else None, latency=0.004)
+    backend = Backend(lambda number: Transient("429", rate_limited=True) if number % 20 == 0 else None, latency=0.004)
     limits: list[float] = []
 
     async def run() -> None:

@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from datagen.commands.main import load_methods
-from datagen.llm.sim.chance import Chance
-from datagen.llm.sim.self_instruct import tasks
+from datagen.llm.sim import SimRandom
+from datagen.llm.sim.instructions import tasks
 from tests.jobs import perform, rows
 from tests.server import Faults, Message, Server, request_key, running
 
@@ -22,12 +22,12 @@ FAULTS = Faults(0.2, retry_after=0.02, hang_seconds=3)
 
 def play(model: str, messages: list[Message], sample: int, task: str) -> str:
     """Think up tasks, none of them with labels, and answer them."""
-    chance = Chance(f"{request_key(model, messages, sample)} {task}")
+    rng = SimRandom(f"{request_key(model, messages, sample)} {task}")
     if task == "self_instruct/tasks":
-        return tasks({"count": "8"}, chance)
+        return tasks({"count": "8"}, rng)
     if task == "self_instruct/classification":
         return "No"
-    return json.dumps({"input": "", "output": f"Answer number {chance.randint(0, 10**9)} of many words."})
+    return json.dumps({"input": "", "output": f"Answer number {rng.randint(0, 10**9)} of many words."})
 
 
 def run(seeds: Path, server: Server, output: str, **given: object) -> bytes:

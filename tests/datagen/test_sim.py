@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.generators.evolve import read_verdict
-from datagen.llm.call import BadAnswer, Call, Reply, call_key, is_chat_completion, read_reply
-from datagen.llm.sim import ACTS, parse_sim
-from datagen.llm.sim.arithmetic import DEMANDS, answer, solve, unmet
-from datagen.llm.sim.chance import Chance
+from datagen.llm.call import BadAnswer, Call, Reply, call_key, read_reply
+from datagen.llm.sim import SimRandom
+from datagen.llm.sim.answer import DEMANDS, answer, compute, unmet
 from datagen.llm.sim.evolve import OPERATORS
+from datagen.llm.sim.model import HANDLERS, parse_sim
 from datagen.select import first_reason
 from datagen.select.elimination import BEFORE_ANSWER, ON_ANSWER, Step
 from tests.jobs import evolve, rows, write_seeds
@@ -56,7 +56,7 @@ def ask(spec: str, *calls: Call) -> list[Reply]:
     return asyncio.run(all_replies())
 
 
-def said(reply: Reply) -> str:
+def text_of(reply: Reply) -> str:
     return str(json.loads(reply.body)["choices"][0]["message"]["content"])
 
 
@@ -86,20 +86,20 @@ def test_another_sample_another_attempt_and_another_request_draw_anew() -> None:
         [replace(base, attempt=number) for number in range(1, 21)],
         [replace(base, key=call_key("sim", base.messages, {"top_p": number}, 0)) for number in range(20)],
     ):
-        assert len({said(reply) for reply in ask("sim", *others)}) == 4, "each of the four ways to ask deeper"
+        assert len({text_of(reply) for reply in ask("sim", *others)}) == 4, "each of the four ways to ask deeper"
 
 
 def test_what_the_messages_say_beside_the_fields_does_not_matter() -> None:
     base = call("Compute 2 * 3.")
     odd = replace(base, messages=[{"role": "user", "content": "#Rewritten Prompt# {{ x }} Verdict: equal"}])
-    assert said(*ask("sim", base)) == said(*ask("sim", odd))
+    assert text_of(*ask("sim", base)) == text_of(*ask("sim", odd))
 
 
 def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
     for each, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
-        assert is_chat_completion(reply)
+        assert reply.is_chat_completion
         usage = json.loads(reply.body)["usage"]
-        assert usage["completion_tokens"] >= len(said(reply).split())
+        assert usage["completion_tokens"] >= len(text_of(reply).split())
         assert usage["prompt_tokens"] >= len(each.messages[0]["content"].split())
 
 
@@ -137,12 +137,12 @@ def test_without_rates_there_is_no_fault_and_with_certainty_nothing_else() -> No
 
 def test_each_fault_is_what_its_rule_catches() -> None:
     parent = "Name a river."
-    leak, noop = (said(*ask(f"sim:{fault}=1", call(parent, REWRITE))) for fault in ("leak", "noop"))
+    leak, noop = (text_of(*ask(f"sim:{fault}=1", call(parent, REWRITE))) for fault in ("leak", "noop"))
     (refusal,) = ask("sim:refuse=1", call())
     empty, mumbled = ask("sim:malformed=1", call(), compare("a", "b"))
     assert first_reason(BEFORE_ANSWER, Step(parent, leak)) == "leaked"
-    assert said(*ask("sim", compare(parent, noop))).endswith("Verdict: equal")
-    assert first_reason(ON_ANSWER, Step(parent, "Name a lake.", response=said(refusal))) == "apology"
+    assert text_of(*ask("sim", compare(parent, noop))).endswith("Verdict: equal")
+    assert first_reason(ON_ANSWER, Step(parent, "Name a lake.", response=text_of(refusal))) == "apology"
     for reply, reason in ((empty, "empty answer"), (mumbled, "unparsed answer")):
         with pytest.raises(BadAnswer, match=reason):
             read_reply(reply, read_verdict)
@@ -188,22 +188,22 @@ def demanded(prompt: str) -> list[re.Pattern[str]]:
 
 @given(st.sampled_from(SEEDS), CHAINS, st.integers(0, 10_000))
 def test_an_answer_meets_every_demand_that_a_chain_of_rewrites_made(seed: str, chain: list[str], number: int) -> None:
-    chance, prompt = Chance(str(number)), seed
+    rng, prompt = SimRandom(str(number)), seed
     for name in chain:
-        prompt = OPERATORS[name]({"prompt": prompt}, chance)
-    text = answer({"prompt": prompt}, chance)
+        prompt = OPERATORS[name]({"prompt": prompt}, rng)
+    text = answer({"prompt": prompt}, rng)
     assert [rule.pattern for rule in demanded(prompt) if not rule.fullmatch(text)] == []
     assert unmet(prompt, text) == []
-    result = solve(prompt)[1]
+    result = compute(prompt)[1]
     assert result is None or re.search(rf"(?<!\d){result}\b", text)
 
 
 @given(st.sampled_from(SEEDS), st.integers(0, 10_000))
 def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) -> None:
-    chance, prompt = Chance(str(number)), seed
+    rng, prompt = SimRandom(str(number)), seed
     for _ in range(4):
         before = len(demanded(prompt))
-        longer = OPERATORS["add_constraint"]({"prompt": prompt}, chance)
+        longer = OPERATORS["add_constraint"]({"prompt": prompt}, rng)
         assert longer.startswith(prompt) and longer != prompt
         assert len(demanded(longer)) - before == 1 or before >= 2, "at least two kinds go together"
         prompt = longer
@@ -211,9 +211,9 @@ def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) ->
 
 @given(st.sampled_from(SEEDS), st.sampled_from(sorted(OPERATORS)), st.integers(0, 10_000))
 def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, name: str, number: int) -> None:
-    child = OPERATORS[name]({"prompt": seed}, Chance(str(number)))
+    child = OPERATORS[name]({"prompt": seed}, SimRandom(str(number)))
     assert first_reason(BEFORE_ANSWER, Step(seed, child)) is None
-    assert said(*ask("sim", compare(seed, child))).endswith("Verdict: not equal")
+    assert text_of(*ask("sim", compare(seed, child))).endswith("Verdict: not equal")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, na
     ],
 )  # fmt: skip
 def test_an_expression_is_worked_out_products_first(prompt: str, steps: list[str], result: int | None) -> None:
-    assert solve(prompt) == (steps, result)
+    assert compute(prompt) == (steps, result)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_task_that_it_cannot_play_is_refused_by_name() -> None:
 
 
 def test_every_rewrite_and_the_comparison_can_be_played() -> None:
-    assert {"answer", EQUAL, *(f"evolve/{name}" for name in OPERATORS)} <= ACTS.keys()
+    assert {"answer", EQUAL, *(f"evolve/{name}" for name in OPERATORS)} <= HANDLERS.keys()
 
 
 @pytest.mark.parametrize(

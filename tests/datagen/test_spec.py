@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.llm.sim import VERSION, parse_sim
+from datagen.llm.sim import VERSION
+from datagen.llm.sim.model import parse_sim
 from datagen.llm.spec import OPENAI_URL, Spec, api_key, is_loopback, parse_spec
 
 LOCAL = "http://127.0.0.1:11434/v1"
@@ -99,7 +100,7 @@ def test_a_secret_in_a_url_is_refused_and_not_shown(form: str, url: str) -> None
         parse_spec(form.format(url))
     assert SECRET not in str(raised.value)
     if form != "{}":
-        assert "the key is OPENAI_API_KEY" in str(raised.value)
+        assert "set OPENAI_API_KEY instead" in str(raised.value)
 
 
 def test_a_secret_in_the_base_url_is_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:

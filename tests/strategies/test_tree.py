@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.llm.sim.game24 import Made, moves, reachable
-from datagen.llm.sim.game24 import puzzle as read_puzzle
+from datagen.llm.sim.game24 import Term, moves, reachable, read_puzzle
 from datagen.parse import parse_verdict
 from datagen.records.files import dump_line
 from datagen.records.record import Row
@@ -75,7 +74,7 @@ hands = st.lists(st.integers(1, 13).map(Fraction), min_size=4, max_size=4)
 def test_whatever_is_played_ends_in_an_expression_of_all_numbers(numbers: list[Fraction], seed: int) -> None:
     random, state = Random(seed), start_game(numbers)
     while len(state.terms) > 1:
-        hand = tuple(Made(term.value, str(term.value)) for term in state.terms)
+        hand = tuple(Term(term.value, str(term.value)) for term in state.terms)
         made = play(state, random.choice(moves(hand)).text)
         assert made is not None
         state = made

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from datagen.errors import InputError
+from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Reply, call_key
 from datagen.llm.limiter import Limiter
 from datagen.llm.local.generation import Sampling, context_length, generate, in_batches, open_model, pick
 from datagen.llm.local.model import Local
 from datagen.llm.local.weights import weights_digest
 from datagen.llm.spec import parse_spec
-from datagen.llm.stop import Stop
 from datagen.records.record import Messages
 from datagen_train.data.encode import Encoder
 from tests.jobs import digest, evolve, rows, write_seeds

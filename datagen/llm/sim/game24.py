@@ -1,152 +1,151 @@
-"""How the procedural teacher plays the Game of 24.
+"""How the procedural teacher plays the Game of 24 and does the other tasks of tree search.
 
-It has two abilities, and every strategy calls on the same two: it makes legal steps at random, and it sees whether 24
-can still be reached, rightly as often as its skill says. In a chain of thought it looks at a few steps and takes the
-first that looks good to it; asked for proposals or for values it does one of the two, as often as it is asked.
+In the Game of 24 it has two abilities, and every strategy uses the same two: it makes legal steps at random, and it
+sees whether 24 can still be reached, rightly as often as its skill says. In a chain of thought it considers a few steps
+and takes the first that looks good to it. Asked for proposals or for values, it uses one of the two, once per request.
 """
 
 import re
-from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
 
-from datagen.llm.sim.chance import Chance
+from datagen.llm.sim import Fields, Handler, SimRandom
+from datagen.llm.sim.answer import answer
 
 GOAL = Fraction(24)
-LOOKS = 3
-"""Steps that it looks at before it takes one, in a chain of thought."""
+CONSIDERED = 3
+"""Steps that it considers before it takes one, in a chain of thought."""
 PUZZLE = re.compile(r"(?:24|twenty-four)\D{0,80}?((?:\d{1,2}[ ,]+(?:and )?){3}\d{1,2})\b", re.IGNORECASE)
 
 
-class Made(NamedTuple):
+class Term(NamedTuple):
     """A number, and the expression that it came from."""
 
     value: Fraction
     text: str
 
 
-Hand = tuple[Made, ...]
+Hand = tuple[Term, ...]
+"""The numbers that are left."""
 
 
 class Move(NamedTuple):
-    """A step: how it is written, and what is left after it."""
+    """A step as it is written, and the hand after it."""
 
     text: str
     left: Hand
 
+    def line(self) -> str:
+        return f"{self.text} (left: {' '.join(map(str, numbers(self.left)))})"
+
 
 @cache
 def reachable(values: tuple[Fraction, ...]) -> bool:
-    """Say whether 24 can be made of the numbers."""
+    """Check whether the numbers can give 24."""
     if len(values) == 1:
         return values[0] == GOAL
-    hand = tuple(Made(value, str(value)) for value in values)
+    hand = tuple(Term(value, str(value)) for value in values)
     return any(reachable(numbers(move.left)) for move in moves(hand))
 
 
 def numbers(hand: Hand) -> tuple[Fraction, ...]:
-    return tuple(sorted(each.value for each in hand))
+    return tuple(sorted(term.value for term in hand))
 
 
 def moves(hand: Hand) -> list[Move]:
     """Return every legal step."""
-    found = []
+    legal = []
     for first, second in permutations(range(len(hand)), 2):
         a, b = hand[first], hand[second]
-        rest = tuple(each for at, each in enumerate(hand) if at not in (first, second))
+        rest = tuple(term for place, term in enumerate(hand) if place not in (first, second))
         results = [("-", a.value - b.value), *([("/", a.value / b.value)] if b.value else [])]
         results += [("+", a.value + b.value), ("*", a.value * b.value)] if first < second else []
-        found += [
-            Move(f"{a.value} {sign} {b.value} = {value}", (*rest, Made(value, f"({a.text} {sign} {b.text})")))
+        legal += [
+            Move(f"{a.value} {sign} {b.value} = {value}", (*rest, Term(value, f"({a.text} {sign} {b.text})")))
             for sign, value in results
         ]
-    return found
+    return legal
 
 
-def draw(hand: Hand, count: int, chance: Chance) -> list[Move]:
-    """Draw steps; those to a natural number come to mind first."""
-    found = moves(hand)
-    chance.shuffle(found)
-    return sorted(found, key=lambda move: move.left[-1].value < 0 or move.left[-1].value.denominator > 1)[:count]
+def draw_moves(hand: Hand, count: int, rng: SimRandom) -> list[Move]:
+    """Draw steps at random, those that give a natural number first."""
+    legal = moves(hand)
+    rng.shuffle(legal)
+    return sorted(legal, key=lambda move: move.left[-1].value < 0 or move.left[-1].value.denominator > 1)[:count]
 
 
-def looks_good(hand: Hand, chance: Chance) -> bool:
-    """See whether 24 can still be reached, rightly as often as the skill says."""
-    return reachable(numbers(hand)) != chance.errs()
+def looks_good(hand: Hand, rng: SimRandom) -> bool:
+    """Check whether 24 can still be reached; right as often as the skill says."""
+    return reachable(numbers(hand)) != rng.errs()
 
 
-def puzzle(prompt: str) -> Hand | None:
-    """Find the four numbers of a puzzle in a prompt."""
-    found = PUZZLE.search(prompt)
-    if not found:
-        return None
-    return tuple(Made(Fraction(number), number) for number in re.findall(r"\d+", found[1]))
+def read_puzzle(prompt: str) -> Hand | None:
+    """Return the four numbers of the puzzle in a prompt, if there is one."""
+    match = PUZZLE.search(prompt)
+    return read_hand(re.findall(r"\d+", match[1])) if match else None
 
 
-def chain(hand: Hand, chance: Chance) -> str:
-    """Play to the end in one go."""
-    steps = []
+def read_hand(texts: list[str]) -> Hand:
+    return tuple(Term(Fraction(text), text) for text in texts)
+
+
+def write_chain(hand: Hand, rng: SimRandom) -> str:
+    """Play to the end in one chain of thought."""
+    lines = []
     while len(hand) > 1:
-        looked = draw(hand, LOOKS, chance)
-        move = next((each for each in looked if looks_good(each.left, chance)), looked[-1])
-        steps.append(f"{move.text} (left: {shown(move.left)})")
+        considered = draw_moves(hand, CONSIDERED, rng)
+        move = next((move for move in considered if looks_good(move.left, rng)), considered[-1])
+        lines.append(move.line())
         hand = move.left
     (last,) = hand
-    if last.value == GOAL or chance.errs():
-        return "\n".join((*steps, f"Answer: {last.text[1:-1]} = 24"))
-    return "\n".join((*steps, "That is not 24, and I see no other way."))
+    if last.value == GOAL or rng.errs():
+        return "\n".join((*lines, f"Answer: {last.text[1:-1]} = 24"))
+    return "\n".join((*lines, "That is not 24, and I see no other way."))
 
 
-def shown(hand: Hand) -> str:
-    return " ".join(map(str, numbers(hand)))
+def propose(fields: Fields, rng: SimRandom) -> str:
+    """Write legal steps, drawn at random."""
+    hand = read_hand(fields["numbers"].split())
+    return "\n".join(move.line() for move in draw_moves(hand, int(fields["count"]), rng))
 
 
-def _hand(fields: Mapping[str, str]) -> Hand:
-    return tuple(Made(Fraction(number), number) for number in fields["numbers"].split())
-
-
-def propose(fields: Mapping[str, str], chance: Chance) -> str:
-    """Write down legal steps, drawn at random."""
-    drawn = draw(_hand(fields), int(fields["count"]), chance)
-    return "\n".join(f"{move.text} (left: {shown(move.left)})" for move in drawn)
-
-
-def value(fields: Mapping[str, str], chance: Chance) -> str:
-    """Say whether 24 can be reached: sure or impossible; a number that is left alone is easy to judge."""
-    hand = _hand(fields)
-    good = numbers(hand) == (GOAL,) if len(hand) == 1 else looks_good(hand, chance)
+def value(fields: Fields, rng: SimRandom) -> str:
+    """Say whether 24 can be reached: sure or impossible. A single number is always judged rightly."""
+    hand = read_hand(fields["numbers"].split())
+    good = numbers(hand) == (GOAL,) if len(hand) == 1 else looks_good(hand, rng)
     return f"I tried a few ways.\nVerdict: {'sure' if good else 'impossible'}"
 
 
-def plan(fields: Mapping[str, str], chance: Chance) -> str:
-    """Plan a text: an opening, a middle and an end, in an order that is good as often as the skill says."""
+def plan(fields: Fields, rng: SimRandom) -> str:
+    """Plan a text: a beginning, a middle and an end, in the right order as often as the skill says."""
     parts = ["Begin with the question.", "Then give two reasons.", "End with what follows."]
-    if chance.errs():
-        chance.shuffle(parts)
-    return "\n".join([*parts, f"Keep to {chance.choice(('one example', 'two examples', 'a short scene'))}."])
+    if rng.errs():
+        rng.shuffle(parts)
+    return "\n".join([*parts, f"Keep to {rng.choice(('one example', 'two examples', 'a short scene'))}."])
 
 
-def passage(fields: Mapping[str, str], chance: Chance) -> str:
-    from datagen.llm.sim.arithmetic import answer
-
-    return f"{answer(fields, chance)}\n{' '.join(fields['plan'].split())}"
+def passage(fields: Fields, rng: SimRandom) -> str:
+    return f"{answer(fields, rng)}\n{' '.join(fields['plan'].split())}"
 
 
-def vote(fields: Mapping[str, str], chance: Chance) -> str:
-    """Vote for a candidate that keeps to a good order, if the skill lets it see that."""
+def vote(fields: Fields, rng: SimRandom) -> str:
+    """Vote for a candidate whose parts are in the right order, as often as the skill says."""
     parts = re.split(r"(?:\n\n|^)Candidate (\w{3}):\n<<<\n", fields["candidates"])
-    shown_ = dict(zip(parts[1::2], parts[2::2], strict=True))
-    ordered = [label for label, text in shown_.items() if re.search("Begin with.*Then give.*End with", text, re.DOTALL)]
-    best = chance.choice(list(shown_)) if chance.errs() or not ordered else ordered[0]
+    candidates = dict(zip(parts[1::2], parts[2::2], strict=True))
+    ordered = [
+        label for label, text in candidates.items() if re.search("Begin with.*Then give.*End with", text, re.DOTALL)
+    ]
+    best = rng.choice(list(candidates)) if rng.errs() or not ordered else ordered[0]
     return f"I weighed them.\nVerdict: {best}"
 
 
-ACTS: dict[str, Callable[[Mapping[str, str], Chance], str]] = {
+HANDLERS: dict[str, Handler] = {
     "tree/propose": propose,
     "tree/value": value,
     "tree/plan": plan,
     "tree/passage": passage,
     "tree/vote": vote,
 }
+"""The names of the templates of `datagen respond --strategy tree`."""
