@@ -8,6 +8,7 @@ the tokens of a text without any letter (emoji, `2 + 2`) are its characters. Kor
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -64,3 +65,8 @@ def exact_key(text: str) -> str:
 def strip_punctuation(text: str) -> str:
     """Remove spaces and punctuation everywhere in a text; mathematical symbols stay."""
     return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "P")
+
+
+def ngram_hashes(words: Sequence[str], size: int) -> list[int]:
+    """Hash all runs of `size` words in order, to 64 bits; the hashes differ from process to process."""
+    return [hash(tuple(words[start : start + size])) for start in range(len(words) - size + 1)]

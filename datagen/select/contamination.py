@@ -1,20 +1,25 @@
 """Does a row contain a benchmark's question? The 8-gram rule of Tülu 3 (arXiv 2411.15124, section 3.2).
 
-A question is found in a row if more than half of its tokens lie in 8-grams that the row has too; only what the user
-says is looked at, and all n-grams count towards that question alone. The paper tried embeddings and gave them up: they
-cannot tell the similar from the copied. A benchmark is contaminated by a data set if more than 2 % of its questions
-are found.
+A row contains a question if more than half of the question's tokens lie in 8-grams that the row has too. Only user
+turns are compared, and n-grams of different questions do not add up. The paper tried embeddings and gave them up: they
+cannot tell a similar question from a copy. A benchmark is contaminated by a data set if more than 2 % of its questions
+are contained.
 
-Departures: tokens are those of tokens.py instead of spaCy's, so case and punctuation do not hide a copy. A question
-under eight tokens, which has no 8-gram, is found where a turn is equal to it. Where characters are the tokens
+Departures: tokens are those of text.py instead of spaCy's, so case and punctuation do not hide a copy. A question
+under eight tokens, which has no 8-gram, is contained where a turn is equal to it. Where characters are the tokens
 (Chinese), n is 13: a Chinese word has 1.6 characters, and eight characters in a row are often a mere phrase.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from datagen.records.record import Text, as_messages
-from datagen.text import exact_key, is_unspaced, tokens
+from datagen.errors import InputError
+from datagen.records.files import open_input
+from datagen.records.lines import json_lines
+from datagen.records.reader import PROMPTS, Reader
+from datagen.records.record import BadLine, Candidate, Text, as_messages, request_text
+from datagen.text import exact_key, is_unspaced, ngram_hashes, tokens
 
 GRAM = 8
 COVERAGE = 0.5
@@ -32,83 +37,130 @@ class Benchmark(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A question found in a row: its number in the benchmark, from 0, and the share of its tokens that was found."""
+    """A question that a row contains: its number in the benchmark, from 0, and the share of its tokens in the row."""
 
     benchmark: str
     item: int
     coverage: float
 
 
-class _Question(NamedTuple):
+class Question(NamedTuple):
+    """A question of a benchmark, as the hashes of its n-grams."""
+
     benchmark: str
     item: int
     size: int
     grams: list[int]
 
-    def coverage(self, shared: set[int]) -> float:
-        """Return the share of tokens that lie in shared n-grams."""
-        covered = end = 0
-        for start, gram in enumerate(self.grams):
-            if gram in shared:
-                covered += start + self.size - max(start, end)
-                end = start + self.size
-        return covered / (len(self.grams) + self.size - 1)
 
+class BenchmarkIndex:
+    """All n-grams of all benchmarks, so that a row is not compared with the questions one by one.
 
-class Index:
-    """All n-grams of all benchmarks; a row is looked up in it without looking at the questions one by one."""
+    Equal hashes of different n-grams do no harm: it would take dozens of them in one row.
+    """
 
     def __init__(self, benchmarks: Iterable[Benchmark]) -> None:
-        self._questions: list[_Question] = []
+        self._questions: list[Question] = []
         self._by_gram: dict[int, list[int]] = {}
         self._short: dict[str, list[Hit]] = {}
         for benchmark in benchmarks:
             for item, text in enumerate(benchmark.texts):
-                self._add(benchmark.name, item, text)
+                words = tokens(text)
+                size = UNSPACED_GRAM if is_unspaced(words) else GRAM
+                if len(words) < size:
+                    self._short.setdefault(exact_key(text), []).append(Hit(benchmark.name, item, 1.0))
+                    continue
+                grams = ngram_hashes(words, size)
+                for gram in set(grams):
+                    self._by_gram.setdefault(gram, []).append(len(self._questions))
+                self._questions.append(Question(benchmark.name, item, size, grams))
         self._sizes = {question.size for question in self._questions}
 
     def hits(self, prompt: Text) -> list[Hit]:
-        """Return the questions found in what the user says, in the order of the benchmarks."""
+        """Return the questions that the user turns of a prompt contain, in the order of the benchmarks."""
+        # 1. The n-grams that any turn shares with any question.
         turns = [message["content"] for message in as_messages(prompt) if message["role"] == "user"]
-        shared = {gram for turn in turns for gram in self._grams(turn) if gram in self._by_gram}
-        numbers = sorted({number for gram in shared for number in self._by_gram[gram]})
-        found = [(question, question.coverage(shared)) for question in map(self._questions.__getitem__, numbers)]
-        copied = [Hit(question.benchmark, question.item, share) for question, share in found if share > COVERAGE]
-        return copied + [hit for key in sorted(set(map(exact_key, turns))) for hit in self._short.get(key, ())]
+        shared: set[int] = set()
+        for words in map(tokens, turns):
+            for size in self._sizes:
+                shared.update(gram for gram in ngram_hashes(words, size) if gram in self._by_gram)
 
-    def _add(self, name: str, item: int, text: str) -> None:
-        found = tokens(text)
-        size = UNSPACED_GRAM if is_unspaced(found) else GRAM
-        if len(found) < size:
-            self._short.setdefault(exact_key(text), []).append(Hit(name, item, 1.0))
-            return
-        question = _Question(name, item, size, _grams(found, size))
-        for gram in set(question.grams):
-            self._by_gram.setdefault(gram, []).append(len(self._questions))
-        self._questions.append(question)
+        # 2. The share of each question's tokens that lie in shared n-grams.
+        hits = []
+        for number in sorted({number for gram in shared for number in self._by_gram[gram]}):
+            benchmark, item, size, grams = self._questions[number]
+            covered = end = 0
+            for start, gram in enumerate(grams):
+                if gram in shared:
+                    covered += start + size - max(start, end)
+                    end = start + size
+            coverage = covered / (len(grams) + size - 1)
+            if coverage > COVERAGE:
+                hits.append(Hit(benchmark, item, coverage))
 
-    def _grams(self, text: str) -> list[int]:
-        found = tokens(text)
-        return [gram for size in self._sizes for gram in _grams(found, size)]
+        # 3. Questions too short for an n-gram, which a turn must equal.
+        for key in sorted(set(map(exact_key, turns))):
+            hits += self._short.get(key, ())
+        return hits
 
 
-class Tally:
-    """What was found in a data set, benchmark by benchmark."""
+def read_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
+    """Read benchmarks, FILE or FILE#FIELD,FIELD; each is named by its file, or by the whole path if two share a name.
+
+    Raises:
+        InputError: A file cannot be read, or not in full: a question that is left out would not be looked for.
+    """
+    paths = [spec.partition("#")[0] for spec in specs]
+    stems = [Path(path).stem for path in paths]
+    names = [path if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)]
+    return [Benchmark(name, read_questions(spec)) for name, spec in zip(names, specs, strict=True)]
+
+
+def read_questions(spec: str) -> list[str]:
+    """Read the questions of one benchmark: the named fields, joined by a space, or else the requests of its rows."""
+    path, _, fields = spec.partition("#")
+    advice = f"or name the fields that hold its questions: --against {path}#FIELD,FIELD"
+    questions = []
+    with open_input(path) as file:
+        if fields:
+            for line in json_lines(path, file):
+                values = [(line.row or {}).get(name) for name in fields.split(",")]
+                if not all(isinstance(value, str) and value.strip() for value in values):
+                    problem = line.problem or f"no text in {fields.replace(',', ', ')}"
+                    raise InputError(f"{path}:{line.number}: {problem}")
+                questions.append(" ".join(map(str, values)))
+        else:
+            try:
+                reader = Reader(path, file, PROMPTS)
+            except InputError as error:
+                raise InputError(f"{error}; {advice}") from error
+            for row in reader.read():
+                if isinstance(row, BadLine):
+                    raise InputError(f"{row}; fix the line, {advice}")
+                questions.append(request_text(row.prompt))
+    if not questions:
+        raise InputError(f"--against {spec}: no questions")
+    return questions
+
+
+class BenchmarkTable:
+    """How many rows contain questions of each benchmark, and how many of its questions are contained."""
 
     def __init__(self, benchmarks: Iterable[Benchmark]) -> None:
         self._sizes = {benchmark.name: len(benchmark.texts) for benchmark in benchmarks}
         self._rows = dict.fromkeys(self._sizes, 0)
         self._items: dict[str, set[int]] = {name: set() for name in self._sizes}
 
-    def add(self, hits: Iterable[Hit]) -> None:
-        """Count the hits of one row."""
+    def add(self, candidate: Candidate) -> None:
+        """Count the hits of one row, which a kept row has in its `meta`."""
+        row = candidate.row["meta" if candidate.status == "kept" else "record"]
+        hits = [Hit(**hit) for hit in row.get("hits") or []]
         for name in {hit.benchmark for hit in hits}:
             self._rows[name] += 1
         for hit in hits:
             self._items[hit.benchmark].add(hit.item)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Return for each benchmark: rows with a hit, questions, those found, their share, is it over the limit."""
         return {
             name: {
                 "rows": self._rows[name],
@@ -120,7 +172,10 @@ class Tally:
             for name, size in self._sizes.items()
         }
 
-
-def _grams(found: list[str], size: int) -> list[int]:
-    """Hash all runs of so many tokens. Two equal hashes of 64 bits would have to fall together dozens of times."""
-    return [hash(tuple(found[start : start + size])) for start in range(len(found) - size + 1)]
+    def tables(self) -> list[list[list[str]]]:
+        heading = ["benchmark", "rows with a question of it", "questions found", "of", ""]
+        rows = []
+        for name, counts in self.as_dict().items():
+            verdict = "contaminated" if counts["contaminated"] else "clean"
+            rows.append([name, str(counts["rows"]), str(counts["found"]), str(counts["questions"]), verdict])
+        return [[heading, *rows]] if rows else []

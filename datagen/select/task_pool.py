@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datagen.records.record import Candidate, Row
 from datagen.select.instructions import not_english
 from datagen.select.novelty import Pool
-from datagen.text import tokens
+from datagen.text import ngram_hashes, tokens
 
 
 class Task(NamedTuple):
@@ -109,7 +109,7 @@ class YieldTable:
         words = tokens(meta["instruction"])
         self.words.update(words[:1])
         for n, distinct in self.grams.items():
-            grams = [hash(tuple(words[start : start + n])) for start in range(len(words) - n + 1)]
+            grams = ngram_hashes(words, n)
             distinct.update(grams)
             self.totals[n] += len(grams)
 

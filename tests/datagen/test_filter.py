@@ -157,13 +157,13 @@ def test_a_benchmark_says_where_its_questions_stand() -> None:
         run(path, against=["svamp.jsonl"])
     run(path, against=["svamp.jsonl#Body,Question"])
     assert reasons() == ["contaminated:svamp"]
-    with pytest.raises(InputError, match=r"svamp\.jsonl:1: no text as Body, Questions"):
+    with pytest.raises(InputError, match=r"svamp\.jsonl:1: no text in Body, Questions"):
         run(path, "more.jsonl", against=["svamp.jsonl#Body,Questions"])
 
 
 def test_a_benchmark_with_a_line_that_cannot_be_read_is_refused() -> None:
     write({"prompt": SONG}, {"prompt": 5}, path="bench.jsonl")
-    with pytest.raises(InputError, match=r"bench\.jsonl:2: .*mend the line"):
+    with pytest.raises(InputError, match=r"bench\.jsonl:2: .*fix the line"):
         run(write(GOOD), against=["bench.jsonl"])
 
 

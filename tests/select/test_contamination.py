@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.select.contamination import COVERAGE, Benchmark, Hit, Index, Tally
+from datagen.records.record import Candidate, keep
+from datagen.select.contamination import COVERAGE, Benchmark, BenchmarkIndex, BenchmarkTable, Hit
 from datagen.text import tokens
 from tests.conftest import REAL_DATA
 
@@ -19,8 +20,12 @@ GSM8K = (
 CHINESE = "小明有十二个苹果，他把其中的三分之一分给了小红，又买了五个苹果，请问小明现在一共有多少个苹果？"
 
 
-def index(*texts: str) -> Index:
-    return Index([Benchmark("test", texts)])
+def index(*texts: str) -> BenchmarkIndex:
+    return BenchmarkIndex([Benchmark("test", texts)])
+
+
+def row_with(*hits: Hit) -> Candidate:
+    return keep({"meta": {"hits": [hit._asdict() for hit in hits]}})
 
 
 @pytest.mark.parametrize(("copied", "found"), [(45, False), (50, False), (51, True), (55, True), (100, True)])
@@ -127,23 +132,23 @@ def test_coverage_is_the_share_of_tokens_in_shared_runs_of_eight(question: list[
     assert index(" ".join(question)).hits(" ".join(row)) == ([Hit("test", 0, share)] if share > COVERAGE else [])
 
 
-def test_the_tally_counts_rows_and_questions_and_knows_the_two_percent() -> None:
+def test_the_table_counts_rows_and_questions_and_knows_the_two_percent() -> None:
     benchmarks = [
         Benchmark("a", [f"{QUESTION} {number}" for number in range(50)]),
         Benchmark("b", [GSM8K]),
         Benchmark("c", []),
     ]
-    tally = Tally(benchmarks)
-    tally.add([Hit("a", 3, 0.9)])
-    tally.add([Hit("a", 3, 0.6), Hit("b", 0, 1.0)])
-    tally.add([])
-    assert tally.as_dict() == {
+    table = BenchmarkTable(benchmarks)
+    table.add(row_with(Hit("a", 3, 0.9)))
+    table.add(row_with(Hit("a", 3, 0.6), Hit("b", 0, 1.0)))
+    table.add(row_with())
+    assert table.as_dict() == {
         "a": {"rows": 2, "questions": 50, "found": 1, "share": 0.02, "contaminated": False},
         "b": {"rows": 1, "questions": 1, "found": 1, "share": 1.0, "contaminated": True},
         "c": {"rows": 0, "questions": 0, "found": 0, "share": 0.0, "contaminated": False},
     }
-    tally.add([Hit("a", 4, 0.9)])
-    assert tally.as_dict()["a"]["contaminated"]
+    table.add(row_with(Hit("a", 4, 0.9)))
+    assert table.as_dict()["a"]["contaminated"]
 
 
 def test_the_gsm8k_training_questions_hold_none_of_the_test_questions_until_they_are_put_in() -> None:
@@ -152,7 +157,7 @@ def test_the_gsm8k_training_questions_hold_none_of_the_test_questions_until_they
         pytest.skip("the real questions are not here: ../shared/data/gsm8k")
     train, test = ([json.loads(line)["question"] for line in path.read_text().splitlines()] for path in paths)
     benchmark = Benchmark("gsm8k", test)
-    found = Index([benchmark])
+    found = BenchmarkIndex([benchmark])
     assert [hit for question in train for hit in found.hits(question)] == []
     copies = [found.hits(f"Question: {question.upper()}\nAnswer:") for question in test]
     assert [[hit.item for hit in hits] for hits in copies] == [[number] for number in range(300)]
