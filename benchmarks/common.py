@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
 from datagen.engine.job import Outcome, open_job, run_job
-from datagen.engine.method import Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.scheduler import tune_garbage_collector
 from datagen.errors import CallFailed
@@ -80,6 +80,7 @@ class Ask(Method):
 
     name = "ask"
     options_type = NoOptions
+    unique = ("prompt",)
     roles = {"teacher": "answers"}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -94,9 +95,6 @@ class Ask(Method):
 
     def bound(self, record: Record) -> int:
         return 1
-
-    def memory(self) -> list[Unique]:
-        return [Unique("prompt")]
 
 
 class Ran(NamedTuple):

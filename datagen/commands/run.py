@@ -69,7 +69,7 @@ def run_method(
             if not job.output.piped and not run.quiet:
                 display.print(f"Rows: {job.output.path}   rejected: {job.output.rejected_path}")
                 if job.output.path.stat().st_size:
-                    display.print(job.method.next_command().format(shlex.quote(str(job.output.path))))
+                    display.print(job.method.next_command.format(shlex.quote(str(job.output.path))))
         return code
 
 

@@ -229,9 +229,9 @@ def dry_run(job: Job) -> DryRun:
     if method.endless:
         pool = cast(Growing, method.memory()[0])
         first = next(item for item in method.draw(iter(items), pool, run.seed) if isinstance(item, Record))
-        if method.lag() is not None:
+        if method.lag is not None:
             first = replace(first, view=pool.view(len(pool)))
-        calls = method.bound(first) * ceil((run.n or 1) / method.candidates())
+        calls = method.bound(first) * ceil((run.n or 1) / method.candidates)
         usable = [first] if records or not method.reads else []
     else:
         usable, calls = records, sum(map(method.bound, records))

@@ -71,8 +71,10 @@ class Method:
     """A way to make rows: one generator, one strategy or one way to judge. It is what a contributor writes.
 
     A subclass sets the class attributes that differ from the defaults and writes `generate`; every other hook has a
-    default. An instance belongs to one run: it holds the run's options and prompts. It knows nothing of files,
-    progress or concurrency, and keeps no state between records (state lives in `memory`, which the fold owns).
+    default. A property whose value does not depend on the options may be overridden by a plain class attribute.
+
+    An instance belongs to one run: it holds the run's options and prompts. It knows nothing of files, progress or
+    concurrency, and keeps no state between records (state lives in `memory`, which the fold owns).
 
     Args:
         options: The parsed command-line options, an `options_type`.
@@ -97,6 +99,8 @@ class Method:
     """Whether there is an input file. A method without one is `endless`."""
     endless: ClassVar[bool] = False
     """Whether records come from `draw`, without end, and not from the input row by row. Needs `-n`."""
+    unique: ClassVar[tuple[str, ...]] = ("prompt", "response")
+    """Fields that no two kept rows share."""
 
     options: Any
     """The parsed options; a subclass narrows the type."""
@@ -123,12 +127,13 @@ class Method:
             llm: The models by role; `await llm.chat(role, prompt, ...)` returns a `Completion`.
 
         Raises:
-            CallFailed: Must not leave this function: yield `failed(...)` for it.
+            CallFailed: Must not leave this function: yield `fail(...)` for it.
         """
         raise NotImplementedError
 
+    @property
     def candidates(self) -> int:
-        """Return the most candidates that one record yields."""
+        """The most candidates that one record yields."""
         return 1
 
     def bound(self, record: Record) -> int:
@@ -137,7 +142,7 @@ class Method:
 
     def memory(self) -> Sequence[Memory]:
         """Return what the fold remembers of kept rows, to drop later ones. `draw` sees the first of them."""
-        return [Unique("prompt", "response")]
+        return [Unique(*self.unique)]
 
     def table(self) -> Table:
         """Return the counts to print at the end beside the funnel."""
@@ -153,13 +158,15 @@ class Method:
         """
         raise NotImplementedError
 
+    @property
     def lag(self) -> int | None:
-        """Return after how many records a kept row becomes visible: record i sees the pool as it stood when record
-        i - lag was folded (`record.view`). None: records see nothing of each other."""
+        """After how many records a kept row becomes visible: record i sees the pool as it stood when record i - lag
+        was folded (`record.view`). None: records see nothing of each other."""
         return None
 
+    @property
     def next_command(self) -> str:
-        """Return the command to run on the output; `{}` stands for its name."""
+        """The command to run on the output; `{}` stands for its name."""
         return "datagen train sft {}"
 
     def finish(self, result: Row) -> None:

@@ -71,8 +71,8 @@ class Engine:
 
     def __init__(self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver) -> None:
         self.stack, self.stop = stack, stack.stop
-        self._method, self._params, self._lag = method, run.params, method.lag()
-        self.per_record = method.candidates()
+        self._method, self._params, self._lag = method, run.params, method.lag
+        self.per_record = method.candidates
         """The most candidates of a record."""
         self.fold = Fold(
             output,

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
@@ -42,6 +42,7 @@ class Constraints(Method):
     name = "constraints"
     options_type = Options
     options: Options
+    unique = ("prompt", "response", "chosen")
     roles = {"teacher": "answers the prompts with their constraints"}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -97,9 +98,7 @@ class Constraints(Method):
     def bound(self, record: Record) -> int:
         return 2 if self.options.pairs else 1
 
-    def memory(self) -> list[Memory]:
-        return [Unique("prompt", "response", "chosen")]
-
+    @property
     def next_command(self) -> str:
         return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.model import Roles
@@ -85,6 +85,7 @@ class Evolve(Method):
     name, variant = "evolve", "general"
     options_type = Options
     options: Options
+    unique = ("prompt",)
     roles = {
         "evolver": "rewrites prompts",
         "judge": "says whether a rewrite asks for more",
@@ -206,14 +207,12 @@ class Evolve(Method):
         if lang == "zh" and self.frame:
             raise InputError("--lang zh: code and math have English prompts only; --style general has Chinese ones")
 
+    @property
     def candidates(self) -> int:
         return self.options.rounds
 
     def bound(self, record: Record) -> int:
         return self.options.rounds * CALLS_PER_ROUND
-
-    def memory(self) -> list[Memory]:
-        return [Unique("prompt")]
 
     def table(self) -> "RoundTable":
         return RoundTable()

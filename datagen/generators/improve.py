@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge.compare import COMPARE, compare
@@ -65,6 +65,7 @@ class Improve(Method):
     name = "improve"
     options_type = Options
     options: Options
+    unique = ("prompt", "response", "chosen")
     roles = {"teacher": "writes the new answers", "judge": "compares new and old"}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -144,9 +145,7 @@ class Improve(Method):
     def bound(self, record: Record) -> int:
         return 1 + 2
 
-    def memory(self) -> list[Memory]:
-        return [Unique("prompt", "response", "chosen")]
-
+    @property
     def next_command(self) -> str:
         return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
 

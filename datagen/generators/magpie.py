@@ -64,6 +64,7 @@ class Magpie(Method):
     name = "magpie"
     options_type = Options
     options: Options
+    next_command = "datagen filter {}"
     roles = {"asker": "speaks as the user (hf:PATH or sim)", "teacher": "answers"}
     reads = False
     speaks = ("asker",)
@@ -138,9 +139,6 @@ class Magpie(Method):
 
     def memory(self) -> list[Memory]:
         return [Novelty(self.options.dedup, first_request)]
-
-    def next_command(self) -> str:
-        return "datagen filter {}"
 
 
 def first_request(prompt: Text) -> str:

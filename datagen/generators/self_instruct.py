@@ -67,6 +67,7 @@ class SelfInstruct(Method):
     name, variant = "self-instruct", "paper"
     options_type = Options
     options: Options
+    next_command = "datagen evolve {}"
     roles = {"teacher": "thinks up tasks and their answers"}
     templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
     endless = True
@@ -213,6 +214,7 @@ class SelfInstruct(Method):
             raise InputError(f"{path}: no personas; write one per line")
         self.personas = [line.row["persona"].strip() for line in lines if line.row]
 
+    @property
     def candidates(self) -> int:
         return 2 * self.new_tasks
 
@@ -225,11 +227,9 @@ class SelfInstruct(Method):
     def table(self) -> YieldTable:
         return YieldTable()
 
+    @property
     def lag(self) -> int:
         return self.options.lag
-
-    def next_command(self) -> str:
-        return "datagen evolve {}"
 
 
 class SelfInstructAlpaca(SelfInstruct):
@@ -244,6 +244,7 @@ class SelfInstructAlpaca(SelfInstruct):
     async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:
         return [Instance(task.get("input", ""), task.get("output", ""))], False
 
+    @property
     def candidates(self) -> int:
         return self.new_tasks
 

@@ -20,7 +20,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from datagen.engine.method import Memory, Method, Table, Unique
+from datagen.engine.method import Method, Table
 from datagen.errors import InputError
 from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
@@ -212,6 +212,7 @@ class Compare(Method):
     variant = "compare"
     options_type = Options
     options: Options
+    unique = ("prompt", "responses")
     roles = ROLES
     templates = (COMPARE,)
     kind = SAMPLES
@@ -225,9 +226,7 @@ class Compare(Method):
     def bound(self, record: Record) -> int:
         return most_calls()
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
+    @property
     def next_command(self) -> str:
         return next_command(self.options)
 

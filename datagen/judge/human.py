@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
@@ -151,16 +151,12 @@ class Human(Method):
     variant = "human"
     options_type = Options
     options: Options
+    next_command = "datagen pairs {}"
+    unique = ("prompt", "responses")
     kind = SAMPLES
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         return by_people(record, llm, self.prompts, self.options)
-
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
-    def next_command(self) -> str:
-        return "datagen pairs {}"
 
     def check(self) -> None:
         prepare(self.options)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.engine.method import Memory, Method, Table, Unique
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
@@ -111,6 +111,7 @@ class Rank(Method):
     variant = "rank"
     options_type = Options
     options: Options
+    unique = ("prompt", "responses")
     roles = ROLES
     templates = (SCREEN, COMPARE)
     kind = SAMPLES
@@ -124,9 +125,7 @@ class Rank(Method):
     def bound(self, record: Record) -> int:
         return 1 + most_calls(self.options.top)
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
+    @property
     def next_command(self) -> str:
         return next_command(self.options)
 

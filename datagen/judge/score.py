@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from datagen.engine.method import Memory, Method, Table, Unique
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.agreement import keep_checks, next_command, table
@@ -155,6 +155,7 @@ class Score(Method):
     variant = "score"
     options_type = Options
     options: Options
+    unique = ("prompt", "responses")
     roles = ROLES
     templates = (SCORE,)
     kind = SAMPLES
@@ -168,9 +169,7 @@ class Score(Method):
     def bound(self, record: Record) -> int:
         return self.options.samples
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
+    @property
     def next_command(self) -> str:
         return next_command(self.options)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.engine.method import Memory, Method, Table, Unique
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.judge.judging import ranked_row, what_is_known
 from datagen.llm.model import Roles
@@ -83,16 +83,12 @@ class Verify(Method):
     variant = "verify"
     options_type = Options
     options: Options
+    next_command = "datagen pairs {}"
+    unique = ("prompt", "responses")
     kind = SAMPLES
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         return by_verifier(record, llm, self.prompts, self.options)
-
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
-    def next_command(self) -> str:
-        return "datagen pairs {}"
 
     def check(self) -> None:
         prepare(self.options)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rapidfuzz.distance import Indel
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.agreement import is_weak, key_of, read_checks, shown_judge
@@ -75,6 +75,9 @@ class Pairs(Method):
     name, variant = "pairs", "best_worst"
     options_type = Options
     options: Options
+    next_command = "datagen train dpo {}"
+    unique = ("prompt", "chosen", "rejected")
+    candidates = 6
     kind = SAMPLES
     rank_based: ClassVar[bool] = True
     """Whether pairs follow ranks, which may be a judge's: then its check counts, and its soft labels are kept."""
@@ -160,17 +163,8 @@ class Pairs(Method):
     def identity(self) -> dict[str, Any]:
         return {"checks": digest(self.checks)}
 
-    def candidates(self) -> int:
-        return 6
-
-    def memory(self) -> list[Memory]:
-        return [Unique("prompt", "chosen", "rejected")]
-
     def table(self) -> "PairTable":
         return PairTable(self.checks)
-
-    def next_command(self) -> str:
-        return "datagen train dpo {}"
 
 
 class PairsBestRandom(Pairs):

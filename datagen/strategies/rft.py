@@ -81,6 +81,7 @@ class RejectionSampling(Strategy):
                 candidates.append(self.reject(record, details, reason or "same_path", path.response, path))
         return candidates
 
+    @property
     def candidates(self) -> int:
         return self.options.k + 1
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datagen.engine.method import Memory, Method, Unique
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Completion
@@ -208,6 +208,8 @@ class Strategy(Method):
 class IndependentAnswers(Strategy):
     """A strategy whose `-k` answers know nothing of each other and stand in one row."""
 
+    unique = ("prompt", "response", "responses")
+
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
         """Return one row. A single wrong answer is dropped; among several it stays, as it may be a rejected one."""
         prompt = self.prompt(record)
@@ -225,9 +227,7 @@ class IndependentAnswers(Strategy):
         """Return answer `number`, not verified yet."""
         raise NotImplementedError
 
-    def memory(self) -> list[Memory]:
-        return [Unique("prompt", "response", "responses")]
-
+    @property
     def next_command(self) -> str:
         return "datagen train sft {}" if self.options.k == 1 else "datagen judge {}"
 

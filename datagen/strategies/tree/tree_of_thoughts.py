@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from datagen.engine.method import Memory, Table, Unique
+from datagen.engine.method import Table
 from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
@@ -37,6 +37,7 @@ class TreeOfThoughts(Strategy):
     variant = "tree"
     options_type = Options
     options: Options
+    unique = ("prompt", "response", "chosen", "rejected")
     templates = (*TEMPLATES["game24"], *TEMPLATES["text"])
     details = {"nodes": [], "calls": 0, "budget_spent": False, "illegal_steps": 0, "unread": 0}
 
@@ -105,6 +106,7 @@ class TreeOfThoughts(Strategy):
     def row_templates(self) -> Sequence[str]:
         return TEMPLATES[self.options.task]
 
+    @property
     def candidates(self) -> int:
         """Return 1, or a preference for each state that four numbers let a search expand."""
         if not self.options.step_preferences:
@@ -116,9 +118,7 @@ class TreeOfThoughts(Strategy):
     def bound(self, record: Record) -> int:
         return self.options.budget
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "response", "chosen", "rejected")]
-
+    @property
     def next_command(self) -> str:
         return "datagen train dpo {}" if self.options.step_preferences else "datagen train sft {}"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from datagen.commands.flags import fill_options
 from datagen.commands.run import run_method
-from datagen.engine.method import Memory, Method, Table, Unique
+from datagen.engine.method import Method, Table
 from datagen.engine.options import RunOptions, option
 from datagen.judge.judging import DIGITS, ranked_row
 from datagen.llm.model import Roles
@@ -150,6 +150,8 @@ class RewardRanking(Method):
     name, variant = "score", "reward"
     options_type = Options
     options: Options
+    next_command = "datagen pairs {}"
+    unique = ("prompt", "responses")
     kind = SAMPLES
 
     def __init__(self, options: Any, prompts: Prompts) -> None:
@@ -165,14 +167,8 @@ class RewardRanking(Method):
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         return self.scorer.rank(record, llm, self.prompts, self.options)
 
-    def memory(self) -> Sequence[Memory]:
-        return [Unique("prompt", "responses")]
-
     def table(self) -> Table:
         return RewardTable()
-
-    def next_command(self) -> str:
-        return "datagen pairs {}"
 
 
 OPENED = ExitStack()
