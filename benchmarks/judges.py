@@ -20,7 +20,7 @@ from datagen.commands.main import load_methods
 from datagen.errors import ParseError
 from datagen.judge.agreement import Pair, counts, measure
 from datagen.judge.compare import Verdict
-from datagen.judge.verdicts import FIRST, read_verdict
+from datagen.judge.replies import FIRST, read_verdict
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.select import pairs

@@ -82,7 +82,7 @@ COMMANDS = {
     "judge": Command(
         "datagen.judge",
         "Score, compare and rank answers.",
-        ("score:Score", "compare:Compare", "rank:Rank", "verified:Verify", "human:Human"),
+        ("score:Score", "compare:Compare", "rank:Rank", "verify:Verify", "human:Human"),
         "by",
     ),
     "filter": Command(

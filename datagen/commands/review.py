@@ -27,7 +27,8 @@ from urllib.parse import parse_qs, urlsplit
 from datagen.commands.terminal import columns, printable
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.review.votes import Log, Summary, as_cast, placement, summarize
+from datagen.judge.review.summary import Summary, summarize
+from datagen.judge.review.votes import Log, parse_vote, placement
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import Reader
@@ -79,25 +80,25 @@ class Review:
         """Return the next row without a vote, from a row on and round; the number of rows if there is none."""
         total = len(self.records)
         turn = ((start + step) % total for step in range(total))
-        return next((at for at in turn if self.records[at].id not in self.log.cast), total)
+        return next((at for at in turn if self.records[at].id not in self.log.votes), total)
 
     def page(self, at: int | None = None) -> Row:
         """Return what the page shows: a row, or the summary where all are done."""
         with self._lock:
             at = self.first_open() if at is None else min(max(at, 0), len(self.records))
-            voted = sum(record.id in self.log.cast for record in self.records)
+            voted = sum(record.id in self.log.votes for record in self.records)
             about: Row = {"at": at, "rows": len(self.records), "voted": voted, "by": self.log.by}
             return about | (self._ballot(at) if at < len(self.records) else {"summary": self.summary().as_dict()})
 
     def _ballot(self, at: int) -> Row:
         record = self.records[at]
-        places, cast = placement(record, self.log.by), self.log.cast.get(record.id)
-        ranks = None if cast is None or cast.ranks is None else [cast.ranks[place] for place in places]
+        places, vote = placement(record, self.log.by), self.log.votes.get(record.id)
+        ranks = None if vote is None or vote.ranks is None else [vote.ranks[place] for place in places]
         return {
             "id": record.id,
             "prompt": as_messages(record.prompt),
             "answers": [record.responses[place] for place in places],
-            "verdict": cast and cast.verdict,
+            "verdict": vote and vote.verdict,
             "ranks": ranks,
         }
 
@@ -107,14 +108,14 @@ class Review:
         if at is None or not isinstance(sent, dict):
             raise ValueError("id: no such row")
         record = self.records[at]
-        cast = as_cast(record, placement(record, self.log.by), sent.get("verdict"), sent.get("ranks"))
+        vote = parse_vote(placement(record, self.log.by), sent.get("verdict"), sent.get("ranks"))
         with self._lock:
-            self.log.append(record, cast)
+            self.log.append(record, vote)
             after = self.first_open(at + 1)
         return self.page(after)
 
     def summary(self) -> Summary:
-        return summarize(self.records, self.log.cast)
+        return summarize(self.records, self.log.votes)
 
 
 class Server(ThreadingHTTPServer):

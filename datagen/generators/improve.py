@@ -15,14 +15,17 @@ Departures: Deita has one judge rank all versions; here each version meets the o
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.judge.compare import COMPARE, compare
-from datagen.judge.judging import ByRubric, Judging, rubric_identity
-from datagen.judge.verdicts import FIRST, SECOND
+from datagen.judge import compare
+from datagen.judge.compare import COMPARE, Compare
+from datagen.judge.judge_method import rubric_identity
+from datagen.judge.judges import Judges
+from datagen.judge.replies import FIRST, SECOND
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id
 from datagen.verify import reference_answer
@@ -40,7 +43,7 @@ PRINCIPLE = "Judge how well the answer serves the request: is it right, complete
 
 
 @dataclass(frozen=True)
-class Options(ByRubric):
+class Options:
     """Options of `datagen improve`."""
 
     most_growth: float = option(MOST_GROWTH, "Maximum length of a new answer, as a ratio to the old one.", least=1)
@@ -49,14 +52,6 @@ class Options(ByRubric):
     allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")
     rubric: list[str] = option(["helpful"], "Criteria of the judge; see 'datagen judge'.")
     revisions: int = option(REVISIONS, "constitution: revisions of each answer.", least=1, most=16)
-
-    @property
-    def panel(self) -> bool:
-        return False
-
-    @property
-    def logprobs(self) -> bool:
-        return False
 
 
 class Improve(Method):
@@ -99,13 +94,13 @@ class Improve(Method):
             if reason is None:
                 authors = [{"model": record.meta.get("model")}, {"model": meta["model"]}]
                 answers = replace(record, responses=(old, new), meta={"responses": authors})
-                judging = Judging(answers, llm, self.prompts, "compare", self.options)
-                if not judging.judges:
+                judges = Judges(answers, llm, allow_self=self.options.allow_self)
+                if not judges.members:
                     raise InputError(
                         f"the judge is of the family of {meta['model']}, whose answer it would judge: name another "
                         "with --judge, or add --allow-self"
                     )
-                comparison = await compare(judging, 0, 1)
+                comparison = await self.judge.compare(judges, 0, 1)
                 meta["orders"] = [[verdict.forward, verdict.backward] for verdict in comparison.verdicts]
                 if comparison.share is None:
                     reason = "unjudged"
@@ -125,6 +120,12 @@ class Improve(Method):
         content = [record.prompt, new, old] if pairs else [record.prompt, response]
         name = row_id(f"improve {self.variant}{' pair' if pairs else ''}", [record.id], record.pass_no, content)
         yield keep({"id": name, "prompt": record.prompt, **answer, "meta": meta, **record.extra})
+
+    @cached_property
+    def judge(self) -> Compare:
+        """The method that compares old and new answers."""
+        options = compare.Options(rubric=self.options.rubric, allow_self=self.options.allow_self)
+        return Compare(options, self.prompts)
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
         """Return a new answer to the prompt, written with `write`."""

@@ -1,4 +1,4 @@
-"""How far a judge can be believed: its verdicts against those of people (`datagen judge LABELLED --check`).
+"""How reliable a judge is: its verdicts against those of people (`datagen judge LABELLED --check`).
 
     accuracy            how often the better answer wins; the judge's tie is half a win, so 0.5 is chance
     accuracy, decided   the same where neither side says tie (MT-bench's setup without ties, arXiv 2306.05685)
@@ -8,15 +8,15 @@
     verbosity bias      accuracy where the right answer is the longer one, less accuracy where it is the shorter one
     self-preference     what the judge gives its own family's answers, less what people give them
 
-Of the biases 0 is none. They are measured on single verdicts, before both orders are put together, and a tie is half a
-win. Intervals are bootstrapped over prompts, since the pairs of one prompt hang together. What could not be read is
-counted, and is no verdict.
+A bias of 0 is none. Biases are measured on single verdicts, before both orders are put together, and a tie is half a
+win. Intervals are bootstrapped over prompts, since the pairs of one prompt are not independent. What could not be read
+is counted, and is no verdict.
 """
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,106 +24,120 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.engine.method import NoTable
-from datagen.judge.judging import family
-from datagen.judge.verdicts import TIE
+from datagen.judge.judges import family
+from datagen.judge.replies import TIE
 from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
 from datagen.records.record import Candidate, Row
 
 Array = NDArray[np.float64]
+Orders = tuple[tuple[float | None, float | None], ...]
 SCORE_TIE = 0.1
 """Scores closer than this are a tie (MT-bench)."""
 RESAMPLES, LEVEL = 1_000, 0.95
 CHANCE = 0.5
 VERDICTS = (1.0, TIE, 0.0)
-STORE = "judges.json"
+STORE = Path(JOURNAL_FOLDER) / "judges.json"
+"""The checks made in a folder, beside its journal."""
 
 
 class Pair(NamedTuple):
     """Two answers before people and before a judge. A share is what the first of the two gets."""
 
     label: float
-    said: float | None
-    """None if it could not be read."""
-    orders: tuple[tuple[float | None, float | None], ...]
-    """Of each member: the share with the first answer shown first, and with it shown second."""
+    """The share that people give it."""
+    verdict: float | None
+    """The share that the judge gives it; None if its verdict could not be read."""
+    orders: Orders
+    """For each judge of a panel: the share with the first answer shown first, and with it shown second."""
     lengths: tuple[int, int]
-    own: tuple[bool, bool]
-    """Is an answer of the judge's own family?"""
+    same_family: tuple[bool, bool]
+    """Whether each answer was written by a model of the judge's family."""
 
 
 def share_of(better: float, worse: float, tie: float = 0.0) -> float:
-    """Compare two numbers, the higher the better."""
+    """Compare two numbers, the higher the better; a difference of at most `tie` is a tie."""
     return TIE if abs(better - worse) <= tie else float(better > worse)
+
+
+def opposite(share: float | None) -> float | None:
+    """Return the share of the other answer."""
+    return None if share is None else 1 - share
 
 
 def pairs_of(row: Row) -> Iterator[Pair]:
     """Return every two answers of a row that was judged and has labels."""
     meta, scores = row["meta"], row["scores"]
-    compared = {frozenset((each["first"], each["second"])): each for each in meta["comparisons"]}
+    comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
     judges = {family(name) for name in meta["judges"]}
-    own = [family(str(about.get("model"))) in judges if about.get("model") else False for about in meta["responses"]]
+    same_family = [bool(entry.get("model")) and family(str(entry["model"])) in judges for entry in meta["responses"]]
     for i, j in combinations(range(len(scores)), 2):
+        game = comparisons.get(frozenset((i, j)))
+        verdict: float | None
+        orders: Orders = ()
+        if game is None:
+            known = scores[i] is not None and scores[j] is not None
+            verdict = share_of(scores[i], scores[j], SCORE_TIE) if known else None
+        elif game["first"] == i:
+            verdict, orders = game["share"], tuple((forward, backward) for forward, backward in game["orders"])
+        else:
+            verdict = opposite(game["share"])
+            orders = tuple((opposite(backward), opposite(forward)) for forward, backward in game["orders"])
         label = share_of(-meta["labels"][i], -meta["labels"][j])
-        game = compared.get(frozenset((i, j)))
-        said, orders = _said(i, game) if game else (_by_score(scores[i], scores[j]), ())
-        yield Pair(label, said, orders, (len(row["responses"][i]), len(row["responses"][j])), (own[i], own[j]))
-
-
-def _said(first: int, game: Row) -> tuple[float | None, tuple[tuple[float | None, float | None], ...]]:
-    """Return what a comparison says of its answer `first`."""
-    if game["first"] == first:
-        return game["share"], tuple((forward, backward) for forward, backward in game["orders"])
-    flip: Callable[[float | None], float | None] = lambda share: None if share is None else 1 - share  # noqa: E731
-    return flip(game["share"]), tuple((flip(backward), flip(forward)) for forward, backward in game["orders"])
-
-
-def _by_score(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else share_of(first, second, SCORE_TIE)
-
-
-def counts(pair: Pair) -> dict[str, float]:
-    """Return what a pair adds to the sums that all figures are made of."""
-    made: dict[str, float] = defaultdict(float)
-    if pair.said is not None:
-        # Counted from either side, since which answer stands first in a file means nothing.
-        for label, said in ((pair.label, pair.said), (1 - pair.label, 1 - pair.said)):
-            made[f"label {label} said {said}"] += 0.5
-    for forward, backward in pair.orders:
-        if forward is not None and backward is not None:
-            made["both read"] += 1
-            made["consistent"] += forward == backward
-        for first_shown in (forward, None if backward is None else 1 - backward):
-            if first_shown is not None:
-                made["shown"] += 1
-                made["first shown won"] += first_shown
-    singles = [share for order in pair.orders for share in order] or [pair.said]
-    for share in (each for each in singles if each is not None):
-        _add_single(made, pair, share)
-    return made
-
-
-def _add_single(made: dict[str, float], pair: Pair, share: float) -> None:
-    first, second = pair.lengths
-    if pair.label != TIE and first != second:
-        side = "longer" if (first > second) == (pair.label > TIE) else "shorter"
-        made[f"{side} is right"] += 1
-        made[f"{side} is right and won"] += share if pair.label > TIE else 1 - share
-    if pair.own[0] != pair.own[1]:
-        made["own"] += 1
-        made["own won"] += share if pair.own[0] else 1 - share
-        made["own labelled"] += pair.label if pair.own[0] else 1 - pair.label
+        lengths = (len(row["responses"][i]), len(row["responses"][j]))
+        yield Pair(label, verdict, orders, lengths, (same_family[i], same_family[j]))
 
 
 NAMES = (
-    *(f"label {label} said {said}" for label in VERDICTS for said in VERDICTS),
+    *(f"label {label} verdict {verdict}" for label in VERDICTS for verdict in VERDICTS),
     "both read", "consistent", "shown", "first shown won", "longer is right", "longer is right and won",
     "shorter is right", "shorter is right and won", "own", "own won", "own labelled",
 )  # fmt: skip
+"""The sums that all figures are computed from."""
+
+
+def counts(pair: Pair) -> dict[str, float]:
+    """Return what a pair adds to the sums of NAMES."""
+    sums: dict[str, float] = defaultdict(float)
+
+    # Verdict against label, counted from either side: which answer stands first in a file means nothing.
+    if pair.verdict is not None:
+        for label, verdict in ((pair.label, pair.verdict), (1 - pair.label, 1 - pair.verdict)):
+            sums[f"label {label} verdict {verdict}"] += 0.5
+
+    # One order against the other.
+    for forward, backward in pair.orders:
+        if forward is not None and backward is not None:
+            sums["both read"] += 1
+            sums["consistent"] += forward == backward
+        for first_shown in (forward, opposite(backward)):
+            if first_shown is not None:
+                sums["shown"] += 1
+                sums["first shown won"] += first_shown
+
+    # Single verdicts by length, and by family.
+    singles = [share for order in pair.orders for share in order] or [pair.verdict]
+    first, second = pair.lengths
+    for share in (share for share in singles if share is not None):
+        if pair.label != TIE and first != second:
+            side = "longer" if (first > second) == (pair.label > TIE) else "shorter"
+            sums[f"{side} is right"] += 1
+            sums[f"{side} is right and won"] += share if pair.label > TIE else 1 - share
+        if pair.same_family[0] != pair.same_family[1]:
+            sums["own"] += 1
+            sums["own won"] += share if pair.same_family[0] else 1 - share
+            sums["own labelled"] += pair.label if pair.same_family[0] else 1 - pair.label
+    return sums
 
 
 def figures_of(sums: Array) -> dict[str, Array]:
-    """Return every figure from sums (..., as NAMES has them); NaN where there is nothing to tell it from."""
+    """Compute every figure.
+
+    Args:
+        sums: Shape (..., len(NAMES)).
+
+    Returns:
+        Name to shape (...); NaN where the sums do not determine a figure.
+    """
     at = {name: sums[..., place] for place, name in enumerate(NAMES)}
     table = sums[..., :9].reshape(*sums.shape[:-1], 3, 3)
     decided = table[..., ::2, ::2]
@@ -145,46 +159,43 @@ def figures_of(sums: Array) -> dict[str, Array]:
 
 
 def kappa(table: Array) -> Array:
-    """Return Cohen's kappa of confusion tables (..., labels, verdicts)."""
-    whole = table.sum((-2, -1))
-    agreed = np.trace(table, axis1=-2, axis2=-1) / whole
-    by_chance = (table.sum(-1) * table.sum(-2)).sum(-1) / whole**2
+    """Return Cohen's kappa (1960) of confusion tables (..., labels, verdicts): agreement beyond chance."""
+    total = table.sum((-2, -1))
+    agreed = np.trace(table, axis1=-2, axis2=-1) / total
+    by_chance = (table.sum(-1) * table.sum(-2)).sum(-1) / total**2
     return np.asarray((agreed - by_chance) / (1 - by_chance))
 
 
 def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[str, Row]:
-    """Return each figure that can be told, with its bootstrap interval over rows (prompts): value, low, high."""
-    made = np.array([[row.get(name, 0.0) for name in NAMES] for row in rows])
-    weights = np.random.default_rng(0).multinomial(len(made), [1 / len(made)] * len(made), RESAMPLES)
-    drawn = figures_of(weights @ made)
+    """Compute the figures that can be known, each with its bootstrap interval over rows (prompts).
+
+    Args:
+        rows: For each prompt, the sums of `counts` over its pairs.
+        level: The coverage of the intervals.
+
+    Returns:
+        Figure to {"value", "low", "high"}.
+    """
+    sums = np.array([[row.get(name, 0.0) for name in NAMES] for row in rows])
+    weights = np.random.default_rng(0).multinomial(len(sums), [1 / len(sums)] * len(sums), RESAMPLES)
+    resampled = figures_of(weights @ sums)
     edges = (50 - 50 * level, 50 + 50 * level)
-    found: dict[str, Row] = {}
-    for name, value in figures_of(made.sum(0)).items():
+    figures: dict[str, Row] = {}
+    for name, value in figures_of(sums.sum(0)).items():
         if np.isfinite(value):
-            low, high = np.nanpercentile(drawn[name], edges)
-            found[name] = {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
-    return found
-
-
-def key_of(meta: Row) -> str | None:
-    """Name what judged a row: its judges, and the digest of what they were asked; None if no model did."""
-    if meta.get("method") != "judge" or not meta.get("judging"):
-        return None
-    return instrument(meta["judges"], meta["op"], meta["judging"])
-
-
-def instrument(judges: Sequence[str], way: str, asked_with: str) -> str:
-    """Name what judges: who, how, and with which prompts and rubrics."""
-    return f"{' + '.join(judges)} {way} {asked_with}"
+            low, high = np.nanpercentile(resampled[name], edges)
+            interval = {"value": value, "low": low, "high": high}
+            figures[name] = {edge: round(float(number), 4) for edge, number in interval.items()}
+    return figures
 
 
 class Agreement:
-    """The table of a check, for each judge."""
+    """The table of a check: for each judge, how far it agrees with people."""
 
     def __init__(self, level: float = LEVEL) -> None:
         self.level = level
         self.rows: dict[str, list[dict[str, float]]] = defaultdict(list)
-        self.about: dict[str, Row] = {}
+        self.judges: dict[str, Row] = {}
         self.pairs: dict[str, int] = defaultdict(int)
         self.unread: dict[str, int] = defaultdict(int)
 
@@ -192,19 +203,19 @@ class Agreement:
         if candidate.status != "kept":
             return
         meta, sums = candidate.row["meta"], defaultdict[str, float](float)
-        key = str(key_of(meta))
+        key = str(judge_key_of(meta))
         for pair in pairs_of(candidate.row):
             self.pairs[key] += 1
             for name, count in counts(pair).items():
                 sums[name] += count
         self.rows[key].append(sums)
         self.unread[key] += meta["unread"]
-        self.about[key] = {"judges": meta["judges"], "by": meta["op"], "rubrics": meta["rubrics"]}
+        self.judges[key] = {"judges": meta["judges"], "by": meta["op"], "rubrics": meta["rubrics"]}
 
     def as_dict(self) -> dict[str, Any]:
         return {
             key: {
-                **self.about[key],
+                **self.judges[key],
                 "pairs": self.pairs[key],
                 "unread": self.unread[key],
                 "figures": measure(rows, self.level),
@@ -213,56 +224,55 @@ class Agreement:
         }
 
     def tables(self) -> list[list[list[str]]]:
-        return [shown_check(check) for check in self.as_dict().values()]
+        tables = []
+        for check in self.as_dict().values():
+            numbers = f"{check['pairs']} pairs, {check['unread']} verdicts unread"
+            heading = [" + ".join(check["judges"]), numbers, "95 %"]
+            cells = [
+                [name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}"]
+                for name, figure in check["figures"].items()
+            ]
+            tables.append([heading, *cells])
+        return tables
 
 
-def shown_check(check: Row) -> list[list[str]]:
-    """Return the table of one judge's check."""
-    heading = [" + ".join(check["judges"]), f"{check['pairs']} pairs, {check['unread']} verdicts unread", "95 %"]
-    told = ((name, each["value"], each["low"], each["high"]) for name, each in check["figures"].items())
-    return [heading, *([name, f"{value:.3f}", f"{low:.3f} to {high:.3f}"] for name, value, low, high in told)]
+def judge_key(judges: Sequence[str], variant: str, judging_digest: str) -> str:
+    """Return what a check of a judge holds for: its models, the way to judge, and the digest of prompts and rubrics."""
+    return f"{' + '.join(judges)} {variant} {judging_digest}"
 
 
-def table(options: Any) -> Agreement | NoTable:
-    """Return the table of a way to judge."""
-    return Agreement() if options.check else NoTable()
+def judge_key_of(meta: Row) -> str | None:
+    """Return the key of the judge of a row; None if no model judged it."""
+    if meta.get("method") != "judge" or not meta.get("judging"):
+        return None
+    return judge_key(meta["judges"], meta["op"], meta["judging"])
 
 
-def next_command(options: Any) -> str:
-    return "datagen judge SAMPLES, as it was checked here" if options.check else "datagen pairs {}"
+def read_checks() -> dict[str, Row]:
+    """Return all checks that were made in this folder, by the key of the judge."""
+    return dict(json.loads(STORE.read_text(encoding="utf-8"))) if STORE.exists() else {}
+
+
+def save_checks(checks: dict[str, Row]) -> None:
+    """Add checks to those of this folder."""
+    journal_folder(Path())
+    part = STORE.with_suffix(".part")
+    part.write_text(json.dumps(read_checks() | checks, indent=1), encoding="utf-8")
+    os.replace(part, STORE)
 
 
 def is_weak(check: Row) -> bool:
-    """Does a judge's accuracy touch chance?"""
+    """Say whether the interval of a judge's accuracy includes chance."""
     accuracy = check["figures"].get("accuracy")
     return accuracy is None or accuracy["low"] <= CHANCE
 
 
-def store() -> Path:
-    """Return where checks are kept: beside the journal of the working folder."""
-    return Path(JOURNAL_FOLDER) / STORE
-
-
-def read_checks() -> dict[str, Row]:
-    """Return all checks that were made in this folder, by instrument."""
-    return dict(json.loads(store().read_text(encoding="utf-8"))) if store().exists() else {}
-
-
-def shown_judge(judging: str) -> tuple[str, str]:
-    """Return an instrument's judge, and how accurate it is; where that is not known, how to find out."""
-    name, by, _ = judging.rsplit(" ", 2)
-    check = read_checks().get(judging)
+def describe_judge(key: str) -> tuple[str, str]:
+    """Return a judge's models, and its accuracy; where that is not known, how to measure it."""
+    models, variant, _ = key.rsplit(" ", 2)
+    check = read_checks().get(key)
     if check is None:
-        return name, f"unchecked; to find out: datagen judge LABELLED --by {by} --judge MODEL --check"
+        return models, f"unchecked; to find out: datagen judge LABELLED --by {variant} --judge MODEL --check"
     accuracy = check["figures"]["accuracy"]
-    return name, f"{accuracy['value']:.3f}, {accuracy['low']:.3f} to {accuracy['high']:.3f}, on {check['pairs']} pairs"
-
-
-def keep_checks(options: Any, result: Row) -> None:
-    """Keep what a run of `judge --check` found."""
-    if not options.check:
-        return
-    journal_folder(Path())
-    part = store().with_suffix(".part")
-    part.write_text(json.dumps(read_checks() | result["table"], indent=1), encoding="utf-8")
-    os.replace(part, store())
+    interval = f"{accuracy['low']:.3f} to {accuracy['high']:.3f}"
+    return models, f"{accuracy['value']:.3f}, {interval}, on {check['pairs']} pairs"

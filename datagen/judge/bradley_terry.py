@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR = 0.1
-"""Precision of the prior, in comparisons: a tenth of one against an opponent of strength 0, about. Our choice."""
-STEPS, CLOSE = 100, 1e-9
-"""Newton's method: the most steps, and the change at which it has arrived."""
+"""Precision of the prior, in comparisons: about a tenth of one against an opponent of strength 0. Our choice."""
+MAX_STEPS, TOLERANCE = 100, 1e-9
+"""Newton's method: the most steps, and the change at which it has converged."""
 
 
 class Outcome(NamedTuple):
@@ -29,47 +29,56 @@ class Outcome(NamedTuple):
 
 
 def strengths(count: int, outcomes: Iterable[Outcome], prior: float = PRIOR) -> NDArray[np.float64]:
-    """Return `count` strengths with mean 0, in natural logarithms; 0 for who was never compared."""
+    """Fit the strengths by Newton's method.
+
+    Args:
+        count: How many are compared.
+        outcomes: The comparisons; first and second are from 0 to count - 1.
+        prior: Precision of the normal prior with mean 0.
+
+    Returns:
+        Shape (count,), mean 0, in natural logarithms; 0 before centring for one that was never compared.
+    """
     games = list(outcomes)
     first = np.array([game.first for game in games], dtype=np.int64)
     second = np.array([game.second for game in games], dtype=np.int64)
     share = np.array([game.share for game in games], dtype=np.float64)
     weight = np.array([game.weight for game in games], dtype=np.float64)
-    found = np.zeros(count)
-    for _ in range(STEPS):
-        expected = 1 / (1 + np.exp(found[second] - found[first]))
-        surprise, curve = weight * (share - expected), weight * expected * (1 - expected)
-        slope = -prior * found
-        np.add.at(slope, first, surprise)
-        np.add.at(slope, second, -surprise)
-        step = np.linalg.solve(_curvature(count, first, second, curve, prior), slope)
-        found += step / max(1.0, float(np.abs(step).max(initial=0.0)) / 2)  # never farther than 2 at once
-        if np.abs(step).max(initial=0.0) < CLOSE:
+    strength = np.zeros(count)
+    for _ in range(MAX_STEPS):
+        expected = 1 / (1 + np.exp(strength[second] - strength[first]))
+
+        # 1. Gradient of the log-posterior.
+        surprise = weight * (share - expected)
+        gradient = -prior * strength
+        np.add.at(gradient, first, surprise)
+        np.add.at(gradient, second, -surprise)
+
+        # 2. Its negative Hessian.
+        curve = weight * expected * (1 - expected)
+        hessian = np.diag(np.full(count, prior))
+        np.add.at(hessian, (first, first), curve)
+        np.add.at(hessian, (second, second), curve)
+        np.add.at(hessian, (first, second), -curve)
+        np.add.at(hessian, (second, first), -curve)
+
+        # 3. The Newton step, never farther than 2 at once.
+        step = np.linalg.solve(hessian, gradient)
+        strength += step / max(1.0, float(np.abs(step).max(initial=0.0)) / 2)
+        if np.abs(step).max(initial=0.0) < TOLERANCE:
             break
-    return found - found.mean() if count else found
-
-
-def _curvature(
-    count: int, first: NDArray[np.int64], second: NDArray[np.int64], curve: NDArray[np.float64], prior: float
-) -> NDArray[np.float64]:
-    made = np.diag(np.full(count, prior))
-    np.add.at(made, (first, first), curve)
-    np.add.at(made, (second, second), curve)
-    np.add.at(made, (first, second), -curve)
-    np.add.at(made, (second, first), -curve)
-    return made
+    return strength - strength.mean() if count else strength
 
 
 def count_cycles(count: int, outcomes: Iterable[Outcome]) -> int:
     """Count the triples of which each beats the next: rock, paper, scissors is one."""
-    beats = {(game.first, game.second) for game in (_sorted(game) for game in outcomes) if game.share > 0.5}
+    beats = {
+        (game.first, game.second) if game.share > 0.5 else (game.second, game.first)
+        for game in outcomes
+        if game.share != 0.5
+    }
     return sum(
         1
         for a, b, c in combinations(range(count), 3)
         if {(a, b), (b, c), (c, a)} <= beats or {(b, a), (c, b), (a, c)} <= beats
     )
-
-
-def _sorted(game: Outcome) -> Outcome:
-    """Put the winner first."""
-    return game if game.share >= 0.5 else Outcome(game.second, game.first, 1 - game.share, game.weight)

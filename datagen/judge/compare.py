@@ -5,69 +5,50 @@ that cannot be read is no opinion and counts for nothing. Strengths come from Br
 prompt whose verdicts go in circles says so in `meta.cycles`. In a panel the majority decides; no majority is a tie.
 
 With `--logprobs` a comparison is soft, as in RLAIF (arXiv 2309.00267): in each order the probability of the verdict's
-token, averaged over both orders, which takes the judge's liking for a place out; strengths follow from these. A verdict
-whose probability cannot be had counts as it was said. A panel's soft labels are averaged.
+token, averaged over both orders, which cancels position bias; strengths follow from these. A verdict whose probability
+is not known counts as it stands. A panel's soft labels are averaged.
 
-Departures: labels are drawn anew for each question (labels.py), where MT-bench says A and B.
+Departures: labels are drawn anew for each question (judges.py), where MT-bench says A and B.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from datagen.engine.method import Method, Table
+from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import keep_checks, next_command, table
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
-from datagen.judge.judging import (
-    DIGITS,
-    ROLES,
-    ByRubric,
-    Judging,
-    allow_self_option,
-    check_option,
-    logprobs_option,
-    panel_option,
-    rubric_identity,
-    rubric_option,
-)
-from datagen.judge.labels import draw_labels
-from datagen.judge.probabilities import ASKED, soft_share
-from datagen.judge.verdicts import TIE, read_verdict
-from datagen.llm.model import Roles
-from datagen.prompts import Prompts
-from datagen.records.ranked import SAMPLES
-from datagen.records.record import Candidate, Record, Row
+from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
+from datagen.judge.judges import Judges, draw_labels
+from datagen.judge.replies import TIE, TOP_LOGPROBS, read_verdict, soft_share
+from datagen.records.record import Record, Row
 
 COMPARE = "judge/compare"
-
-UNKNOWN: Row = {"cycles": None, "agreed_in_both_orders": None}
+USUAL_ANSWERS = 4
+"""Answers of a row that the bound of calls assumes."""
 
 
 @dataclass(frozen=True)
-class Options(ByRubric):
-    """What comparing can be told."""
+class Options(JudgeOptions):
+    """Options of `datagen judge --by compare`."""
 
-    rubric: list[str] = rubric_option()
-    panel: bool = panel_option()
-    allow_self: bool = allow_self_option()
-    logprobs: bool = logprobs_option()
-    check: bool = check_option()
+    logprobs: bool = option(False, LOGPROBS)
+    check: bool = option(False, CHECK)
 
 
 class Verdict(NamedTuple):
-    """What one judge says of two answers."""
+    """One judge's verdict on two answers. A share is what the first answer gets: 1 a win, 0.5 a tie, 0 a loss."""
 
     judge: int
     forward: float | None
-    """The share of the first answer when it stands first; None for a verdict that cannot be read."""
+    """The share if the first answer stands first; None for a verdict that cannot be read."""
     backward: float | None
-    """Its share when it stands second."""
+    """The share if it stands second."""
 
     @property
     def share(self) -> float | None:
@@ -78,163 +59,140 @@ class Verdict(NamedTuple):
 
     @property
     def soft_label(self) -> float | None:
-        """How likely it is that the first answer is better: the mean of both orders; None unless both could be read."""
+        """How likely the first answer is better: the mean of both orders; None unless both could be read."""
         return None if self.forward is None or self.backward is None else (self.forward + self.backward) / 2
 
     @property
     def agrees(self) -> bool:
-        """Do both orders prefer the same answer?"""
-        return _side(self.forward) == _side(self.backward)
-
-
-def _side(share: float | None) -> int | None:
-    return None if share is None else (share > TIE) - (share < TIE)
+        """Whether both orders prefer the same answer."""
+        signs = [None if share is None else (share > TIE) - (share < TIE) for share in (self.forward, self.backward)]
+        return signs[0] == signs[1]
 
 
 class Comparison(NamedTuple):
-    """What all judges say of two answers, by their places."""
+    """The verdicts of all judges on two answers, given by their places."""
 
     first: int
     second: int
     verdicts: tuple[Verdict, ...]
     soft: bool = False
-    """Were the judges asked for probabilities?"""
+    """Whether verdicts are probabilities."""
 
     @property
     def soft_label(self) -> float | None:
-        """How likely it is that the first answer is better, as the judges say on average."""
-        said = [each.soft_label for each in self.verdicts if each.soft_label is not None]
-        return round(fmean(said), DIGITS) if self.soft and said else None
+        """How likely the first answer is better, on average over the judges."""
+        labels = [verdict.soft_label for verdict in self.verdicts if verdict.soft_label is not None]
+        return round(fmean(labels), DIGITS) if self.soft and labels else None
 
     @property
     def share(self) -> float | None:
-        """What most of the judges say; a tie if there is no majority; None if nobody could be read."""
+        """The verdict of most judges; a tie if there is no majority; None if no verdict could be read."""
         if self.soft:
             return self.soft_label
-        said = Counter(verdict.share for verdict in self.verdicts if verdict.share is not None)
-        if not said:
+        counts = Counter(verdict.share for verdict in self.verdicts if verdict.share is not None)
+        if not counts:
             return None
-        winner, votes = said.most_common(1)[0]
-        return winner if 2 * votes > said.total() else TIE
+        winner, votes = counts.most_common(1)[0]
+        return winner if 2 * votes > counts.total() else TIE
 
-    def as_meta(self, place: Sequence[int]) -> Row:
-        """Tell of it, with the places that the answers have in the row."""
-        orders = [[verdict.forward, verdict.backward] for verdict in self.verdicts]
-        at = {"first": place[self.first], "second": place[self.second]}
-        return {**at, "share": self.share, "soft_label": self.soft_label, "orders": orders}
-
-
-async def in_one_order(judging: Judging, member: int, first: int, second: int) -> float | None:
-    """Ask a judge which of two answers is better, the first one shown first; return the first one's share."""
-    answers = [judging.answers[first], judging.answers[second]]
-    labels = draw_labels(judging.record.random(f"labels {first} {second}"), answers)
-    prompt = judging.prompts[COMPARE].render(
-        criteria=judging.criteria,
-        prompt=judging.request,
-        reference=judging.reference,
-        first_label=labels[0],
-        second_label=labels[1],
-        first=answers[0],
-        second=answers[1],
-    )
-    more = ASKED if judging.options.logprobs else {}
-    said = await judging.ask(prompt, member, partial(read_verdict, names=labels), **more)
-    if said is None:
-        return None
-    soft = soft_share(said, labels) if more else None
-    return float(said.value) if soft is None else round(soft, DIGITS)
+    def as_meta(self, places: Sequence[int]) -> Row:
+        """Return the entry of `meta.comparisons`; `places` are those that the answers have in the row."""
+        return {
+            "first": places[self.first],
+            "second": places[self.second],
+            "share": self.share,
+            "soft_label": self.soft_label,
+            "orders": [[verdict.forward, verdict.backward] for verdict in self.verdicts],
+        }
 
 
-async def by_one_judge(judging: Judging, member: int, first: int, second: int) -> Verdict:
-    """Ask in both orders."""
-    forward, backward = await asyncio.gather(
-        in_one_order(judging, member, first, second), in_one_order(judging, member, second, first)
-    )
-    return Verdict(member, forward, None if backward is None else round(1 - backward, DIGITS))
+class Compare(ModelJudge):
+    """Compare all pairs of answers, in both orders."""
 
-
-async def compare(judging: Judging, first: int, second: int) -> Comparison:
-    """Have two answers compared by every judge."""
-    verdicts = await asyncio.gather(*(by_one_judge(judging, member, first, second) for member in judging.judges))
-    return Comparison(first, second, tuple(verdicts), judging.options.logprobs)
-
-
-async def tournament(judging: Judging, places: list[int]) -> list[Comparison]:
-    """Compare all pairs of some answers."""
-    return list(await asyncio.gather(*(compare(judging, i, j) for i, j in combinations(places, 2))))
-
-
-def outcomes(comparisons: list[Comparison]) -> list[Outcome]:
-    """Return the comparisons that were decided."""
-    return [Outcome(each.first, each.second, each.share) for each in comparisons if each.share is not None]
-
-
-def tell(judging: Judging, comparisons: list[Comparison]) -> list[Outcome]:
-    """Note the comparisons in the row; return those that were decided."""
-    decided = outcomes(comparisons)
-    agreed = [each.agrees for c in comparisons for each in c.verdicts if each.share is not None]
-    judging.comparisons = comparisons
-    judging.extra = {
-        "cycles": count_cycles(len(judging.answers), decided),
-        "agreed_in_both_orders": sum(agreed) / len(agreed) if agreed else None,
-    }
-    return decided
-
-
-async def by_comparison(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "compare", options, templates=(COMPARE,), extra=dict(UNKNOWN))
-
-    async def judge() -> Candidate:
-        decided = tell(judging, await tournament(judging, list(range(len(judging.answers)))))
-        met = {at for game in decided for at in (game.first, game.second)}
-        found = strengths(len(judging.answers), decided)
-        return judging.ranked([float(found[at]) if at in met else None for at in range(len(judging.answers))])
-
-    yield await judging.concluded(judge)
-
-
-def most_calls(answers: int = 4) -> int:
-    """Calls for so many answers: every pair in both orders."""
-    return answers * (answers - 1)
-
-
-def prepare(options: Any) -> None:
-    """Raise InputError if the options do not fit each other."""
-    if options.check and options.logprobs:
-        raise InputError("--check measures verdicts, and --logprobs makes probabilities of them: leave one out")
-
-
-class Compare(Method):
-    """compare."""
-
-    name = "judge"
     variant = "compare"
     options_type = Options
     options: Options
-    unique = ("prompt", "responses")
-    roles = ROLES
-    templates = (COMPARE,)
-    kind = SAMPLES
+    templates: ClassVar[tuple[str, ...]] = (COMPARE,)
+    details = {"cycles": None, "agreed_in_both_orders": None}
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return by_comparison(record, llm, self.prompts, self.options)
+    async def judge(self, judges: Judges) -> Judgement:
+        """Compare every pair in both orders; scores are Bradley-Terry strengths."""
+        count = len(judges.answers)
+        comparisons = await self.tournament(judges, range(count))
+        outcomes = decided(comparisons)
+        strength = strengths(count, outcomes)
+        met = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
+        scores = [float(strength[place]) if place in met else None for place in range(count)]
+        return Judgement(scores, self.agreement(judges, comparisons), comparisons=comparisons)
 
-    def identity(self) -> dict[str, Any]:
-        return rubric_identity(self.options.rubric, self.prompts)
+    async def tournament(self, judges: Judges, places: Iterable[int]) -> list[Comparison]:
+        """Compare all pairs of the answers at some places."""
+        return list(await asyncio.gather(*(self.compare(judges, i, j) for i, j in combinations(places, 2))))
 
-    def bound(self, record: Record) -> int:
-        return most_calls()
+    async def compare(self, judges: Judges, first: int, second: int) -> Comparison:
+        """Have every judge compare two answers, in both orders (section 3.4: swapping positions).
 
-    @property
-    def next_command(self) -> str:
-        return next_command(self.options)
+        Args:
+            judges: The judges, and the answers.
+            first: The place of one answer.
+            second: The place of the other.
+
+        Returns:
+            Each judge's verdict; an order is None if its reply cannot be read.
+
+        Raises:
+            CallFailed: A call got no reply.
+        """
+        calls = [
+            self.ask_in_order(judges, member, *order)
+            for member in judges.members
+            for order in ((first, second), (second, first))
+        ]
+        shares = await asyncio.gather(*calls)
+        verdicts = [
+            Verdict(member, forward, None if swapped is None else round(1 - swapped, DIGITS))
+            for member, forward, swapped in zip(judges.members, shares[::2], shares[1::2], strict=True)
+        ]
+        return Comparison(first, second, tuple(verdicts), self.options.logprobs)
+
+    async def ask_in_order(self, judges: Judges, member: int, first: int, second: int) -> float | None:
+        """Ask one judge which of two answers is better, the first one shown first; return the first one's share."""
+        answers = [judges.answers[first], judges.answers[second]]
+        labels = draw_labels(judges.record.random(f"labels {first} {second}"), answers)
+        prompt = self.prompts[COMPARE].render(
+            criteria=self.criteria,
+            prompt=judges.request,
+            reference=judges.reference,
+            first_label=labels[0],
+            second_label=labels[1],
+            first=answers[0],
+            second=answers[1],
+        )
+        params = TOP_LOGPROBS if self.options.logprobs else {}
+        completion = await judges.ask(prompt, member, partial(read_verdict, names=labels), **params)
+        if completion is None:
+            return None
+        soft = soft_share(completion, labels) if self.options.logprobs else None
+        return float(completion.value) if soft is None else round(soft, DIGITS)
+
+    def agreement(self, judges: Judges, comparisons: Sequence[Comparison]) -> Row:
+        """Return the values of `details`: how far comparisons contradict each other."""
+        verdicts = [verdict for comparison in comparisons for verdict in comparison.verdicts]
+        agreed = [verdict.agrees for verdict in verdicts if verdict.share is not None]
+        return {
+            "cycles": count_cycles(len(judges.answers), decided(comparisons)),
+            "agreed_in_both_orders": sum(agreed) / len(agreed) if agreed else None,
+        }
 
     def check(self) -> None:
-        prepare(self.options)
+        if self.options.check and self.options.logprobs:
+            raise InputError("--check measures verdicts, and --logprobs turns them into probabilities: leave one out")
 
-    def table(self) -> Table:
-        return table(self.options)
+    def bound(self, record: Record) -> int:
+        """Return the calls for the usual number of answers: every pair in both orders."""
+        return USUAL_ANSWERS * (USUAL_ANSWERS - 1)
 
-    def finish(self, result: Row) -> None:
-        keep_checks(self.options, result)
+
+def decided(comparisons: Iterable[Comparison]) -> list[Outcome]:
+    """Return the outcomes of the comparisons that have one."""
+    return [Outcome(game.first, game.second, game.share) for game in comparisons if game.share is not None]

@@ -1,162 +1,92 @@
-"""Ranking by people: the votes that they cast on the page of `datagen review`.
-
-A line of the log is one vote of one person on one row; the last one of a person on a row counts:
-
-    {"prompt_id": "...", "responses": [...], "ranks": [1, 2, 2], "verdict": "order", "by": "kim", "at": "..."}
-
-    order     `ranks` in the order of `responses`, 1 the best, equal ones a tie
-    tie       no answer is better than another
-    all_bad   none is any good: where most people say so the row is dropped, for no pair can be made of it
-    skip      no vote
+"""Ranking by people: the votes that they cast on the page of `datagen review` (review/votes.py says what a line holds).
 
 The votes on a row are comparisons of every two of its answers, and Bradley-Terry makes strengths of them
-(bradley_terry.py), so people may disagree; where the majorities go in circles `meta.cycles` says so.
+(bradley_terry.py), so people may disagree; where the majorities go in circles `meta.cycles` says so. A row that most
+people call all bad is dropped, for no pair can be made of it.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
-from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
-from datagen.judge.judging import ranked_row, what_is_known
+from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order, subject_of
+from datagen.judge.judges import answer_metas
+from datagen.judge.review.votes import ALL_BAD, SKIP, LoggedVote, ranks_of, read_votes
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts
-from datagen.records.files import open_input
-from datagen.records.lines import Line, json_lines
-from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, Row, reject
-
-ORDER, TIE, ALL_BAD, SKIP = "order", "tie", "all_bad", "skip"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What ranking by people can be told."""
+    """Options of `datagen judge --by human`."""
 
     votes: Path | None = option(None, "human: the log of 'datagen review': who ranked what.")
 
 
-class Vote(NamedTuple):
-    """What one person says of one row."""
+class Human(JudgeMethod):
+    """Rank answers by the votes of people."""
 
-    place: str
-    """File and line, for messages."""
-    responses: tuple[str, ...]
-    verdict: str
-    ranks: tuple[int, ...]
-    by: str
-
-
-@cache
-def read_votes(path: Path) -> dict[str, list[Vote]]:
-    """Read a log: the id of a row to the votes on it, one a person."""
-    found: dict[str, dict[str, Vote]] = {}
-    with open_input(str(path)) as file:
-        for line in json_lines(str(path), file):
-            place = f"{path}:{line.number}"
-            try:
-                name, vote = _vote(place, line)
-            except ValueError as problem:
-                raise InputError(f"{place}: {problem}. A vote is a line that 'datagen review' wrote") from None
-            found.setdefault(name, {})[vote.by] = vote
-    return {name: list(votes.values()) for name, votes in found.items()}
-
-
-def _vote(place: str, line: Line) -> tuple[str, Vote]:
-    if line.row is None:
-        raise ValueError(line.problem)
-    name, responses, verdict, by = (line.row.get(key) for key in ("prompt_id", "responses", "verdict", "by"))
-    if not isinstance(name, str) or not isinstance(by, str):
-        raise ValueError('"prompt_id" and "by" are not both text')
-    if not isinstance(responses, list) or not all(isinstance(each, str) for each in responses):
-        raise ValueError('"responses" is not a list of texts')
-    if verdict not in (ORDER, TIE, ALL_BAD, SKIP):
-        raise ValueError(f'"verdict" is none of {ORDER}, {TIE}, {ALL_BAD}, {SKIP}')
-    ranks = line.row.get("ranks") if verdict == ORDER else [1] * len(responses)
-    if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks) or len(ranks) != len(responses):
-        raise ValueError('"ranks" is not a whole number for each response')
-    return name, Vote(place, tuple(responses), verdict, tuple(ranks), by)
-
-
-def ranks_of(record: Record, vote: Vote) -> list[int]:
-    """Return the ranks that a vote gives to the answers of a row, whatever order they stood in on the page."""
-    if sorted(vote.responses) != sorted(record.responses):
-        raise InputError(f"{vote.place}: votes on other answers than row {record.id} holds; name the file reviewed")
-    of = dict(zip(vote.responses, vote.ranks, strict=True))
-    return [of[response] for response in record.responses]
-
-
-def outcomes(ranks: Sequence[Sequence[int]]) -> list[Outcome]:
-    """Compare every two answers: the share of the people who prefer the first, a tie half of one."""
-    return [
-        Outcome(i, j, fmean((1 + (each[i] < each[j]) - (each[i] > each[j])) / 2 for each in ranks), len(ranks))
-        for i, j in combinations(range(len(ranks[0])), 2)
-    ]
-
-
-async def by_people(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield the ranked row of a record, unless nobody has put its answers in order."""
-    assert options.votes is not None
-    log = read_votes(options.votes)
-    votes = [vote for vote in log.get(record.id, log.get(str(record.source_id), [])) if vote.verdict != SKIP]
-    ordered = [vote for vote in votes if vote.verdict != ALL_BAD]
-    if 2 * len(ordered) < len(votes) or not votes:
-        yield dropped(record, votes, "all_bad" if votes else "no_vote")
-        return
-    found = outcomes([ranks_of(record, vote) for vote in ordered])
-    scores = [float(each) for each in strengths(len(record.responses), found)]
-    cycles = count_cycles(len(record.responses), found)
-    yield ranked_row(record, "human", scores, lambda order: meta_of(record, votes, cycles, order))
-
-
-def meta_of(record: Record, votes: Sequence[Vote], cycles: int | None, order: Sequence[int]) -> Row:
-    known = what_is_known(record)
-    return {
-        "method": "judge",
-        "op": "human",
-        "pass": record.pass_no,
-        **record.lineage,
-        "judges": sorted(vote.by for vote in votes),
-        "votes": len(votes),
-        "all_bad": sum(vote.verdict == ALL_BAD for vote in votes),
-        "cycles": cycles,
-        "responses": [known[at] for at in order],
-    }
-
-
-def dropped(record: Record, votes: Sequence[Vote], reason: str) -> Candidate:
-    about = {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
-    meta = meta_of(record, votes, None, range(len(record.responses)))
-    return reject(reason, stage="human", record=about, reply=None, meta=meta)
-
-
-def prepare(options: Options) -> None:
-    if options.votes is None:
-        raise InputError("--by human needs --votes FILE: the log of 'datagen review'")
-    read_votes.cache_clear()  # a log grows
-    read_votes(options.votes)
-
-
-class Human(Method):
-    """human."""
-
-    name = "judge"
     variant = "human"
     options_type = Options
     options: Options
     next_command = "datagen pairs {}"
-    unique = ("prompt", "responses")
-    kind = SAMPLES
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return by_people(record, llm, self.prompts, self.options)
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the ranked row of a record, unless nobody has put its answers in order."""
+        # 1. The votes on the row, skipped ones left out.
+        assert self.options.votes is not None
+        log = read_votes(self.options.votes)
+        votes = [vote for vote in log.get(record.id, log.get(str(record.source_id), [])) if vote.verdict != SKIP]
+        count = len(record.responses)
+
+        # 2. Most people must have put the answers in order.
+        ordered = [vote for vote in votes if vote.verdict != ALL_BAD]
+        if 2 * len(ordered) < len(votes) or not votes:
+            reason = "all_bad" if votes else "no_vote"
+            meta = self.meta(record, votes, None, range(count))
+            yield reject(reason, stage=self.variant, record=subject_of(record), reply=None, meta=meta)
+            return
+
+        # 3. Every two answers are compared by the people, and Bradley-Terry gives the strengths.
+        outcomes = compare_ranks([ranks_of(record, vote) for vote in ordered])
+        scores = [float(strength) for strength in strengths(count, outcomes)]
+        order = ranking_order(scores)
+        meta = self.meta(record, votes, count_cycles(count, outcomes), order)
+        yield ranked_row(record, self.variant, scores, order, meta)
+
+    def meta(self, record: Record, votes: Sequence[LoggedVote], cycles: int | None, order: Sequence[int]) -> Row:
+        answers = answer_metas(record)
+        return {
+            "method": self.name,
+            "op": self.variant,
+            "pass": record.pass_no,
+            **record.lineage,
+            "judges": sorted(vote.by for vote in votes),
+            "votes": len(votes),
+            "all_bad": sum(vote.verdict == ALL_BAD for vote in votes),
+            "cycles": cycles,
+            "responses": [answers[at] for at in order],
+        }
 
     def check(self) -> None:
-        prepare(self.options)
+        if self.options.votes is None:
+            raise InputError("--by human needs --votes FILE: the log of 'datagen review'")
+        read_votes.cache_clear()  # a log grows
+        read_votes(self.options.votes)
+
+
+def compare_ranks(ranks: Sequence[Sequence[int]]) -> list[Outcome]:
+    """Compare every two answers: the share of the people who prefer the first, a tie half of one.
+
+    Args:
+        ranks: For each person, the rank of every answer, 1 the best.
+    """
+    return [
+        Outcome(i, j, fmean((1 + (order[i] < order[j]) - (order[i] > order[j])) / 2 for order in ranks), len(ranks))
+        for i, j in combinations(range(len(ranks[0])), 2)
+    ]

@@ -7,49 +7,76 @@ answers to be compared; what was never compared has no score then.
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import ParseError
-from datagen.judge.agreement import keep_checks, next_command, table
+from datagen.judge import compare
 from datagen.judge.bradley_terry import strengths
-from datagen.judge.compare import COMPARE, UNKNOWN, most_calls, prepare, tell, tournament
-from datagen.judge.judging import (
-    DIGITS,
-    ROLES,
-    ByRubric,
-    Judging,
-    allow_self_option,
-    check_option,
-    logprobs_option,
-    panel_option,
-    rubric_identity,
-    rubric_option,
-    shown_answers,
-)
-from datagen.judge.labels import draw_labels
-from datagen.llm.model import Roles
-from datagen.prompts import Prompts
-from datagen.records.ranked import SAMPLES
-from datagen.records.record import Candidate, Record, Row
+from datagen.judge.compare import COMPARE, Compare, decided
+from datagen.judge.judge_method import DIGITS, Judgement
+from datagen.judge.judges import Judges, draw_labels, labelled_answers
+from datagen.records.record import Record
 
 SCREEN = "judge/screen"
 TOP = 3
 
 
 @dataclass(frozen=True)
-class Options(ByRubric):
-    """What ranking can be told."""
+class Options(compare.Options):
+    """Options of `datagen judge --by rank`."""
 
-    rubric: list[str] = rubric_option()
-    panel: bool = panel_option()
-    allow_self: bool = allow_self_option()
-    logprobs: bool = logprobs_option()
-    check: bool = check_option()
     top: int = option(TOP, "rank: how many of the first are compared two by two.", least=0)
+
+
+class Rank(Compare):
+    """Order all answers in one call, then compare the first of them two by two."""
+
+    variant = "rank"
+    options_type = Options
+    options: Options
+    templates = (SCREEN, COMPARE)
+
+    async def judge(self, judges: Judges) -> Judgement:
+        """Screen all answers, and compare the best of them; scores are ranks counted from the last."""
+        # 1. Listwise: one call orders all answers.
+        count = len(judges.answers)
+        order = await self.screen(judges)
+
+        # 2. Pairwise: the first of that order against each other, in both orders.
+        top = range(count) if order is None else sorted(order[: self.options.top])
+        comparisons = await self.tournament(judges, top)
+        outcomes = decided(comparisons)
+        strength = [round(float(value), DIGITS) for value in strengths(count, outcomes)]
+
+        # 3. The compared ones stand first, by strength; the rest follows in the order of the screening.
+        met = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
+        rest = [place for place in order or [] if place not in met]
+        ranks = merge_ranks(strength, sorted(met), rest)
+        last = max(ranks.values(), default=0)
+        scores = [float(last - ranks[place]) if place in ranks else None for place in range(count)]
+        return Judgement(scores, self.agreement(judges, comparisons), comparisons=comparisons)
+
+    async def screen(self, judges: Judges) -> list[int] | None:
+        """Ask a judge for the order of all answers: their places, the best first; None if it cannot be read."""
+        places = list(range(len(judges.answers)))
+        random = judges.record.random("screen")
+        random.shuffle(places)
+        labels = draw_labels(random, judges.answers)
+        prompt = self.prompts[SCREEN].render(
+            criteria=self.criteria,
+            form=" > ".join(sorted(labels)),
+            prompt=judges.request,
+            reference=judges.reference,
+            answers=labelled_answers(labels, [judges.answers[place] for place in places]),
+        )
+        completion = await judges.ask(prompt, judges.members[0], partial(read_order, labels=labels))
+        return None if completion is None else [places[labels.index(label)] for label in completion.value]
+
+    def bound(self, record: Record) -> int:
+        return 1 + self.options.top * (self.options.top - 1)
 
 
 def read_order(text: str, labels: Sequence[str]) -> list[str]:
@@ -57,83 +84,23 @@ def read_order(text: str, labels: Sequence[str]) -> list[str]:
     known = {label.lower(): label for label in labels}
     for line in reversed(text.splitlines()):
         match = re.fullmatch(r"[\s*_#>`]*order[\s*_`]*[:：](.+)", line, re.IGNORECASE)
-        named = [known.get(word.lower(), "") for word in re.findall(r"[^\W_]+", match[1])] if match else []
-        if sorted(named) == sorted(labels):
-            return named
+        order = [known.get(word.lower(), "") for word in re.findall(r"[^\W_]+", match[1])] if match else []
+        if sorted(order) == sorted(labels):
+            return order
     raise ParseError(f"no line 'Order: ...' that names each of {', '.join(labels)} once")
 
 
-async def screen(judging: Judging) -> list[int] | None:
-    """Ask a judge for the order of all answers, the best first; None if it cannot be read."""
-    shown = list(range(len(judging.answers)))
-    random = judging.record.random("screen")
-    random.shuffle(shown)
-    labels = draw_labels(random, judging.answers)
-    prompt = judging.prompts[SCREEN].render(
-        criteria=judging.criteria,
-        form=" > ".join(sorted(labels)),
-        prompt=judging.request,
-        reference=judging.reference,
-        answers=shown_answers(labels, [judging.answers[at] for at in shown]),
-    )
-    said = await judging.ask(prompt, judging.judges[0], lambda text: read_order(text, labels))
-    return None if said is None else [shown[labels.index(label)] for label in said.value]
+def merge_ranks(strength: Sequence[float], met: Sequence[int], rest: Sequence[int]) -> dict[int, int]:
+    """Rank the compared answers by their strength, equals alike, and the rest after them in their order.
 
+    Args:
+        strength: Of every answer, by place.
+        met: The places of the compared answers.
+        rest: The places of the others, the best first.
 
-async def by_rank(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "rank", options, templates=(SCREEN, COMPARE), extra=dict(UNKNOWN))
-
-    async def judge() -> Candidate:
-        order = await screen(judging)
-        top = list(range(len(judging.answers))) if order is None else order[: options.top]
-        decided = tell(judging, await tournament(judging, sorted(top)))
-        met = {at for game in decided for at in (game.first, game.second)}
-        found = [round(float(each), DIGITS) for each in strengths(len(judging.answers), decided)]
-        ranks = placed(found, sorted(met), [at for at in order or [] if at not in met])
-        last = max(ranks.values(), default=0)
-        return judging.ranked([float(last - ranks[at]) if at in ranks else None for at in range(len(found))])
-
-    yield await judging.concluded(judge)
-
-
-def placed(strength: Sequence[float], met: Sequence[int], rest: Sequence[int]) -> dict[int, int]:
-    """Rank the compared by their strength, equals alike, and the rest after them in their order."""
-    order = sorted({strength[at] for at in met}, reverse=True)
-    ranks = {at: 1 + order.index(strength[at]) for at in met}
-    return ranks | {at: len(order) + place for place, at in enumerate(rest, 1)}
-
-
-class Rank(Method):
-    """rank."""
-
-    name = "judge"
-    variant = "rank"
-    options_type = Options
-    options: Options
-    unique = ("prompt", "responses")
-    roles = ROLES
-    templates = (SCREEN, COMPARE)
-    kind = SAMPLES
-
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return by_rank(record, llm, self.prompts, self.options)
-
-    def identity(self) -> dict[str, Any]:
-        return rubric_identity(self.options.rubric, self.prompts)
-
-    def bound(self, record: Record) -> int:
-        return 1 + most_calls(self.options.top)
-
-    @property
-    def next_command(self) -> str:
-        return next_command(self.options)
-
-    def check(self) -> None:
-        prepare(self.options)
-
-    def table(self) -> Table:
-        return table(self.options)
-
-    def finish(self, result: Row) -> None:
-        keep_checks(self.options, result)
+    Returns:
+        Place to rank, 1 the best.
+    """
+    order = sorted({strength[place] for place in met}, reverse=True)
+    ranks = {place: 1 + order.index(strength[place]) for place in met}
+    return ranks | {place: len(order) + number for number, place in enumerate(rest, 1)}

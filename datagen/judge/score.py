@@ -1,7 +1,7 @@
 """Scoring answers by rubrics: one point for each statement that is true of an answer.
 
 The additive rubric of Self-Rewarding Language Models (arXiv 2401.10020): picking one of five descriptions agrees with
-people far less. All answers of a prompt and all aspects stand in one call, the answers in drawn order (UltraFeedback,
+people far less. All answers of a prompt and all aspects stand in one call, the answers in random order (UltraFeedback,
 arXiv 2310.01377): scored one by one, nearly all get the same. The score of an aspect is the mean over `--samples`
 calls, and with `--logprobs` the expected value over the probabilities of the score's token instead of the one sampled
 (Deita, arXiv 2312.15685). What cannot be read is no score: null, never a number.
@@ -9,172 +9,149 @@ calls, and with `--logprobs` the expected value over the probabilities of the sc
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import ParseError
-from datagen.judge.agreement import keep_checks, next_command, table
-from datagen.judge.judging import (
-    ROLES,
-    ByRubric,
-    Judging,
-    allow_self_option,
-    check_option,
-    logprobs_option,
-    panel_option,
-    rubric_identity,
-    rubric_option,
-    shown_answers,
-    statements,
-)
-from datagen.judge.labels import draw_labels
-from datagen.judge.probabilities import ASKED, expected_value
-from datagen.llm.call import Completion
-from datagen.llm.model import Roles
-from datagen.prompts import Prompts
-from datagen.records.ranked import SAMPLES
-from datagen.records.record import Candidate, Record, Row
+from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
+from datagen.judge.judges import Judges, draw_labels, labelled_answers
+from datagen.judge.replies import TOP_LOGPROBS, expected_value
+from datagen.records.record import Record
 
 SCORE = "judge/score"
+SCORE_LINE = re.compile(
+    r"^[\s*_`>-]*(\w+)[\s*_`]+([\w-]+)[\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)[\s*_`]*(?:/\s*\d+)?[\s*_`.]*$",
+    re.M,
+)
+"""`K7M helpful: 3`: label, aspect and points, perhaps with Markdown around and `/5` behind."""
 Points = dict[tuple[str, str], float]
 """(label, aspect) to points."""
 
 
 @dataclass(frozen=True)
-class Options(ByRubric):
-    """What scoring can be told."""
+class Options(JudgeOptions):
+    """Options of `datagen judge --by score`."""
 
-    rubric: list[str] = rubric_option()
-    panel: bool = panel_option()
-    allow_self: bool = allow_self_option()
-    check: bool = check_option()
+    check: bool = option(False, CHECK)
     samples: int = option(1, "score: calls for each prompt, whose points are averaged.", least=1, most=100)
-    logprobs: bool = logprobs_option()
+    logprobs: bool = option(False, LOGPROBS)
 
 
-async def points(judging: Judging, member: int, sample: int) -> list[dict[str, float]] | None:
-    """Ask a judge for the points of all answers: aspect to points, for each answer; None if it cannot be read."""
-    order = list(range(len(judging.answers)))
-    random = judging.record.random(f"order, sample {sample}")
-    random.shuffle(order)
-    labels = draw_labels(random, judging.answers)
-    most = {aspect: len(statements(rubric)) for aspect, rubric in judging.rubrics.items()}
-    prompt = judging.prompts[SCORE].render(
-        rubrics="\n\n".join(
-            f"Aspect {name}:\n" + bullets(statements(rubric)) for name, rubric in judging.rubrics.items()
-        ),
-        form="\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in most.items()),
-        prompt=judging.request,
-        reference=judging.reference,
-        answers=shown_answers(labels, [judging.answers[at] for at in order]),
-    )
-    more: dict[str, Any] = {"temperature": 1} if judging.options.samples > 1 else {}
-    more |= ASKED if judging.options.logprobs else {}
-    said = await judging.ask(prompt, member, lambda text: read_points(text, labels, most), sample, **more)
-    if said is None:
-        return None
-    found = expected_points(said, labels, most) if judging.options.logprobs else said.value
-    of = dict(zip(order, labels, strict=True))
-    return [{aspect: found[of[at], aspect] for aspect in most} for at in range(len(order))]
+class Score(ModelJudge):
+    """Give an answer one point for each statement of the rubrics that is true of it."""
 
-
-def bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def score_lines(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[tuple[str, str], re.Match[str]]:
-    """Find the last line that gives points to each answer under each aspect."""
-    found: dict[tuple[str, str], re.Match[str]] = {}
-    known = {label.lower(): label for label in labels}, {aspect.lower(): aspect for aspect in most}
-    line = re.compile(
-        r"^[\s*_`>-]*(\w+)[\s*_`]+([\w-]+)[\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)[\s*_`]*(?:/\s*\d+)?[\s*_`.]*$",
-        re.M,
-    )
-    for match in line.finditer(text):
-        label, aspect = known[0].get(match[1].lower()), known[1].get(match[2].lower())
-        if label and aspect and float(match[3]) <= most[aspect]:
-            found[label, aspect] = match
-    return found
-
-
-def read_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> Points:
-    """Read the points of every answer under every aspect; all must be there."""
-    found = score_lines(text, labels, most)
-    missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in found]
-    if missing:
-        raise ParseError(f"no points for {', '.join(missing)}")
-    return {key: float(match[3]) for key, match in found.items()}
-
-
-def expected_points(said: Completion, labels: Sequence[str], most: Mapping[str, int]) -> Points:
-    """Replace each number of points by its expected value, where the probabilities of its token are known."""
-    found = score_lines(said.text, labels, most)
-    made: Points = {}
-    for (label, aspect), match in found.items():
-        expected = expected_value(said, match.start(3), most[aspect])
-        made[label, aspect] = float(match[3]) if expected is None else expected
-    return made
-
-
-async def by_score(record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-    """Yield the ranked row of a record."""
-    judging = Judging(record, llm, prompts, "score", options, templates=(SCORE,), extra={"disagreement": None})
-
-    async def judge() -> Candidate:
-        calls = [points(judging, member, sample) for member in judging.judges for sample in range(options.samples)]
-        said = [each for each in await asyncio.gather(*calls) if each is not None]
-        return judging.ranked(combine(judging, said))
-
-    yield await judging.concluded(judge)
-
-
-def combine(judging: Judging, said: list[list[dict[str, float]]]) -> list[float | None]:
-    """Average over calls and aspects; note the aspects, and how far the calls lie apart."""
-    answers = range(len(judging.answers))
-    if not said:
-        judging.told = [{"aspects": dict.fromkeys(judging.rubrics)} for _ in answers]
-        return [None for _ in answers]
-    aspects = [
-        {aspect: round(fmean(each[at][aspect] for each in said), 4) for aspect in judging.rubrics} for at in answers
-    ]
-    scores = [[fmean(each[at].values()) for each in said] for at in answers]
-    apart = [max(values) - min(values) for values in scores]
-    judging.told = [{"aspects": each} for each in aspects]
-    judging.extra = {"disagreement": round(fmean(apart), 4)}
-    return [fmean(values) for values in scores]
-
-
-class Score(Method):
-    """score."""
-
-    name = "judge"
     variant = "score"
     options_type = Options
     options: Options
-    unique = ("prompt", "responses")
-    roles = ROLES
     templates = (SCORE,)
-    kind = SAMPLES
+    details = {"disagreement": None}
+    least_answers = 1
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return by_score(record, llm, self.prompts, self.options)
+    async def judge(self, judges: Judges) -> Judgement:
+        """Average the points of all calls; one call scores all answers under all aspects."""
+        # 1. Ask every judge for as many samples.
+        samples = range(self.options.samples)
+        replies = await asyncio.gather(
+            *(self.points(judges, member, sample) for member in judges.members for sample in samples)
+        )
+        points = [reply for reply in replies if reply is not None]
+        places = range(len(judges.answers))
+        if not points:
+            unknown = {"aspects": dict.fromkeys(self.rubrics)}
+            return Judgement([None for _ in places], self.details, [unknown for _ in places])
 
-    def identity(self) -> dict[str, Any]:
-        return rubric_identity(self.options.rubric, self.prompts)
+        # 2. The score of an aspect is the mean over the calls.
+        aspects = [
+            {aspect: round(fmean(call[at][aspect] for call in points), DIGITS) for aspect in self.rubrics}
+            for at in places
+        ]
+
+        # 3. The score of an answer is the mean over aspects, then over the calls.
+        by_call = [[fmean(call[at].values()) for call in points] for at in places]
+        disagreement = fmean([max(values) - min(values) for values in by_call])
+        return Judgement(
+            [fmean(values) for values in by_call],
+            {"disagreement": round(disagreement, DIGITS)},
+            [{"aspects": answer} for answer in aspects],
+        )
+
+    async def points(self, judges: Judges, member: int, sample: int) -> list[dict[str, float]] | None:
+        """Ask one judge once for the points of all answers.
+
+        Args:
+            judges: The judges, and the answers.
+            member: The judge to ask, by its place in the role.
+            sample: The number of the sample; it also decides the order in which the answers are shown.
+
+        Returns:
+            For each answer, aspect to points: 0 to the number of the rubric's statements. None if the reply cannot be
+            read.
+
+        Raises:
+            CallFailed: The call got no reply.
+        """
+        order = list(range(len(judges.answers)))
+        random = judges.record.random(f"order, sample {sample}")
+        random.shuffle(order)
+        labels = draw_labels(random, judges.answers)
+        rubrics = {aspect: statements(rubric) for aspect, rubric in self.rubrics.items()}
+        most = {aspect: len(lines) for aspect, lines in rubrics.items()}
+        prompt = self.prompts[SCORE].render(
+            rubrics="\n\n".join(
+                f"Aspect {aspect}:\n" + "\n".join(f"- {line}" for line in lines) for aspect, lines in rubrics.items()
+            ),
+            form="\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in most.items()),
+            prompt=judges.request,
+            reference=judges.reference,
+            answers=labelled_answers(labels, [judges.answers[at] for at in order]),
+        )
+        params: dict[str, Any] = {"temperature": 1} if self.options.samples > 1 else {}
+        params |= TOP_LOGPROBS if self.options.logprobs else {}
+        parse = partial(read_points, labels=labels, most=most)
+        completion = await judges.ask(prompt, member, parse, sample, **params)
+        if completion is None:
+            return None
+        points: Points = dict(completion.value)
+        if self.options.logprobs:
+            for (label, aspect), match in score_lines(completion.text, labels, most).items():
+                expected = expected_value(completion, match.start(3), most[aspect])
+                points[label, aspect] = points[label, aspect] if expected is None else expected
+        label_of = dict(zip(order, labels, strict=True))
+        return [{aspect: points[label_of[at], aspect] for aspect in most} for at in range(len(order))]
 
     def bound(self, record: Record) -> int:
         return self.options.samples
 
-    @property
-    def next_command(self) -> str:
-        return next_command(self.options)
 
-    def table(self) -> Table:
-        return table(self.options)
+def score_lines(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[tuple[str, str], re.Match[str]]:
+    """Return the last line that gives points to an answer under an aspect, for each (label, aspect)."""
+    known_labels = {label.lower(): label for label in labels}
+    known_aspects = {aspect.lower(): aspect for aspect in most}
+    lines: dict[tuple[str, str], re.Match[str]] = {}
+    for match in SCORE_LINE.finditer(text):
+        label, aspect = known_labels.get(match[1].lower()), known_aspects.get(match[2].lower())
+        if label and aspect and float(match[3]) <= most[aspect]:
+            lines[label, aspect] = match
+    return lines
 
-    def finish(self, result: Row) -> None:
-        keep_checks(self.options, result)
+
+def read_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> Points:
+    """Read the points of every answer under every aspect.
+
+    Args:
+        text: A judge's reply.
+        labels: The labels of the answers.
+        most: Aspect to the most points that it allows; a line with more is ignored.
+
+    Raises:
+        ParseError: Some points are missing.
+    """
+    lines = score_lines(text, labels, most)
+    missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in lines]
+    if missing:
+        raise ParseError(f"no points for {', '.join(missing)}")
+    return {key: float(match[3]) for key, match in lines.items()}

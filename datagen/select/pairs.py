@@ -27,7 +27,7 @@ from rapidfuzz.distance import Indel
 from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import is_weak, key_of, read_checks, shown_judge
+from datagen.judge.agreement import describe_judge, is_weak, judge_key_of, read_checks
 from datagen.llm.model import Roles
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
@@ -89,7 +89,7 @@ class Pairs(Method):
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the preferences of one row, and each pair that is none with its reason."""
         stage, subject = f"pairs {self.variant}", {"id": record.id, "prompt": record.prompt}
-        judging = key_of(record.meta) if self.rank_based else None
+        judging = judge_key_of(record.meta) if self.rank_based else None
         meta: Row = {
             "method": self.name,
             "op": self.variant,
@@ -294,4 +294,7 @@ class PairTable:
                 f"{figures['rejected_length']:.0f}",
             ],
         ]
-        return [summary, [["judge", "accuracy against people"], *([*shown_judge(judging)] for judging in self.judges)]]
+        return [
+            summary,
+            [["judge", "accuracy against people"], *([*describe_judge(judging)] for judging in self.judges)],
+        ]

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.judge.human import read_votes
-from datagen.judge.review.votes import Cast, Log, as_cast, placement, summarize
+from datagen.judge.review.summary import summarize
+from datagen.judge.review.votes import Log, Vote, parse_vote, placement, read_votes
 from datagen.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +162,7 @@ def test_a_vote_is_logged_in_the_order_of_the_row(serve: Any) -> None:
 )
 def test_a_vote_that_ranks_something_else_is_refused(ranks: Any) -> None:
     with pytest.raises(ValueError, match="ranks: expected"):
-        as_cast(Record("a", "p", responses=("x", "y", "z")), [2, 0, 1], "order", ranks)
+        parse_vote([2, 0, 1], "order", ranks)
 
 
 def test_bad_requests_are_refused_and_the_server_goes_on(serve: Any) -> None:
@@ -236,7 +236,7 @@ def test_two_reviews_do_not_write_to_one_log_at_once() -> None:
 
 def test_a_log_of_other_answers_is_refused() -> None:
     log = Log(Path("v.jsonl"), "kim", [record()])
-    log.append(record(), Cast("order", (1, 2, 3)))
+    log.append(record(), Vote("order", (1, 2, 3)))
     log.close()
     with pytest.raises(InputError, match="votes on other answers"):
         Log(log.path, "kim", [record(4)])
@@ -247,10 +247,10 @@ def test_ranks_find_their_answers_whatever_the_placement(true: list[int], by: st
     row = record(6)
     places = placement(row, by)
     assert sorted(places) == list(range(6)) and places == placement(row, by)
-    cast = as_cast(row, places, "order", [true[place] for place in places])
+    vote = parse_vote(places, "order", [true[place] for place in places])
     order = sorted(set(true))
     dense = tuple(order.index(rank) + 1 for rank in true)
-    assert cast == (Cast("order", dense) if len(order) > 1 else Cast("tie", None))
+    assert vote == (Vote("order", dense) if len(order) > 1 else Vote("tie", None))
 
 
 def test_placements_favour_no_answer() -> None:
@@ -262,12 +262,12 @@ def test_placements_favour_no_answer() -> None:
 
 def test_agreement_with_the_judge_is_what_a_hand_counts() -> None:
     rows = [Record(f"r{i}", "p", responses=("a", "b"), ranks=(1, 2)) for i in range(5)]
-    cast = {f"r{i}": Cast("order", (1, 2)) for i in range(3)} | {"r3": Cast("order", (2, 1)), "r4": Cast("tie", None)}
-    made = summarize(rows, cast)
+    votes = {f"r{i}": Vote("order", (1, 2)) for i in range(3)} | {"r3": Vote("order", (2, 1)), "r4": Vote("tie", None)}
+    made = summarize(rows, votes)
     assert (made.pairs, made.agreement, made.agreement_decided) == (5, 0.6, 0.75)
     # Judge: half better, half worse. Person: 0.4, 0.4 and 0.2 ties. By chance 0.4, so (0.6 - 0.4) / 0.6.
     assert made.kappa == pytest.approx(1 / 3)
-    nothing = summarize(rows, {"r0": Cast("all_bad", None), "r1": Cast("skip", None)})
+    nothing = summarize(rows, {"r0": Vote("all_bad", None), "r1": Vote("skip", None)})
     assert (nothing.votes, nothing.pairs, nothing.agreement, nothing.kappa) == (1, 0, None, None)
 
 

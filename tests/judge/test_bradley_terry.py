@@ -84,9 +84,9 @@ def test_a_thousand_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(20_000):
         i, j = dice.sample(range(1000), 2)
         games.append(Outcome(i, j, float(dice.random() < 1 / (1 + np.exp(truth[j] - truth[i])))))
-    monkeypatch.setattr(bradley_terry, "STEPS", 12)  # each of them one system of equations
+    monkeypatch.setattr(bradley_terry, "MAX_STEPS", 12)  # each of them one system of equations
     few = strengths(1000, games)
-    monkeypatch.setattr(bradley_terry, "STEPS", 13)
+    monkeypatch.setattr(bradley_terry, "MAX_STEPS", 13)
     assert np.abs(strengths(1000, games) - few).max() < 1e-6
     assert np.corrcoef(few, truth)[0, 1] > 0.9
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from datagen.commands.main import load_methods
 from datagen.errors import InputError
 from datagen.judge.compare import Comparison, Verdict
-from datagen.judge.labels import LETTERS, draw_labels
-from datagen.judge.probabilities import soft_share
+from datagen.judge.judges import LETTERS, draw_labels
+from datagen.judge.replies import soft_share
 from datagen.llm.call import Completion
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import Reader

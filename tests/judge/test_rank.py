@@ -9,7 +9,7 @@ import pytest
 
 from datagen.commands.main import load_methods
 from datagen.errors import InputError, ParseError
-from datagen.judge.rank import placed, read_order
+from datagen.judge.rank import merge_ranks, read_order
 from datagen.records.record import Row
 from datagen.select import pairs
 from tests.jobs import digest, perform, rows
@@ -83,7 +83,7 @@ def test_no_comparison_is_made_where_none_is_asked_for() -> None:
 
 
 def test_equal_strengths_share_a_place() -> None:
-    assert placed([1.0, 0.0, 1.0, 0.0], [0, 1, 2], [3]) == {0: 1, 2: 1, 1: 2, 3: 3}
+    assert merge_ranks([1.0, 0.0, 1.0, 0.0], [0, 1, 2], [3]) == {0: 1, 2: 1, 1: 2, 3: 3}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_judge_that_is_none_is_refused(spec: str, says: str) -> None:
 
 
 def test_another_rubric_is_another_run() -> None:
-    plain, named, other = (JudgeReward(spec).instrument for spec in ("sim", "helpful=sim", "honest=sim"))
+    plain, named, other = (JudgeReward(spec).judge_key for spec in ("sim", "helpful=sim", "honest=sim"))
     assert plain == named != other
     assert identity(["judge:sim"]) == [f"judge:sim {plain}"]
 

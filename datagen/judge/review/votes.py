@@ -1,40 +1,98 @@
-"""Votes that people cast on samples, and the log that keeps them (`datagen review`).
+"""Votes that people cast on samples, and the log that keeps them (`datagen review`, `datagen judge --by human`).
 
-The log is JSON lines, one vote a line, on disk before the page hears of it; judge/human.py says what a line holds and
-reads it. The last vote of a reviewer on a row counts, so a changed mind is one more line. A line that a kill cut off is
-taken away when the log is opened again.
+The log is JSON lines, one vote of one person on one row a line, on disk before the page hears of it:
+
+    {"prompt_id": "...", "responses": [...], "ranks": [1, 2, 2], "verdict": "order", "by": "kim", "at": "..."}
+
+    order     `ranks` in the order of `responses`, 1 the best, equal ones a tie
+    tie       no answer is better than another
+    all_bad   none is any good
+    skip      no vote
+
+The last vote of a person on a row counts, so a changed mind is one more line. A line that a kill cut off is removed
+when the log is opened again.
 """
 
 import fcntl
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from io import FileIO
-from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 from datagen.errors import InputError
-from datagen.judge.human import ALL_BAD, ORDER, SKIP, TIE, Vote, ranks_of, read_votes
-from datagen.records.files import dump_line
+from datagen.records.files import dump_line, open_input
+from datagen.records.lines import Line, json_lines
 from datagen.records.ranked import dense_ranks
-from datagen.records.record import Record, Row, digest
+from datagen.records.record import Record, digest
 
-VERDICTS = (ORDER, TIE, ALL_BAD, SKIP)
+ORDER, TIE, ALL_BAD, SKIP = VERDICTS = ("order", "tie", "all_bad", "skip")
 LINE_START = b'{"prompt_id": '
 """What every line of a log begins with: nothing else at the end of a file is ever cut off."""
 Ranks = tuple[int, ...]
 
 
-class Cast(NamedTuple):
-    """What a reviewer says of a row; `ranks` are in the order of the row's responses, None unless it is an order."""
+class Vote(NamedTuple):
+    """A reviewer's vote on a row."""
 
     verdict: str
     ranks: Ranks | None
+    """In the order of the row's responses; None unless the verdict is an order."""
+
+
+class LoggedVote(NamedTuple):
+    """A line of a log."""
+
+    place: str
+    """File and line, for messages."""
+    responses: tuple[str, ...]
+    verdict: str
+    ranks: Ranks
+    by: str
+
+
+@cache
+def read_votes(path: Path) -> dict[str, list[LoggedVote]]:
+    """Read a log: the id of a row to the votes on it, one a person."""
+    votes: dict[str, dict[str, LoggedVote]] = {}
+    with open_input(str(path)) as file:
+        for line in json_lines(str(path), file):
+            place = f"{path}:{line.number}"
+            try:
+                name, vote = parse_line(place, line)
+            except ValueError as problem:
+                raise InputError(f"{place}: {problem}. A vote is a line that 'datagen review' wrote") from None
+            votes.setdefault(name, {})[vote.by] = vote
+    return {name: list(by_person.values()) for name, by_person in votes.items()}
+
+
+def parse_line(place: str, line: Line) -> tuple[str, LoggedVote]:
+    """Return (row id, vote) of a line; ValueError says what is wrong with it."""
+    if line.row is None:
+        raise ValueError(line.problem)
+    name, responses, verdict, by = (line.row.get(key) for key in ("prompt_id", "responses", "verdict", "by"))
+    if not isinstance(name, str) or not isinstance(by, str):
+        raise ValueError('"prompt_id" and "by" are not both text')
+    if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
+        raise ValueError('"responses" is not a list of texts')
+    if verdict not in VERDICTS:
+        raise ValueError(f'"verdict" is none of {", ".join(VERDICTS)}')
+    ranks = line.row.get("ranks") if verdict == ORDER else [1] * len(responses)
+    if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks) or len(ranks) != len(responses):
+        raise ValueError('"ranks" is not a whole number for each response')
+    return name, LoggedVote(place, tuple(responses), verdict, tuple(ranks), by)
+
+
+def ranks_of(record: Record, vote: LoggedVote) -> list[int]:
+    """Return the ranks that a vote gives to the answers of a row, whatever order they stood in on the page."""
+    if sorted(vote.responses) != sorted(record.responses):
+        raise InputError(f"{vote.place}: votes on other answers than row {record.id} holds; name the file reviewed")
+    rank_of = dict(zip(vote.responses, vote.ranks, strict=True))
+    return [rank_of[response] for response in record.responses]
 
 
 def placement(record: Record, by: str) -> list[int]:
@@ -44,30 +102,114 @@ def placement(record: Record, by: str) -> list[int]:
     return places
 
 
-def as_cast(record: Record, places: Sequence[int], verdict: object, shown_ranks: object) -> Cast:
-    """Check a vote that gives ranks as the page showed the answers; ValueError says what is wrong with it."""
+def parse_vote(places: Sequence[int], verdict: object, page_ranks: object) -> Vote:
+    """Check a vote of the page.
+
+    Args:
+        places: The response at each place of the page, as `placement` returns it.
+        verdict: One of VERDICTS.
+        page_ranks: For an order, a rank for each place of the page, 1 the best.
+
+    Raises:
+        ValueError: The vote is not valid; the message says why.
+    """
     if verdict not in VERDICTS:
         raise ValueError(f"verdict: expected one of {', '.join(VERDICTS)}")
     if verdict != ORDER:
-        return Cast(str(verdict), None)
-    if not isinstance(shown_ranks, list) or len(shown_ranks) != len(places):
+        return Vote(str(verdict), None)
+    if not isinstance(page_ranks, list) or len(page_ranks) != len(places):
         raise ValueError(f"ranks: expected {len(places)} numbers")
-    if not all(type(rank) is int and 1 <= rank <= len(places) for rank in shown_ranks):
+    if not all(type(rank) is int and 1 <= rank <= len(places) for rank in page_ranks):
         raise ValueError(f"ranks: expected numbers from 1 to {len(places)}")
-    dense = dense_ranks([-rank for rank in shown_ranks])
+    dense = dense_ranks([-rank for rank in page_ranks])
     if max(dense) == 1:
-        return Cast(TIE, None)
+        return Vote(TIE, None)
     by_response = dict(zip(places, dense, strict=True))
-    return Cast(ORDER, tuple(by_response[at] for at in range(len(places))))
+    return Vote(ORDER, tuple(by_response[at] for at in range(len(places))))
 
 
-def recalled(record: Record, vote: Vote) -> Cast:
-    """Return what a line of the log says of a row."""
-    return Cast(vote.verdict, tuple(ranks_of(record, vote)) if vote.verdict == ORDER else None)
+class Log:
+    """The votes of one reviewer, in a file that may hold other reviewers' votes too.
+
+    Args:
+        path: The file, made if it does not exist. It is locked until `close`.
+        by: The reviewer.
+        records: The rows under review.
+
+    Raises:
+        InputError: The file is of another kind, votes on other answers than the records hold, or is written to by
+            another process.
+    """
+
+    def __init__(self, path: Path, by: str, records: Sequence[Record]) -> None:
+        self.path, self.by = path, by
+        self._file = open_locked(path)
+        try:
+            self.cut = self._mend()
+            """How many bytes of a torn line were removed."""
+            read_votes.cache_clear()  # a log grows
+            logged = read_votes(path)
+            self.votes: dict[str, Vote] = {}
+            """The id of a row to the reviewer's vote on it."""
+            for record in records:
+                for vote in logged.get(record.id, []):
+                    if vote.by == by:
+                        ranks = tuple(ranks_of(record, vote)) if vote.verdict == ORDER else None
+                        self.votes[record.id] = Vote(vote.verdict, ranks)
+        except InputError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _mend(self) -> int:
+        """Make the file end in a line end; cut off the start of a vote that was not written to its end."""
+        text = self.path.read_bytes()
+        end = text.rfind(b"\n") + 1
+        tail = text[end:]
+        if not tail:
+            return 0
+        if not tail.startswith(LINE_START[: len(tail)]):
+            raise InputError(f"{self.path}: its last line is no vote, so it is left alone. Name another --votes FILE")
+        try:
+            json.loads(tail)
+        except ValueError:
+            self._file.truncate(end)
+            os.fsync(self._file.fileno())
+            return len(tail)
+        self._file.write(b"\n")  # only its line end is missing
+        return 0
+
+    def append(self, record: Record, vote: Vote) -> None:
+        """Write a vote to disk, then count it; one that repeats the last is not written again."""
+        if self.votes.get(record.id) == vote:
+            return
+        line = dump_line(
+            {
+                "prompt_id": record.id,
+                "prompt": record.prompt,
+                "responses": list(record.responses),
+                "ranks": None if vote.ranks is None else list(vote.ranks),
+                "verdict": vote.verdict,
+                "by": self.by,
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+        file = self._file.fileno()
+        start, rest = os.fstat(file).st_size, memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        except OSError:
+            self._file.truncate(start)  # a full disk must not leave half a line before the next vote
+            raise
+        self.votes[record.id] = vote
 
 
-def locked(path: Path) -> FileIO:
-    """Open or make a log for appending, for nobody else meanwhile."""
+def open_locked(path: Path) -> FileIO:
+    """Open or make a log for appending, and lock it."""
     try:
         file = FileIO(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), "r+")
     except OSError as error:
@@ -78,150 +220,3 @@ def locked(path: Path) -> FileIO:
         file.close()
         raise InputError(f"{path}: another 'datagen review' writes to it; end that, or name a --votes FILE") from None
     return file
-
-
-class Log:
-    """The votes of one reviewer, in a file that other reviewers' votes may stand in too."""
-
-    def __init__(self, path: Path, by: str, records: Sequence[Record]) -> None:
-        """Open or make the log. Raise InputError if it is another kind of file, votes on other answers than the records
-        hold, or is written to by somebody else."""
-        self.path, self.by = path, by
-        self._file = locked(path)
-        try:
-            self.cut = self._mend()
-            """How many bytes of a torn line were taken away."""
-            self.cast = {record.id: recalled(record, vote) for record, vote in self._own_votes(records)}
-        except InputError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _own_votes(self, records: Sequence[Record]) -> Iterator[tuple[Record, Vote]]:
-        read_votes.cache_clear()  # a log grows
-        found = read_votes(self.path)
-        for record in records:
-            yield from ((record, vote) for vote in found.get(record.id, []) if vote.by == self.by)
-
-    def _mend(self) -> int:
-        """Make the file end in a line end; cut off the start of a vote that never got whole."""
-        text = self.path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        tail = text[whole:]
-        if not tail:
-            return 0
-        if not tail.startswith(LINE_START[: len(tail)]):
-            raise InputError(f"{self.path}: ends in what is no vote, so it is left alone. Name another --votes FILE")
-        if is_json(tail):  # whole but for its line end
-            self._file.write(b"\n")
-            return 0
-        self._file.truncate(whole)
-        os.fsync(self._file.fileno())
-        return len(tail)
-
-    def append(self, record: Record, cast: Cast) -> None:
-        """Write a vote to disk, then count it; one that says what was said already is not written again."""
-        if self.cast.get(record.id) == cast:
-            return
-        line = dump_line(
-            {
-                "prompt_id": record.id,
-                "prompt": record.prompt,
-                "responses": list(record.responses),
-                "ranks": None if cast.ranks is None else list(cast.ranks),
-                "verdict": cast.verdict,
-                "by": self.by,
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-        start = os.fstat(self._file.fileno()).st_size
-        try:
-            write_whole(self._file.fileno(), line)
-        except OSError:
-            self._file.truncate(start)  # a full disk must not leave half a line before the next vote
-            raise
-        self.cast[record.id] = cast
-
-
-def write_whole(file: int, line: bytes) -> None:
-    rest = memoryview(line)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-    os.fsync(file)
-
-
-def is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What came of a review. Shares and kappa are None where there is nothing to tell them from."""
-
-    rows: int
-    votes: int
-    """Rows voted on, the skipped ones left out."""
-    verdicts: dict[str, int]
-    pairs: int
-    """Pairs of answers that both the judge and the reviewer compared."""
-    agreement: float | None
-    agreement_decided: float | None
-    """Of the pairs where neither says tie."""
-    kappa: float | None
-
-    def as_dict(self) -> Row:
-        return dict(vars(self))
-
-
-def summarize(records: Sequence[Record], cast: dict[str, Cast]) -> Summary:
-    """Count the verdicts and compare the reviewer with the judge, where the rows carry ranks."""
-    known = [(record, cast[record.id]) for record in records if record.id in cast]
-    verdicts = Counter(each.verdict for _, each in known)
-    pairs = Counter(pair for record, each in known for pair in compared(record, each))
-    decided = Counter({pair: count for pair, count in pairs.items() if 0 not in pair})
-    counts = {name: verdicts[name] for name in VERDICTS}
-    votes = len(known) - verdicts[SKIP]
-    return Summary(len(records), votes, counts, pairs.total() // 2, agreed(pairs), agreed(decided), kappa(pairs))
-
-
-def compared(record: Record, cast: Cast) -> Iterator[tuple[int, int]]:
-    """Yield (judge, person) of every two answers: 1 the first is better, 0 a tie, -1 the second.
-
-    Each pair comes from either side, for which answer stands first in a row means nothing.
-    """
-    if not record.ranks or cast.verdict not in (ORDER, TIE):
-        return
-    ranks = cast.ranks or (1,) * len(record.ranks)
-    for i, j in combinations(range(len(ranks)), 2):
-        judge, person = sign(record.ranks[j] - record.ranks[i]), sign(ranks[j] - ranks[i])
-        yield judge, person
-        yield -judge, -person
-
-
-def sign(number: int) -> int:
-    return (number > 0) - (number < 0)
-
-
-def agreed(pairs: "Counter[tuple[int, int]]") -> float | None:
-    """Return the share of pairs on which both say the same."""
-    total = pairs.total()
-    return sum(count for (one, other), count in pairs.items() if one == other) / total if total else None
-
-
-def kappa(pairs: "Counter[tuple[int, int]]") -> float | None:
-    """Return Cohen's kappa (1960): agreement beyond what the two would reach by chance."""
-    observed, total = agreed(pairs), pairs.total()
-    if observed is None:
-        return None
-    judge, person = Counter[int](), Counter[int]()
-    for (one, other), count in pairs.items():
-        judge[one] += count
-        person[other] += count
-    by_chance = sum(judge[each] * person[each] for each in judge) / total**2
-    return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

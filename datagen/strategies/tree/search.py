@@ -17,7 +17,7 @@ from typing import Any
 
 from datagen.engine.options import option
 from datagen.errors import CallFailed
-from datagen.judge.labels import draw_labels
+from datagen.judge.judges import draw_labels
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
 from datagen.records.record import Record, Row, request_text

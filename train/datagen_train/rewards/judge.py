@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from datagen.errors import CallFailed, InputError, Stopped
-from datagen.judge.agreement import instrument, shown_judge
-from datagen.judge.judging import Judging, asked_with, load_rubric
-from datagen.judge.score import SCORE, Options, points
+from datagen.judge import score
+from datagen.judge.agreement import describe_judge, judge_key
+from datagen.judge.judges import Judges
 from datagen.llm.model import Roles
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import Stack, StackOptions, build_stack
@@ -41,12 +41,10 @@ class JudgeReward:
         found = SPEC.fullmatch(spec)
         if found is None:
             raise InputError("--reward judge: name a model: judge:MODEL, or judge:RUBRIC=MODEL")
-        self.options = Options(rubric=[found[1] or RUBRIC], allow_self=True)
-        self._spec, self._prompts = parse_spec(found[2]), Prompts()
-        rubric = load_rubric(self._prompts, self.options.rubric[0])
-        asked = asked_with(self._prompts, "score", (SCORE,), [rubric])
-        self.instrument = instrument([self._spec.identity], "score", asked)
-        """Judge, way and prompts, as a check of the judge names them."""
+        self._spec = parse_spec(found[2])
+        self._method = score.Score(score.Options(rubric=[found[1] or RUBRIC], allow_self=True), Prompts())
+        self.judge_key = judge_key([self._spec.identity], "score", self._method.judging_digest)
+        """The key of a check of this judge (`datagen judge --check`)."""
         self._thread = ThreadPoolExecutor(1, "judge")  # the journal and the client live in one thread and its loop
         self._runner = asyncio.Runner()
         self._stack: Stack | None = None
@@ -54,7 +52,7 @@ class JudgeReward:
     @property
     def belief(self) -> str:
         """How far this judge can be believed."""
-        name, accuracy = shown_judge(self.instrument)
+        name, accuracy = describe_judge(self.judge_key)
         return f"{name}, accuracy against people: {accuracy}"
 
     def __call__(
@@ -79,15 +77,15 @@ class JudgeReward:
 
     async def _fill(self, scores: list[Score], places: list[int], record: Record, answers: Sequence[str]) -> None:
         asked = replace(record, responses=tuple(answers[at] for at in places))
-        for at, score in zip(places, await self._points(asked), strict=True):
-            scores[at] = score
+        for at, points in zip(places, await self._points(asked), strict=True):
+            scores[at] = points
 
     async def _points(self, record: Record) -> list[Score]:
         """Return the points of each of a record's answers."""
         stack = self._opened()
         roles = Roles(stack.models, record, {})
         try:
-            told = await points(Judging(record, roles, self._prompts, "score", self.options), 0, 0)
+            told = await self._method.points(Judges(record, roles, allow_self=True), 0, 0)
         except CallFailed:
             told = None
         except Stopped:

@@ -186,7 +186,7 @@ def identity(specs: Iterable[str]) -> list[str]:
 
 def content_digest(spec: str) -> str:
     if spec.startswith("judge:"):
-        return JudgeReward(spec.removeprefix("judge:")).instrument
+        return JudgeReward(spec.removeprefix("judge:")).judge_key
     path = Path(spec.removeprefix("classifier:").partition("#")[0])
     if path.is_dir():
         return weights_digest(path)

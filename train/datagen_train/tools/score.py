@@ -20,11 +20,11 @@ from datagen.commands.flags import fill_options
 from datagen.commands.run import run_method
 from datagen.engine.method import Method, Table
 from datagen.engine.options import RunOptions, option
-from datagen.judge.judging import DIGITS, ranked_row
+from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order, subject_of
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.ranked import SAMPLES
-from datagen.records.record import Candidate, Record, Row, reject
+from datagen.records.record import Candidate, Record, reject
 from datagen_train.rewards.specs import WHAT, Rewards, identity
 
 BATCH = 256
@@ -65,18 +65,20 @@ class Scorer:
     async def rank(self, record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
         """Yield the ranked row."""
         said = await self.score(record)
-
-        def meta(order: Sequence[int]) -> Row:
-            known = record.meta.get("responses") or [{} for _ in record.responses]
-            told = [known[at] | {"rewards": said.parts[at]} for at in order]
-            about = {"method": "judge", "op": "reward", "pass": record.pass_no, **record.lineage}
-            return {**about, "judges": self.names, "responses": told}
-
-        if all(each is None for each in said.total):
-            about = {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
-            yield reject("no_score", stage="score", record=about, reply=None, meta=meta(range(len(said.total))))
+        order = ranking_order(said.total)  # the order of the input where there is no score
+        answers = record.meta.get("responses") or [{} for _ in record.responses]
+        meta = {
+            "method": "judge",
+            "op": "reward",
+            "pass": record.pass_no,
+            **record.lineage,
+            "judges": self.names,
+            "responses": [answers[at] | {"rewards": said.parts[at]} for at in order],
+        }
+        if all(score is None for score in said.total):
+            yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
         else:
-            yield ranked_row(record, "reward", said.total, meta)
+            yield ranked_row(record, "reward", said.total, order, meta)
 
     async def score(self, record: Record) -> RowScores:
         """Score a row's answers; whatever goes wrong in its batch is raised."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import ParseError
-from datagen.judge.verdicts import FIRST, SECOND, TIE, read_verdict
+from datagen.judge.replies import FIRST, SECOND, TIE, read_verdict
 
 NAMES = ("K7B", "R3D")
 DIFFERENCES = Path(__file__).parents[1] / "data" / "llmbar_differences.jsonl"

@@ -1,0 +1,225 @@
+"""What the ways to judge share: rubrics, the judges that are asked, and the ranked row that comes of it."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datagen.engine.method import Method, NoTable, Table
+from datagen.engine.options import option
+from datagen.errors import CallFailed, InputError
+from datagen.judge.agreement import Agreement, save_checks
+from datagen.judge.judges import Judges, answer_metas
+from datagen.llm.model import Roles
+from datagen.prompts import Prompts, Template, read_template
+from datagen.records.ranked import SAMPLES, dense_ranks
+from datagen.records.record import ID_LENGTH, Candidate, Record, Row, digest, fail, keep, reject, row_id
+
+DIGITS = 4
+"""Decimals of a score."""
+RUBRICS = "helpful, honest, harmless, relevance, consistency, creativity"
+LOGPROBS = "Ask for the judge's token probabilities: expected points, soft labels."
+CHECK = "The rows hold people's own ranks or choices: measure how far the judge agrees with them."
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Options of every way to judge that asks models."""
+
+    rubric: list[str] = option(["helpful"], f"What to judge by: {RUBRICS}, or a file NAME.md. Repeat it for more.")
+    panel: bool = option(
+        False, "Every --judge judges everything, and their verdicts are combined; else they take turns."
+    )
+    allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")
+
+
+@dataclass
+class Judgement:
+    """What the judges of one record came to."""
+
+    scores: list[float | None]
+    """A score for each answer, in the order of the input; None where none could be had."""
+    details: Row
+    """Values of `ModelJudge.details`."""
+    answers: list[Row] | None = None
+    """What to add to each answer's entry in `meta.responses`."""
+    comparisons: list[Any] = field(default_factory=list)
+    """Comparisons of two answers (compare.py), by their places in the input."""
+
+
+class JudgeMethod(Method):
+    """A way to judge: `datagen judge --by VARIANT`. It reads samples and writes ranked rows."""
+
+    name = "judge"
+    kind = SAMPLES
+    unique = ("prompt", "responses")
+
+
+class ModelJudge(JudgeMethod):
+    """A way to judge that asks models. A subclass writes `judge`."""
+
+    roles = {"judge": "judges the answers"}
+    details: ClassVar[Row] = {}
+    """The keys that the method adds to `meta`: the same in every row, with their values before anything is known."""
+    least_answers: ClassVar[int] = 2
+    """Answers that a row must have to be judged."""
+
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the ranked row of a record, or the reason why there is none."""
+        judges = Judges(record, llm, allow_self=self.options.allow_self, panel=self.options.panel)
+        if len(record.responses) < self.least_answers:
+            yield self.reject(judges, "one_answer")
+        elif not judges.members:
+            yield self.reject(judges, "no_impartial_judge")
+        elif self.options.check and not record.ranks:
+            yield self.reject(judges, "no_label")
+        else:
+            try:
+                judgement = await self.judge(judges)
+            except CallFailed as error:
+                yield fail(error, record=subject_of(record), meta=self.meta(judges))
+            else:
+                order = ranking_order(judgement.scores)
+                meta = self.meta(judges, judgement, order)
+                yield ranked_row(record, self.variant, judgement.scores, order, meta)
+
+    async def judge(self, judges: Judges) -> Judgement:
+        """Judge the answers of one record.
+
+        Args:
+            judges: The record's answers, and the models that judge them: `await judges.ask(prompt, member, parse)`.
+
+        Returns:
+            A score for each answer, and what goes into `meta`.
+
+        Raises:
+            CallFailed: A call got no reply. The record becomes one failed row.
+        """
+        raise NotImplementedError
+
+    @cached_property
+    def rubrics(self) -> dict[str, Template]:
+        """The rubrics of `--rubric` by name; InputError for one that does not exist."""
+        return {Path(name).stem: load_rubric(self.prompts, name) for name in self.options.rubric}
+
+    @cached_property
+    def criteria(self) -> str:
+        """All statements of the rubrics, in one line."""
+        return " ".join(" ".join(statements(rubric)) for rubric in self.rubrics.values())
+
+    @cached_property
+    def judging_digest(self) -> str:
+        """The digest of the method's prompts and rubrics: a check of a judge holds for these alone."""
+        digests = [self.prompts[name].digest for name in self.templates]
+        return digest([self.variant, digests, self.criteria])[:ID_LENGTH]
+
+    def reject(self, judges: Judges, reason: str) -> Candidate:
+        return reject(reason, stage=self.variant, record=subject_of(judges.record), reply=None, meta=self.meta(judges))
+
+    def meta(self, judges: Judges, judgement: Judgement | None = None, order: Sequence[int] = ()) -> Row:
+        """Return the `meta` of a row.
+
+        Args:
+            judges: The judges of the record.
+            judgement: What they came to; None if nothing came of it.
+            order: The places in the input of the row's answers. Empty: as they stand there.
+        """
+        record, names = judges.record, judges.llm.identities("judge")
+        answers, details, comparisons = answer_metas(record), self.details, []
+        if judgement:
+            details = judgement.details
+            comparisons = [
+                comparison.as_meta([order.index(at) for at in range(len(order))])
+                for comparison in judgement.comparisons
+            ]
+            if judgement.answers:
+                answers = [entry | addition for entry, addition in zip(answers, judgement.answers, strict=True)]
+        return {
+            "method": self.name,
+            "op": self.variant,
+            "pass": record.pass_no,
+            **record.lineage,
+            "judges": [names[at] for at in judges.members],
+            "rubrics": {name: rubric.digest for name, rubric in self.rubrics.items()},
+            "judging": self.judging_digest,
+            "labels": [record.ranks[at] for at in order] if self.options.check else None,
+            "unread": judges.unread,
+            **details,
+            "comparisons": comparisons,
+            "responses": [answers[at] for at in order or range(len(answers))],
+        }
+
+    def identity(self) -> dict[str, Any]:
+        return rubric_identity(self.options.rubric, self.prompts)
+
+    def table(self) -> Table:
+        return Agreement() if self.options.check else NoTable()
+
+    @property
+    def next_command(self) -> str:
+        return "datagen judge SAMPLES, as it was checked here" if self.options.check else "datagen pairs {}"
+
+    def finish(self, result: Row) -> None:
+        if self.options.check:
+            save_checks(result["table"])
+
+
+def subject_of(record: Record) -> Row:
+    """Return the part of a record that stands in a rejected or failed row."""
+    return {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
+
+
+def rounded(scores: Sequence[float | None]) -> list[float | None]:
+    return [None if score is None else round(score, DIGITS) for score in scores]
+
+
+def ranking_order(scores: Sequence[float | None]) -> list[int]:
+    """Return the places of answers, the best first, the earlier first among equals; what has no score comes last."""
+    ranks = dense_ranks(rounded(scores))
+    return sorted(range(len(ranks)), key=lambda at: (ranks[at], at))
+
+
+def ranked_row(
+    record: Record, variant: str, scores: Sequence[float | None], order: Sequence[int], meta: Row
+) -> Candidate:
+    """Make the ranked row of a record.
+
+    Args:
+        record: The input row.
+        variant: The way to judge; it is part of the row's id.
+        scores: A score for each answer, in the order of the input. Equal scores, rounded to DIGITS, are a tie.
+        order: The order of the answers in the row, as `ranking_order` returns it.
+        meta: The `meta` of the row.
+    """
+    scores = rounded(scores)
+    ranks = dense_ranks(scores)
+    row = {
+        "prompt": record.prompt,
+        "responses": [record.responses[at] for at in order],
+        "scores": [scores[at] for at in order],
+        "ranks": [ranks[at] for at in order],
+    }
+    name = row_id(f"judge {variant}", [record.id], record.pass_no, [row["responses"], row["scores"]])
+    return keep({"id": name, **row, "meta": meta, **record.extra})
+
+
+def load_rubric(prompts: Prompts, name: str) -> Template:
+    """Return a rubric by its name, or from a file of the user's."""
+    path = Path(name)
+    if path.suffix == ".md" and path.is_file():
+        return read_template(path.stem, path)
+    try:
+        return prompts[f"rubrics/{name}"]
+    except FileNotFoundError:
+        raise InputError(f"--rubric {name}: no such rubric, and no file NAME.md") from None
+
+
+def rubric_identity(names: Iterable[str], prompts: Prompts) -> dict[str, Any]:
+    """Return what the fingerprint holds of rubrics: each with the digest of its text."""
+    return {"rubric": {name: load_rubric(prompts, name).digest for name in names}}
+
+
+def statements(rubric: Template) -> list[str]:
+    """Return the statements of a rubric: one point for each that is true of an answer."""
+    return [line for message in rubric.render().messages for line in message["content"].splitlines() if line.strip()]

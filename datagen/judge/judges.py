@@ -1,0 +1,121 @@
+"""The models that judge one record's answers: which of them may, and how they are asked.
+
+Answers stand before a judge under random labels, drawn anew for each question. An answer that names a verdict cannot
+know its own label, so it cannot smuggle a verdict into the judge's reply. Random labels also keep a judge from
+preferring "A" for being "A".
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from datagen.errors import CallFailed
+from datagen.llm.call import Completion
+from datagen.llm.model import Roles
+from datagen.prompts import Prompt
+from datagen.records.record import Record, Row, request_text
+from datagen.verify import reference_answer
+
+JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
+"""MT-bench judges at temperature 0 (2306.05685)."""
+UNREAD = "unparsed answer"
+"""Why a call failed whose reply holds no verdict: it leaves one comparison undecided, where another failure leaves the
+row to be asked for again."""
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+"""Of labels. No vowels: no words."""
+
+
+class Judges:
+    """The models that judge the answers of one record.
+
+    Args:
+        record: A row with several responses.
+        llm: The models by role; those of "judge" are asked.
+        allow_self: Whether a model may judge answers of its own family.
+        panel: Whether all models judge everything; else they take turns.
+    """
+
+    def __init__(self, record: Record, llm: Roles, *, allow_self: bool = False, panel: bool = False) -> None:
+        self.record, self.llm = record, llm
+        self.allow_self, self.panel = allow_self, panel
+        self.answers = record.responses
+        self.request = request_text(record.prompt)
+        self.unread = 0
+        """Replies that could not be read."""
+
+    @cached_property
+    def members(self) -> list[int]:
+        """The models of the role that judge this record, by place: none of an author's family, unless allowed."""
+        names = self.llm.identities("judge")
+        authors = {family(str(answer["model"])) for answer in answer_metas(self.record) if answer.get("model")}
+        fit = [at for at, name in enumerate(names) if self.allow_self or family(name) not in authors - {"sim"}]
+        if self.panel or not fit:
+            return fit
+        return [fit[self.llm.turn("judge") % len(fit)]]
+
+    @cached_property
+    def reference(self) -> str:
+        """The answer that is known to be right; empty if none is."""
+        text = self.record.extra.get("reference")
+        return text if isinstance(text, str) else reference_answer(self.record) or ""
+
+    async def ask(
+        self, prompt: Prompt, member: int, parse: Callable[[str], Any], sample: int = 0, **params: Any
+    ) -> Completion | None:
+        """Ask one model.
+
+        Args:
+            prompt: The request.
+            member: The model's place in the role.
+            parse: Reads the reply; its result is `Completion.value`.
+            sample: The number of the sample.
+            params: Sampling parameters, in place of those of JUDGING.
+
+        Returns:
+            The reply; None if it cannot be read.
+
+        Raises:
+            CallFailed: There is no reply.
+        """
+        sample = self.record.sample(sample)
+        try:
+            return await self.llm.chat(
+                "judge", prompt, sample=sample, parse=parse, member=member, **{**JUDGING, **params}
+            )
+        except CallFailed as error:
+            if error.reason != UNREAD:
+                raise
+            self.unread += 1
+            return None
+
+
+def answer_metas(record: Record) -> list[Row]:
+    """Return what `meta` of a row says of each of its answers, such as the model that wrote it."""
+    metas = record.meta.get("responses")
+    return list(metas) if isinstance(metas, list) else [{"model": None} for _ in record.responses]
+
+
+def family(identity: str) -> str:
+    """Name the family of a model: the letters that its name begins with, without the folder before it."""
+    name = identity.removeprefix("hf:").partition("/")[0] if identity.startswith("hf:") else identity.rpartition("/")[2]
+    name = "sim" if identity.startswith("sim") else name
+    letters = re.match(r"[a-z]+", name.casefold())
+    return letters[0] if letters else name
+
+
+def draw_labels(random: Random, answers: Sequence[str]) -> list[str]:
+    """Draw a label for each answer, such as K7M: no two alike, none that occurs in an answer."""
+    text = "\n".join(answers).upper()
+    labels: list[str] = []
+    while len(labels) < len(answers):
+        label = f"{random.choice(LETTERS)}{random.randint(2, 9)}{random.choice(LETTERS)}"
+        if label not in text and label not in labels:
+            labels.append(label)
+    return labels
+
+
+def labelled_answers(labels: Sequence[str], answers: Sequence[str]) -> str:
+    """Write answers under their labels."""
+    return "\n\n".join(f"Answer {label}:\n<<<\n{answer}\n>>>" for label, answer in zip(labels, answers, strict=True))

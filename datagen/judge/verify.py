@@ -1,0 +1,81 @@
+"""Ranking by a verifier: a right answer stands above a wrong one, and no model is asked.
+
+A right answer scores 1, a wrong one 0; one that the verifier does not know about has no score: null, never a number.
+Right answers tie with each other: that they are right is all that is known. Of several verifiers one that says wrong
+decides, then one that does not know.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from datagen.engine.method import Table
+from datagen.engine.options import option
+from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
+from datagen.judge.judges import answer_metas
+from datagen.llm.model import Roles
+from datagen.records.record import Candidate, Record
+from datagen.verify import VERIFIERS, pick_verifier
+
+SCORES = {True: 1.0, False: 0.0, None: None}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `datagen judge --by verify`."""
+
+    verify: list[str] = option(["answer"], f"verify: what checks the answers: {', '.join(VERIFIERS)}. Repeat it.")
+
+
+class Verify(JudgeMethod):
+    """Rank right answers above wrong ones."""
+
+    variant = "verify"
+    options_type = Options
+    options: Options
+    next_command = "datagen pairs {}"
+
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the ranked row of a record."""
+        verdicts: list[bool | None] = []
+        for response in record.responses:
+            votes = {pick_verifier(name)(record, response) for name in self.options.verify}
+            verdicts.append(False if False in votes else None if None in votes else True)
+        answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
+        scores = [SCORES[verdict] for verdict in verdicts]
+        order = ranking_order(scores)
+        meta = {
+            "method": self.name,
+            "op": self.variant,
+            "pass": record.pass_no,
+            **record.lineage,
+            "judges": self.options.verify,
+            "responses": [answers[at] for at in order],
+        }
+        yield ranked_row(record, self.variant, scores, order, meta)
+
+    def check(self) -> None:
+        for name in self.options.verify:
+            pick_verifier(name)
+
+    def table(self) -> Table:
+        return VerdictTable()
+
+
+class VerdictTable:
+    """How many answers are right."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[bool | None]()
+
+    def add(self, candidate: Candidate) -> None:
+        if candidate.status == "kept":
+            self.counts.update(answer["verified"] for answer in candidate.row["meta"]["responses"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"right": self.counts[True], "wrong": self.counts[False], "unknown": self.counts[None]}
+
+    def tables(self) -> list[list[list[str]]]:
+        cells = {"answers": self.counts.total(), **self.as_dict()}
+        return [[list(cells), [str(count) for count in cells.values()]]] if self.counts else []
