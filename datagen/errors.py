@@ -1,18 +1,18 @@
-"""Every error a user can meet, and the exit code that it ends in.
+"""Every error that a user can see, with its exit code, and the exceptions that steer a run.
 
 DatagenError            1   one clear line: what happened, where, what to do next
 ├── InputError          2   a bad option, file or row: nothing was sent
 └── Outage              5   the endpoint cannot be reached or refuses the key
 
-Not for users' eyes, these steer a run:
-CallFailed                  a call got no good answer: its candidate becomes a failed row
-ParseError                  a reply lacks what was asked for: the next attempt is made
+Inside a run, never shown to a user:
+CallFailed                  a call got no usable answer: its candidate becomes a failed row
+ParseError                  a completion is not in the form that the prompt demands: the call is tried again
 Stopped                     the run is ending: no further request is sent
 """
 
 
 class DatagenError(Exception):
-    """A problem to show in one line, without a traceback."""
+    """An error to show in one line, without a traceback."""
 
     exit_code = 1
 
@@ -30,7 +30,14 @@ class Outage(DatagenError):
 
 
 class CallFailed(Exception):
-    """A call got no good answer in all its attempts."""
+    """A call got no usable answer in all its attempts.
+
+    Args:
+        reason: Why, as a name for the funnel: "cut answer".
+        stage: The task of the prompt.
+        detail: More for a person to read.
+        reply: The text of the last answer, if there was one.
+    """
 
     def __init__(self, reason: str, *, stage: str, detail: str = "", reply: str | None = None) -> None:
         super().__init__(f"{stage}: {reason}{': ' if detail else ''}{detail}")
@@ -38,8 +45,8 @@ class CallFailed(Exception):
 
 
 class ParseError(ValueError):
-    """A reply does not hold what its prompt asked for."""
+    """A completion is not in the form that its prompt demands."""
 
 
 class Stopped(Exception):
-    """The run is ending and this call was not sent."""
+    """The run is ending; this call was not sent."""

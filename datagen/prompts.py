@@ -1,14 +1,13 @@
-"""From the files in prompts/ to chat messages.
+"""From the prompt templates in prompts/ to the messages of a chat request.
 
-A template is front matter, then one part per role on lines `[system]` and `[user]` of their own, in Jinja2. The
-parts are split before anything is filled in and values are never rendered again, so user data with braces, tags or
-a line `[user]` in it stays data. A missing value is an error, and so is one that the template does not use.
+A template file is front matter, then one part per role, each after a line `[system]` or `[user]`, in Jinja2. The parts
+are split before values are filled in, and values are never rendered again: user data with braces, tags or a line
+`[user]` in it stays data. A missing value is an error, and so is a value that the template does not use.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from datagen.records.record import Message, Messages, Text, as_messages, request
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = HERE / "prompts" if (HERE / "prompts").is_dir() else HERE.parent / "prompts"
-"""Inside the wheel the prompts lie in the package; in a checkout, beside it."""
+"""The shipped templates: inside the package in a wheel, beside it in a checkout."""
 ROLE_LINE = re.compile(r"^\[(system|user|assistant)\]\n", re.MULTILINE)
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -30,29 +29,40 @@ ENVIRONMENT = ImmutableSandboxedEnvironment(
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A chat request: what is asked, and for the procedural teacher what it is about."""
+    """A chat request."""
 
     messages: Messages
     task: str
+    """The name of the template; `answer` for a prompt without one."""
     fields: Mapping[str, str]
+    """The values in the template. Task and fields are for the procedural teacher `sim` and for recorded answers."""
 
 
 def plain_prompt(prompt: Text) -> Prompt:
-    """Turn a prompt into a chat request without a template."""
+    """Return a chat request for a prompt as it stands, without a template."""
     return Prompt(as_messages(prompt), "answer", {"prompt": request_text(prompt)})
 
 
 @dataclass(frozen=True)
 class Template:
-    """One prompt file, parsed."""
+    """One template file, parsed."""
 
     name: str
     parts: tuple[tuple[str, jinja2.Template], ...]
+    """Pairs of role and text."""
     variables: frozenset[str]
     digest: str
+    """Of the text without its front matter, 16 hex digits."""
 
     def render(self, **fields: str) -> Prompt:
-        """Fill in the fields: exactly the ones that the template names."""
+        """Fill in the template.
+
+        Args:
+            fields: A value for every variable of the template, and for no other.
+
+        Raises:
+            InputError: A value is missing or unused, or the template fails.
+        """
         if fields.keys() != self.variables:
             missing, unused = sorted(self.variables - fields.keys()), sorted(fields.keys() - self.variables)
             raise InputError(f"prompt {self.name}: missing values {missing}, unused values {unused}")
@@ -60,13 +70,13 @@ class Template:
             messages: list[Message] = [
                 {"role": role, "content": part.render(fields).strip()} for role, part in self.parts
             ]
-        except Exception as error:  # a template is a program: it may divide by zero, or reach for what it must not
+        except Exception as error:  # a template is a program: it may divide by zero, or be stopped by the sandbox
             raise InputError(f"prompt {self.name}: {error}") from error
         return Prompt(messages, self.name, fields)
 
 
 def parse_template(name: str, text: str) -> Template:
-    """Split a prompt file into its parts and compile them."""
+    """Parse the text of a template file; `name` is for messages."""
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     before, *pieces = ROLE_LINE.split(body)
     if before.strip() or not pieces:
@@ -82,7 +92,7 @@ def parse_template(name: str, text: str) -> Template:
 
 
 def read_template(name: str, path: Path) -> Template:
-    """Read a prompt from its file."""
+    """Read a template from its file."""
     try:
         return parse_template(name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
@@ -90,24 +100,30 @@ def read_template(name: str, path: Path) -> Template:
 
 
 class Prompts:
-    """The shipped prompts, with a user's folder taking precedence file by file."""
+    """The prompt templates by name; a file in the user's folder replaces the shipped one of the same name.
+
+    Args:
+        folder: The user's folder (`--prompts`), laid out as the shipped one.
+
+    Raises:
+        InputError: There is no such folder, or a file in it replaces no shipped template.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        self._loaded: dict[str, Template] = {}
         if folder and not folder.is_dir():
             raise InputError(f"{folder}: no such folder of prompts")
         for path in sorted(folder.rglob("*.md")) if folder else ():
             if not (SHIPPED / path.relative_to(folder or path)).is_file():
                 raise InputError(f"{path}: overrides no prompt; see the names in {SHIPPED}")
-        self._get = cache(self._load)
 
     def __getitem__(self, name: str) -> Template:
-        """Return a prompt; its name may end in a language, such as `.zh`, and is English without one."""
-        return self._get(name)
-
-    def _load(self, name: str) -> Template:
-        name, _, language = name.partition(".")
-        file = f"{name}.{language or 'en'}.md"
-        own = self._folder / file if self._folder else None
-        path = own if own and own.is_file() else SHIPPED / file
-        return read_template(name, path)
+        """Return a template, such as `evolve/equal`; `.zh` at the end of its name asks for the Chinese one."""
+        if name not in self._loaded:
+            stem, _, language = name.partition(".")
+            file = f"{stem}.{language or 'en'}.md"
+            replacement = self._folder / file if self._folder else None
+            path = replacement if replacement and replacement.is_file() else SHIPPED / file
+            self._loaded[name] = read_template(stem, path)
+        return self._loaded[name]

@@ -29,11 +29,10 @@ from datagen.records.shapes import (
     join_input,
     key_list,
     prompt_field,
-    question_prompt,
     read_turns,
     request_with_history,
-    sharegpt_messages,
     text_field,
+    with_system,
 )
 
 NEEDS = "A preference needs prompt, chosen, rejected: make them with 'datagen pairs'"
@@ -69,12 +68,17 @@ def require_fields(row: Row, *names: str) -> None:
         raise ValueError(f"no {' and no '.join(missing)} (found: {key_list(row)}). {NEEDS}")
 
 
-def read_explicit(row: Row, prompt_key: str, read_prompt: Callable[[Row], Text]) -> list[PreferenceContent]:
+def read_explicit(row: Row, prompt_key: str) -> list[PreferenceContent]:
     """Read a row in which the prompt stands beside the two answers."""
     is_prefixed = prompt_key == "question" and any(key in row for key in PREFIXED_ANSWER_KEYS)
     answer_keys = PREFIXED_ANSWER_KEYS if is_prefixed else ANSWER_KEYS
     require_fields(row, prompt_key, *answer_keys)
-    prompt = read_prompt(row)
+    if prompt_key == "prompt":
+        prompt = prompt_field(row)
+    elif prompt_key == "question":
+        prompt = request_with_history(row, text_field(row, "question"))
+    else:
+        prompt = as_prompt(with_system(row, read_turns(row["conversations"], "conversations")))
     chosen, rejected = (answer_field(row, key, as_messages(prompt)) for key in answer_keys)
     return preference_content(row, prompt, chosen, rejected)
 
@@ -119,15 +123,15 @@ def read_ranked(row: Row) -> list[PreferenceContent]:
 
 OURS = frozenset(("id", "meta", "margin", "prompt", *ANSWER_KEYS))
 PREFERENCE_SHAPES = {
-    "preference": Shape(lambda row: read_explicit(row, "prompt", prompt_field), OURS),
+    "preference": Shape(lambda row: read_explicit(row, "prompt"), OURS),
     "implicit": Shape(lambda row: read_implicit(row, lambda row, name: read_turns(row[name], name)), OURS),
     "hh": Shape(lambda row: read_implicit(row, read_transcript), OURS),
     "question": Shape(
-        lambda row: read_explicit(row, "question", question_prompt),
+        lambda row: read_explicit(row, "question"),
         OURS | {"question", "system", "history", *PREFIXED_ANSWER_KEYS},
     ),
     "sharegpt": Shape(
-        lambda row: read_explicit(row, "conversations", lambda row: as_prompt(sharegpt_messages(row))),
+        lambda row: read_explicit(row, "conversations"),
         OURS | {"conversations", "system"},
     ),
     "ranked": Shape(read_ranked, OURS | {"instruction", "input", "output", "system", "history"}),

@@ -1,7 +1,7 @@
-"""The rows that flow between commands: ids, rows read (records, preferences, documents), candidates made.
+"""The rows that flow between commands: their ids, the rows that a reader returns, the candidates that a method makes.
 
-One JSON line per row. An id is a digest of what made the row, never a counter, so the same input gives the same
-ids whatever ran before, beside or after it.
+One JSON line per row. An id is a digest of everything that determines the row, never a counter: the same input gives
+the same ids, whatever runs before, beside or after it.
 """
 
 import json
@@ -21,76 +21,93 @@ Text = str | Messages
 Row = dict[str, Any]
 Status = Literal["kept", "rejected", "failed"]
 
-CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 ID_LENGTH = 16
 SAMPLES_PER_PASS = 1_000
-"""Sample numbers that one pass over the input may use."""
+"""The number of sample numbers that one pass over the input may use."""
 
 
 def canonical(value: object) -> bytes:
-    """Encode a JSON value in one way only: sorted keys, no spaces, ASCII (a lone surrogate survives)."""
-    return CANONICAL(value).encode("ascii")
+    """Encode a JSON value in its one canonical form: sorted keys, no spaces, ASCII with escapes."""
+    return canonical_json(value).encode("ascii")
 
 
 def digest(value: object) -> str:
-    """Name a JSON value by the sha256 of its canonical form, 64 hex digits."""
+    """Return the SHA-256 of a JSON value's canonical form, 64 hex digits."""
     return sha256(canonical(value)).hexdigest()
 
 
 def row_id(method: str, parents: list[str], place: object, content: object) -> str:
-    """Name a row by how it was made, from what, at which place, and what it says."""
+    """Return the id of a new row, 16 hex digits.
+
+    Args:
+        method: The name of the method that makes it.
+        parents: The ids of the rows that it is made from.
+        place: Which of the method's rows from these parents it is, such as [pass, round]; any JSON value.
+        content: The text of the row, such as [prompt, response]; any JSON value.
+    """
     return digest([method, parents, place, content])[:ID_LENGTH]
 
 
 def as_messages(prompt: Text) -> Messages:
-    """Turn a prompt into the messages of a chat request."""
+    """Return a prompt as the messages of a chat request."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def request_text(prompt: Text) -> str:
-    """Return what the user asks: the prompt itself, or the last message of a conversation."""
+    """Return the request of a prompt: the prompt itself, or the last message of a conversation."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def with_request(prompt: Text, text: str) -> Text:
-    """Return the prompt with what the user asks replaced; earlier turns stay."""
+    """Return a prompt with another request; earlier turns stay."""
     return text if isinstance(prompt, str) else [*prompt[:-1], {**prompt[-1], "content": text}]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input row, as a generator sees it."""
+    """One input row of prompts or samples, as a method sees it."""
 
     id: str
     prompt: Text
     response: str | None = None
     source_id: str | None = None
-    """The id that a foreign row brought along."""
+    """The id in the input row, if no command of ours wrote it."""
     extra: Row = field(default_factory=dict)
-    """Unknown fields of the input row, kept in every row made from it."""
+    """Unknown fields of the input row, copied to every row made from it."""
     meta: Row = field(default_factory=dict)
-    """What the input row says about itself, if a command of ours wrote it."""
+    """The `meta` of the input row, if a command of ours wrote it."""
     responses: tuple[str, ...] = ()
-    """Several answers to the prompt, where the row holds samples."""
+    """Several answers to the prompt, if the row holds samples."""
     ranks: tuple[int, ...] = ()
-    """Their ranks, 1 the best and equal ones a tie, once they are ranked."""
+    """The ranks of the answers, 1 the best, equal ranks a tie; empty until they are ranked."""
     scores: tuple[float | None, ...] = ()
-    """Their scores; None where no score could be had."""
+    """The scores of the answers; None for an answer without a score."""
     view: Any = field(default=None, compare=False, repr=False)
-    """What the rows kept so far looked like when this record was opened, for a method with a lag."""
+    """The memory of kept rows as it was when this record was opened, for a method with a lag."""
     pass_no: int = 0
-    """How often the whole input was gone through before (`-n` asks again until enough rows are kept)."""
+    """The number of earlier passes over the whole input (`-n` repeats the input until enough rows are kept)."""
     seed: int = 0
     """The run's `--seed`."""
     line: int = field(default=0, compare=False)
-    """The place in its file: a line, or an item of a JSON array, from 1. No part of any id."""
+    """The line in the file, or the item of its JSON array, from 1. Not part of any id."""
 
     def random(self, purpose: str) -> Random:
-        """Return a source of chance that depends on this record alone, never on time or order."""
+        """Return a random number generator that depends on this record and the run's seed alone, never on time or
+        order.
+
+        Args:
+            purpose: What the numbers are drawn for; another purpose draws independent numbers.
+        """
         return Random(f"{self.seed}:{self.id}:{self.pass_no}:{purpose}")
 
     def sample(self, number: int) -> int:
-        """Number a sample so that no other pass over the input has the same."""
+        """Return the sample number of a call, which no other pass over the input uses.
+
+        Args:
+            number: The number within this pass, from 0 to SAMPLES_PER_PASS - 1. Two calls that are equal except for
+                the sample number get independent answers.
+        """
         return SAMPLES_PER_PASS * self.pass_no + number
 
     @property
@@ -99,7 +116,7 @@ class Record:
         return {"parents": [self.id], "seed_id": self.meta.get("seed_id"), "source_id": self.source_id}
 
     def for_pass(self, pass_no: int, seed: int) -> "Record":
-        """Return this record as a pass of a run asks it."""
+        """Return this record with the numbers of a pass and of the run's seed."""
         same = (self.pass_no, self.seed) == (pass_no, seed)
         return self if same else replace(self, pass_no=pass_no, seed=seed)
 
@@ -113,7 +130,7 @@ class Preference:
     chosen: str
     rejected: str
     margin: float | None = None
-    """By how much `chosen` is better, on the scale of whoever judged."""
+    """By how much `chosen` is better, on the judge's scale."""
     line: int = field(default=0, compare=False)
     source_id: str | None = None
     extra: Row = field(default_factory=dict)
@@ -122,7 +139,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text that answers nobody: pre-training, instruction backtranslation."""
+    """A document without a prompt, for pre-training or backtranslation."""
 
     id: str
     text: str
@@ -147,7 +164,7 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was paid for: answers and tokens, good ones or not."""
+    """Answers and tokens that were paid for, usable or not."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -170,39 +187,52 @@ class Usage:
 
 @dataclass(slots=True)
 class Candidate:
-    """What a generator made of one try: a row to keep, or the reason why there is none."""
+    """The result of one try of a method: a row to keep, or the reason why there is none."""
 
     status: Status
     row: Row
-    """The line as it will stand in the file of its status."""
+    """The line to write: a row, or for another status a line of x.rejected.jsonl."""
     reason: str = ""
     usage: Usage = Usage()
     """Filled in by the engine."""
 
 
 def keep(row: Row) -> Candidate:
-    """A row that passed."""
+    """Return a candidate that passed; `row` is the line to write, `id` first."""
     return Candidate("kept", row)
 
 
 def reject(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
-    """A row that a rule dropped."""
-    return _dropped("rejected", reason, stage, record, reply, meta)
+    """Return a candidate that a rule rejected.
+
+    Args:
+        reason: The name of the rule, in snake_case; the funnel counts candidates by it.
+        stage: The step of the method.
+        record: The input, to find it again: `id`, `prompt` and what the method adds.
+        reply: The text that the rule was applied to, if there is one.
+        meta: The `meta` that a kept row would have.
+    """
+    row = {"status": "rejected", "reason": reason, "stage": stage, "record": record, "reply": reply, "meta": meta}
+    return Candidate("rejected", row, reason)
 
 
 def fail(error: CallFailed, *, record: Row, meta: Row) -> Candidate:
-    """A row that a failed call prevented; the same command asks for it again."""
-    subject = {**record, "error": error.detail}
-    return _dropped("failed", error.reason, error.stage, subject, error.reply, meta)
+    """Return a candidate that a failed call prevented; running the same command again repeats the call.
 
-
-def _dropped(status: Status, reason: str, stage: str, record: Row, reply: str | None, meta: Row) -> Candidate:
-    row = {"status": status, "reason": reason, "stage": stage, "record": record, "reply": reply, "meta": meta}
-    return Candidate(status, row, reason)
+    Args:
+        error: The exception that `llm.chat` raised.
+        record: The input, as in `reject`.
+        meta: The `meta` that a kept row would have.
+    """
+    candidate = reject(
+        error.reason, stage=error.stage, record={**record, "error": error.detail}, reply=error.reply, meta=meta
+    )
+    candidate.row["status"] = candidate.status = "failed"
+    return candidate
 
 
 class Seen:
-    """A set of 64-bit digests in 16 to 32 bytes each, where Python's own takes 80: runs are long, memory is flat."""
+    """A set of JSON values that keeps only a 64-bit digest of each, in 16 to 32 bytes; a Python set takes 80."""
 
     def __init__(self, values: Iterable[object] = ()) -> None:
         self._slots = array("Q", bytes(8 * 1024))
@@ -211,12 +241,14 @@ class Seen:
             self.add(value)
 
     def add(self, value: object) -> bool:
-        """Remember a JSON value; say whether it is new."""
+        """Add a JSON value; return whether it is new."""
         if not self._insert(int.from_bytes(sha256(canonical(value)).digest()[:8]) or 1):
             return False
         self._count += 1
         if 2 * self._count > len(self._slots):
-            self._grow()
+            old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+            for number in filter(None, old):
+                self._insert(number)
         return True
 
     def _insert(self, number: int) -> bool:
@@ -228,9 +260,3 @@ class Seen:
             at = (at + 1) & mask
         slots[at] = number
         return True
-
-    def _grow(self) -> None:
-        old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
-        for number in old:
-            if number:
-                self._insert(number)

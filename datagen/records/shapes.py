@@ -63,7 +63,11 @@ def key_list(row: Row) -> str:
 
 
 def text_field(row: Row, name: str, *, required: bool = True) -> str:
-    """Return a field that is text; a required one is neither missing nor blank, another one may be "" or missing."""
+    """Return a field that is text; "" for one that is not required and missing or null.
+
+    Raises:
+        ValueError: The field is not text; or it is required, and missing or blank.
+    """
     value = row.get(name)
     if value is None and not required:
         return ""
@@ -118,7 +122,15 @@ def message_list(row: Row, name: str) -> Messages:
 
 
 def read_turns(value: object, name: str) -> Messages:
-    """Read a list of turns strictly; `name` is the field's, for messages."""
+    """Read a conversation strictly.
+
+    Args:
+        value: A list of {from, value} or {role, content}.
+        name: The field that holds it, for messages.
+
+    Raises:
+        ValueError: Not such a list, or not a strict conversation (see above).
+    """
     if not isinstance(value, list) or not value:
         raise ValueError(f'"{name}" is not a list of turns')
     return check_turns([_read_turn(turn, number, name) for number, turn in enumerate(value, 1)], name)
@@ -127,12 +139,12 @@ def read_turns(value: object, name: str) -> Messages:
 def _read_turn(value: object, number: int, name: str) -> Message:
     for speaker_key, text_key in TURN_KEYS:
         if isinstance(value, dict) and isinstance(value.get(speaker_key), str) and isinstance(value.get(text_key), str):
-            role = ROLES.get(value[speaker_key])
-            if role is None:
+            speaker = value[speaker_key]
+            if speaker not in ROLES:
                 raise ValueError(
-                    f'turn {number} of "{name}" has the role "{value[speaker_key]}", expected user, assistant or system'
+                    f'turn {number} of "{name}" has the role "{speaker}", expected user, assistant or system'
                 )
-            return {"role": role, "content": value[text_key]}
+            return {"role": ROLES[speaker], "content": value[text_key]}
     raise ValueError(f'turn {number} of "{name}" has no text as from and value, or role and content')
 
 
@@ -188,17 +200,7 @@ def request_with_history(row: Row, request: str) -> Text:
     return as_prompt(with_system(row, [*check_turns(history, "history"), {"role": "user", "content": request}]))
 
 
-def question_prompt(row: Row) -> Text:
-    """Return the "question" of a row as a prompt, with its "system" and "history"."""
-    return request_with_history(row, text_field(row, "question"))
-
-
-def sharegpt_messages(row: Row) -> Messages:
-    """Return the "conversations" of a row, with its "system"."""
-    return with_system(row, read_turns(row.get("conversations"), "conversations"))
-
-
-# Shapes: the readers of more than one expression, then the table
+# Shapes
 
 
 def read_prompt(row: Row) -> list[PromptContent]:
@@ -221,17 +223,19 @@ def read_self_instruct(row: Row) -> list[PromptContent]:
     return [content for instance in rows for content in read_alpaca(instance)]
 
 
-def read_dialogue(row: Row) -> list[PromptContent]:
-    turns = row.get("conversation")
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
-        raise ValueError('"conversation" is not a list of {utterance}')
-    roles = ("user", "assistant")
-    messages = [{"role": roles[at % 2], "content": text_field(turn, "utterance")} for at, turn in enumerate(turns)]
-    return split_response(check_turns(messages, "conversation"))
-
-
-def split_response(messages: Messages) -> list[PromptContent]:
-    """Split a conversation into the prompt and the response, its last turn if that is the assistant's."""
+def read_conversation(row: Row, name: str) -> list[PromptContent]:
+    """Read a whole conversation, under the field that its shape has; a last turn of the assistant is the response."""
+    if name == "messages":
+        messages = message_list(row, name)
+    elif name == "conversations":
+        messages = with_system(row, read_turns(row.get(name), name))
+    else:
+        turns = row.get(name)
+        if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+            raise ValueError(f'"{name}" is not a list of {{utterance}}')
+        texts = [text_field(turn, "utterance") for turn in turns]
+        roles = ("user", "assistant")
+        messages = check_turns([{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)], name)
     is_answered = bool(messages) and messages[-1]["role"] == "assistant"
     response = messages.pop()["content"] if is_answered else None
     return [PromptContent(as_prompt(messages), response)]
@@ -246,11 +250,16 @@ PROMPT_SHAPES = {
     ),
     "alpaca": Shape(read_alpaca, OURS | {"instruction", "input", "output", "system", "history"}),
     "self-instruct": Shape(read_self_instruct, OURS | {"instruction", "instances"}),
-    "messages": Shape(lambda row: split_response(message_list(row, "messages")), OURS | {"messages"}),
-    "sharegpt": Shape(lambda row: split_response(sharegpt_messages(row)), OURS | {"conversations", "system"}),
-    "dialogue": Shape(read_dialogue, OURS | {"conversation"}),
+    "messages": Shape(lambda row: read_conversation(row, "messages"), OURS | {"messages"}),
+    "sharegpt": Shape(lambda row: read_conversation(row, "conversations"), OURS | {"conversations", "system"}),
+    "dialogue": Shape(lambda row: read_conversation(row, "conversation"), OURS | {"conversation"}),
     "question": Shape(
-        lambda row: [PromptContent(question_prompt(row), text_field(row, "answer", required=False) or None)],
+        lambda row: [
+            PromptContent(
+                prompt=request_with_history(row, text_field(row, "question")),
+                response=text_field(row, "answer", required=False) or None,
+            )
+        ],
         OURS | {"question", "answer", "system", "history"},
     ),
     "text": Shape(read_prompt, OURS),
