@@ -14,7 +14,7 @@ from datagen.errors import InputError
 from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Reply, call_key
 from datagen.llm.limiter import Limiter
-from datagen.llm.local.generation import Sampling, context_length, generate, in_batches, open_model, pick
+from datagen.llm.local.generation import Sampling, choose_tokens, context_length, generate, in_batches, open_model
 from datagen.llm.local.model import Local
 from datagen.llm.local.weights import weights_digest
 from datagen.llm.spec import parse_spec
@@ -143,7 +143,7 @@ def test_messages_that_the_template_refuses_are_refused(fresh: Path, copied: Cal
 def test_a_model_is_asked_exactly_as_it_was_trained(taught: Path) -> None:
     local, (_, tokenizer) = Local(f"hf:{taught}"), open_model(taught)
     messages: Messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sky?"}]
-    assert local._ids(messages) == Encoder(tokenizer, set(), 0).prompt(messages)
+    assert local._encode(messages) == Encoder(tokenizer, set(), 0).prompt(messages)
 
 
 def test_an_adapter_answers_on_its_base(adapter: Path) -> None:
@@ -180,13 +180,13 @@ def test_sampling_follows_the_distribution_and_its_nucleus() -> None:
     import torch
 
     shares = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
-    chances = [torch.Generator().manual_seed(seed) for seed in range(4000)]
+    rngs = [torch.Generator().manual_seed(seed) for seed in range(4000)]
     logits = shares.log().expand(4000, 5)
-    drawn = pick(logits, Sampling(1, 1.0), chances).bincount(minlength=5) / 4000
+    drawn = choose_tokens(logits, Sampling(1, 1.0), rngs).bincount(minlength=5) / 4000
     assert torch.allclose(drawn, shares, atol=0.03)
-    inside = pick(logits, Sampling(1, 1.0, 0.75), chances).bincount(minlength=5) / 4000
+    inside = choose_tokens(logits, Sampling(1, 1.0, 0.75), rngs).bincount(minlength=5) / 4000
     assert torch.allclose(inside, torch.tensor([0.625, 0, 0.375, 0, 0]), atol=0.03)
-    assert set(pick(logits, Sampling(1, 1.0, 0.0), chances).tolist()) == {0}
+    assert set(choose_tokens(logits, Sampling(1, 1.0, 0.0), rngs).tolist()) == {0}
 
 
 def test_a_model_trained_again_is_another_and_its_run_files_do_not_count(

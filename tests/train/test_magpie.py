@@ -91,7 +91,7 @@ def test_a_model_that_only_babbles_makes_no_rows(fresh: Path) -> None:
 def test_a_model_is_given_its_template_up_to_where_the_user_speaks(before: Messages, aligned: Path) -> None:
     local, (_, tokenizer) = Local(f"hf:{aligned}"), open_model(aligned)
     whole = tokenizer.apply_chat_template([*before, {"role": "user", "content": "Sea?"}], tokenize=False)
-    given = tokenizer.decode(local._ids([*before, USER]))
+    given = tokenizer.decode(local._encode([*before, USER]))
     assert whole.startswith(given) and whole.removeprefix(given).startswith("Sea?")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datagen.errors import DatagenError, InputError
-from datagen.llm.local.generation import generate, load_whole, open_model
+from datagen.llm.local.generation import generate, load_full_model, open_model
 from datagen.llm.local.weights import weights_digest
 from datagen_train.data.encode import Encoder
 from datagen_train.tools import merge
@@ -65,11 +65,11 @@ def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeyp
 
 def test_what_was_written_wrongly_does_not_take_its_place(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(path: str, dtype: Any) -> Any:
-        model = load_whole(path, dtype)
+        model = load_full_model(path, dtype)
         next(model.parameters()).data[:] += 0.1
         return model
 
-    monkeypatch.setattr(merge, "load_whole", torn)
+    monkeypatch.setattr(merge, "load_full_model", torn)
     with pytest.raises(DatagenError, match="what was written is not what was merged"):
         run(str(adapter), Options(output="merged"))
     assert list(Path().iterdir()) == []

@@ -1,13 +1,14 @@
 """Answers from a transformers model: loading a folder, and generating in batches.
 
-What a sequence becomes does not depend on what else is in its batch, up to float rounding. Padding stands to the left
-under an explicit mask, with positions counted from the first real token. Each sequence has a generator of chance of its
-own. Every token of the vocabulary runs a race against its own draw, so a rounding that lets one more or one less into
-the nucleus matters only where that one would win; a place in the cumulative distribution would shift with it.
+What a sequence becomes does not depend on its batch, up to float rounding. Padding is on the left under an explicit
+mask, with positions counted from the first real token. Each sequence has its own random generator. To sample, every
+token of the vocabulary draws an exponential time, and the shortest time relative to the token's probability wins: a
+rounding that adds a token to the nucleus or removes one matters only where that token would win, while a position in
+the cumulative distribution would shift with it.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
@@ -24,33 +25,33 @@ from datagen.errors import InputError
 from datagen.llm.local.weights import adapter_base, model_files
 
 Ids = list[int]
-MOST_TOKENS = 1 << 17
-"""Places in the cache of a batch: padded prompts, and room for answers."""
+MAX_BATCH_TOKENS = 1 << 17
+"""Positions in the cache of a batch: padded prompts and the tokens to come."""
 GREEDY_BELOW = 1e-4
-"""Temperature; what is colder would divide by nearly nothing."""
+"""The temperature below which decoding is greedy; a division by it would overflow."""
 TINY = 1e-30
 ASSUMED_CONTEXT = 1 << 15
-"""Tokens, where a model does not say."""
+"""Tokens, where the config of a model does not say."""
 CJK = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef"
 CJK_SPACE = re.compile(f" (?=[{CJK}])(?<=[{CJK}] )")
-"""A space between two Chinese characters, where none is written."""
+"""A space between two Chinese characters, which a WordPiece decoder adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """An answer."""
+    """A generated answer."""
 
     text: str
     """Without special tokens, up to a stop string."""
     ids: Ids
-    """As generated, with the token that ended it."""
+    """As generated, with the end token."""
     finish_reason: str
-    """`stop`: it ended by itself, or at a stop string; `length`: it was cut."""
+    """`stop`: it ended with an end token or at a stop string; `length`: it was cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What is shared by sequences that are generated together."""
+    """The parameters of sequences that are generated together."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -59,25 +60,20 @@ class Sampling:
     suppressed: tuple[int, ...] = ()
     """Tokens that are never chosen."""
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature < GREEDY_BELOW
-
 
 @dataclass(eq=False, slots=True)
 class _Sequence:
-    """One prompt on its way to an answer."""
+    """A prompt and the tokens generated for it so far."""
 
     prompt: Ids
-    most: int
-    """Tokens to make, in all."""
-    chance: torch.Generator
-    made: Ids = field(default_factory=list)
+    max_tokens: int
+    rng: torch.Generator
+    ids: Ids = field(default_factory=list)
     stopped: bool = False
 
     @property
     def is_done(self) -> bool:
-        return self.stopped or len(self.made) >= self.most
+        return self.stopped or len(self.ids) >= self.max_tokens
 
 
 def generate(
@@ -93,38 +89,140 @@ def generate(
     seeds: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> list[Generated]:
-    """Answer every prompt, in order; `seeds`, one a prompt, draw what is sampled (without them: 0, 1, 2, ...)."""
+    """Generate an answer to each prompt.
+
+    Args:
+        prompts: Token ids, each prompt without padding.
+        max_tokens: The most tokens of an answer; the context of the model may allow fewer.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling; 1 samples from all tokens.
+        stop: Strings that end an answer and are not part of it.
+        suppressed: Token ids that are never chosen.
+        seeds: A random seed for each prompt; without them 0, 1, 2, ...
+        batch_size: The most sequences in a batch.
+
+    Returns:
+        The answers in the order of the prompts.
+    """
     sampling = Sampling(max_tokens, temperature, top_p, stop, suppressed)
-    room = context_length(model)
-    chances = (_chance(model, seed) for seed in (range(len(prompts)) if seeds is None else seeds))
+    context = context_length(model)
     rows = [
-        _Sequence(prompt, max(0, min(max_tokens, room - len(prompt))), chance)
-        for prompt, chance in zip(prompts, chances, strict=True)
+        _Sequence(
+            prompt, max(0, min(max_tokens, context - len(prompt))), torch.Generator(model.device).manual_seed(seed)
+        )
+        for prompt, seed in zip(prompts, range(len(prompts)) if seeds is None else seeds, strict=True)
     ]
-    has_ended = _ending(tokenizer, generation_end_ids(model, tokenizer), stop)
+    end_ids = generation_end_ids(model, tokenizer)
     with inference_mode(model):
-        for batch in in_batches([len(row.prompt) + row.most for row in rows], batch_size, MOST_TOKENS):
-            _answer(model, [rows[i] for i in batch if not rows[i].is_done], sampling, has_ended)
-    return [_finished(row, tokenizer, stop) for row in rows]
+        for batch in in_batches([len(row.prompt) + row.max_tokens for row in rows], batch_size, MAX_BATCH_TOKENS):
+            unfinished = [rows[i] for i in batch if not rows[i].is_done]
+            if unfinished:
+                _generate_batch(model, tokenizer, unfinished, sampling, end_ids)
+    answers = []
+    for row in rows:
+        text = decode(tokenizer, row.ids)
+        end = min((place for place in map(text.find, stop) if place >= 0), default=len(text))
+        answers.append(Generated(text[:end], row.ids, "stop" if row.stopped else "length"))
+    return answers
 
 
-def _chance(model: PreTrainedModel, seed: int) -> torch.Generator:
-    return torch.Generator(model.device).manual_seed(seed)
+def _generate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[_Sequence],
+    sampling: Sampling,
+    end_ids: set[int],
+) -> None:
+    """Generate all sequences of a batch to their end."""
+    forward: Any = (
+        model.get_base_model().forward if hasattr(model, "get_base_model") else model.forward
+    )  # of an adapter
+    parameters = signature(forward).parameters
+    cache_name = "cache" if "cache" in parameters else "past_key_values"  # its name before transformers 5.24
+    tail = max((len(text.encode()) for text in sampling.stop), default=0) + 8  # a token is a byte at least, or special
+    width = max(len(row.prompt) for row in rows)
+    padding = [[0] * (width - len(row.prompt)) for row in rows]  # any id will do under the mask
+    ids = torch.tensor([pad + row.prompt for pad, row in zip(padding, rows, strict=True)])
+    mask = torch.tensor([pad + [1] * len(row.prompt) for pad, row in zip(padding, rows, strict=True)])
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    cache: Any = None
+    while True:
+        # 1. Compute the logits of the next token.
+        arguments: dict[str, Any] = {cache_name: cache}
+        if "position_ids" in parameters:
+            arguments["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        if "logits_to_keep" in parameters:  # the logits of a whole prompt would take more memory than the model
+            arguments["logits_to_keep"] = 1
+        output = model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
+        cache = getattr(output, cache_name)
+
+        # 2. Choose the tokens, and see which sequences end with them.
+        tokens = choose_tokens(output.logits[:, -1], sampling, [row.rng for row in rows])
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not row.is_done:
+                row.ids.append(token)
+                row.stopped = token in end_ids or (
+                    bool(sampling.stop) and any(text in decode(tokenizer, row.ids[-tail:]) for text in sampling.stop)
+                )
+        ids, mask = tokens[:, None], torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+
+        # 3. Remove finished sequences once they are half of the batch.
+        unfinished = [i for i, row in enumerate(rows) if not row.is_done]
+        if not unfinished:
+            return
+        layers = getattr(cache, "layers", [cache])
+        if 2 * len(unfinished) <= len(rows) and all(hasattr(layer, "batch_select_indices") for layer in layers):
+            kept = torch.tensor(unfinished, device=model.device)
+            cache.batch_select_indices(kept)
+            rows, ids, mask = [rows[i] for i in unfinished], ids[kept], mask[kept]
 
 
-def in_batches(lengths: Sequence[int], batch_size: int, most: int) -> list[list[int]]:
-    """Group sequences by length, the longest first, with at most so many padded tokens in a group; return indices."""
+def choose_tokens(logits: torch.Tensor, sampling: Sampling, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    """Choose a token for each row of the logits (batch, vocabulary), with the row's own generator; return (batch,)."""
+    if sampling.suppressed:
+        logits = logits.index_fill(-1, torch.tensor(sampling.suppressed, device=logits.device), float("-inf"))
+    if sampling.temperature < GREEDY_BELOW:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:  # keep the likeliest tokens that together reach top_p, one at least
+        ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
+        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
+        outside[:, 0] = False
+        probabilities = probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, places, outside), 0.0)
+    times = torch.stack([torch.empty_like(probabilities[0]).exponential_(generator=rng) for rng in rngs])
+    return (probabilities / times.clamp_min(TINY)).argmax(-1)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
+    """Return the text of tokens without special ones. The decoder of BERT's tokenizers puts a space before every word,
+    also in Chinese; those spaces are removed."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
+    return CJK_SPACE.sub("", text) if isinstance(decoder, decoders.WordPiece) else text
+
+
+def in_batches(lengths: Sequence[int], batch_size: int, max_tokens: int) -> list[list[int]]:
+    """Group sequences by length, the longest first.
+
+    Args:
+        lengths: Tokens of each sequence.
+        batch_size: The most sequences in a batch.
+        max_tokens: The most tokens in a batch, padding included.
+
+    Returns:
+        Batches of indices of sequences.
+    """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         last = batches[-1] if batches else []
-        if not last or len(last) == batch_size or (len(last) + 1) * lengths[last[0]] > most:
+        if not last or len(last) == batch_size or (len(last) + 1) * lengths[last[0]] > max_tokens:
             batches.append([])
         batches[-1].append(index)
     return batches
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Return how many tokens a model can look at."""
+    """Return the most tokens that the model can attend to."""
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else ASSUMED_CONTEXT
 
@@ -138,162 +236,60 @@ def generation_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 @contextmanager
 def inference_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Look at a model without a trace: no gradient, no dropout; modes and the state of chance are as before."""
+    """Evaluation mode without gradients; restores the training mode."""
     modes = [(module, module.training) for module in model.modules()]
     devices = [model.device] if model.device.type == "cuda" else []
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):  # random numbers outside are not affected
             yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-Ending = Callable[[_Sequence], bool]
-
-
-def _ending(tokenizer: PreTrainedTokenizerBase, ends: set[int], stop: tuple[str, ...]) -> Ending:
-    """Return what says whether a sequence has just ended."""
-    tail = max((len(text.encode()) for text in stop), default=0) + 8  # a token holds a byte at least, or is special
-
-    def has_ended(row: _Sequence) -> bool:
-        if row.made[-1] in ends:
-            return True
-        return bool(stop) and any(text in _text(tokenizer, row.made[-tail:]) for text in stop)
-
-    return has_ended
-
-
-def _answer(model: PreTrainedModel, rows: list[_Sequence], sampling: Sampling, has_ended: Ending) -> None:
-    """Generate a batch to its end. Rows that are done leave it once half of them are."""
-    if not rows:
-        return
-    ids, mask = (side.to(model.device) for side in left_padded([row.prompt for row in rows]))
-    cache = None
-    while True:
-        logits, cache = _forward(model, ids, mask, cache)
-        tokens = pick(logits, sampling, [row.chance for row in rows])
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            if not row.is_done:
-                row.made.append(token)
-                row.stopped = has_ended(row)
-        ids, mask = tokens[:, None], torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        going = [i for i, row in enumerate(rows) if not row.is_done]
-        if not going:
-            return
-        if 2 * len(going) <= len(rows) and _can_select(cache):
-            kept = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(kept)
-            rows, ids, mask = [rows[i] for i in going], ids[kept], mask[kept]
-
-
-def left_padded(prompts: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay prompts out as (ids, mask) of one width; the id under the padding is of no matter."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids, mask
-
-
-def _forward(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-    """Return the logits of the next token, and the cache with what was seen."""
-    known, width = _parameters(model), ids.shape[1]
-    more: dict[str, Any] = {}
-    if "position_ids" in known:
-        more["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -width:]
-    if "logits_to_keep" in known:  # the logits of a whole prompt would take more memory than the model
-        more["logits_to_keep"] = 1
-    word = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
-    made = model(input_ids=ids, attention_mask=mask, use_cache=True, **{word: cache}, **more)
-    return made.logits[:, -1], getattr(made, word)
-
-
-def _parameters(model: PreTrainedModel) -> set[str]:
-    whole: Any = model
-    inner = whole.get_base_model() if hasattr(whole, "get_base_model") else whole  # an adapter passes everything on
-    return set(signature(inner.forward).parameters)
-
-
-def _can_select(cache: Any) -> bool:
-    return all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [cache]))
-
-
-def pick(logits: torch.Tensor, sampling: Sampling, chances: Sequence[torch.Generator]) -> torch.Tensor:
-    """Choose a token for each row, by the row's own chance."""
-    if sampling.suppressed:
-        logits = logits.index_fill(-1, torch.tensor(sampling.suppressed, device=logits.device), float("-inf"))
-    if sampling.is_greedy:
-        return logits.argmax(-1)
-    shares = torch.softmax(logits.float() / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        shares = nucleus(shares, sampling.top_p)
-    times = torch.stack([torch.empty_like(shares[0]).exponential_(generator=chance) for chance in chances])
-    return (shares / times.clamp_min(TINY)).argmax(-1)
-
-
-def nucleus(shares: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the likeliest tokens that together reach `top_p`, one at least."""
-    ordered, places = shares.sort(dim=-1, descending=True, stable=True)
-    beyond = ordered.cumsum(-1) - ordered >= top_p
-    beyond[:, 0] = False
-    return shares.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), 0.0)
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
-    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    return CJK_SPACE.sub("", text) if _puts_spaces(tokenizer) else text
-
-
-def _puts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Does decoding put a space before every token that begins a word, as BERT's tokenizers do?"""
-    return isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), decoders.WordPiece)
-
-
-def _finished(row: _Sequence, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> Generated:
-    text = _text(tokenizer, row.made)
-    cut = min((at for at in map(text.find, stop) if at >= 0), default=len(text))
-    return Generated(text[:cut], row.made, "stop" if row.stopped else "length")
-
-
 def open_model(
     folder: Path, *, base: str | None = None, dtype: torch.dtype | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model, or an adapter on its base, with its tokenizer, onto the device at hand.
+    """Load a model, or an adapter on its base model, with its tokenizer, onto the GPU if there is one.
 
-    `base` stands in for the one that an adapter names. Weights are in float32 on a CPU, else as they were saved.
+    Args:
+        folder: A model or a LoRA adapter.
+        base: The base model to use instead of the one that the adapter names.
+        dtype: Of the weights. None: float32 on a CPU, else as they were saved.
+
+    Returns:
+        The model in evaluation mode, and the tokenizer.
+
+    Raises:
+        InputError: The folder holds no model, or the model cannot be loaded.
     """
     model_files(folder)
     logging.disable_progress_bar()
-    own_base = adapter_base(folder)
-    whole = str(folder) if own_base is None else base or own_base
+    named_base = adapter_base(folder)
+    path = str(folder) if named_base is None else base or named_base
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind: Any = dtype or ("auto" if device == "cuda" else torch.float32)
     try:
-        model = load_whole(whole, kind)
-        tokenizer = AutoTokenizer.from_pretrained(folder if (folder / "tokenizer_config.json").exists() else whole)
-        if own_base is not None:
-            model = _with_adapter(model, tokenizer, folder)
+        model = load_full_model(path, dtype or ("auto" if device == "cuda" else torch.float32))
+        tokenizer = AutoTokenizer.from_pretrained(folder if (folder / "tokenizer_config.json").exists() else path)
+        if named_base is not None:
+            from peft import PeftModel
+
+            embedding: Any = model.get_input_embeddings()
+            if len(tokenizer) > embedding.num_embeddings:  # it was trained with an added pad token
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            model = PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        said = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
-        raise InputError(f"model {folder}: cannot be loaded: {said}") from error
+        message = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
+        raise InputError(f"model {folder}: cannot be loaded: {message}") from error
     placed: Any = model
     return placed.to(device).eval(), tokenizer
 
 
-def load_whole(path: str, dtype: Any) -> PreTrainedModel:
-    """Load weights; raise if some are missing, which the library would make up."""
+def load_full_model(path: str, dtype: Any) -> PreTrainedModel:
+    """Load a model that is not an adapter; raise InputError if weights are missing, which the library would invent."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
     if missing := sorted(loaded[1]["missing_keys"]):
         raise InputError(f"model {path}: {len(missing)} weights are missing, such as {missing[0]}")
     return model
-
-
-def _with_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedModel:
-    from peft import PeftModel
-
-    embedding: Any = model.get_input_embeddings()
-    if len(tokenizer) > embedding.num_embeddings:  # it was trained with an added pad token
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return PeftModel.from_pretrained(model, str(folder))

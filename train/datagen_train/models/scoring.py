@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import in_batches, inference_mode, load_whole
+from datagen.llm.local.generation import in_batches, inference_mode, load_full_model
 from datagen.llm.local.weights import adapter_base, weights_digest
 from datagen.records.files import write_json
 from datagen.records.record import Text, as_messages, digest
@@ -213,7 +213,7 @@ def _open(folder: Path, contract: Contract, tokenizer: PreTrainedTokenizerBase, 
         raise InputError(f"{folder}: its base {base} is not the model that it was trained on; merge adapters early")
     from peft import PeftModel
 
-    whole = load_whole(base, dtype)
+    whole = load_full_model(base, dtype)
     if len(tokenizer) > whole.get_input_embeddings().num_embeddings:
         whole.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     whole.config.pad_token_id = contract.pad

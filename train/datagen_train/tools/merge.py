@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.engine.options import option
 from datagen.errors import DatagenError, InputError
-from datagen.llm.local.generation import inference_mode, load_whole, open_model
+from datagen.llm.local.generation import inference_mode, load_full_model, open_model
 from datagen.llm.local.weights import adapter_base
 from datagen_train.data.encode import Encoder
 from datagen_train.models.scoring import is_reward_model
@@ -123,7 +123,7 @@ def write(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
         texts = encode_texts(tokenizer)
-        again = load_whole(str(part), merged.dtype).to(merged.device)
+        again = load_full_model(str(part), merged.dtype).to(merged.device)
         difference = compare(logits(merged, texts), logits(again, texts))
         refuse("what was written is not what was merged", merged.dtype, difference, READ_AGAIN)
         rmtree(out, ignore_errors=True)
