@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Message, Record
-from datagen.select.heuristics import FILTERS, LOOP_TURNS, LOOP_WORDS, MAX_WORDS, MIN_WORDS, REFUSAL_WORDS, first_reason
+from datagen.select import first_reason
+from datagen.select.heuristics import FILTERS, LOOP_TURNS, LOOP_WORDS, MAX_WORDS, MIN_WORDS, REFUSAL_WORDS
 from tests.conftest import REAL_DATA
 
 CASES_FILE = Path(__file__).resolve().parents[1] / "data" / "heuristics.jsonl"
@@ -41,7 +42,7 @@ def answered(response: str | None, prompt: str | list[Message] = "Tell me about 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_case_is_dropped_by_the_filter_that_it_was_written_for(case: Case) -> None:
-    assert first_reason(case.record()) == case.reason
+    assert first_reason(FILTERS.values(), case.record()) == case.reason
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -138,7 +139,7 @@ def test_real_answers_are_not_dropped_for_being_chinese_or_mathematical(name: st
         pytest.skip(f"the real data are not here: ../shared/data/{name}")
     with (REAL_DATA / name).open("rb") as file:
         records = [item for item in Reader(name, file, PROMPTS).read() if isinstance(item, Record) and item.response]
-    reasons = Counter(reason for record in records if (reason := first_reason(record)))
+    reasons = Counter(reason for record in records if (reason := first_reason(FILTERS.values(), record)))
     assert (len(records), dict(reasons)) == REAL[name]
 
 

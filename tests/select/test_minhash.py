@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from datagen.select.minhash import PROMPT, NearDuplicates, odds, shingles
+from datagen.select.minhash import PROMPT, NearDuplicates, match_probability, shingles
 
 
 @pytest.mark.parametrize(("jaccard", "expected"), [(0.6, 0.21), (0.7, 0.56), (0.75, 0.77), (0.8, 0.92), (0.85, 0.988)])
 def test_the_curve_is_that_of_fineweb(jaccard: float, expected: float) -> None:
-    assert odds(jaccard) == pytest.approx(expected, abs=0.01)
+    assert match_probability(jaccard) == pytest.approx(expected, abs=0.01)
 
 
 def share_found(common: int, trials: int) -> float:
@@ -25,8 +25,8 @@ def share_found(common: int, trials: int) -> float:
 
 
 @pytest.mark.parametrize("common", [12, 14, 16])
-def test_pairs_are_found_with_about_these_odds(common: int) -> None:
-    expected, trials = odds(common / 20), 1_500
+def test_pairs_are_found_with_about_these_match_probability(common: int) -> None:
+    expected, trials = match_probability(common / 20), 1_500
     error = 3 * (expected * (1 - expected) / trials) ** 0.5
     assert share_found(common, trials) == pytest.approx(expected, abs=error)
 
@@ -34,7 +34,7 @@ def test_pairs_are_found_with_about_these_odds(common: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("common", [12, 14, 15, 16, 17])
 def test_pairs_are_found_with_these_odds_to_a_point(common: int) -> None:
-    assert share_found(common, 25_000) == pytest.approx(odds(common / 20), abs=0.01)
+    assert share_found(common, 25_000) == pytest.approx(match_probability(common / 20), abs=0.01)
 
 
 def test_a_near_duplicate_is_named_by_its_first_and_another_document_is_not() -> None:
