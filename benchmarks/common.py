@@ -18,10 +18,9 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple, TypeVar
 
 import datagen.llm.endpoint  # noqa: F401 (imported before any clock starts)
-from datagen.engine.job import Outcome, open_job, run_job
+from datagen.engine.job import Outcome, open_job, run_job, tune_garbage_collector
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
-from datagen.engine.scheduler import tune_garbage_collector
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
 from datagen.prompts import plain_prompt

@@ -36,8 +36,6 @@ class Quiet:
 
     def failed(self, candidate: Candidate) -> None: ...
 
-    def end(self) -> None: ...
-
 
 def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:
     """Write that many seeds, each another one."""

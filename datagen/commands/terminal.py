@@ -5,6 +5,7 @@ Text from files and models goes through `printable` first, since a terminal obey
 
 import asyncio
 import re
+import shlex
 import signal
 import sys
 from collections import deque
@@ -17,8 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from datagen.engine.job import Job
+from datagen.engine.job import Job, Outcome
 from datagen.engine.scheduler import Engine
+from datagen.errors import InputError
 from datagen.records.record import BadLine, Candidate, Row
 
 REFRESH_EVERY, LINE_EVERY = 0.2, 10.0
@@ -28,6 +30,15 @@ RATE_WINDOW = 5.0
 MAX_BAD_LINES = 5
 """Unusable lines that are printed without --verbose."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDINGS = {
+    "cap": "Stopped at --max-calls {run.max_calls}. To continue, raise it:",
+    "interrupted": "Interrupted; what was paid for is recorded. To continue:",
+    "outage": "error: {error}\nWhat was paid for is recorded. To continue:",
+    "failures": "More than --max-failed {run.max_failed} candidates failed: {failed}. To try them again:",
+    "incomplete": "Failed: {failed}. The same command tries these again, and nothing else:",
+    "stall": "Short of -n {run.n}: {asked} candidates gave {kept} rows; dropped: {dropped}.",
+}
+"""What to say of a run that ended early or incomplete; the command follows, but after a stall."""
 UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -119,15 +130,51 @@ class Display:
         self.print(f"Stopping: waiting for {waiting} requests in flight. Ctrl-C again to quit at once.")
 
     def end(self) -> None:
-        """Clear the live bar; from now on a signal ends the process."""
-        for name in STOP_SIGNALS:
-            self._loop.remove_signal_handler(name)
+        """Clear the live bar."""
         if self._timer:
             self._timer.cancel()
         if self._live:
             self._live.stop()
         if self._bad_lines > MAX_BAD_LINES and not self._verbose:
             self.print(f"and {self._bad_lines - MAX_BAD_LINES} more unusable lines")
+
+    def report(self, job: Job, outcome: Outcome) -> None:
+        """Print how a run ended, and why if it ended early.
+
+        Raises:
+            InputError: No row of the input could be used.
+            BaseException: The error that ended the run.
+        """
+        result, funnel, run = outcome.result, outcome.result["funnel"], outcome.run
+        if outcome.unrecorded:
+            lost = f"up to {outcome.unrecorded} requests were in flight, paid for and lost"
+            self.print(f"An earlier run was killed: {lost}.")
+        if not job.run.quiet:
+            for table in outcome.tables:
+                if len(table) > 1:
+                    self.print("\n".join(columns(table)) + "\n")
+            self.print("\n".join(funnel_lines(funnel)))
+            self.print(
+                f"{run['requests']} requests in {run['seconds']:.1f} s, {run['replayed']} answers replayed, "
+                f"{result['usage']['prompt_tokens']:,} + {result['usage']['completion_tokens']:,} tokens"
+            )
+            if run["surplus"]:
+                self.print(f"{run['surplus']} more candidates were generated and not written; they are free next time.")
+        if outcome.error is not None and outcome.reason == "error":
+            raise outcome.error
+        if not run["records"]:
+            raise InputError(f"{job.reader.name}: no row could be used")
+        ending = outcome.reason if outcome.reason in ENDINGS else outcome.status
+        if ending in ENDINGS:
+            message = ENDINGS[ending].format(
+                run=job.run,
+                error=outcome.error,
+                asked=funnel["asked"],
+                kept=funnel["kept"],
+                failed=counts(funnel["failed"]),
+                dropped=counts(funnel["rejected"] | funnel["failed"]),
+            )
+            self.print(message if ending == "stall" else f"{message}\n{shlex.join(['datagen', *sys.argv[1:]])}")
 
     def bad_line(self, bad: BadLine) -> None:
         """Print an unusable input line: the first few, or with --verbose all of them."""

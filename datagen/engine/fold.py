@@ -27,16 +27,13 @@ class RunObserver(Protocol):
     """Callbacks of a run."""
 
     def begin(self, job: "Job", engine: "Engine") -> None:
-        """The run begins; the event loop is running."""
+        """The run begins, within its event loop."""
 
     def bad_line(self, bad: BadLine) -> None:
         """An input line could not be used."""
 
     def failed(self, candidate: Candidate) -> None:
         """A candidate failed."""
-
-    def end(self) -> None:
-        """The run has ended; its output is not in place yet."""
 
 
 @dataclass

@@ -104,6 +104,9 @@ class Method:
 
     options: Any
     """The parsed options; a subclass narrows the type."""
+    lag: int | None = None
+    """After how many records an accepted row becomes visible: record i sees the pool as it stood when record i - lag
+    was folded (`record.view`). None: records see nothing of each other."""
 
     def __init__(self, options: Any, prompts: Prompts) -> None:
         self.options, self.prompts = options, prompts
@@ -157,12 +160,6 @@ class Method:
             seed: The run's `--seed`.
         """
         raise NotImplementedError
-
-    @property
-    def lag(self) -> int | None:
-        """After how many records a kept row becomes visible: record i sees the pool as it stood when record i - lag
-        was folded (`record.view`). None: records see nothing of each other."""
-        return None
 
     @property
     def next_command(self) -> str:

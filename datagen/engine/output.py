@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from datagen.errors import DatagenError, InputError
 from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
-from datagen.records.files import dump_line, part_path, write_json
+from datagen.records.files import dump_line, write_json
 from datagen.records.record import ID_LENGTH, Row, digest
 
 RAISABLE_LIMITS = ("n", "max_calls", "max_failed")
@@ -93,7 +93,7 @@ class Output:
                 journal_folder(self.folder)
                 self.path.parent.mkdir(exist_ok=True)
             for path in (self.path, self.rejected_path):
-                part: BinaryIO = open(part_path(path), "ab")
+                part: BinaryIO = open(f"{path}.part", "ab")
                 try:
                     fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:

@@ -9,7 +9,6 @@ Three numbers bound the work: requests in flight (the limiter), open records (be
 """
 
 import asyncio
-import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -31,15 +30,6 @@ SLOTS_WITHOUT_MODEL = 64
 """Requests in flight assumed for a method that calls no model, so that many records are open together."""
 MARGIN = 1.2
 """With `-n`, records are begun while the pending ones are expected to yield less than this times the missing rows."""
-GC_THRESHOLDS = 50_000, 20, 100
-"""Thousands of open calls are no garbage, and scanning them again and again took a fifth of a run."""
-
-
-def tune_garbage_collector() -> None:
-    """Exempt all objects made at start-up from garbage collection, and collect less often. Call once, before a run."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +38,7 @@ class Slot:
 
     item: Record | BadLine
     bound: int
-    """The most calls that the record makes, attempts included."""
+    """With a cap: the most calls that the record makes, attempts included."""
     candidates: deque[Candidate] = field(default_factory=deque)
     """Yielded and not folded yet."""
     complete: bool = False
@@ -72,6 +62,7 @@ class Engine:
     def __init__(self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver) -> None:
         self.stack, self.stop = stack, stack.stop
         self._method, self._params, self._lag = method, run.params, method.lag
+        self._capped = run.max_calls is not None
         self.per_record = method.candidates
         """The most candidates of a record."""
         self.fold = Fold(
@@ -105,7 +96,7 @@ class Engine:
         bound = 0
         try:
             for item in items:
-                if isinstance(item, Record):  # a bad line waits as the record before it would
+                if self._capped and isinstance(item, Record):  # a bad line waits as the record before it would
                     bound = self._method.bound(item) * ATTEMPTS
                 while not self.stop.reason and not self._may_begin(bound):
                     if not self._open:
@@ -141,12 +132,11 @@ class Engine:
                 return False
         elif self.records == 0:
             return True  # the first record is begun however low the cap is
-        # With a cap: does it cover the bounds of all open records and of this one?
-        left = self.stack.budget.left()
-        if left == float("inf"):
+        if not self._capped:
             return True
+        # With a cap: does it cover the bounds of all open records and of this one?
         reserved = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
-        return left - reserved >= bound
+        return self.stack.budget.left() - reserved >= bound
 
     def _begin(self, item: Record | BadLine, bound: int) -> None:
         slot = Slot(item, bound)

@@ -28,6 +28,7 @@ from datagen.engine.method import Growing, Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
+from datagen.prompts import Prompts
 from datagen.records.files import open_input
 from datagen.records.lines import loads_strictly, text_lines
 from datagen.records.record import BadLine, Candidate, Record, Row, fail, keep, reject, request_text, row_id
@@ -78,6 +79,10 @@ class SelfInstruct(Method):
     sampling: ClassVar[dict[str, Any]] = SAMPLING
     personas: list[str]
     """Read by `check`; one empty persona without `--personas`."""
+
+    def __init__(self, options: Options, prompts: Prompts) -> None:
+        super().__init__(options, prompts)
+        self.lag = options.lag
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the candidates of one draw, task by task in the order of the reply."""
@@ -226,10 +231,6 @@ class SelfInstruct(Method):
 
     def table(self) -> YieldTable:
         return YieldTable()
-
-    @property
-    def lag(self) -> int:
-        return self.options.lag
 
 
 class SelfInstructAlpaca(SelfInstruct):

@@ -48,9 +48,12 @@ class Stack:
         """The most requests that were in flight at once."""
         return sum(limiter.peak for limiter in self.limiters)
 
-    async def close(self) -> None:
+    async def close(self, *, drained: bool = True) -> None:
+        """Close the backends and the journal; `drained` means that the run ended with no request in flight."""
         for backend in self.backends:
             await backend.close()
+        if drained:
+            self.journal.end_run()
         self.journal.close()
 
 
