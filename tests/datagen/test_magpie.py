@@ -91,7 +91,7 @@ def test_the_system_message_is_no_part_of_the_row() -> None:
 
 def test_an_endpoint_cannot_speak_as_the_user_and_is_not_asked_to() -> None:
     with running(Server()) as server:
-        with pytest.raises(InputError, match=r"an endpoint only answers; name local weights: --asker hf:PATH"):
+        with pytest.raises(InputError, match=r"an endpoint only answers; use local weights: --asker hf:PATH"):
             run(model=f"m@{server.url}")
         assert server.requests == 0
     assert not list(Path().iterdir())

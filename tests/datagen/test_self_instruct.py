@@ -207,7 +207,7 @@ def test_text_with_stop_strings_of_other_tools_survives() -> None:
 
 
 def test_without_a_number_of_rows_it_would_not_end() -> None:
-    with pytest.raises(InputError, match="say how many rows with -n"):
+    with pytest.raises(InputError, match="give the number of rows with -n"):
         run(seeds(), n=None)
 
 
