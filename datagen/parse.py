@@ -10,7 +10,11 @@ MARKUP = re.compile(r"[\s*_`.。!\"']+")
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """Split a leading <think> block from the answer: (thinking, answer)."""
+    """Split the thinking from the answer.
+
+    Returns:
+        The text of a leading <think> block, else "", and the rest of the text.
+    """
     match = THINKING.match(text)
     return (match[1].strip(), text[match.end() :]) if match else ("", text)
 

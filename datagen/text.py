@@ -34,14 +34,13 @@ def count_words(text: str) -> int:
 
 
 def tokens(text: str) -> list[str]:
-    """Return lower-case words and unspaced characters in order; empty only for a text of nothing but spaces."""
-    text = normalized(text).lower()
+    """Return the tokens of a text in order: lower-case words, and single characters of unspaced scripts.
+
+    Unicode NFKC makes one form of full-width letters, ligatures and composed accents. Only a text of nothing but spaces
+    has no tokens.
+    """
+    text = unicodedata.normalize("NFKC", text).lower()
     return TOKEN.findall(text) or [c for c in text if not c.isspace()]
-
-
-def normalized(text: str) -> str:
-    """Apply Unicode NFKC: one form for full-width letters, ligatures and composed accents."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def is_unspaced(token_list: list[str]) -> bool:
@@ -54,7 +53,7 @@ def exact_key(text: str) -> str:
 
     Signs that change the meaning are kept. A text of nothing but punctuation is its own key.
     """
-    text = normalized(text).casefold()
+    text = unicodedata.normalize("NFKC", text).casefold()
     pieces, end = [], 0
     for match in MEANINGFUL_SIGN.finditer(text):
         pieces += [strip_punctuation(text[end : match.start()]), " ".join(match[0].split()) or " "]

@@ -29,12 +29,7 @@ from datagen.records.shapes import join_input
 
 AUDIT_ROWS = 200
 """Self-Instruct, section 3.3."""
-AUDIT_QUESTIONS = (
-    "Is it a task?",
-    "Does the input fit it?",
-    "Is the output right and acceptable?",
-    "Are all three so?",
-)
+AUDIT_QUESTIONS = "Is it a task?", "Does the input fit it?", "Is the output right and acceptable?", "Are all three so?"
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 Converted = Row | str
 """A row, or a line of text."""

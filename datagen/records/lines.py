@@ -6,7 +6,7 @@ row has a reason instead: not UTF-8, not JSON (NaN and Infinity are not JSON), c
 
 import json
 from collections.abc import Iterator
-from math import isinf
+from math import isfinite
 from typing import Any, BinaryIO, NamedTuple
 
 from datagen.errors import InputError
@@ -27,17 +27,15 @@ class Line(NamedTuple):
     """Why it cannot be used, else empty."""
 
 
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
 def _finite_float(number: str) -> float:
-    if isinf(value := float(number)):
-        raise ValueError(f"{number} is too large a number")
+    """Parse a JSON number; NaN and Infinity, which Python's parser lets through, are not JSON."""
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError(f"{number} is too large a number" if number[-1].isdigit() else f"{number} is not JSON")
     return value
 
 
-loads_strictly = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float).decode
+loads_strictly = json.JSONDecoder(parse_constant=_finite_float, parse_float=_finite_float).decode
 """Parse JSON text by the standard: ValueError at NaN, Infinity, and numbers that overflow a float."""
 
 

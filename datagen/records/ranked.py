@@ -145,16 +145,9 @@ RANKED = Kind(
 
 
 def sample_record(
-    id: str,
-    prompt: Text,
-    responses: tuple[str, ...],
-    ranks: Ranks,
-    scores: Scores | None,
-    margin: float | None = None,
-    soft_label: float | None = None,
-    **common: Any,
+    id: str, prompt: Text, responses: tuple[str, ...], ranks: Ranks, scores: Scores | None, *_: object, **common: Any
 ) -> Record:
-    """Make a Record of samples; it has no place for a margin and a soft label."""
+    """Make a Record of samples; it has no place for the margin and the soft label that come after the scores."""
     return Record(id, prompt, responses=responses, ranks=ranks, scores=scores or (), **common)
 
 

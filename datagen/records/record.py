@@ -198,7 +198,11 @@ class Candidate:
 
 
 def keep(row: Row) -> Candidate:
-    """Return a candidate that passed; `row` is the line to write, `id` first."""
+    """Return a candidate that passed.
+
+    Args:
+        row: The line to write: `id`, the text (`prompt` and `response`, for example), `meta`, and the record's `extra`.
+    """
     return Candidate("kept", row)
 
 

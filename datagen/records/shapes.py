@@ -28,6 +28,7 @@ ROLES = {
     "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 """Names of speakers in other formats, and the roles they are."""
+SPEAKERS = ("user", "assistant")
 TURN_KEYS = (("from", "value"), ("role", "content"))
 """The keys under which a turn holds its speaker and its text."""
 ANSWER_KEYS = ("chosen", "rejected")
@@ -129,7 +130,7 @@ def read_turns(value: object, name: str) -> Messages:
         name: The field that holds it, for messages.
 
     Raises:
-        ValueError: Not such a list, or not a strict conversation (see above).
+        ValueError: It is not such a list, or breaks the rules at the top of this module.
     """
     if not isinstance(value, list) or not value:
         raise ValueError(f'"{name}" is not a list of turns')
@@ -174,7 +175,11 @@ def with_system(row: Row, messages: Messages) -> Messages:
 
 
 def as_prompt(messages: Messages) -> Text:
-    """Check that a conversation ends in a request; a single user message becomes a string."""
+    """Return a conversation as a prompt; a single user message becomes a string.
+
+    Raises:
+        ValueError: The conversation does not end in a request.
+    """
     if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
         raise ValueError("the conversation does not end in a user's message with text")
     return messages[-1]["content"] if len(messages) == 1 else messages
@@ -192,11 +197,8 @@ def request_with_history(row: Row, request: str) -> Text:
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
     ):
         raise ValueError('"history" is not a list of [user, assistant]')
-    history = [
-        {"role": role, "content": text}
-        for pair in pairs
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
+    texts = [text for pair in pairs for text in pair]
+    history = [{"role": SPEAKERS[at % 2], "content": text} for at, text in enumerate(texts)]
     return as_prompt(with_system(row, [*check_turns(history, "history"), {"role": "user", "content": request}]))
 
 
@@ -234,8 +236,7 @@ def read_conversation(row: Row, name: str) -> list[PromptContent]:
         if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
             raise ValueError(f'"{name}" is not a list of {{utterance}}')
         texts = [text_field(turn, "utterance") for turn in turns]
-        roles = ("user", "assistant")
-        messages = check_turns([{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)], name)
+        messages = check_turns([{"role": SPEAKERS[at % 2], "content": text} for at, text in enumerate(texts)], name)
     is_answered = bool(messages) and messages[-1]["role"] == "assistant"
     response = messages.pop()["content"] if is_answered else None
     return [PromptContent(as_prompt(messages), response)]
