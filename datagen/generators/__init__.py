@@ -1,1 +1,1 @@
-"""One file per method: an async function over a record and its models that yields candidates."""
+"""One file per method: a class whose `generate` turns a record into candidates, with the help of its models."""

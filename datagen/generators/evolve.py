@@ -6,15 +6,15 @@
 
 Each seed has one live prompt. In each of `rounds` rounds one of six operators is drawn with equal probability, the
 evolver rewrites the live prompt with it, and the teacher answers the rewrite with no other context. A rewrite that
-survives elimination (filters/elimination.py) is a row and becomes the live prompt; one that does not leaves its parent
+survives elimination (select/elimination.py) is a row and becomes the live prompt; one that does not leaves its parent
 to be tried again in the next round.
 
 Departures. The paper makes both calls and then eliminates; here what the rewrite alone shows to have failed costs no
 further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too (the
 paper does not say), so a seed stays one prompt. Two rules are added (refused, overgrown). The seeds themselves are not
 repeated in the output. WizardCoder and WizardMath report no elimination; here the rules hold for them as well. Their
-papers stop evolving when a score on other data falls: that is for whoever trains to see, and `--rounds` may be raised
-one by one, since what was paid for is recorded.
+papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by one,
+since recorded answers are reused.
 """
 
 from collections import Counter, defaultdict
@@ -49,7 +49,7 @@ from datagen.verify.languages import is_chinese
 
 OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
 """Section 3.2: five in depth, one in breadth."""
-CODE = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "complexity")
+CODE_OPERATORS = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "complexity")
 DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", "add_reasoning")
 DOWNWARD_ROUNDS = 2
 """WizardMath: two rounds downward, three upward."""
@@ -146,7 +146,7 @@ class Evolve(Method):
             if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
                 return dropped(reason, "judge", verdict.text)
 
-            # 4. Answer the rewrite as if it were the only thing ever asked, and eliminate by the answer.
+            # 4. Answer the rewrite with no other context, and eliminate by the answer.
             prompt = with_request(parent.prompt, child)
             meta["model"] = llm.model("teacher", sample).identity
             answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
@@ -229,10 +229,10 @@ class EvolveCode(Evolve):
     variant = "code"
     options_type = CodeOptions
     folder, frame = "evolve_code", "evolve_code/harder"
-    templates = (*(f"evolve_code/{operator}" for operator in CODE), frame, "evolve/equal")
+    templates = (*(f"evolve_code/{operator}" for operator in CODE_OPERATORS), frame, "evolve/equal")
 
     def operators(self, number: int) -> tuple[str, ...]:
-        return CODE
+        return CODE_OPERATORS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `heuristics.py` looks for: phrases of responses to drop, and of prompts that excuse them.
+"""The phrases that `heuristics.py` searches: in responses to reject, and in prompts that exempt these.
 
 English and Chinese are covered well; Spanish, French, German, Portuguese, Russian and Japanese by their stock phrases.
 """
@@ -28,7 +28,7 @@ ASKS_FOR_LITTLE = re.compile(
         |一言|短く""",
     WORDS,
 )
-"""What limits a text in the same breath: "write a title", "explain in one word"."""
+"""Limits on a text in the same request: "write a title", "explain in one word"."""
 
 DECLINES = re.compile(
     r"""(?: can(?:no|['’])?t | can\ not | won['’]t | will\ not | unable\ to | not\ able\ to | not\ comfortable )
@@ -44,7 +44,7 @@ DECLINES = re.compile(
     | 无法|不能|没法|不便|没有能力|拒绝|不知道|没有足够""",
     WORDS,
 )
-"""That something asked for is not done. "I can't help but smile" and "I can't wait" decline nothing."""
+"""Phrases that decline a request. "I can't help but smile" and "I can't wait" decline nothing."""
 FOREIGN_REFUSAL = re.compile(
     r"""\W*(?: lo\ siento | lo\ lamento | (?:je\ suis\ )?(?:vraiment\ )?désolée? | (?:es\ )?tut\ mir\ leid
       | entschuldig\w* | desculpe | sinto\ muito | lamento | mi\ dispiace | извините | простите | к\ сожалению
@@ -95,7 +95,7 @@ SELF = re.compile(
     | (?:AI|人工知能|言語モデル)(?:アシスタント)?(?:として|なので|ですので)""",
     WORDS,
 )
-"""First-person talk of a model. "As an AI researcher" and "Android was made by Google" are none."""
+"""A model speaks of itself. "As an AI researcher" and "Android was made by Google" do not count."""
 ABOUT_MODELS = re.compile(
     r"""\bAIs?\b | artificial\ intelligence | chat\s?bots? | chat-?gpt | \bgpt | openai | anthropic | \bclaude\b
         | gemini
@@ -130,7 +130,7 @@ ABOUT_LANGUAGES = re.compile(
         |golang|php|linux)""",
     WORDS,
 )
-"""Prompts that call for another language, or for code, which is Latin whatever the prompt."""
+"""Prompts that ask for another language, or for code, which is Latin with any prompt."""
 
 ABOUT_REPEATING = re.compile(
     r"""\brepeat | \brepetit | \becho\b | verbatim | word\ for\ word | \bsay\ (?:exactly|the) | \bcopy\b
@@ -149,12 +149,12 @@ ABOUT_VERSE = re.compile(
         | poème | песн | стих | 俳句""",
     WORDS,
 )
-"""Forms whose lines return by rule."""
+"""Forms that repeat lines by rule."""
 ABOUT_SIGNS = re.compile(
     r"punctuat|symbol|\bsigns?\b|\bmark\b|character|ascii|emoticon|标点|符号|字符|morse|braille", WORDS
 )
 NO_OUTPUT = re.compile(r"<?\bno\s?output\b>?|[<\[(]\s*(?:empty|blank|none|null)\s*[>\])]", re.IGNORECASE)
-"""What Self-Instruct data say for nothing."""
+"""How Self-Instruct data write an empty output."""
 LABELS = re.compile(
     r"^[ \t#*>]*(?:instruction|prompt|question|request|user|human|input|task|q|指令|问题|题目|用户|提问)s?[ \t*]*[:：]"
     r"|^[ \t#*>]*(?:instruction|prompt|question|input|response|answer|assistant|output|回答|答案)s?[ \t*]*(?:[:：]|$)",

@@ -11,7 +11,7 @@ import pytest
 from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
-from datagen.generators.evolve import CODE, DOWNWARD, UPWARD, Evolve
+from datagen.generators.evolve import CODE_OPERATORS, DOWNWARD, UPWARD, Evolve
 from datagen.prompts import Prompts
 from tests.jobs import Quiet, digest, evolve, rows, write_seeds
 from tests.server import Message, Server, running
@@ -34,7 +34,7 @@ def test_a_style_has_as_many_rounds_as_its_paper() -> None:
 def test_code_is_made_harder_in_five_ways_and_no_other() -> None:
     evolve(write_seeds(60), "sim", style="code", rounds=3)
     drawn = Counter(row["meta"]["op"] for row in [*rows("out.jsonl"), *rows("out.rejected.jsonl")])
-    assert drawn.keys() == set(CODE)
+    assert drawn.keys() == set(CODE_OPERATORS)
     assert max(drawn.values()) < 2 * min(drawn.values()), drawn
 
 
