@@ -77,9 +77,9 @@ def parts(_: str, times: int) -> dict[str, float]:
     from datagen.records.record import Record
     from datagen_train.data.encode import Encoder
     from datagen_train.models.actor_critic import ActorCritic, Distribution, load_critic
-    from datagen_train.ppo_loss import masked_mean, policy_terms, value_terms
+    from datagen_train.ppo import masked_mean, policy_terms, value_terms
     from datagen_train.rewards.specs import Rewards
-    from datagen_train.run.rollout import look, sample
+    from datagen_train.run.rollout import sample, score_tokens
 
     prepare()
     torch.set_num_threads(1)
@@ -99,10 +99,10 @@ def parts(_: str, times: int) -> dict[str, float]:
         made = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
         took["answer"].append(process_time() - began)
         began = process_time()
-        rollout = look(model, reference, records, ids, made)
+        rollout = score_tokens(model, reference, records, ids, made)
         took["look"].append(process_time() - began)
         began = process_time()
-        rewards.score(records, [each.text for each in made], rollout.answers, None)
+        rewards.score(records, [each.text for each in made], [each.ids for each in made], None)
         took["score"].append(process_time() - began)
         began = process_time()
         for step in range(EPOCHS * MINIBATCHES):

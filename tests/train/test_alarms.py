@@ -1,7 +1,6 @@
 """Each alarm goes off where it should, once, in words, and is silent in a run that is well."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import pytest
 
@@ -81,6 +80,6 @@ def test_alarms_survive_a_checkpoint() -> None:
     alarms = Alarms(2.0)
     for step in range(3 * WINDOW):
         alarms.iteration(step, {**WELL, "kl": 5.0})
-    again = Alarms(**asdict(alarms))
+    again = Alarms.from_dict(alarms.as_dict())
     assert again == alarms
     assert again.iteration(99, {**WELL, "kl": 5.0}) == [], "told before the interruption"

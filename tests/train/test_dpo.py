@@ -13,6 +13,7 @@ from datagen.errors import InputError
 from datagen_train import dpo, sft
 from datagen_train.data.encode import Encoder, is_held_out
 from datagen_train.errors import CheckFailed
+from datagen_train.models.load import frozen_reference
 from datagen_train.options import TrainOptions
 from datagen_train.run.terminal import GATE_FAILED, Terminal
 from datagen_train.tools.evaluate import load_trained
@@ -120,14 +121,12 @@ def test_options_that_would_do_nothing_are_refused(base: str, own: dpo.Options, 
 
 
 def test_a_wrong_reference_is_caught_before_the_first_step(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = dpo.reference
-
-    def another(loaded: object) -> object:
-        model = honest(loaded)  # type: ignore[arg-type]
+    def another(start: Any) -> Any:
+        model: Any = frozen_reference(start)
         model.get_input_embeddings().weight.data.add_(0.05 * torch.randn_like(model.get_input_embeddings().weight))
         return model
 
-    monkeypatch.setattr(dpo, "reference", another)
+    monkeypatch.setattr(dpo, "frozen_reference", another)
     with pytest.raises(CheckFailed, match="reference"):
         train(dpo, preferences(400), model=base, output="dpo", steps=3, held_out=0.3)
 

@@ -168,13 +168,13 @@ def test_the_reference_is_the_start_even_where_its_folder_has_changed(
     base: str, few: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TRL would load it again by its name."""
-    refer_to, made = grpo.Groups.refer_to, []
+    set_reference, made = grpo.GroupTrainer.set_reference, []
 
     def keep(self: Any, reference: Any, coef: float) -> None:
         made.append((reference, self.model))
-        refer_to(self, reference, coef)
+        set_reference(self, reference, coef)
 
-    monkeypatch.setattr(grpo.Groups, "refer_to", keep)
+    monkeypatch.setattr(grpo.GroupTrainer, "set_reference", keep)
     train(grpo, few, own(algorithm=algorithm, kl_coef=0.1), model=base, output="out", **{**RUN, "learning_rate": 3e-3})
     lines = [line for line in metrics("out") if "loss" in line]
     assert abs(lines[0]["kl_token"]) < 1e-5, "before the first step it is the policy"
@@ -216,14 +216,14 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     run = {**RUN, **told, "steps": 6, "log_every": 3, "eval_every": 2, "save_every": 2, "learning_rate": 1e-3}
     whole = train(grpo, few, settings, model=base, output="whole", **run)
     with monkeypatch.context() as broken:
-        score = grpo.Groups.score
+        score = grpo.GroupTrainer.score
 
-        def falls_over(self: Any, *given: Any) -> Any:
+        def falls_over(self: Any, **given: Any) -> Any:
             if self.state.global_step == 4:
                 raise ConnectionError("the lights went out")
-            return score(self, *given)
+            return score(self, **given)
 
-        broken.setattr(grpo.Groups, "score", falls_over)
+        broken.setattr(grpo.GroupTrainer, "score", falls_over)
         with pytest.raises(Exception, match="the lights went out"):
             train(grpo, few, settings, model=base, output="again", **run)
     notes = Notes()

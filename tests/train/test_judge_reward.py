@@ -8,7 +8,7 @@ from datagen.errors import InputError, Outage
 from datagen.records.files import dump_line
 from datagen.records.record import Record
 from datagen_train import ppo
-from datagen_train.rewards.judge import TOGETHER, JudgeReward, together
+from datagen_train.rewards.judge import TOGETHER, JudgeReward, group_by_prompt
 from datagen_train.rewards.specs import Rewards, identity
 from tests.jobs import perform, rows
 from tests.judge.rows import shown
@@ -48,10 +48,10 @@ def test_answers_to_one_prompt_are_seen_together_and_each_gets_its_own_points() 
     with running(Server(answer=by_length)) as server:
         spec = f"judge:m@{server.url}"
         assert score(spec, answers, records) == [len(each) for each in answers]
-        assert server.requests == len(together(records)) == 4
+        assert server.requests == len(group_by_prompt(records)) == 4
         assert score(spec, answers, records) == [len(each) for each in answers]
         assert server.requests == 4, "what was judged before is recorded"
-    assert max(map(len, together(records))) <= TOGETHER
+    assert max(map(len, group_by_prompt(records))) <= TOGETHER
 
 
 def test_what_the_judge_does_not_say_is_no_score() -> None:

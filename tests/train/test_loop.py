@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from datagen.commands.main import app
 from datagen.records.files import dump_line
 from datagen_train import reward as reward_model
-from datagen_train.models.scoring import load_reward
+from datagen_train.rewards.reward_model import load_reward
 from tests.jobs import rows
 from tests.train.runs import train
 from tests.train.test_reward_model import write_words

@@ -18,9 +18,16 @@ from datagen.records.record import as_messages
 from datagen_train import ppo, sft
 from datagen_train.data.encode import Encoder
 from datagen_train.errors import CheckFailed, TrainingStopped
-from datagen_train.models.actor_critic import ActorCritic, Distribution, lay_out, load_critic, make_head, run_trunk
+from datagen_train.models.actor_critic import (
+    ActorCritic,
+    Distribution,
+    forward_batch,
+    load_critic,
+    make_batch,
+    value_head,
+)
 from datagen_train.models.load import without_dropout
-from datagen_train.run.rollout import Rollout, look, sample
+from datagen_train.run.rollout import Rollout, sample, score_tokens
 from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import biased, problems, with_small_numbers, write_sft
@@ -58,10 +65,12 @@ class Seen(ppo.Ppo):
     learned: list[tuple[Tensor, Tensor]]
     steps: list[dict[str, Any]]
 
-    def learn(self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, step: int) -> dict[str, float]:
+    def update_policy(
+        self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, step: int
+    ) -> dict[str, float]:
         Seen.rollouts.append(rollout)
         Seen.learned.append((advantages, returns))
-        return super().learn(model, rollout, advantages, returns, step)
+        return super().update_policy(model, rollout, advantages, returns, step)
 
     def backward(self, model: Any, rollout: Rollout, advantages: Tensor, *rest: Any) -> dict[str, float]:
         before = deepcopy(self.model)
@@ -133,7 +142,7 @@ def test_a_huge_penalty_leaves_the_policy_at_the_reference(base: str, few: str, 
 def test_the_penalty_alone_brings_a_policy_back(base: str, few: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {**SMALL, "steps": 14, "batch_size": 32}
     train(ppo, few, own(kl_coef=0.0, ppo_epochs=2), model=base, output="left", **options)
-    monkeypatch.setattr(ppo, "reference", lambda _: load_trained(base, "float32").model)
+    monkeypatch.setattr(ppo, "frozen_reference", lambda _: load_trained(base, "float32").model)
     monkeypatch.setattr(ppo, "REFERENCE_TOLERANCE", math.inf)
     settings = own("nothing", kl_coef=0.1, ppo_epochs=2, missing_end_penalty=0.0)
     train(ppo, few, settings, model="left", output="back", **options)
@@ -157,7 +166,7 @@ def plain_loss(step: dict[str, Any], rollout: Rollout, white: list[list[float]],
     model = step["model"].double()
     policy, value, tokens = [], [], 0
     for i in step["rows"]:
-        answer = rollout.made[i].ids
+        answer = rollout.completions[i].ids
         log_probs, states = plain_log_probs(model.policy, rollout.prompts[i], answer)
         values = model.head(states)[:, 0]
         tokens += len(answer)
@@ -173,7 +182,7 @@ def plain_loss(step: dict[str, Any], rollout: Rollout, white: list[list[float]],
 def plain_advantages(rollout: Rollout, coef: float) -> tuple[list[list[float]], list[list[float]]]:
     """Say rewards, GAE (lambda 0.95), returns and whitening once more."""
     advantages, returns = [], []
-    for i, made in enumerate(rollout.made):
+    for i, made in enumerate(rollout.completions):
         n = len(made.ids)
         values = [*(float(rollout.values[i, t]) for t in range(n)), 0.0]
         rewards = [-coef * float(rollout.log_probs[i, t] - rollout.reference[i, t]) for t in range(n)]
@@ -193,11 +202,11 @@ def test_losses_and_gradients_are_those_of_a_plain_reference(base: str, few: str
     settings = own(ppo_epochs=2, minibatches=2, kl_coef=0.3)
     train(ppo, few, settings, model=base, output="out", **{**SMALL, "steps": 2, "accumulate": 3})
     assert len(seen.steps) == 8
-    lengths = {len(made.ids) for made in seen.rollouts[1].made}
+    lengths = {len(made.ids) for made in seen.rollouts[1].completions}
     assert len(lengths) > 2, "padding there must be"
     for iteration, rollout in enumerate(seen.rollouts):
         white, gained = plain_advantages(rollout, 0.3)
-        for i, made in enumerate(rollout.made):
+        for i, made in enumerate(rollout.completions):
             told = [side[i, : len(made.ids)].tolist() for side in seen.learned[iteration]]
             assert told[0] == pytest.approx(white[i], abs=1e-4)
             assert told[1] == pytest.approx(gained[i], abs=1e-4)
@@ -221,13 +230,13 @@ def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, abso
         loaded.model.generation_config.eos_token_id = loaded.tokenizer.eos_token_id
     encoder = Encoder(loaded.tokenizer, generation_end_ids(loaded.model, loaded.tokenizer), 256)
     prompts = [encoder.prompt(as_messages(text)) for text in ("Hi?", "How many keys has Ada, who has 3?", "And 2?")]
-    head = make_head(loaded.model.config.hidden_size)
+    head = value_head(loaded.model.config.hidden_size)
     torch.nn.init.normal_(head.weight)
     model = ActorCritic(loaded.model, None, head, Distribution(temperature=0.7))
     made = sample(model, loaded.tokenizer, prompts, [1, 2, 3], 6)
-    together = look(model, loaded.model, [], prompts, made)
+    together = score_tokens(model, loaded.model, [], prompts, made)
     for i in range(3):
-        alone = look(model, loaded.model, [], prompts[i : i + 1], made[i : i + 1])
+        alone = score_tokens(model, loaded.model, [], prompts[i : i + 1], made[i : i + 1])
         n = len(made[i].ids)
         for name in ("log_probs", "reference", "values", "entropy"):
             one, several = getattr(alone, name)[0, :n], getattr(together, name)[i, :n]
@@ -262,7 +271,7 @@ def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
     base: str, few: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout left on: the first KL to the reference, and the first ratio, are not what is due."""
-    monkeypatch.setattr("datagen_train.ppo_setup.without_dropout", lambda model: model)
+    monkeypatch.setattr("datagen_train.ppo.without_dropout", lambda model: model)
     with pytest.raises((CheckFailed, TrainingStopped), match=r"dropout"):
         train(ppo, few, own(), model=with_dropout(base), output="out", **SMALL)
 
@@ -273,7 +282,7 @@ def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(base: st
     train(ppo, few, settings, model=base, output="out", **SMALL)
     rollout, (_, returns) = seen.rollouts[0], seen.learned[0]
     assert 0 < sum(rollout.ended) < len(rollout.ended), "some ended, and some were cut"
-    for i, made in enumerate(rollout.made):
+    for i, made in enumerate(rollout.completions):
         n = len(made.ids)
         score = n - (0.0 if made.finish_reason == "stop" else 2.5)
         assert float(rollout.scores[i]) == score
@@ -287,8 +296,8 @@ def test_the_score_of_a_cut_answer_can_be_replaced_and_scores_are_shaped_in_orde
     settings = own(missing_end_score=-1.0, reward_baseline=2.0, scale_reward=True, clip_reward=0.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
     rollout = seen.rollouts[0]
-    raw = [len(made.ids) - 2.0 for made in rollout.made]
-    for i, made in enumerate(rollout.made):
+    raw = [len(made.ids) - 2.0 for made in rollout.completions]
+    for i, made in enumerate(rollout.completions):
         due = min(max(raw[i] / pstdev(raw), -0.5), 0.5) if made.finish_reason == "stop" else -1.0
         assert float(rollout.scores[i]) == pytest.approx(due, abs=1e-5)
 
@@ -303,7 +312,7 @@ def test_answers_without_a_score_are_left_out_and_counted(base: str, few: str, s
         assert not rollout.mask[i].any()
         assert not advantages[i].any()
     inside = advantages[rollout.mask]
-    assert len(inside) == sum(len(rollout.made[i].ids) for i in range(16) if i not in (1, 2, 5, 6))
+    assert len(inside) == sum(len(rollout.completions[i].ids) for i in range(16) if i not in (1, 2, 5, 6))
     assert float(inside.mean()) == pytest.approx(0, abs=1e-5)
 
 
@@ -327,7 +336,7 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
     start = load_trained(base, "float32").model
     rollout = seen.rollouts[-1]
     with torch.no_grad():
-        due, _ = plain_log_probs(start, rollout.prompts[0], rollout.made[0].ids)
+        due, _ = plain_log_probs(start, rollout.prompts[0], rollout.completions[0].ids)
     assert rollout.reference[0, : len(due)].tolist() == pytest.approx(due.tolist(), abs=1e-4)
     assert Path("out/adapter_model.safetensors").exists()
 
@@ -335,7 +344,7 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
 def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str, few: str) -> None:
     """Its value before nothing but the end is what the reward model says of the answer, in the same units."""
     from datagen_train import reward as reward_model
-    from datagen_train.models.scoring import load_reward
+    from datagen_train.rewards.reward_model import load_reward
     from tests.train.tasks import write_preferences
 
     write_preferences(Path("prefs.jsonl"), problems(1)[:60])
@@ -347,10 +356,10 @@ def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str,
     judge = load_reward("rm")
     trunk, head = load_critic("rm", judge.tokenizer.get_vocab())
     without_dropout(trunk)
-    ids = judge._encode(1, "How many?", "12").tolist()
+    ids = judge.encode(1, "How many?", "12").tolist()
     with torch.no_grad():
-        batch = lay_out([ids[:-1]], [ids[-1:]], torch.device("cpu"))
-        value = float(head(run_trunk(trunk, batch).last_hidden_state[0, -1]))
+        batch = make_batch([ids[:-1]], [ids[-1:]], torch.device("cpu"))
+        value = float(head(forward_batch(trunk, batch).last_hidden_state[0, -1]))
     assert value == pytest.approx(judge.score(["How many?"], ["12"])[0], abs=1e-4)
     again = ppo.Options(reward=["rm"], max_tokens=6, critic="out/value")
     notes = Notes()

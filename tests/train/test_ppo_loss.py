@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen_train.ppo_loss import (
+from datagen_train.ppo import (
     KlController,
-    RunningSpread,
     explained_variance,
     gae,
     k1,
@@ -21,6 +20,7 @@ from datagen_train.ppo_loss import (
     value_terms,
     whiten,
 )
+from datagen_train.rewards.specs import RunningStd
 from datagen_train.run.alarms import WINDOW, Alarms
 
 NUMBER = st.floats(-3, 3, width=32)
@@ -115,7 +115,7 @@ def test_policy_and_value_losses_are_those_of_the_papers(answers: Answers, clip:
         kept = min(max(ratio, 1 - clip), 1 + clip)
         assert float(terms.loss[i, t]) == pytest.approx(-min(advantage * ratio, advantage * kept), abs=1e-6)
         assert float(terms.ratio[i, t]) == pytest.approx(ratio)
-        assert float(terms.moved[i, t]) == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)
+        assert float(terms.approx_kl[i, t]) == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)
         assert bool(terms.clipped[i, t]) == (advantage * kept < advantage * ratio)
         moved = before + min(max(now - before, -clip), clip)
         due = 0.5 * max((now - advantage) ** 2, (moved - advantage) ** 2)
@@ -155,7 +155,7 @@ def test_the_coefficient_rises_with_too_much_kl_by_a_bounded_step() -> None:
 
 @given(st.lists(st.integers(-100, 100), min_size=1, max_size=20))
 def test_the_spread_of_rewards_is_that_of_all_so_far_and_1_where_there_is_none(values: list[int]) -> None:
-    spread = RunningSpread()
+    spread = RunningStd()
     for value in values:
         spread.update([float(value)])
     assert spread.std == pytest.approx(math.sqrt(pvariance(values)) or 1.0)
@@ -182,7 +182,7 @@ def test_an_alarm_is_told_once_where_it_is_due_and_nowhere_else(name: str, later
     told = [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY | later)]
     assert len(told) == 1
     assert told[0].startswith(f"ALARM {name}, step ")
-    assert list(alarms.told) == [name]
+    assert list(alarms.raised) == [name]
 
 
 def test_a_reward_that_rises_while_exact_match_falls_is_an_alarm() -> None:

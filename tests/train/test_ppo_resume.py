@@ -34,10 +34,10 @@ def own(**options: Any) -> ppo.Options:
 class Stops(ppo.Ppo):
     """Falls over in the middle of its seventh iteration."""
 
-    def learn(self, *given: Any) -> dict[str, float]:
+    def update_policy(self, *given: Any) -> dict[str, float]:
         if given[-1] == 7:
             raise ConnectionError("the lights went out")
-        return super().learn(*given)
+        return super().update_policy(*given)
 
 
 @pytest.mark.parametrize("lora", [False, True])

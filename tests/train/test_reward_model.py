@@ -25,11 +25,21 @@ from datagen.records.record import BadLine
 from datagen_train import reward as reward_model
 from datagen_train import sft
 from datagen_train.data.encode import Encoder, UnusableRow
-from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, TokenIds, as_sequences, collate
-from datagen_train.models.scoring import as_scorer, load_reward, make_head, raw_scores
+from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, as_sequences
+from datagen_train.models.reward_model import TokenIds, raw_scores, score_head, with_score_head
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.reward_loss import Judged, calibration, correlation, interval, longer_wins, ranking_loss
-from datagen_train.reward_report import describe, verdict
+from datagen_train.reward import (
+    Comparisons,
+    calibration,
+    collate,
+    correlation,
+    describe,
+    interval,
+    ranking_loss,
+    verdict,
+    win_rate,
+)
+from datagen_train.rewards.reward_model import load_reward
 from datagen_train.tools import evaluate, merge
 from tests.train.conftest import make
 from tests.train.runs import Notes, train
@@ -245,14 +255,14 @@ def test_margin_and_soft_label_act_as_they_are_defined() -> None:
 
 
 def test_the_head_is_drawn_with_the_papers_deviation_and_the_trunk_is_the_models_own() -> None:
-    assert make_head(4095, 0).weight.std().item() == pytest.approx(1 / 64, rel=0.05)
-    assert make_head(4095, 0).bias is None
+    assert score_head(4095, 0).weight.std().item() == pytest.approx(1 / 64, rel=0.05)
+    assert score_head(4095, 0).bias is None
     loaded = make()
     before = {name: value.clone() for name, value in loaded.model.model.state_dict().items()}
-    scorer: Any = as_scorer(loaded.model, seed=1)
+    scorer: Any = with_score_head(loaded.model, seed=1)
     assert scorer.model is loaded.model.model
     assert all(torch.equal(value, before[name]) for name, value in scorer.model.state_dict().items())
-    assert torch.equal(scorer.score.weight, make_head(64, 1).weight)
+    assert torch.equal(scorer.score.weight, score_head(64, 1).weight)
 
 
 def test_dropout_is_off_while_training() -> None:
@@ -260,7 +270,7 @@ def test_dropout_is_off_while_training() -> None:
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         attention_dropout=0.5, pad_token_id=0,
     )  # fmt: skip
-    scorer: Any = as_scorer(LlamaForCausalLM(config), seed=0).train()
+    scorer: Any = with_score_head(LlamaForCausalLM(config), seed=0).train()
     ids = torch.randint(1, 64, (4, 12))
     assert torch.equal(scorer(ids).logits, scorer(ids).logits)
 
@@ -271,10 +281,10 @@ def sequences(count: int) -> list[TokenIds]:
 
 
 def test_a_score_is_the_same_alone_and_beside_longer_ones() -> None:
-    scorer = as_scorer(make().model, seed=0)
+    scorer = with_score_head(make().model, seed=0)
     many = sequences(20)
-    alone = raw_scores(scorer, many, pad=0, batch_size=1)
-    together = raw_scores(scorer, many, pad=0, batch_size=20)
+    alone = raw_scores(scorer, many, pad_id=0, batch_size=1)
+    together = raw_scores(scorer, many, pad_id=0, batch_size=20)
     assert np.allclose(alone, together, rtol=1e-4, atol=1e-5)
     assert alone.std() > 0.1
 
@@ -282,9 +292,9 @@ def test_a_score_is_the_same_alone_and_beside_longer_ones() -> None:
 # What is said of it
 
 
-def judged(differences: Sequence[float], longer: Sequence[float], prompts: Sequence[int]) -> Judged:
+def judged(differences: Sequence[float], longer: Sequence[float], prompts: Sequence[int]) -> Comparisons:
     zero = np.zeros(len(differences))
-    return Judged(np.array(differences), zero, np.array(longer, dtype=float), np.array(prompts, dtype=float))
+    return Comparisons(np.array(differences), zero, np.array(longer, dtype=float), np.array(prompts, dtype=float))
 
 
 def test_the_interval_is_wider_where_the_comparisons_come_from_few_prompts() -> None:
@@ -304,7 +314,7 @@ def test_calibration_tells_a_sure_model_from_a_right_one() -> None:
 
 
 def test_length_alone_is_told_beside_the_accuracy() -> None:
-    assert longer_wins(judged([0] * 4, [3, -1, 0, 2], range(4))) == 0.625
+    assert win_rate(judged([0] * 4, [3, -1, 0, 2], range(4)).longer) == 0.625
     assert correlation([1, 2, 3], [1, 1, 1]) is None
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
 
@@ -449,7 +459,7 @@ def test_each_answer_goes_through_the_model_once(monkeypatch: pytest.MonkeyPatch
     rows = [{"prompt": f"What of {n}?", "responses": list("abcd"), "ranks": [1, 2, 3, 4]} for n in range(40)]
     Path("four.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     seen: list[int] = []
-    honest = as_scorer
+    honest = with_score_head
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         model: Any = honest(*args, **kwargs)
@@ -457,7 +467,7 @@ def test_each_answer_goes_through_the_model_once(monkeypatch: pytest.MonkeyPatch
         model.score.register_forward_hook(hook)
         return model
 
-    monkeypatch.setattr(reward_model, "as_scorer", counted)
+    monkeypatch.setattr(reward_model, "with_score_head", counted)
     train(reward_model, "four.jsonl", output="rm", steps=3, batch_size=8, held_out=0)
     assert seen == [8 * 4] * 3
 
@@ -471,7 +481,7 @@ def test_adapters_keep_the_head_and_merge_into_the_same_scores() -> None:
     assert Path("base/model.safetensors").read_bytes() == base
     saved = load_file("adapters/adapter_model.safetensors")
     (head,) = [value for name, value in saved.items() if "score" in name]
-    assert not torch.allclose(head, make_head(64, 0).weight), "the head was trained, and that one was saved"
+    assert not torch.allclose(head, score_head(64, 0).weight), "the head was trained, and that one was saved"
     reward = load_reward("adapters")
     asked, said = ["What of 1?"] * 4, [f"A {word} one." for word in GOOD]
     before = reward.score(asked, said)
@@ -497,7 +507,7 @@ def test_frozen_layers_leave_the_head_trained() -> None:
     train(sft, "few.jsonl", output="base", steps=4)
     train(reward_model, write_words("words.jsonl"), model="base", train_last=1, output="rm", steps=3)
     before, after = load_file("base/model.safetensors"), load_file("rm/model.safetensors")
-    assert not torch.allclose(after["score.weight"], make_head(64, 0).weight)
+    assert not torch.allclose(after["score.weight"], score_head(64, 0).weight)
     assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
 
 

@@ -17,7 +17,7 @@ from datagen.errors import InputError
 from datagen.records.record import Record
 from datagen_train import reward as reward_model
 from datagen_train.errors import TrainingStopped
-from datagen_train.models.scoring import load_reward
+from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards, identity, load_function, split_weight
 from tests.train.runs import train
 from tests.train.tasks import problems, write_preferences

@@ -11,7 +11,6 @@ so cDPO = 2(1-e) sigmoid - (1-2e) robust: two of TRL's losses with weights, exac
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from math import log
 from random import Random
@@ -27,7 +26,7 @@ from datagen.records.record import Preference, Record, request_text
 from datagen_train.data.checks import CheckInput, as_sequences
 from datagen_train.data.encode import EncodedPair, Split, measure_pair, pairs_as_columns
 from datagen_train.errors import CheckFailed
-from datagen_train.models.load import Loaded, without_dropout
+from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.run.session import Session, Terminal, make_dataset, open_session
 from datagen_train.run.trl_adapter import Dpo, Kto
@@ -137,20 +136,13 @@ def check_start(start: dict[str, float], own: Options, trainer: Any) -> None:
         )
 
 
-def reference(loaded: Loaded) -> Any:
-    """Return the frozen reference; None where it is the model without its adapters."""
-    if hasattr(loaded.model, "peft_config"):
-        return None
-    return deepcopy(loaded.model).eval().requires_grad_(False)
-
-
 def make_dpo(session: Session, own: Options, split: Split[Any, EncodedPair], settings: dict[str, Any]) -> Dpo:
     arguments = session.arguments(split)
     passes = arguments["max_steps"] * session.options.batch_size / len(split.train)
     cached = passes > 1 and session.options.nproc == 1  # computing it once pays from the second pass on
     return Dpo(
         model=session.loaded.model,
-        ref_model=None if cached else reference(session.loaded),
+        ref_model=None if cached else frozen_reference(session.loaded.model),
         args=DPOConfig(**arguments, **settings, precompute_ref_log_probs=cached, max_length=None),
         processing_class=session.loaded.tokenizer,
         train_dataset=make_dataset(pairs_as_columns(split.train)),
@@ -170,7 +162,7 @@ def make_kto(session: Session, own: Options, split: Split[Any, EncodedPair], set
         )
     return Kto(
         model=session.loaded.model,
-        ref_model=reference(session.loaded),
+        ref_model=frozen_reference(session.loaded.model),
         args=KTOConfig(**arguments, beta=own.beta, max_length=None),
         processing_class=session.loaded.tokenizer,
         train_dataset=make_dataset(unpaired(split.train, size, session.options.seed)),

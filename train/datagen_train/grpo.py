@@ -1,21 +1,26 @@
-"""Group relative policy optimisation (arXiv 2402.03300) and RLOO (2402.14740): PPO's rewards without a critic.
+"""Group relative policy optimisation (GRPO, arXiv 2402.03300) and RLOO (arXiv 2402.14740): PPO without a critic.
 
-One step of this trainer asks each prompt of the batch several times and compares every answer with the others of its
-group. GRPO's advantage is the reward less the group's mean, over its standard deviation; RLOO's is the reward, with the
-KL penalty in it, less the mean of the other answers. Both learn with PPO's clipped ratio, GRPO token by token and RLOO
-for whole answers. A group whose answers all got the same reward teaches nothing: `no_signal` says how many do.
+One training step samples G answers to each prompt of the batch, and compares every answer with its group. With the
+rewards r_1 ... r_G of a group, the ratio rho = pi(token) / pi_old(token) and the advantage A of the token's answer,
 
-The algorithms are TRL's; the prompts as tokens, rewards, measurements, samples and the reference are those of
-`train ppo`. Departures from TRL: --batch-size counts prompts, so groups are always whole; the reference is a frozen
-copy of the start, not a model loaded again by name; a run that leaves most answers without a score ends. As in TRL, the
-loss of GRPO is over all tokens of a batch (2503.14476); the first paper weighs every answer alike (--loss grpo).
+    GRPO   A_i = (r_i - mean(r)) / std(r)                          (2402.03300, section 4.1.2)
+           loss = - mean over tokens of  min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta KL     (equations 3 and 4)
+    RLOO   A_i = r'_i - mean of the other r'_j,    r' = r - beta KL of the answer     (2402.14740, section 3.2)
+           loss = - mean over answers of  min(rho A, clip(rho, 1 - eps, 1 + eps) A), with rho of the whole answer
+
+A group whose answers all got the same reward teaches nothing; the metric `no_signal` is the share of such groups.
+
+The losses are TRL's. Prompts as tokens, rewards, measurements, samples and the reference model are those of `train
+ppo`. Departures from TRL: --batch-size counts prompts, so groups are always complete; the reference is a frozen copy of
+the start, not a model loaded again by name; a run in which most answers get no score ends. As in TRL, GRPO's mean is
+over all tokens of a batch (2503.14476); in the first paper every answer weighs the same (--loss grpo).
 """
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -25,308 +30,243 @@ from trl.trainer.utils import add_fused_lm_head
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.llm.local.generation import generate
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import Split
-from datagen_train.dpo import reference
-from datagen_train.errors import TrainingStopped
-from datagen_train.models.load import without_dropout
+from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.ppo_report import mean_of
-from datagen_train.ppo_setup import arguments, choose_distribution, encode_prompts
-from datagen_train.rewards.specs import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
-from datagen_train.run.alarms import Alarms
-from datagen_train.run.on_policy import HELD_OUT, STATE, Asked, append_samples, measure_answers, rewind_samples
+from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity
+from datagen_train.run.on_policy import (
+    STATE,
+    EncodedPrompt,
+    OnPolicyTrainer,
+    check_options,
+    encode_prompts,
+    load_policy,
+    loop_arguments,
+)
 from datagen_train.run.session import Session, Terminal, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
-"""TRL's for whole models; ten times as much for adapters."""
+"""TRL's for full models; ten times as much for adapters."""
 KL_COEF = {"grpo": 0.04, "rloo": 0.05}
 """2402.03300, section 4.2; TRL's for RLOO."""
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 SCALES = ("group", "batch", "none")
 PATIENCE = 5
-"""Iterations in a row without any signal, before it is told."""
+"""Iterations in a row without any signal, before the alarm."""
 LEARNING, REWARD = "GRPO", "Reward"
-OUR_WORDS = {
+METRIC_NAMES = {
     "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
     "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
     "completions/clipped_ratio": "cut",
 }  # fmt: skip
-"""TRL's metrics of an iteration, and how they are called here."""
+"""TRL's metrics that are logged, and their names here."""
 OURS = "ours/"
-"""Before the metrics that we add to TRL's."""
+"""Prefix of the metrics that are added to TRL's."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen train grpo` can be told beyond what all trainers can."""
+    """Options of `datagen train grpo` beyond those of all trainers."""
 
-    reward: list[str] = option([], WHAT, panel=REWARD)
-    unscored: str = option("drop", "Answers that no score was given: drop (they are counted) or fail.", panel=REWARD)
+    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
+    unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
 
     algorithm: str = option("grpo", "grpo, or rloo: the mean of the others as the baseline.", panel=LEARNING)
-    group_size: int = option(8, "Answers to each prompt.", least=2, panel=LEARNING)
-    max_tokens: int = option(64, "The longest answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Sampling temperature, while answering and learning.", least=0.01, panel=LEARNING)
+    group_size: int = option(8, "Answers per prompt.", least=2, panel=LEARNING)
+    max_tokens: int = option(64, "Longest answer in tokens.", least=1, panel=LEARNING)
+    temperature: float = option(1.0, "Temperature of the policy, in sampling and learning.", least=0.01, panel=LEARNING)
     stop_token: list[str] = option([], "A token that ends an answer, beside the model's own.", panel=LEARNING)
     kl_coef: float | None = option(
-        None, "Penalty on KL to the start; 0 does without a reference. "
+        None, "Coefficient of the KL penalty to the start; 0 needs no reference model. "
         f"[{KL_COEF['grpo']}; rloo: {KL_COEF['rloo']}]", least=0, panel=LEARNING,
     )  # fmt: skip
-    clip: float = option(0.2, "How far a ratio may be from 1.", least=0, panel=LEARNING)
-    updates: int = option(1, "Steps that are made on the same answers.", least=1, panel=LEARNING)
+    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
+    updates: int = option(1, "Optimiser steps on the same answers.", least=1, panel=LEARNING)
     loss: str | None = option(
-        None, f"How GRPO weighs tokens: {', '.join(LOSSES)}. [{LOSSES[0]}: all of a batch alike]", panel=LEARNING
+        None, f"How GRPO weighs tokens: {', '.join(LOSSES)}. [{LOSSES[0]}: all tokens of a batch alike]", panel=LEARNING
     )
     scale_rewards: str | None = option(
-        None, "What GRPO divides advantages by, the standard deviation of a group or a batch, or none. [group]",
+        None, "What GRPO divides advantages by: the standard deviation of a group or a batch, or none. [group]",
         panel=LEARNING,
     )  # fmt: skip
-    mask_cut: bool = option(False, "Learn nothing from answers that were cut.", panel=LEARNING)
+    mask_cut: bool = option(False, "Leave answers that were cut out of the loss.", panel=LEARNING)
 
     def identity(self) -> dict[str, Any]:
-        """Name the rewards by what is in their files."""
+        """Return the rewards with digests of their files, for the run's fingerprint."""
         return {"reward": identity(self.reward)}
 
-    @property
-    def penalty(self) -> float:
-        return KL_COEF[self.algorithm] if self.kl_coef is None else self.kl_coef
 
-
-def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None where exactly this was done before."""
-    refuse(options, own)
-    with open_session("grpo", data, PROMPTS, options, own, RATES, terminal) as session:
+def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train; return the report, or None if exactly this run is finished already."""
+    check_options("GRPO", training, options.unscored)
+    choices = {
+        "algorithm": (options.algorithm, tuple(KL_COEF)),
+        "loss": (options.loss or LOSSES[0], LOSSES),
+        "scale-rewards": (options.scale_rewards or SCALES[0], SCALES),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise InputError(f"--{name} {value}: expected one of {', '.join(known)}")
+    if options.algorithm == "rloo" and (options.loss or options.scale_rewards):
+        raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
+    if training.batch_size % training.accumulate:
+        raise InputError(f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}")
+    with open_session("grpo", data, PROMPTS, training, options, RATES, terminal) as session:
         if session is None:
             return None
-        with Rewards(own.reward) as rewards:
-            return train(session, own, rewards)
+        with Rewards(options.reward) as rewards:
+            return train(session, options, rewards)
 
 
-def refuse(options: TrainOptions, own: Options) -> None:
-    """Raise InputError for what cannot be, before anything is loaded."""
-    if options.is_tiny:
-        raise InputError("GRPO starts from a trained model: --model FOLDER of datagen train sft")
-    if options.lora_dropout:
-        raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be chance")
-    choices = {
-        "unscored": (own.unscored, ("drop", "fail")),
-        "algorithm": (own.algorithm, tuple(KL_COEF)),
-        "loss": (own.loss or LOSSES[0], LOSSES),
-        "scale-rewards": (own.scale_rewards or SCALES[0], SCALES),
-    }
-    for name, (given, known) in choices.items():
-        if given not in known:
-            raise InputError(f"--{name} {given}: expected one of {', '.join(known)}")
-    if own.algorithm == "rloo" and (own.loss or own.scale_rewards):
-        raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
-    if options.batch_size % options.accumulate:
-        raise InputError(f"--batch-size {options.batch_size} is no multiple of --accumulate {options.accumulate}")
-
-
-def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
-    if rewards.judges:
-        session.report_check("judge", rewards.judges)
-    rows: list[Record] = session.read()
-    loaded = session.load(texts_of(rows))
-    choose_distribution(session, own.temperature, own.stop_token, ())
-    without_dropout(loaded.model)
-    split = encode_prompts(session, rows, own.max_tokens)
-    session.check(CheckInput(loaded, [each.turn for each in split.train + split.held_out], session.account))
-    check_batch(session, split)
-    trainer = make(session, own, split, rewards)
-    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.told})
-
-
-def check_batch(session: Session, split: Split[Record, Asked]) -> None:
-    """TRL drops a batch that is not full, and would train on nothing."""
-    options, prompts = session.options, len(split.train)
-    if prompts < options.batch_size * options.nproc:
+def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:
+    """Load the policy and the prompts; train."""
+    rows, _ = load_policy(session, rewards, options.temperature, options.stop_token)
+    without_dropout(session.loaded.model)
+    split = encode_prompts(session, rows, options.max_tokens)
+    shared, prompts = session.options, len(split.train)
+    if prompts < shared.batch_size * shared.nproc:  # TRL drops an incomplete batch, and would train on nothing
         raise InputError(
-            f"--batch-size {options.batch_size}: there are only {prompts} prompts to train on"
-            f"{f' for {options.nproc} processes' if options.nproc > 1 else ''}; lower it"
+            f"--batch-size {shared.batch_size}: there are only {prompts} prompts to train on"
+            f"{f' for {shared.nproc} processes' if shared.nproc > 1 else ''}; lower it"
         )
+    trainer: Any = (Grpo if options.algorithm == "grpo" else Rloo)(session, options, split, rewards)
+    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.raised})
 
 
-def settings(session: Session, own: Options, split: Split[Record, Asked]) -> dict[str, Any]:
-    """Return TRL's settings. Its batches count answers, ours prompts."""
-    options, made = session.options, arguments(session, split)
-    of_grpo = {"loss_type": own.loss or LOSSES[0], "scale_rewards": own.scale_rewards or SCALES[0]}
-    return made | {
-        "per_device_train_batch_size": options.batch_size // options.accumulate * own.group_size,
-        "gradient_accumulation_steps": options.accumulate,
-        "gradient_checkpointing": options.checkpointing,
-        "num_generations": own.group_size,
-        "num_generations_eval": 1,
-        "max_completion_length": own.max_tokens,
-        "temperature": own.temperature,
-        "beta": 0.0,  # or TRL would load a reference of its own
-        "epsilon": own.clip,
-        "num_iterations": own.updates,
-        "mask_truncated_completions": own.mask_cut,
-        **(of_grpo if own.algorithm == "grpo" else {}),
-    }
+class GroupTrainer(OnPolicyTrainer):
+    """What TRL's trainers on groups of answers need to run on our token ids, rewards and reference model.
 
+    TRL gets no prompt texts. The prompt of a row is its number: it stands for our token ids, and for the row that the
+    reward is asked about.
+    """
 
-def make(session: Session, own: Options, split: Split[Record, Asked], rewards: Rewards) -> Any:
-    trainer, config = (Grpo, GRPOConfig) if own.algorithm == "grpo" else (Rloo, RLOOConfig)
-    start = reference(session.loaded) if own.penalty else None
-    numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
-    made: Any = trainer(
-        model=session.loaded.model,
-        reward_funcs=[score_for(holder := [], rewards)],
-        args=config(**settings(session, own, split)),
-        processing_class=session.loaded.tokenizer,
-        train_dataset=numbers,
-        eval_dataset=numbers.select([0]) if split.held_out else None,  # `evaluate` looks at the held-out rows
-    )
-    holder.append(made)
-    if "ref" in getattr(session.loaded.model, "peft_config", {}):
-        session.loaded.model.delete_adapter("ref")  # TRL's copy of fresh adapters: without them is the start, too
-    made.begin(session, own, split, rewards)
-    if own.penalty:
-        made.refer_to(start, own.penalty)
-    return made
-
-
-def score_for(holder: list[Any], rewards: Rewards) -> Any:
-    """Return the reward as TRL calls it; the trainer, made after it, stands in `holder`."""
-
-    def total(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: Any) -> Any:
-        return holder[0].score([int(number) for number in prompts], completions, completion_ids)
-
-    return total
-
-
-class Groups(Trainer):
-    """What TRL's trainers on groups of answers leave out. They get no words: a row's prompt is its number, which stands
-    here for our own token ids, and for the row that the reward is asked about."""
-
-    prompt_ids: list[list[int]]
-    """By the number of the row."""
+    config_type: ClassVar[Any]
+    loss_options: ClassVar[bool] = False
+    """Whether the algorithm has --loss and --scale-rewards."""
     beta: float
     _metrics: dict[str, dict[str, list[float]]]
 
-    def refer_to(self, reference: Any, coef: float) -> None:
-        """Penalise leaving a reference (None: the policy without its adapters). TRL would load one by its name."""
+    def __init__(
+        self, session: Session, options: Options, split: Split[Record, EncodedPrompt], rewards: Rewards
+    ) -> None:
+        model, shared = session.loaded.model, session.options
+        penalty = KL_COEF[options.algorithm] if options.kl_coef is None else options.kl_coef
+        reference = frozen_reference(model) if penalty else None
+        arguments = loop_arguments(session, split) | {
+            "per_device_train_batch_size": shared.batch_size // shared.accumulate * options.group_size,  # in answers
+            "gradient_accumulation_steps": shared.accumulate,
+            "gradient_checkpointing": shared.checkpointing,
+            "num_generations": options.group_size,
+            "num_generations_eval": 1,
+            "max_completion_length": options.max_tokens,
+            "temperature": options.temperature,
+            "beta": 0.0,  # or TRL would load a reference of its own
+            "epsilon": options.clip,
+            "num_iterations": options.updates,
+            "mask_truncated_completions": options.mask_cut,
+        }
+        if self.loss_options:
+            loss, scale = options.loss or LOSSES[0], options.scale_rewards or SCALES[0]
+            arguments |= {"loss_type": loss, "scale_rewards": scale}
+        numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
+        super().__init__(
+            session, options, split, rewards,
+            model=model,
+            reward_funcs=[self.score],
+            args=self.config_type(**arguments),
+            train_dataset=numbers,
+            eval_dataset=numbers.select([0]) if split.held_out else None,  # `evaluate` answers the held-out prompts
+        )  # fmt: skip
+        if "ref" in getattr(model, "peft_config", {}):
+            model.delete_adapter("ref")  # TRL's copy of new adapters; the model without adapters is the start as well
+        if penalty:
+            self.set_reference(reference, penalty)
+        self.silent = 0
+        """Iterations in a row without any signal."""
+
+    def set_reference(self, reference: Any, coef: float) -> None:
+        """Penalise the KL to a reference model; None is the policy without its adapters."""
         self.beta = coef
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
-    def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
-        """Note the loss with the other metrics, which a checkpoint keeps; the library forgets its running sum."""
-        loss = super().training_step(*given, **more)
-        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
-        return loss
-
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self.prompt_ids[int(number)] for number in prompts], None, {}
+        return [self.prompts[int(number)].ids for number in prompts], None, {}
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log an iteration under our names; TRL puts them into whatever is logged next, a measurement too."""
-        if "loss" in logs:
-            logs |= in_our_words(self._metrics["train"])
-            self._metrics["train"].clear()
-        Trainer.log(self, logs, start_time)
-
-    def begin(self, session: Session, own: Options, split: Split[Record, Asked], rewards: Rewards) -> None:
-        self.session, self.own, self.rewards, self.alarms = session, own, rewards, Alarms()
-        self.rows = [each.row for each in split.train]
-        self.held_out = split.held_out[: session.options.generate or HELD_OUT]
-        self.prompt_ids = [each.prompt for each in split.train]
-        self.samples: Path = session.folder.run / "samples.jsonl"
-        self.silent = 0
-
-    def score(self, numbers: list[int], answers: list[str], ids: list[list[int]]) -> list[float | None]:
-        """Score the answers of whole groups, one group after the other."""
-        rows = [self.rows[number] for number in numbers]
-        scored = self.rewards.score(rows, answers, ids, self.state)
+    def score(
+        self, prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: Any
+    ) -> list[float | None]:
+        """Score the answers of some groups, one group after the other. TRL calls this as its reward function."""
+        rows, step = [self.prompts[int(number)].row for number in prompts], self.state.global_step + 1
+        scored = self.rewards.score(rows, completions, completion_ids, self.state)
         self.check_scored(scored)
-        groups = [scored.total[at : at + self.own.group_size] for at in range(0, len(ids), self.own.group_size)]
+        size = self.options.group_size
+        groups = [scored.total[start : start + size] for start in range(0, len(completions), size)]
         no_signal = sum(len(set(group) - {None}) < 2 for group in groups) / len(groups)
-        parts = {f"reward/{name}": mean_of(part) for name, part in scored.parts.items() if len(scored.parts) > 1}
-        metrics = {"no_signal": no_signal, "unscored": scored.total.count(None), **parts, **scored.metrics}
+        unscored = scored.total.count(None)
+        metrics = {"no_signal": no_signal, "unscored": unscored, **scored.part_means(), **scored.metrics}
         for name, value in metrics.items():
             self._metrics["train"][OURS + name].append(value)
-        self.warn(no_signal)
-        self.write_samples(scored, rows, answers)
-        return scored.total
-
-    def check_scored(self, scored: Scored) -> None:
-        missing = scored.total.count(None)
-        if missing and (self.own.unscored == "fail" or missing > MOST_UNSCORED * len(scored.total)):
-            name = next(name for name, part in scored.parts.items() if None in part)
-            raise TrainingStopped(f"reward {name}: {missing} of {len(scored.total)} answers got no score")
-
-    def warn(self, no_signal: float) -> None:
-        """Tell, once, that nothing is learned."""
         self.silent = self.silent + 1 if no_signal == 1 else 0
-        if self.silent == PATIENCE and "no signal" not in self.alarms.told:
+        if self.silent == PATIENCE and "no signal" not in self.alarms.raised:
             text = (
                 f"in {PATIENCE} iterations all answers of each group got the same reward: nothing is learned. Raise "
                 "--group-size or --temperature, or take a reward that tells answers apart"
             )
-            self.alarms.told["no signal"] = f"step {self.state.global_step + 1}: {text}"
-            self.session.terminal.say(f"ALARM no signal, step {self.state.global_step + 1}: {text}.")
+            self.announce([self.alarms.alarm(step, "no signal", text)])
+        samples = zip(rows, completions, scored.total, strict=True)
+        rows_of_samples = [
+            {"prompt": row.prompt, "response": answer, "reward": score} for row, answer, score in samples
+        ]
+        self.write_samples(step, rows_of_samples[::size])
+        return scored.total
 
-    def write_samples(self, scored: Scored, rows: list[Record], answers: list[str]) -> None:
-        step = self.state.global_step + 1
-        if self.is_world_process_zero() and step % self.args.logging_steps == 0:
-            told = zip(rows, answers, scored.total, strict=True)
-            samples = [{"prompt": row.prompt, "response": answer, "reward": reward} for row, answer, reward in told]
-            append_samples(self.samples, step, samples[:: self.own.group_size])
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
+        loss = super().training_step(*arguments, **keywords)
+        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
+        return loss
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Answer held-out prompts greedily; return their reward, and exact match where it is known what is right."""
-        rows, prompts = [each.row for each in self.held_out], [each.prompt for each in self.held_out]
-        made = generate(
-            self.accelerator.unwrap_model(self.model), self.session.loaded.tokenizer, prompts,
-            max_tokens=self.own.max_tokens,
-        )  # fmt: skip
-        metrics = measure_answers(self.rewards, rows, made, self.state)
-        self.log(metrics)
-        for text in self.alarms.measurement(self.state.global_step, metrics):
-            self.session.terminal.say(text)
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of the iterations since the last log; TRL would add them to measurements as well."""
+        if "loss" in logs:
+            for name, values in self._metrics["train"].items():
+                known = [value for value in values if not math.isnan(value)]
+                if known and (name in METRIC_NAMES or name.startswith(OURS)):
+                    logs[METRIC_NAMES.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
+            if "cut" in logs:
+                logs["ended"] = 1 - logs.pop("cut")
+            self._metrics["train"].clear()
+        Trainer.log(self, logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            state = {"alarms": asdict(self.alarms), "silent": self.silent, "metrics": self._metrics["train"]}
+            state = {"alarms": self.alarms.as_dict(), "silent": self.silent, "metrics": self._metrics["train"]}
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             (folder / STATE).write_text(json.dumps(state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
-        state, step = json.loads((folder / STATE).read_text()), int(folder.name.rpartition("-")[2])
-        self.alarms, self.silent = Alarms(**state["alarms"]), state["silent"]
+        checkpoint = Path(resume_from_checkpoint)
+        state = self.read_state(checkpoint)
+        self.silent = state["silent"]
         self._metrics["train"].update(state["metrics"])
-        self._step = step * self.args.gradient_accumulation_steps  # TRL would count its phases from here
-        if self.is_world_process_zero():
-            rewind_samples(self.samples, step)
+        step = int(checkpoint.name.rpartition("-")[2])
+        self._step = step * self.args.gradient_accumulation_steps  # TRL counts its phases from here
 
 
-class Grpo(Groups, GRPOTrainer):
-    """GRPO."""
+class Grpo(GroupTrainer, GRPOTrainer):
+    """GRPO: TRL's loss and advantages."""
+
+    config_type = GRPOConfig
+    loss_options = True
 
 
-class Rloo(Groups, RLOOTrainer):
-    """RLOO."""
+class Rloo(GroupTrainer, RLOOTrainer):
+    """RLOO: TRL's loss and advantages."""
 
-
-def in_our_words(metrics: dict[str, list[float]]) -> dict[str, float]:
-    """Average iterations; what was not a number in one of them is left out."""
-    made = {}
-    for name, values in metrics.items():
-        known = [value for value in values if not math.isnan(value)]
-        if known and (name in OUR_WORDS or name.startswith(OURS)):
-            made[OUR_WORDS.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
-    if "cut" in made:
-        made["ended"] = 1 - made.pop("cut")
-    return made
+    config_type = RLOOConfig

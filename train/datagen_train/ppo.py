@@ -1,247 +1,263 @@
-"""Proximal policy optimisation: answer, score, learn, and again (arXiv 1707.06347; for language models 2203.02155).
+"""Proximal policy optimisation for language models: sample answers, score them, learn, repeat.
 
-One step of this trainer is one iteration of the papers. Read `Ppo.training_step` beside them:
+PPO is arXiv 1707.06347, GAE arXiv 1506.02438. On language models: Ziegler et al. (arXiv 1909.08593, with the adaptive
+KL coefficient), InstructGPT (arXiv 2203.02155), "The N+ Implementation Details of RLHF with PPO" (arXiv 2403.17031). KL
+estimators: J. Schulman, "Approximating KL Divergence", 2020.
 
-    1  sample an answer to each prompt of the batch                      rollout.py, 1909.08593
-    2  look at it with policy, critic and reference, once                rollout.py
-    3  score it: a reward model, a classifier, a function, a service     rewards.py
-    4  reward = score at the last token - KL penalty at every token      ppo_loss.token_rewards
-    5  advantages by GAE, whitened over all tokens of all processes      ppo_loss.gae, whiten
-    6  some epochs over minibatches: clipped policy and value losses     ppo_loss.policy_terms, value_terms
-    7  adapt the KL coefficient                                          ppo_loss.KlController
+One training step here is one iteration of the papers: `Ppo.training_step` and `Ppo.update_policy`. The losses and
+advantages are the pure functions below the class. The reference model is a frozen copy of the start, or the policy
+without its adapters.
 
-The reference is a frozen copy of the start, or the policy without its adapters. Departures from the papers: a cut
-answer is charged a penalty (2403.17031 replaces its score by -1: --missing-end-score -1); the critic shares the
-policy's trunk unless the reward is a reward model with its tokenizer, from which it is then made.
-
-The loop around this is the library's: rows, schedule, checkpoints. Its own optimiser step finds no gradients left.
+Departures. A cut answer pays a penalty (2403.17031 replaces its score by -1: --missing-end-score -1). The critic shares
+the policy's trunk unless the reward is a reward model with the policy's tokenizer; then the critic starts from it.
+Data order, schedule and checkpoints are the library's; its own optimiser step after an iteration finds no gradients.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from datagen.engine.options import option
-from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.checks import CheckInput
+from datagen_train.data.encode import Split
+from datagen_train.data.ptx import PtxData, read_ptx
 from datagen_train.errors import CheckFailed, TrainingStopped
+from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic, value_head
+from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.ppo_loss import (
-    ADAPTIVE_KL_COEF,
-    KL_COEF,
-    KL_HORIZON,
-    KL_TARGET,
-    KlController,
-    gae,
-    k1,
-    k3,
-    masked_mean,
-    masked_sum,
-    policy_terms,
-    token_rewards,
-    value_terms,
-    whiten,
-)
-from datagen_train.ppo_report import describe, told
-from datagen_train.ppo_setup import (
-    Extra,
-    arguments,
-    choose_distribution,
+from datagen_train.rewards.specs import REWARD_HELP, Rewards, RunningStd, Scored, identity, split_weight
+from datagen_train.run.alarms import Alarms
+from datagen_train.run.on_policy import (
+    STATE,
+    EncodedPrompt,
+    OnPolicyTrainer,
+    check_options,
     encode_prompts,
-    make_model,
-    read_extra,
-    reference,
+    load_policy,
+    loop_arguments,
 )
-from datagen_train.rewards.specs import MOST_UNSCORED, WHAT, Rewards, Scored, identity, texts_of
-from datagen_train.run.on_policy import Asked, OnPolicy
-from datagen_train.run.rollout import Rollout, look, sample, seed_of
+from datagen_train.run.rollout import Rollout, sample, sampling_seed, score_tokens
 from datagen_train.run.session import Session, Terminal, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=6e-4)
-"""2403.17031 for whole models."""
+"""2403.17031 for full models."""
+KL_COEF, ADAPTIVE_KL_COEF = 0.05, 0.15
+"""A fixed coefficient as in 2403.17031; the start of an adaptive one in 1909.08593."""
+KL_TARGET, KL_HORIZON, KL_STEP = 6.0, 10_000, 0.2
+"""1909.08593: nats per answer; answers in which the coefficient about doubles at most; bound of one relative error."""
 EARLY_STOP = 1.5
-"""Times --target-kl, beyond which an iteration's learning ends."""
+"""Times --target-kl, above which the updates of an iteration end."""
 RATIO_BOUND = 10.0
-"""Mean ratio of a minibatch beyond which it is skipped: one outlier would undo what was learned."""
+"""Mean ratio of a mini-batch above which it is skipped: one outlier would undo what was learned."""
+LOG_RATIO_BOUND = 20.0
+"""Log-ratios are clamped to this before exp, which overflows at 88 in float32."""
 RATIO_TOLERANCE, REFERENCE_TOLERANCE = 1e-2, 1e-3
-"""How far the first ratio may be from 1, and the first KL a token from 0, in float32."""
+"""Largest distance of the first ratio from 1, and of the first KL per token from 0, in float32."""
+MIN_VARIANCE = 1e-8
+TRAINED = "trained.safetensors"
+"""The file of a checkpoint with the trained weights of policy and critic."""
 LEARNING, REWARD = "PPO", "Reward"
-LEARNED = ("loss", "policy_loss", "value_loss", "ptx_loss", "ratio", "approx_kl", "clip_fraction",
-           "value_clip_fraction", "grad_norm")  # fmt: skip
+UPDATE_METRICS = (
+    "loss", "policy_loss", "value_loss", "ptx_loss", "ratio", "approx_kl", "clip_fraction", "value_clip_fraction",
+    "grad_norm",
+)  # fmt: skip
 """Metrics that are means over the updates of an iteration."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen train ppo` can be told beyond what all trainers can."""
+    """Options of `datagen train ppo` beyond those of all trainers."""
 
-    reward: list[str] = option([], WHAT, panel=REWARD)
+    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     reward_baseline: float = option(0.0, "Subtract this from every score.", panel=REWARD)
-    scale_reward: bool = option(False, "Divide scores by the standard deviation of all so far.", panel=REWARD)
+    scale_reward: bool = option(False, "Divide scores by the standard deviation of all scores so far.", panel=REWARD)
     clip_reward: float | None = option(None, "Bound of the scores, after scaling.", least=0, panel=REWARD)
-    missing_end_penalty: float = option(1.0, "Taken off the score of an answer that was cut.", least=0, panel=REWARD)
-    missing_end_score: float | None = option(
-        None, "The score of an answer that was cut, in place of its own.", panel=REWARD
-    )
-    unscored: str = option("drop", "Answers that no score was given: drop (they are counted) or fail.", panel=REWARD)
+    missing_end_penalty: float = option(1.0, "Penalty on the score of a cut answer.", least=0, panel=REWARD)
+    missing_end_score: float | None = option(None, "Score of a cut answer, in place of its own.", panel=REWARD)
+    unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
 
-    max_tokens: int = option(64, "The longest answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Sampling temperature, while answering and learning.", least=0.01, panel=LEARNING)
+    max_tokens: int = option(64, "Longest answer in tokens.", least=1, panel=LEARNING)
+    temperature: float = option(1.0, "Temperature of the policy, in sampling and learning.", least=0.01, panel=LEARNING)
     stop_token: list[str] = option([], "A token that ends an answer, beside the model's own.", panel=LEARNING)
-    suppress: list[str] = option([], "A token that is never said, such as [UNK].", panel=LEARNING)
+    suppress: list[str] = option([], "A token that is never sampled, such as [UNK].", panel=LEARNING)
     critic: str | None = option(
         None, "What predicts rewards: shared, a value head on the policy; or the folder of a reward model, a critic "
         "or a model. [the reward model if its tokenizer fits, else shared]", panel=LEARNING,
     )  # fmt: skip
     ppo_epochs: int = option(4, "Passes over the answers of an iteration.", least=1, panel=LEARNING)
-    minibatches: int = option(1, "Parts of the answers that a step is made on.", least=1, panel=LEARNING)
-    clip: float = option(0.2, "How far a ratio may be from 1.", least=0, panel=LEARNING)
-    clip_value: float = option(0.2, "How far a value may move in an iteration.", least=0, panel=LEARNING)
+    minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=LEARNING)
+    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
+    clip_value: float = option(0.2, "Clip range of the values, around those of the rollout.", least=0, panel=LEARNING)
     vf_coef: float = option(0.1, "Weight of the value loss.", least=0, panel=LEARNING)
-    gamma: float = option(1.0, "Discount of later rewards.", least=0, most=1, panel=LEARNING)
-    lam: float = option(0.95, "GAE: between the critic (0) and the rewards alone (1).", least=0, most=1, panel=LEARNING)
+    gamma: float = option(1.0, "Discount factor of later rewards.", least=0, most=1, panel=LEARNING)
+    lam: float = option(
+        0.95, "GAE lambda: 0 = one-step critic, 1 = Monte-Carlo returns.", least=0, most=1, panel=LEARNING
+    )
     kl_coef: float | None = option(
-        None, f"Penalty on KL to the start. [{KL_COEF}, or {ADAPTIVE_KL_COEF} to begin with if it adapts]", least=0,
-        panel=LEARNING,
+        None, f"Coefficient of the KL penalty to the start. [{KL_COEF}; {ADAPTIVE_KL_COEF} at first if adaptive]",
+        least=0, panel=LEARNING,
     )  # fmt: skip
     adaptive_kl: float | None = option(
-        None, f"Adapt the penalty to keep KL at so many nats an answer; {KL_TARGET:.0f} in the paper.", least=0.001,
-        panel=LEARNING,
+        None, f"Adapt the KL coefficient to this target in nats per answer; {KL_TARGET:.0f} in the paper.",
+        least=0.001, panel=LEARNING,
     )  # fmt: skip
-    kl_horizon: int = option(KL_HORIZON, "Answers in which the penalty may double, about.", least=1, panel=LEARNING)
+    kl_horizon: int = option(KL_HORIZON, "Answers in which the KL coefficient may double.", least=1, panel=LEARNING)
     target_kl: float | None = option(
-        None, "End an iteration's learning once the policy has moved further than 1.5 times this.", panel=LEARNING
+        None, "End an iteration's updates once the policy has moved further than 1.5 times this KL.", panel=LEARNING
     )
     whiten_rewards: bool = option(False, "Scale the rewards of all tokens to variance 1.", panel=LEARNING)
-    ptx_data: str | None = option(None, "Rows or documents whose loss is mixed in, against forgetting.", panel=LEARNING)
-    ptx_coef: float = option(1.0, "Weight of that loss.", least=0, panel=LEARNING)
+    ptx_data: str | None = option(None, "Rows or documents whose loss is added (PPO-ptx).", panel=LEARNING)
+    ptx_coef: float = option(1.0, "Weight of the loss on --ptx-data.", least=0, panel=LEARNING)
 
     def identity(self) -> dict[str, Any]:
-        """Name the rewards by what is in their files."""
+        """Return the rewards with digests of their files, for the run's fingerprint."""
         return {"reward": identity(self.reward)}
 
-    @property
-    def controller(self) -> KlController:
-        coef = self.kl_coef if self.kl_coef is not None else ADAPTIVE_KL_COEF if self.adaptive_kl else KL_COEF
-        return KlController(coef, self.adaptive_kl, self.kl_horizon)
 
-
-def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None where exactly this was done before."""
-    if options.is_tiny:
-        raise InputError("PPO starts from a trained model: --model FOLDER of datagen train sft")
-    if own.unscored not in ("drop", "fail"):
-        raise InputError(f"--unscored {own.unscored}: expected drop or fail")
-    if options.lora_dropout:
-        raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be chance")
-    with open_session("ppo", data, PROMPTS, options, own, RATES, terminal) as session:
+def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train; return the report, or None if exactly this run is finished already."""
+    check_options("PPO", training, options.unscored)
+    with open_session("ppo", data, PROMPTS, training, options, RATES, terminal) as session:
         if session is None:
             return None
-        with Rewards(own.reward) as rewards:
-            return train(session, own, rewards)
+        with Rewards(options.reward) as rewards:
+            return train(session, options, rewards)
 
 
-def train(session: Session, own: Options, rewards: Rewards) -> dict[str, Any]:
-    if rewards.judges:
-        session.report_check("judge", rewards.judges)
-    rows: list[Record] = session.read()
-    loaded = session.load(texts_of(rows))
-    distribution = choose_distribution(session, own.temperature, own.stop_token, own.suppress)
-    split = encode_prompts(session, rows, own.max_tokens)
-    session.check(CheckInput(loaded, [each.turn for each in split.train + split.held_out], session.account))
-    model = make_model(session, own.critic, own.reward, distribution)
-    trainer = Ppo(
-        session, model, TrainingArguments(**arguments(session, split)), rewards, own.max_tokens,
-        split.train, split.held_out, kl=own.controller,
-    )  # fmt: skip
-    trainer.own, trainer.reference = own, reference(loaded)
-    trainer.extra = read_extra(session, own.ptx_data) if own.ptx_data else None
-    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.told})
+def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:
+    """Load the policy, its critic and the prompts; train."""
+    rows, distribution = load_policy(session, rewards, options.temperature, options.stop_token, options.suppress)
+    split = encode_prompts(session, rows, options.max_tokens)
+    policy, vocabulary = session.loaded.model, session.loaded.tokenizer.get_vocab()
+    spec = options.critic or default_critic([split_weight(reward)[1] for reward in options.reward], vocabulary)
+    if spec == SHARED:
+        trunk, head = None, value_head(policy.config.get_text_config().hidden_size)
+    else:
+        trunk, head = load_critic(spec, vocabulary)
+    session.terminal.say(f"critic: {'a value head on the policy' if trunk is None else spec}")
+    model = without_dropout(ActorCritic(policy, trunk, head, distribution))
+    if session.options.checkpointing:
+        model.enable_checkpointing()
+    ptx = read_ptx(options.ptx_data, session.encoder) if options.ptx_data else None
+    if ptx:
+        session.terminal.say(f"--ptx-data: {len(ptx.sequences)} sequences, {ptx.dropped} rows dropped")
+    trainer = Ppo(session, options, split, rewards, model, ptx)
+    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.raised})
 
 
-class Part(NamedTuple):
-    """Sums over some answers' tokens, of what is logged as a mean."""
+class UpdateSums(NamedTuple):
+    """Sums over the answer tokens of a mini-batch, which are logged as means."""
 
     ratio: Tensor
-    moved: Tensor
+    approx_kl: Tensor
     clipped: Tensor
     value_clipped: Tensor
     policy_loss: Tensor
     value_loss: Tensor
 
 
-class Ppo(OnPolicy):
-    """PPO. `training_step` is an iteration."""
+class Ppo(OnPolicyTrainer):
+    """Trains a policy and its critic; `training_step` is one iteration of PPO."""
 
-    own: Options
-    reference: torch.nn.Module | None
-    extra: Extra | None
+    model: ActorCritic
+
+    def __init__(
+        self,
+        session: Session,
+        options: Options,
+        split: Split[Record, EncodedPrompt],
+        rewards: Rewards,
+        model: ActorCritic,
+        ptx: PtxData | None,
+    ) -> None:
+        rows = [{"row": torch.tensor(i)} for i in range(len(split.train))]
+        super().__init__(
+            session, options, split, rewards,
+            model=model,
+            args=TrainingArguments(**loop_arguments(session, split)),
+            data_collator=lambda rows: {"row": torch.stack([row["row"] for row in rows])},
+            train_dataset=rows,
+            eval_dataset=rows[:1] if split.held_out else None,  # `evaluate` answers the held-out prompts
+        )  # fmt: skip
+        self.suppressed = model.distribution.suppressed
+        self.reference = frozen_reference(session.loaded.model)
+        self.ptx = ptx
+        coef = ADAPTIVE_KL_COEF if options.adaptive_kl else KL_COEF
+        self.kl = KlController(
+            coef if options.kl_coef is None else options.kl_coef, options.adaptive_kl, options.kl_horizon
+        )
+        self.alarms, self.reward_std = Alarms(options.adaptive_kl), RunningStd()
+        self.pending: dict[str, list[float]] = defaultdict(list)
+        """Metrics of the iterations since the last log."""
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        own, step = self.own, self.state.global_step + 1
-        model.train()  # there is no dropout; checkpointing wants it
-        rollout, scored = self.roll_out(inputs["row"].tolist(), step)
-        kl = k1(rollout.log_probs, rollout.reference)
-        rewards = token_rewards(rollout.scores, kl, rollout.mask, self.kl.coef)
-        if own.whiten_rewards:
-            rewards = whiten(rewards, rollout.mask, self.add_up, shift=False)
-        advantages, returns = gae(rewards, rollout.values, rollout.mask, own.gamma, own.lam)
-        white = whiten(advantages, rollout.mask, self.add_up)
-        learned = self.learn(model, rollout, white, returns, step)
-        metrics = self.note(step, describe(rollout, scored, rewards, returns) | learned | {"kl_coef": self.kl.coef})
-        self.kl.update(metrics["kl"], len(rollout.made) * self.args.world_size)
-        self.write_samples(step, [*told(rollout, scored)])
-        return torch.tensor(metrics["loss"], device=self.args.device)
+        """Run one iteration on a batch of prompts, `inputs["row"]`; return its mean loss."""
+        options, step = self.options, self.state.global_step + 1
+        model.train()  # there is no dropout; gradient checkpointing needs this mode
 
-    def roll_out(self, rows: list[int], step: int) -> tuple[Rollout, Scored]:
-        """Answer, look and score."""
-        asked: list[Asked] = [self.asked[i] for i in rows]
-        prompts = [each.prompt for each in asked]
-        seeds = [seed_of(self.args.seed, step, i) for i in rows]
-        made = sample(self.model, self.session.loaded.tokenizer, prompts, seeds, self.max_tokens)
-        records = [each.row for each in asked]
-        rollout = look(self.model, self.reference, records, prompts, made, self.accelerator.autocast)
+        # 1. Sample an answer to each prompt of the batch (1909.08593, section 2).
+        indices = inputs["row"].tolist()
+        rows, prompts = [self.prompts[i].row for i in indices], [self.prompts[i].ids for i in indices]
+        seeds = [sampling_seed(self.args.seed, step, i) for i in indices]
+        completions = sample(self.model, self.session.loaded.tokenizer, prompts, seeds, options.max_tokens)
+
+        # 2. Compute log-probabilities of policy and reference, values and entropies of all tokens, once.
+        rollout = score_tokens(self.model, self.reference, rows, prompts, completions, self.accelerator.autocast)
         if step == 1:
             self.check_reference(rollout)
-        scored = self.rewards.score(records, [each.text for each in made], rollout.answers, self.state)
+
+        # 3. Score the answers. One without a score is masked out: nothing is learned from it.
+        texts, ids = [each.text for each in completions], [each.ids for each in completions]
+        scored = self.rewards.score(rows, texts, ids, self.state)
         self.check_scored(scored)
-        known = torch.tensor([score is not None for score in scored.total], device=rollout.mask.device)
-        rollout.mask &= known[:, None]
-        rollout.scores = torch.tensor(self.shape_scores(scored, rollout.ended), device=rollout.mask.device)
-        return rollout, scored
+        device = rollout.mask.device
+        rollout.mask &= torch.tensor([score is not None for score in scored.total], device=device)[:, None]
+        rollout.scores = torch.tensor(self.shape_scores(scored, rollout.ended), device=device)
 
-    def shape_scores(self, scored: Scored, ended: list[bool]) -> list[float]:
-        """Turn what the rewards said into what is learned from: baseline, scale, bounds, missing end."""
-        own = self.own
-        scores = [0.0 if score is None else score - own.reward_baseline for score in scored.total]
-        if own.scale_reward:
-            given = [score - own.reward_baseline for score in scored.total if score is not None]
-            self.spread.update(gather_object(given) if self.args.world_size > 1 else given)
-            scores = [score / self.spread.std for score in scores]
-        if own.clip_reward is not None:
-            scores = [min(max(score, -own.clip_reward), own.clip_reward) for score in scores]
-        cut = [s - own.missing_end_penalty if own.missing_end_score is None else own.missing_end_score for s in scores]
-        return [score if whole else less for score, less, whole in zip(scores, cut, ended, strict=True)]
+        # 4. Rewards of the tokens: a KL penalty at each, the score at the last (2203.02155, equation 2).
+        kl = k1(rollout.log_probs, rollout.reference)
+        rewards = token_rewards(rollout.scores, kl, rollout.mask, self.kl.coef)
+        if options.whiten_rewards:
+            rewards = whiten(rewards, rollout.mask, self.add_up, shift=False)
 
-    def learn(self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, step: int) -> dict[str, float]:
-        """Make the steps of an iteration; return their means."""
+        # 5. Advantages by GAE (1506.02438, equation 16), whitened over all tokens of all processes.
+        advantages, returns = gae(rewards, rollout.values, rollout.mask, options.gamma, options.lam)
+        whitened = whiten(advantages, rollout.mask, self.add_up)
+
+        # 6. Several epochs of mini-batch updates with clipped losses (1707.06347, algorithm 1).
+        updates = self.update_policy(model, rollout, whitened, returns, step)
+
+        # 7. Adapt the KL coefficient (1909.08593, section 2.2); log.
+        metrics = describe(rollout, scored, rewards, returns) | updates | {"kl_coef": self.kl.coef}
+        metrics = self.note(step, metrics)
+        self.kl.update(metrics["kl"], len(completions) * self.args.world_size)
+        self.write_samples(step, rollout.samples(scored))
+        return torch.tensor(metrics["loss"], device=self.args.device)
+
+    def update_policy(
+        self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, step: int
+    ) -> dict[str, float]:
+        """Update policy and critic on all mini-batches of all epochs; return the means over the updates."""
         sums: Counter[str] = Counter()
         first_ratio = None
-        for number, rows in enumerate(self.minibatches(len(rollout.made), step)):
+        for number, rows in enumerate(self.minibatches(len(rollout.completions), step)):
             metrics = self.backward(model, rollout, advantages, returns, rows, f"{self.args.seed}:{step}:{number}")
             if first_ratio is None:
                 first_ratio = metrics["ratio"]
                 self.check_ratio(first_ratio)
-            if self.own.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.own.target_kl:
+            if self.options.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.options.target_kl:
                 sums["stopped_early"] += 1
                 break
             if metrics["ratio"] > RATIO_BOUND:
@@ -253,74 +269,292 @@ class Ppo(OnPolicy):
             self.optimizer.zero_grad()
             sums.update({**metrics, "updates": 1})
         self.optimizer.zero_grad()
-        counted = {name: sums[name] for name in ("updates", "skipped", "stopped_early")}
-        means = {name: sums[name] / max(1, sums["updates"]) for name in LEARNED}
-        return {**means, **counted, "ratio_first": first_ratio or 1.0}
+        counts = {name: sums[name] for name in ("updates", "skipped", "stopped_early")}
+        means = {name: sums[name] / max(1, sums["updates"]) for name in UPDATE_METRICS}
+        return {**means, **counts, "ratio_first": first_ratio or 1.0}
 
     def minibatches(self, answers: int, step: int) -> Iterator[list[int]]:
-        """Part the answers anew for each epoch."""
-        for epoch in range(self.own.ppo_epochs):
+        """Yield the indices of each mini-batch; each epoch shuffles the answers anew."""
+        for epoch in range(self.options.ppo_epochs):
             order = list(range(answers))
             Random(f"{self.args.seed}:{step}:{epoch}:minibatches").shuffle(order)
-            for part in range(self.own.minibatches):
-                if rows := order[part :: self.own.minibatches]:
+            for start in range(self.options.minibatches):
+                if rows := order[start :: self.options.minibatches]:
                     yield rows
 
     def backward(
         self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: list[int], purpose: str
     ) -> dict[str, float]:
-        """Add up the gradients of a minibatch, in as many parts as --accumulate says; return its means."""
-        own, accumulate = self.own, self.session.options.accumulate
-        parts = [part for i in range(accumulate) if (part := rows[i::accumulate])]
+        """Accumulate the gradients of a mini-batch over its micro-batches; return its means over tokens."""
+        options, accumulate = self.options, self.session.options.accumulate
+        micro_batches = [part for i in range(accumulate) if (part := rows[i::accumulate])]
         tokens = self.add_up(rollout.mask[rows].sum().float()).clamp_min(1)
-        sums, extra_loss = torch.zeros(len(Part._fields), device=tokens.device), 0.0
-        for number, at in enumerate(parts):
-            batch = rollout.batch(at, tokens.device)
-            more = self.extra.draw(f"{purpose}:{number}", len(at), tokens.device) if self.extra else None
-            output, loss_of_extra = model(batch, more)
+        sums, ptx_loss = torch.zeros(len(UpdateSums._fields), device=tokens.device), 0.0
+        for number, indices in enumerate(micro_batches):
+            batch = rollout.batch(indices, tokens.device)
             mask, width = batch.mask, batch.mask.shape[1]
-            old, values, white, gained = (
-                side[at, :width] for side in (rollout.log_probs, rollout.values, advantages, returns)
+            ptx = self.ptx.draw(f"{purpose}:{number}", len(indices), tokens.device) if self.ptx else None
+            output, micro_ptx_loss = model(batch, ptx)
+            old_log_probs, old_values, advantage, target = (
+                tensor[indices, :width] for tensor in (rollout.log_probs, rollout.values, advantages, returns)
             )
-            terms = policy_terms(output.log_probs, old, white, own.clip)
-            errors, value_clipped = value_terms(output.values, values, gained, own.clip_value)
-            policy_loss, value_loss = masked_sum(terms.loss, mask), masked_sum(errors, mask)
-            loss = (policy_loss + own.vf_coef * value_loss) * self.args.world_size / tokens
-            self.accelerator.backward(loss + own.ptx_coef * loss_of_extra / len(parts))
-            looked_at = (terms.ratio, terms.moved, terms.clipped.float(), value_clipped.float())
-            sums += torch.stack([*(masked_sum(each, mask) for each in looked_at), policy_loss, value_loss]).detach()
-            extra_loss += float(loss_of_extra.detach()) / len(parts)
-        mean = Part(*(self.add_up(sums) / tokens))
+
+            # The clipped policy loss (1707.06347, equation 7) and value loss, and that of PPO-ptx (2203.02155).
+            policy = policy_terms(output.log_probs, old_log_probs, advantage, options.clip)
+            errors, value_clipped = value_terms(output.values, old_values, target, options.clip_value)
+            policy_loss, value_loss = masked_sum(policy.loss, mask), masked_sum(errors, mask)
+            loss = (policy_loss + options.vf_coef * value_loss) * self.args.world_size / tokens
+            self.accelerator.backward(loss + options.ptx_coef * micro_ptx_loss / len(micro_batches))
+
+            watched = (policy.ratio, policy.approx_kl, policy.clipped.float(), value_clipped.float())
+            sums += torch.stack([*(masked_sum(each, mask) for each in watched), policy_loss, value_loss]).detach()
+            ptx_loss += float(micro_ptx_loss.detach()) / len(micro_batches)
+        mean = UpdateSums(*(self.add_up(sums) / tokens))
         return {
-            "loss": float(mean.policy_loss + own.vf_coef * mean.value_loss) + own.ptx_coef * extra_loss,
+            "loss": float(mean.policy_loss + options.vf_coef * mean.value_loss) + options.ptx_coef * ptx_loss,
             "policy_loss": float(mean.policy_loss),
             "value_loss": float(mean.value_loss),
-            "ptx_loss": extra_loss,
+            "ptx_loss": ptx_loss,
             "ratio": float(mean.ratio),
-            "approx_kl": float(mean.moved),
+            "approx_kl": float(mean.approx_kl),
             "clip_fraction": float(mean.clipped),
             "value_clip_fraction": float(mean.value_clipped),
         }
 
+    def shape_scores(self, scored: Scored, ended: list[bool]) -> list[float]:
+        """Return the scores to learn from: less the baseline, scaled, clipped, with the price of a missing end."""
+        options = self.options
+        scores = [0.0 if score is None else score - options.reward_baseline for score in scored.total]
+        if options.scale_reward:
+            known = [score - options.reward_baseline for score in scored.total if score is not None]
+            self.reward_std.update(gather_object(known) if self.args.world_size > 1 else known)
+            scores = [score / self.reward_std.std for score in scores]
+        if options.clip_reward is not None:
+            scores = [min(max(score, -options.clip_reward), options.clip_reward) for score in scores]
+        penalty, replacement = options.missing_end_penalty, options.missing_end_score
+        cut_scores = [score - penalty if replacement is None else replacement for score in scores]
+        return [score if end else cut for score, cut, end in zip(scores, cut_scores, ended, strict=True)]
+
     def check_reference(self, rollout: Rollout) -> None:
-        """Before the first step the policy is the reference."""
+        """Before the first step the policy is the reference: their KL must be 0."""
         kl = float(masked_mean(k3(rollout.log_probs, rollout.reference), rollout.mask))
         if not self.args.bf16 and kl > REFERENCE_TOLERANCE:
             raise CheckFailed(
-                f"reference: before the first step KL to it is {kl:.4f} a token (0 is due): it is another model than "
+                f"reference: before the first step the KL to it is {kl:.4f} a token, not 0: it is another model than "
                 "the start, or dropout is on"
             )
 
     def check_ratio(self, ratio: float) -> None:
-        """Before the first update the policy is the one that answered."""
+        """Before the first update of an iteration the policy is the one that sampled: the ratio must be 1."""
         if not self.args.bf16 and abs(ratio - 1) > RATIO_TOLERANCE:
             raise TrainingStopped(
-                f"ratio: the first minibatch's is {ratio:.4f} (1 is due): what learns is not what answered; dropout, "
-                "padding, or suppressed tokens differ"
+                f"ratio: that of the first mini-batch is {ratio:.4f}, and must be 1: dropout, padding or suppressed "
+                "tokens differ between sampling and learning"
             )
 
-    def check_scored(self, scored: Scored) -> None:
-        missing = scored.total.count(None)
-        if missing and (self.own.unscored == "fail" or missing > MOST_UNSCORED * len(scored.total)):
-            name = next(name for name, part in scored.parts.items() if None in part)
-            raise TrainingStopped(f"reward {name}: {missing} of {len(scored.total)} answers got no score")
+    def add_up(self, sums: Tensor) -> Tensor:
+        """Sum a tensor over all processes."""
+        return self.accelerator.reduce(sums, "sum") if self.args.world_size > 1 else sums
+
+    def note(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Average an iteration's metrics over all processes, keep them for the next log, and raise alarms."""
+        means = self.add_up(torch.tensor(list(metrics.values()), device=self.args.device)) / self.args.world_size
+        metrics = dict(zip(metrics, means.tolist(), strict=True))
+        for name, value in metrics.items():
+            self.pending[name].append(value)
+        self.announce(self.alarms.iteration(step, metrics))
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means over all iterations since the last log; the library knows only their losses."""
+        if "loss" in logs:
+            logs |= {name: fmean(values) for name, values in self.pending.items()}
+            self.pending.clear()
+        super().log(logs, start_time)
+
+    def policy(self) -> PreTrainedModel:
+        return self.model.policy
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint if the library calls, else the policy, ready to be used, and its critic."""
+        folder = Path(output_dir or self.args.output_dir)
+        if not self.args.should_save:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        if _internal_call:
+            trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+            save_file(trained, folder / TRAINED)
+            state = {"kl": asdict(self.kl), "spread": asdict(self.reward_std), "alarms": self.alarms.as_dict()}
+            (folder / STATE).write_text(json.dumps({**state, "pending": self.pending}))
+            return
+        self.model.policy.save_pretrained(folder)
+        self.session.loaded.tokenizer.save_pretrained(folder)
+        self.model.save_critic(folder / "value")
+
+    def _load_weights(self, checkpoint: Path) -> None:
+        weights = load_file(checkpoint / TRAINED)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(weights[name])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._load_weights(Path(resume_from_checkpoint))
+        state = self.read_state(Path(resume_from_checkpoint))
+        self.kl, self.reward_std = KlController(**state["kl"]), RunningStd(**state["spread"])
+        self.pending = defaultdict(list, state["pending"])
+
+    def _load_best_model(self) -> None:
+        self._load_weights(Path(str(self.state.best_model_checkpoint)))
+
+
+# Losses and advantages: pure functions on tensors of shape (answers, tokens). `mask` is true at an answer's tokens, its
+# end token included; what is elsewhere is never read, not even multiplied by zero, which would keep a NaN. `add_up`
+# sums a tensor over all processes.
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum where the mask is true."""
+    return torch.where(mask, values, 0.0).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean where the mask is true; 0 where it is true nowhere."""
+    return masked_sum(values, mask) / mask.sum().clamp_min(1)
+
+
+def k1(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate KL(policy, reference) per token (Schulman 2020): unbiased, may be negative. For the rewards."""
+    return log_probs - reference
+
+
+def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate KL(policy, reference) per token (Schulman 2020): unbiased, never negative. For the metrics."""
+    log_ratio = (reference - log_probs).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coef: float) -> Tensor:
+    """Return the reward of each token: -coef * KL at every token, plus the answer's score at its last token."""
+    rewards = torch.where(mask, -coef * kl, 0.0)
+    last = mask.sum(1) - 1
+    answers = (last >= 0).nonzero()[:, 0]
+    rewards[answers, last[answers]] += scores[answers]
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Return (advantages, returns) by generalised advantage estimation (1506.02438, equations 11, 12 and 16).
+
+        delta_t = r_t + gamma V_{t+1} - V_t,    A_t = delta_t + gamma lambda A_{t+1},    return_t = A_t + V_t
+
+    `values[:, t]` is the critic's prediction before token t. After the last token the value is 0, also for a cut
+    answer: the score already pays for the cut, so there is no bootstrap.
+    """
+    rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
+    advantages = torch.zeros_like(values)
+    next_value = next_advantage = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = torch.where(mask[:, t], delta + gamma * lam * next_advantage, 0.0)
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + values
+
+
+AddUp = Callable[[Tensor], Tensor]
+
+
+def moments(values: Tensor, mask: Tensor, add_up: AddUp = lambda sums: sums) -> tuple[Tensor, Tensor]:
+    """Return mean and (biased, as in the code of 1909.08593) variance over all valid tokens of all processes."""
+    total, count = add_up(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
+    mean = total / count.clamp_min(1)
+    return mean, add_up(masked_sum((values - mean) ** 2, mask)) / count.clamp_min(1)
+
+
+def whiten(values: Tensor, mask: Tensor, add_up: AddUp = lambda sums: sums, *, shift: bool = True) -> Tensor:
+    """Scale to variance 1, and with `shift` to mean 0 (1909.08593: rewards keep their mean, advantages do not)."""
+    mean, variance = moments(values, mask, add_up)
+    white = (values - mean) * (variance + MIN_VARIANCE).rsqrt()
+    return torch.where(mask, white if shift else white + mean, 0.0)
+
+
+class PolicyTerms(NamedTuple):
+    """The policy loss per token, and what is logged of it."""
+
+    loss: Tensor
+    ratio: Tensor
+    clipped: Tensor
+    approx_kl: Tensor
+    """KL between the policy that sampled the answers and the current one, estimated by k3."""
+
+
+def policy_terms(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> PolicyTerms:
+    """Return the clipped surrogate objective (1707.06347, equation 7) as a loss per token."""
+    log_ratio = (log_probs - old).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    ratio = log_ratio.exp()
+    unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return PolicyTerms(torch.maximum(unclipped, clipped), ratio, clipped > unclipped, ratio - 1 - log_ratio)
+
+
+def value_terms(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return (half the squared error, was clipped) per token; a value may move by `clip` from that of the rollout."""
+    clipped = old + (values - old).clamp(-clip, clip)
+    unclipped_error, clipped_error = (values - returns) ** 2, (clipped - returns) ** 2
+    return 0.5 * torch.maximum(unclipped_error, clipped_error), clipped_error > unclipped_error
+
+
+@dataclass
+class KlController:
+    """The coefficient of the KL penalty; with a target it adapts (1909.08593, section 2.2)."""
+
+    coef: float
+    target: float | None = None
+    """Nats per answer."""
+    horizon: int = KL_HORIZON
+
+    def update(self, kl: float, answers: int) -> None:
+        """Adapt the coefficient to the mean KL of some answers."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -KL_STEP), KL_STEP)
+            self.coef *= 1 + error * answers / self.horizon
+
+
+def describe(rollout: Rollout, scored: Scored, rewards: Tensor, returns: Tensor) -> dict[str, float]:
+    """Return the metrics of a rollout, over the answers' tokens alone."""
+    mask, answers = rollout.mask, rollout.mask.any(1)
+    kl = torch.where(mask, k1(rollout.log_probs, rollout.reference), 0.0).sum(1)[answers]
+    kl_k3 = torch.where(mask, k3(rollout.log_probs, rollout.reference), 0.0).sum(1)[answers]
+    scores = torch.tensor([score for score in scored.total if score is not None])
+    lengths = rollout.lengths[[score is not None for score in scored.total]]
+    return {
+        "reward": float(scores.mean()),
+        "reward_std": float(scores.std()) if len(scores) > 1 else 0.0,
+        "reward_shaped": float(rollout.scores[answers].mean()),
+        "reward_after_kl": float(torch.where(mask, rewards, 0.0).sum(1)[answers].mean()),
+        **scored.part_means(),
+        **scored.metrics,
+        "unscored": float(scored.total.count(None)),
+        "kl": float(kl.mean()),
+        "kl_error": (float(kl.std()) if len(kl) > 1 else 0.0) / len(kl) ** 0.5,
+        "kl_k3": float(kl_k3.mean()),
+        "entropy": float(masked_mean(rollout.entropy, mask)),
+        "ended": sum(rollout.ended) / len(rollout.ended),
+        "response_length": float(rollout.lengths.mean()),
+        "length_correlation": length_correlation(scores, lengths),
+        "explained_variance": explained_variance(rollout.values, returns, mask),
+    }
+
+
+def length_correlation(scores: Tensor, lengths: Tensor) -> float:
+    """Return Pearson's correlation of scores and lengths; 0 where one of them does not vary."""
+    if len(scores) < 2 or float(scores.std()) < 1e-6 or float(lengths.std()) < 1e-6:
+        return 0.0
+    return float(torch.corrcoef(torch.stack([scores, lengths]))[0, 1])
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """Return the share of the returns' variance that the critic predicts: 1 at best, negative if it misleads."""
+    _, unexplained = moments(returns - values, mask)
+    _, variance = moments(returns, mask)
+    return float(1 - unexplained / variance.clamp_min(MIN_VARIANCE))

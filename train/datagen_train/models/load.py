@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,6 +160,11 @@ def without_dropout(model: Network) -> Network:
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
     return model
+
+
+def frozen_reference(model: PreTrainedModel) -> PreTrainedModel | None:
+    """Return a frozen copy of a model as its reference; None with adapters, where the base is the reference."""
+    return None if hasattr(model, "peft_config") else deepcopy(model).eval().requires_grad_(False)
 
 
 def count_parameters(model: PreTrainedModel) -> tuple[int, int]:

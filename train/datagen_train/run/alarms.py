@@ -1,31 +1,33 @@
-"""What goes wrong in reinforcement learning from rewards, told in words as soon as it shows.
+"""Alarms: what goes wrong in reinforcement learning from rewards, printed in words as soon as the metrics show it.
 
-A rise of the reward is no success: the policy may have found what the reward model likes and people do not (arXiv
-2210.10760, over-optimisation). Each alarm compares the last iterations with the first ones, is told once, and says
-what to do. Means over five iterations, since one says little.
+A rising reward is not success: the policy may exploit the reward model (over-optimisation, arXiv 2210.10760). Each
+alarm compares the mean of the last five iterations with that of the first five, is raised once, and says what to do.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import sqrt
+from typing import Any
 
 WINDOW = 5
-"""Iterations that are averaged."""
-SURE = 3.0
-"""Standard errors below zero, before a negative KL is not taken for chance."""
-TIMES_TARGET, NATS_A_TOKEN = 2.0, 0.75
-"""KL beyond so often its target, or so much a token where there is none, has left the reference behind."""
-COLLAPSED, FEW_END, RARELY = 0.1, 0.5, 0.1
-"""Shares: of the first entropy; of the answers that ended at first; of all answers."""
-FOLLOWS, LONGER = 0.5, 1.25
-"""Correlation of reward and length; growth of the answers."""
-WORSE = 0.05
+"""Iterations in an average."""
+SIGMAS = 3.0
+"""Standard errors below zero from which a negative KL is no longer chance."""
+KL_TARGET_FACTOR, KL_PER_TOKEN = 2.0, 0.75
+"""Largest KL: a multiple of its target, or nats per token where there is no target."""
+ENTROPY_SHARE = 0.1
+"""Smallest entropy, as a share of the first."""
+ENDED_SHARE, ENDED_LEAST = 0.5, 0.1
+"""Smallest share of answers that end by themselves: relative to the first iterations, and absolute."""
+LENGTH_CORRELATION, LENGTH_GROWTH = 0.5, 1.25
+"""Correlation of reward and length, and growth of the answers, from which length is what is rewarded."""
+EXACT_MATCH_LOSS = 0.05
 """Exact match lost since its best, while the reward rose."""
 Metrics = dict[str, float]
 
 
 def negative_kl(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    if now["kl"] + SURE * now["kl_error"] / sqrt(WINDOW) >= 0:
+    if now["kl"] + SIGMAS * now["kl_error"] / sqrt(WINDOW) >= 0:
         return None
     return (
         f"KL to the reference is {now['kl']:.2f}, below zero: answers are not drawn from the distribution that learns "
@@ -34,7 +36,7 @@ def negative_kl(first: Metrics, now: Metrics, target: float | None) -> str | Non
 
 
 def kl_too_large(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    bound = TIMES_TARGET * target if target else NATS_A_TOKEN * now["response_length"]
+    bound = KL_TARGET_FACTOR * target if target else KL_PER_TOKEN * now["response_length"]
     if now["kl"] <= bound:
         return None
     return (
@@ -44,7 +46,7 @@ def kl_too_large(first: Metrics, now: Metrics, target: float | None) -> str | No
 
 
 def entropy_collapsed(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    if now["entropy"] >= COLLAPSED * first["entropy"]:
+    if now["entropy"] >= ENTROPY_SHARE * first["entropy"]:
         return None
     return (
         f"entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token: nothing is tried any more. "
@@ -52,8 +54,8 @@ def entropy_collapsed(first: Metrics, now: Metrics, target: float | None) -> str
     )
 
 
-def no_end(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    if now["ended"] >= RARELY and now["ended"] >= FEW_END * first["ended"]:
+def few_answers_end(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    if now["ended"] >= ENDED_LEAST and now["ended"] >= ENDED_SHARE * first["ended"]:
         return None
     return (
         f"only {now['ended']:.0%} of the answers end by themselves ({first['ended']:.0%} at first). Raise "
@@ -61,9 +63,9 @@ def no_end(first: Metrics, now: Metrics, target: float | None) -> str | None:
     )
 
 
-def follows_length(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    grown = now["response_length"] > LONGER * first["response_length"]
-    if now["length_correlation"] <= FOLLOWS or not grown:
+def reward_follows_length(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    grown = now["response_length"] > LENGTH_GROWTH * first["response_length"]
+    if now["length_correlation"] <= LENGTH_CORRELATION or not grown:
         return None
     return (
         f"the reward follows length (correlation {now['length_correlation']:.2f}) and answers grew from "
@@ -76,35 +78,40 @@ RULES: dict[str, Callable[[Metrics, Metrics, float | None], str | None]] = {
     "negative KL": negative_kl,
     "KL too large": kl_too_large,
     "entropy": entropy_collapsed,
-    "no end": no_end,
-    "length": follows_length,
+    "no end": few_answers_end,
+    "length": reward_follows_length,
 }
 
 
 @dataclass
 class Alarms:
-    """What was seen, as much as the rules need, and what was told."""
+    """The alarms of a run, with as much of the metrics as the rules need."""
 
     target: float | None = None
+    """Target of the KL in nats per answer; None without one."""
     first: list[Metrics] = field(default_factory=list)
     recent: list[Metrics] = field(default_factory=list)
     best: Metrics = field(default_factory=dict)
-    """The measurement of the highest exact match."""
-    told: dict[str, str] = field(default_factory=dict)
+    """The measurement with the highest exact match."""
+    raised: dict[str, str] = field(default_factory=dict)
+    """Name to message, in the order in which they were raised."""
 
     def iteration(self, step: int, metrics: Metrics) -> list[str]:
-        """Take note of an iteration; return what is new and alarming."""
+        """Take in the metrics of an iteration; return the messages of new alarms."""
         if len(self.first) < WINDOW:
             self.first.append(metrics)
         self.recent = [*self.recent, metrics][-WINDOW:]
         if len(self.recent) < WINDOW:
             return []
-        first, now = average(self.first), average(self.recent)
-        found = ((name, rule(first, now, self.target)) for name, rule in RULES.items())
-        return [self._tell(step, name, text) for name, text in found if text and name not in self.told]
+        first, now = (
+            {name: sum(metrics[name] for metrics in window) / len(window) for name in window[-1]}
+            for window in (self.first, self.recent)
+        )
+        messages = ((name, rule(first, now, self.target)) for name, rule in RULES.items())
+        return [self.alarm(step, name, text) for name, text in messages if text and name not in self.raised]
 
     def measurement(self, step: int, metrics: Metrics) -> list[str]:
-        """Take note of a measurement on held-out prompts; return what is new and alarming."""
+        """Take in a measurement on held-out prompts; return the messages of new alarms."""
         if "eval_exact_match" not in metrics or "eval_reward" not in metrics:
             return []
         best, name = self.best, "over-optimisation"
@@ -112,20 +119,26 @@ class Alarms:
             self.best = {key: metrics[key] for key in ("eval_exact_match", "eval_reward")}
             return []
         lost = best["eval_exact_match"] - metrics["eval_exact_match"]
-        if lost <= WORSE or metrics["eval_reward"] <= best["eval_reward"] or name in self.told:
+        if lost <= EXACT_MATCH_LOSS or metrics["eval_reward"] <= best["eval_reward"] or name in self.raised:
             return []
         text = (
             f"the reward on held-out prompts rose from {best['eval_reward']:.2f} to {metrics['eval_reward']:.2f} while "
             f"exact match fell from {best['eval_exact_match']:.3f} to {metrics['eval_exact_match']:.3f}: the policy "
             "exploits the reward. Use --best exact_match, a larger --kl-coef, or a better reward"
         )
-        return [self._tell(step, name, text)]
+        return [self.alarm(step, name, text)]
 
-    def _tell(self, step: int, name: str, text: str) -> str:
-        self.told[name] = f"step {step}: {text}"
+    def alarm(self, step: int, name: str, text: str) -> str:
+        """Raise an alarm; return the message to print."""
+        self.raised[name] = f"step {step}: {text}"
         return f"ALARM {name}, step {step}: {text}."
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint; its key for `raised` is "told"."""
+        state = asdict(self)
+        state["told"] = state.pop("raised")
+        return state
 
-def average(window: list[Metrics]) -> Metrics:
-    """Return the mean of each number."""
-    return {name: sum(each[name] for each in window) / len(window) for name in window[-1]}
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Alarms":
+        return cls(state["target"], state["first"], state["recent"], state["best"], state["told"])

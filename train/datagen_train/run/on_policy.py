@@ -1,195 +1,217 @@
-"""What training on a policy's own answers needs of the library's loop beyond what it has: measuring by answering,
-metrics of whole iterations, samples to read, and checkpoints that hold everything that another step depends on.
+"""What PPO and GRPO share: both train on answers that the policy itself samples, scored by rewards.
 
-A checkpoint has the trained weights of policy and critic (`trained.safetensors`) and the rest of what was learned along
-the way (`state.json`), beside the library's optimiser, schedule and place in the data. Chance needs no saving: every
-draw depends on seed, step and row alone.
+Before training: prompts as the policy is given them, and the tokens that end an answer or are never sampled. While
+training: the rule for answers without a score, measurements on held-out prompts, alarms, and samples to read.
+
+Checkpoints hold no random state: every draw depends on the seed, the step and the row alone.
 """
 
 import json
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer
 
-from datagen.llm.local.generation import Generated, Ids, generate
+from datagen.errors import InputError
+from datagen.llm.local.generation import Generated, Ids, context_length, generate
 from datagen.records.files import dump_line
-from datagen.records.record import Record
-from datagen_train.data.encode import Encoded
+from datagen.records.record import Record, as_messages, request_text
+from datagen_train.data.checks import CheckInput
+from datagen_train.data.encode import IGNORED, Encoded, Split, UnusableRow
 from datagen_train.errors import TrainingStopped
-from datagen_train.models.actor_critic import ActorCritic, save_value
-from datagen_train.ppo_loss import KlController, RunningSpread
-from datagen_train.rewards.specs import Rewards
+from datagen_train.models.actor_critic import Distribution
+from datagen_train.options import TrainOptions
+from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.session import Session
 from datagen_train.tools.evaluate import Answers, measure
 
-TRAINED, STATE = "trained.safetensors", "state.json"
+STATE = "state.json"
+"""The file of a checkpoint that holds what the trainer learned beside the weights."""
 HELD_OUT = 64
-"""Held-out prompts that are answered at a measurement, where --generate does not say."""
+"""Held-out prompts answered at a measurement, where --generate does not say."""
 SAMPLES = 4
-"""Rollouts written down at every log."""
+"""Answers written to samples.jsonl at every log."""
+MAX_UNSCORED = 0.5
+"""Share of a batch's answers without a score, above which training stops."""
+PLACEHOLDER = "."
+"""Stands for the answer of a row that has none, so that its prompt is encoded as any other."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A row, its prompt as the model gets it, and the prompt with an answer, for the checks."""
+class EncodedPrompt:
+    """A row with its prompt as the policy is given it."""
 
     row: Record
-    prompt: Ids
-    turn: Encoded
+    ids: Ids
+    conversation: Encoded
+    """The prompt with an answer, for the checks before training."""
 
 
-def measure_answers(rewards: Rewards, rows: list[Record], made: list[Generated], state: Any) -> dict[str, float]:
-    """Measure answers to held-out prompts: their reward, and exact match where it is known what is right."""
-    scored = rewards.score(rows, [each.text for each in made], [each.ids for each in made], state)
-    known = [score for score in scored.total if score is not None]
-    if not known:
-        raise TrainingStopped(f"--reward: none of {len(made)} answers to held-out prompts got a score")
-    metrics = {
-        "eval_reward": fmean(known),
-        "eval_unscored": float(len(made) - len(known)),
-        "eval_ended": fmean(each.finish_reason == "stop" for each in made),
-        "eval_response_length": fmean(len(each.ids) for each in made),
+def check_options(algorithm: str, training: TrainOptions, unscored: str) -> None:
+    """Refuse what neither PPO nor GRPO can do, before anything is loaded.
+
+    Raises:
+        InputError: The model is untrained, dropout is on, or `--unscored` has an unknown value.
+    """
+    if training.is_tiny:
+        raise InputError(f"{algorithm} starts from a trained model: --model FOLDER of datagen train sft")
+    if training.lora_dropout:
+        raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
+    if unscored not in ("drop", "fail"):
+        raise InputError(f"--unscored {unscored}: expected drop or fail")
+
+
+def load_policy(
+    session: Session, rewards: Rewards, temperature: float, stop_tokens: Sequence[str], suppressed: Sequence[str] = ()
+) -> tuple[list[Record], Distribution]:
+    """Read the rows, load the policy, and settle which tokens end an answer and which are never sampled.
+
+    Both kinds of tokens are also written to the generation config, which is saved with the policy.
+
+    Returns:
+        The rows, and the distribution that answers are sampled from.
+
+    Raises:
+        InputError: A token is not in the vocabulary, or a suppressed token is one that ends an answer.
+    """
+    if rewards.judges:
+        session.report_check("judge", rewards.judges)
+    rows: list[Record] = session.read()
+    loaded = session.load(request_text(row.prompt) for row in rows)
+    vocabulary = loaded.tokenizer.get_vocab()
+    for flag, tokens in (("--stop-token", stop_tokens), ("--suppress", suppressed)):
+        if unknown := [token for token in tokens if token not in vocabulary]:
+            raise InputError(f"{flag} {unknown[0]}: is no token of the model's vocabulary")
+    settings: Any = loaded.model.generation_config
+    session.encoder.ends |= {vocabulary[token] for token in stop_tokens}
+    settings.eos_token_id = sorted(session.encoder.ends)
+    never = tuple(vocabulary[token] for token in suppressed)
+    if ends := session.encoder.ends & set(never):
+        names = ", ".join(loaded.tokenizer.convert_ids_to_tokens(sorted(ends)))
+        raise InputError(f"--suppress {names}: ends an answer; without it no answer would end")
+    settings.suppress_tokens = list(never) or None
+    return rows, Distribution(temperature, never)
+
+
+def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) -> Split[Record, EncodedPrompt]:
+    """Encode the rows' prompts, drop those too long for an answer of `max_tokens`, and run the checks."""
+    room = min(session.options.max_length, context_length(session.loaded.model)) - max_tokens
+    if room < 1:
+        raise InputError(f"--max-tokens {max_tokens}: leaves no room for a prompt within --max-length")
+
+    def encode(row: Record) -> list[EncodedPrompt]:
+        answer = {"role": "assistant", "content": row.response or PLACEHOLDER}
+        conversation = session.encoder.turns([*as_messages(row.prompt), answer])
+        ids = conversation.ids[: next(i for i, label in enumerate(conversation.labels) if label != IGNORED)]
+        if len(ids) > room:
+            raise UnusableRow(f"the prompt leaves no room for --max-tokens {max_tokens}")
+        return [EncodedPrompt(row, ids, conversation)]
+
+    split = session.encode(rows, encode, lambda prompt: (len(prompt.ids), 0, False))
+    conversations = [prompt.conversation for prompt in split.train + split.held_out]
+    session.check(CheckInput(session.loaded, conversations, session.account))
+    return split
+
+
+def loop_arguments(session: Session, split: Split[Record, EncodedPrompt]) -> dict[str, Any]:
+    """Return the arguments of the training loop, in which one step is one iteration on `batch_size` prompts."""
+    options, arguments = session.options, session.arguments(split)
+    if arguments["metric_for_best_model"] and options.best == "loss":
+        arguments |= {"metric_for_best_model": "eval_reward", "greater_is_better": True}
+    return arguments | {
+        "per_device_train_batch_size": options.batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,
+        "dataloader_drop_last": len(split.train) >= options.batch_size * options.nproc,
+        "remove_unused_columns": False,
     }
-    right = [(row, one) for row, one in zip(rows, made, strict=True) if row.response is not None]
-    if right:
-        compared = measure(Answers([row for row, _ in right], [one for _, one in right]))
-        metrics |= {f"eval_{name}": value for name, value in compared.items()}
-    return metrics
 
 
-def append_samples(path: Path, step: int, samples: list[dict[str, Any]]) -> None:
-    """Write down what the policy said at a step."""
-    with path.open("ab") as file:
-        file.writelines(dump_line({"step": step, **sample}) for sample in samples[:SAMPLES])
+class OnPolicyTrainer(Trainer):
+    """A training loop on the policy's own answers; a subclass adds the algorithm.
 
-
-def rewind_samples(path: Path, step: int) -> None:
-    """Drop what was written after a step."""
-    if path.exists():
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-        path.write_bytes(b"".join(kept))
-
-
-class OnPolicy(Trainer):
-    """A trainer whose step is an iteration: rollout and learning."""
-
-    model: ActorCritic
+    Args:
+        session: The run, with the loaded policy.
+        options: The trainer's options; `max_tokens` and `unscored` are read here.
+        split: The encoded prompts.
+        rewards: What scores answers.
+        arguments: What the library's trainer takes.
+    """
 
     def __init__(
-        self, session: Session, model: ActorCritic, args: TrainingArguments, rewards: Rewards, max_tokens: int,
-        train: list[Asked], held_out: list[Asked], *, kl: KlController,
-    ) -> None:  # fmt: skip
-        self.session, self.rewards, self.max_tokens = session, rewards, max_tokens
-        self.asked, self.held_out = train, held_out[: session.options.generate or HELD_OUT]
-        self.kl, self.spread, self.alarms = kl, RunningSpread(), Alarms(kl.target)
-        self.pending: dict[str, list[float]] = defaultdict(list)
-        """Metrics of the iterations since the last log."""
-        rows = [{"row": torch.tensor(i)} for i in range(len(train))]
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=lambda each: {"row": torch.stack([one["row"] for one in each])},
-            train_dataset=rows,
-            eval_dataset=rows[:1] if held_out else None,  # `evaluate` looks at self.held_out
-            processing_class=session.loaded.tokenizer,
-        )
+        self, session: Session, options: Any, split: Split[Record, EncodedPrompt], rewards: Rewards, **arguments: Any
+    ) -> None:
+        super().__init__(processing_class=session.loaded.tokenizer, **arguments)
+        self.session, self.options, self.rewards, self.alarms = session, options, rewards, Alarms()
+        self.prompts, self.held_out = split.train, split.held_out[: session.options.generate or HELD_OUT]
+        self.suppressed: tuple[int, ...] = ()
+        """Tokens that are never sampled."""
+        self.samples: Path = session.folder.run / "samples.jsonl"
 
-    def add_up(self, sums: Tensor) -> Tensor:
-        """Sum a tensor over all processes."""
-        return self.accelerator.reduce(sums, "sum") if self.args.world_size > 1 else sums
-
-    def note(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Keep an iteration's metrics for the next log, tell what is alarming, return the means over all processes."""
-        shared = self.add_up(torch.tensor(list(metrics.values()), device=self.args.device)) / self.args.world_size
-        metrics = dict(zip(metrics, shared.tolist(), strict=True))
-        for name, value in metrics.items():
-            self.pending[name].append(value)
-        for text in self.alarms.iteration(step, metrics):
-            self.session.terminal.say(text)
-        return metrics
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means over the iterations since the last log; the library knows but the last step of each."""
-        if "loss" in logs:
-            logs |= {name: fmean(values) for name, values in self.pending.items()}
-            self.pending.clear()
-        super().log(logs, start_time)
+    def policy(self) -> PreTrainedModel:
+        """Return the model that answers."""
+        policy: PreTrainedModel = self.accelerator.unwrap_model(self.model)
+        return policy
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Answer held-out prompts greedily; return their reward, and exact match where it is known what is right."""
-        step, rows = self.state.global_step, [each.row for each in self.held_out]
-        metrics = measure_answers(self.rewards, rows, self._answer_greedily(), self.state)
+        """Answer the held-out prompts greedily; return the mean reward and, where the answer is known, exact match."""
+        completions = generate(
+            self.policy(), self.session.loaded.tokenizer, [prompt.ids for prompt in self.held_out],
+            max_tokens=self.options.max_tokens, suppressed=self.suppressed,
+        )  # fmt: skip
+        metrics = self.measure([prompt.row for prompt in self.held_out], completions)
         self.log(metrics)
-        for text in self.alarms.measurement(step, metrics):
-            self.session.terminal.say(text)
+        self.announce(self.alarms.measurement(self.state.global_step, metrics))
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _answer_greedily(self) -> list[Generated]:
-        return generate(
-            self.model.policy,
-            self.session.loaded.tokenizer,
-            [each.prompt for each in self.held_out],
-            max_tokens=self.max_tokens,
-            suppressed=self.model.distribution.suppressed,
-        )
+    def measure(self, rows: list[Record], completions: list[Generated]) -> dict[str, float]:
+        """Score completions of held-out prompts, and compare them with the rows' responses where there are any."""
+        texts, ids = [each.text for each in completions], [each.ids for each in completions]
+        scores = [score for score in self.rewards.score(rows, texts, ids, self.state).total if score is not None]
+        if not scores:
+            raise TrainingStopped(f"--reward: none of {len(completions)} answers to held-out prompts got a score")
+        metrics = {
+            "eval_reward": fmean(scores),
+            "eval_unscored": float(len(completions) - len(scores)),
+            "eval_ended": fmean(each.finish_reason == "stop" for each in completions),
+            "eval_response_length": fmean(map(len, ids)),
+        }
+        pairs = [(row, each) for row, each in zip(rows, completions, strict=True) if row.response is not None]
+        if pairs:
+            compared = measure(Answers([row for row, _ in pairs], [each for _, each in pairs]))
+            metrics |= {f"eval_{name}": value for name, value in compared.items()}
+        return metrics
 
-    def write_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
-        """Write down what the policy says, at every log."""
+    def check_scored(self, scored: Scored) -> None:
+        """Stop if answers without a score are not allowed (--unscored fail), or are more than half of a batch."""
+        missing = scored.total.count(None)
+        if missing and (self.options.unscored == "fail" or missing > MAX_UNSCORED * len(scored.total)):
+            name = next(name for name, part in scored.parts.items() if None in part)
+            raise TrainingStopped(f"reward {name}: {missing} of {len(scored.total)} answers got no score")
+
+    def announce(self, alarms: Sequence[str]) -> None:
+        """Print alarms."""
+        for text in alarms:
+            self.session.terminal.say(text)
+
+    def write_samples(self, step: int, samples: Sequence[dict[str, Any]]) -> None:
+        """Append the first few samples of a step to samples.jsonl, as often as metrics are logged."""
         if self.is_world_process_zero() and step % self.args.logging_steps == 0:
-            append_samples(self.samples, step, samples)
+            with self.samples.open("ab") as file:
+                file.writelines(dump_line({"step": step, **sample}) for sample in samples[:SAMPLES])
 
-    @property
-    def samples(self) -> Path:
-        return self.session.folder.run / "samples.jsonl"
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save a checkpoint if the library asks, else the policy, ready to be used, and its critic."""
-        folder = Path(output_dir or self.args.output_dir)
-        if not self.args.should_save:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        if _internal_call:
-            trained = {name: p.detach().contiguous() for name, p in self._trained()}
-            save_file(trained, folder / TRAINED)
-            (folder / STATE).write_text(json.dumps(self._state()))
-            return
-        policy: Any = self.model.policy
-        policy.save_pretrained(folder)
-        self.session.loaded.tokenizer.save_pretrained(folder)
-        save_value(self.model, folder / "value")
-
-    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-
-    def _state(self) -> dict[str, Any]:
-        learned = {"kl": asdict(self.kl), "spread": asdict(self.spread), "alarms": asdict(self.alarms)}
-        return {**learned, "pending": self.pending}
-
-    def _load_weights(self, checkpoint: Path) -> None:
-        weights = load_file(checkpoint / TRAINED)
-        with torch.no_grad():
-            for name, parameter in self._trained():
-                parameter.copy_(weights[name])
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        self._load_weights(folder)
-        state = json.loads((folder / STATE).read_text())
-        self.kl, self.spread = KlController(**state["kl"]), RunningSpread(**state["spread"])
-        self.alarms = Alarms(**state["alarms"])
-        self.pending = defaultdict(list, state["pending"])
-        if self.is_world_process_zero():
-            rewind_samples(self.samples, int(folder.name.rpartition("-")[2]))
-
-    def _load_best_model(self) -> None:
-        self._load_weights(Path(str(self.state.best_model_checkpoint)))
+    def read_state(self, checkpoint: Path) -> dict[str, Any]:
+        """Return the saved state of a checkpoint; drop the samples that were written after it."""
+        step = int(checkpoint.name.rpartition("-")[2])
+        if self.is_world_process_zero() and self.samples.exists():
+            lines = self.samples.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+            self.samples.write_bytes(b"".join(kept))
+        state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+        self.alarms = Alarms.from_dict(state["alarms"])
+        return state

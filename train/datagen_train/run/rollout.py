@@ -1,14 +1,15 @@
-"""Rollouts: answers sampled from the policy, and everything that is known about them before learning begins.
+"""Rollouts: answers sampled from the policy, and what is computed of each token before learning begins.
 
-The log-probabilities are taken by the forward that learns, at the same temperature and with the same tokens
-suppressed (2403.17031): those that came up while sampling differ by rounding, and the ratio would not begin at 1. The
-reference and the critic look once, in batches sorted by length and larger than those that learn.
+The log-probabilities come from the same forward pass as in learning, at the same temperature and with the same tokens
+suppressed (arXiv 2403.17031): those of the sampler differ by rounding, and the ratio would not start at 1. Policy,
+critic and reference run once over all answers, in batches sorted by length.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,57 +17,71 @@ from transformers import PreTrainedTokenizerBase
 
 from datagen.llm.local.generation import Generated, Ids, generate, in_batches
 from datagen.records.record import Record
-from datagen_train.models.actor_critic import ActorCritic, Batch, as_reference, lay_out, log_probs_of
+from datagen_train.models.actor_critic import ActorCritic, Batch, answer_log_probs, make_batch
+from datagen_train.rewards.specs import Scored
 
-BATCH, MOST_TOKENS, MOST_LOGITS = 256, 1 << 15, 1 << 27
-"""Answers looked at together without gradients: at most so many, so many padded tokens, so many logits."""
-GENERATED_TOGETHER = 256
-Context = Callable[[], AbstractContextManager[object]]
+MAX_BATCH, MAX_TOKENS, MAX_LOGITS = 256, 1 << 15, 1 << 27
+"""Limits of a batch without gradients: answers, padded tokens, numbers in the logits."""
+SAMPLING_BATCH = 256
+"""Answers that are sampled together."""
 
 
 @dataclass
 class Rollout:
-    """Answers to prompts. Tensors are (answers, tokens), or (answers,)."""
+    """Answers to a batch of prompts. Tensors have the shape (answers, tokens), or (answers,)."""
 
     rows: list[Record]
     prompts: list[Ids]
-    made: list[Generated]
+    completions: list[Generated]
     mask: Tensor
-    """True at the tokens that are learned from: none, where an answer has no score."""
+    """True at the tokens to learn from; an answer without a score has none."""
     log_probs: Tensor
+    """Of the policy that sampled the answers; natural logarithms."""
     reference: Tensor
+    """Log-probabilities of the reference model."""
     values: Tensor
+    """The critic's prediction before each token."""
     entropy: Tensor
+    """Of the policy's distribution at each token, in nats."""
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
-    """As they enter the rewards; 0 where there is none, which the mask leaves out."""
-
-    @property
-    def answers(self) -> list[Ids]:
-        return [each.ids for each in self.made]
-
-    @property
-    def lengths(self) -> Tensor:
-        return torch.tensor([float(len(each.ids)) for each in self.made])
+    """(answers,): the shaped scores; 0 for an answer without one, which the mask leaves out."""
 
     @property
     def ended(self) -> list[bool]:
-        return [each.finish_reason == "stop" for each in self.made]
+        """Whether each answer ended by itself (and was not cut at the longest length)."""
+        return [each.finish_reason == "stop" for each in self.completions]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each answer, (answers,)."""
+        return torch.tensor([float(len(each.ids)) for each in self.completions])
+
+    def samples(self, scored: Scored) -> list[dict[str, Any]]:
+        """Return the answers with their scores, as rows of samples.jsonl."""
+        kl = torch.where(self.mask, self.log_probs - self.reference, 0.0).sum(1).tolist()
+        return [
+            {
+                "prompt": row.prompt,
+                "response": completion.text,
+                "finish_reason": completion.finish_reason,
+                "reward": scored.total[i],
+                "parts": {name: part[i] for name, part in scored.parts.items()},
+                "kl": kl[i],
+                **{name: values[i] for name, values in scored.extra.items()},
+            }
+            for i, (row, completion) in enumerate(zip(self.rows, self.completions, strict=True))
+        ]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> Batch:
-        """Lay some of the answers out, no wider than the longest of them."""
-        made = lay_out([self.prompts[i] for i in rows], [self.made[i].ids for i in rows], device)
-        return made._replace(mask=self.mask[list(rows), : made.mask.shape[1]])
-
-
-def seed_of(seed: int, step: int, row: int) -> int:
-    """Draw an answer by where it stands alone: the same after a resume, in any batch, on any process."""
-    return int.from_bytes(sha256(f"{seed}:{step}:{row}".encode()).digest()[:7])
+        """Return some of the answers as a batch, padded to the longest of them."""
+        batch = make_batch([self.prompts[i] for i in rows], [self.completions[i].ids for i in rows], device)
+        return batch._replace(mask=self.mask[list(rows), : batch.mask.shape[1]])
 
 
 def sample(
     model: ActorCritic, tokenizer: PreTrainedTokenizerBase, prompts: list[Ids], seeds: list[int], max_tokens: int
 ) -> list[Generated]:
-    """Answer every prompt, sampled from the whole distribution; each stops at the first token that ends it."""
+    """Sample one answer to each prompt from the full distribution, up to its first end token or `max_tokens`."""
     return generate(
         model.policy,
         tokenizer,
@@ -75,43 +90,58 @@ def sample(
         temperature=model.distribution.temperature,
         suppressed=model.distribution.suppressed,
         seeds=seeds,
-        batch_size=GENERATED_TOGETHER,
+        batch_size=SAMPLING_BATCH,
     )
 
 
+def sampling_seed(seed: int, step: int, row: int) -> int:
+    """Return the seed of one answer. It depends on no batch or process, so a resumed run samples the same answers."""
+    return int.from_bytes(sha256(f"{seed}:{step}:{row}".encode()).digest()[:7])
+
+
 @torch.no_grad()
-def look(
+def score_tokens(
     model: ActorCritic,
     reference: torch.nn.Module | None,
     rows: list[Record],
     prompts: list[Ids],
-    made: list[Generated],
-    context: Context = nullcontext,
+    completions: list[Generated],
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Rollout:
-    """Look at answers with policy, critic and reference (None: the policy without its adapters)."""
+    """Forward pass without gradients: log-probs, values, entropy.
+
+    Args:
+        model: Policy and critic.
+        reference: The frozen reference model; None is the policy without its adapters.
+        rows: The rows of the prompts.
+        prompts: Token ids of each prompt.
+        completions: One answer to each prompt.
+        autocast: The context of mixed precision.
+
+    Returns:
+        A rollout without scores; its tensors have the shape (answers, tokens of the longest answer).
+    """
     device = model.head.weight.device
-    shape = (len(made), max(len(each.ids) for each in made))
-    log_probs, values, entropy, known = (torch.zeros(shape, device=device) for _ in range(4))
+    shape = (len(completions), max(len(each.ids) for each in completions))
+    log_probs, values, entropy, reference_log_probs = (torch.zeros(shape, device=device) for _ in range(4))
     mask = torch.zeros(shape, dtype=torch.bool, device=device)
     vocabulary = int(model.policy.config.get_text_config().vocab_size)
-    most = min(MOST_TOKENS, max(1, MOST_LOGITS // vocabulary))
-    for at in in_batches([len(p) + len(m.ids) for p, m in zip(prompts, made, strict=True)], BATCH, most):
-        batch = lay_out([prompts[i] for i in at], [made[i].ids for i in at], device)
-        with context():
+    max_tokens = min(MAX_TOKENS, max(1, MAX_LOGITS // vocabulary))
+    lengths = [len(prompt) + len(each.ids) for prompt, each in zip(prompts, completions, strict=True)]
+    for indices in in_batches(lengths, MAX_BATCH, max_tokens):
+        batch = make_batch([prompts[i] for i in indices], [completions[i].ids for i in indices], device)
+        with autocast():
             output, _ = model(batch)
-            expected = reference_log_probs(model, reference, batch)
+            if reference is not None:
+                of_reference = answer_log_probs(reference, batch, model.distribution)
+            else:
+                with model.policy.disable_adapter():
+                    of_reference = answer_log_probs(model.policy, batch, model.distribution)
         width = batch.mask.shape[1]
-        for whole, part in (
-            (log_probs, output.log_probs), (values, output.values), (entropy, output.entropy), (known, expected),
+        for tensor, part in (
+            (log_probs, output.log_probs), (values, output.values), (entropy, output.entropy),
+            (reference_log_probs, of_reference),
         ):  # fmt: skip
-            whole[at, :width] = torch.where(batch.mask, part.float(), 0.0)
-        mask[at, :width] = batch.mask
-    return Rollout(rows, prompts, made, mask, log_probs, known, values, entropy)
-
-
-def reference_log_probs(model: ActorCritic, reference: torch.nn.Module | None, batch: Batch) -> Tensor:
-    """Return what the reference gives the answers' tokens."""
-    if reference is not None:
-        return log_probs_of(reference, batch, model.distribution)
-    with as_reference(model.policy) as bare:
-        return log_probs_of(bare, batch, model.distribution)
+            tensor[indices, :width] = torch.where(batch.mask, part.float(), 0.0)
+        mask[indices, :width] = batch.mask
+    return Rollout(rows, prompts, completions, mask, log_probs, reference_log_probs, values, entropy)

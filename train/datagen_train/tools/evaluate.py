@@ -23,7 +23,7 @@ from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, conversation, is_held_out, split_group
 from datagen_train.models.load import Loaded, load, pick_dtype
-from datagen_train.models.scoring import is_reward_model
+from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.specs import Rewards

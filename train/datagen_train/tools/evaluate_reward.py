@@ -10,8 +10,9 @@ from datagen.records.reader import Reader
 from datagen.records.record import BadLine
 from datagen_train.data.encode import UnusableRow, is_held_out, split_group
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder
-from datagen_train.models.scoring import load_reward, raw_scores
-from datagen_train.reward_report import describe, verdict
+from datagen_train.models.reward_model import raw_scores
+from datagen_train.reward import describe, verdict
+from datagen_train.rewards.reward_model import load_reward
 
 
 def run(folder: str, data: str, options: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def run(folder: str, data: str, options: Any) -> dict[str, Any]:
     if not rankings:
         raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
     answers = [ids for each in rankings for ids in each.answers]
-    raw = raw_scores(reward.model, answers, pad=reward.contract.pad, batch_size=options.batch_size)
+    raw = raw_scores(reward.model, answers, pad_id=reward.contract.pad, batch_size=options.batch_size)
     told = describe(rankings, raw, seed=0)
     counts = {"dropped": dict(sorted(dropped.items())), "left_out": dict(sorted(encoder.left_out.items()))}
     return {"rows": len(rows), "unreadable": unreadable, **counts, **told, "verdict": verdict(told)}

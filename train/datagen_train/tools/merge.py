@@ -18,7 +18,7 @@ from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import inference_mode, load_full_model, open_model
 from datagen.llm.local.weights import adapter_base
 from datagen_train.data.encode import Encoder
-from datagen_train.models.scoring import is_reward_model
+from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.tools.merge_reward import merge_reward
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from datagen.errors import DatagenError
-from datagen_train.models.scoring import RewardModel, load_reward
+from datagen_train.rewards.reward_model import RewardModel, load_reward
 
 ASKED, ANSWERED = ("What is 17 * 23 + 4?", "把这句话翻译成英文。", "Name a river."), ("395.", "It is fine today.", "")
 """Prompts and answers to compare on."""

@@ -25,7 +25,7 @@ from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, reject
-from datagen_train.rewards.specs import WHAT, Rewards, identity
+from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity
 
 BATCH = 256
 """Rows whose answers are scored together."""
@@ -36,7 +36,7 @@ Score = float | None
 class Options:
     """What scoring can be told."""
 
-    reward: list[str] = option([], WHAT)
+    reward: list[str] = option([], REWARD_HELP)
 
 
 @dataclass(frozen=True)

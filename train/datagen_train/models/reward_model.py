@@ -1,0 +1,197 @@
+"""The reward model: the SFT model with a score head, how token ids are scored, and the contract saved with it.
+
+The model is the SFT model without its language head and with a linear head to one number instead (InstructGPT, arXiv
+2203.02155). A score is read at one token: the end token of the answer, which is the last token that is not padding. The
+folder is what `AutoModelForSequenceClassification` loads. `reward.json` beside the weights is the contract: digests of
+the tokenizer and the chat template, the token where the score is read, the longest sequence, and gain and bias, which
+set the reference answers to mean 0 and standard deviation 1.
+
+A score that is read at another token is a number like any other. So whoever loads the model checks the contract
+(rewards/reward_model.py).
+"""
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from datagen.errors import InputError
+from datagen.llm.local.generation import in_batches, inference_mode, load_full_model
+from datagen.llm.local.weights import adapter_base, weights_digest
+from datagen.records.files import write_json
+from datagen.records.record import digest
+from datagen_train.errors import first_line
+from datagen_train.models.load import without_dropout
+from datagen_train.models.tokens import attention_mask, pad, turn_closer
+
+CONTRACT = "reward.json"
+VERSION = 1
+SCORED_TOKEN = "the end token: the last token that is not padding"
+MAX_TOKENS = 1 << 16
+"""Padded tokens in a batch that is scored without gradients."""
+PROBE = "1 + 23 = 24? Ja, größer; 你好 👋\n\tfor x in range(3): pass"
+"""A text of many kinds of characters; different tokenizers make different tokens of it."""
+TokenIds = np.ndarray[Any, np.dtype[np.int32]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a score depends on beside the weights."""
+
+    tokenizer: str
+    """Digest of its vocabulary and of the tokens it makes of a probe text."""
+    template: str
+    """Digest of the chat template."""
+    end: int
+    pad: int
+    max_length: int
+    gain: float
+    bias: float
+    """score = gain * raw + bias."""
+    references: int
+    """Number of answers that gain and bias were computed from."""
+    model: str
+    """The model it was trained from; an adapter needs exactly this one."""
+    data: str
+    """Digest of the training rows."""
+    held_out_accuracy: float | None = None
+    padding: str = "right"
+    scored_token: str = SCORED_TOKEN
+    version: int = VERSION
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / CONTRACT, asdict(self))
+
+
+def is_reward_model(path: str | Path) -> bool:
+    """Is this the folder of a reward model?"""
+    return (Path(path) / CONTRACT).is_file()
+
+
+def read_contract(folder: Path) -> Contract:
+    """Read reward.json; raise InputError if it is missing, unreadable or of another version."""
+    if not is_reward_model(folder):
+        raise InputError(f"{folder}: holds no {CONTRACT}, so it is no reward model; make one: datagen train reward")
+    try:
+        contract = Contract(**json.loads((folder / CONTRACT).read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder / CONTRACT}: {error}; train the reward model again") from error
+    if contract.version != VERSION or contract.scored_token != SCORED_TOKEN or contract.padding != "right":
+        raise InputError(
+            f"{folder / CONTRACT}: padding, scored_token, version are of another version; train the model again"
+        )
+    return contract
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest a tokenizer by its vocabulary and its behaviour, not by how its files are written."""
+    return digest([sorted(tokenizer.get_vocab().items()), tokenizer(PROBE, add_special_tokens=False)["input_ids"]])[:16]
+
+
+def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    return digest(tokenizer.chat_template)[:16]
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that every answer ends in: what the chat template closes a turn with, or the end of text."""
+    closer = turn_closer(tokenizer)
+    token = tokenizer.eos_token_id if closer is None else closer
+    assert isinstance(token, int)
+    return token
+
+
+def with_score_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Replace a causal model's language head by a new score head. The trunk is the same modules, without dropout.
+
+    Without dropout, two answers are compared under one model and not under two (arXiv 2403.17031).
+
+    Raises:
+        InputError: The architecture has no form with a linear score head.
+    """
+    config = deepcopy(model.config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            scorer: Any = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise InputError(
+            f"a {config.model_type} model has no form that gives a score: choose another --model"
+        ) from error
+    name = scorer.base_model_prefix
+    trunk, head = getattr(model, name, None), getattr(scorer, "score", None)
+    if type(trunk) is not type(getattr(scorer, name)) or not isinstance(head, torch.nn.Linear):
+        raise InputError(f"{type(scorer).__name__}: is not this model with a linear head; choose another --model")
+    setattr(scorer, name, trunk)
+    scorer.score = score_head(head.in_features, seed).to(model.device)  # in float32, whatever the trunk is in
+    scorer.config.pad_token_id = model.config.pad_token_id
+    scorer.generation_config = None  # it generates nothing
+    for name, value in scorer.config.to_dict().items():
+        if ("dropout" in name or "pdrop" in name) and isinstance(value, float):
+            setattr(scorer.config, name, 0.0)
+    reward_model: PreTrainedModel = without_dropout(scorer)
+    return reward_model
+
+
+def score_head(width: int, seed: int) -> torch.nn.Linear:
+    """Draw a score head: standard deviation 1 / sqrt(d + 1) (arXiv 2009.01325 as corrected in arXiv 2403.17031).
+
+    It has no bias: comparisons cannot determine one.
+    """
+    head = torch.nn.Linear(width, 1, bias=False)
+    torch.nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    return head
+
+
+def raw_scores(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad_id: int, batch_size: int) -> Numbers:
+    """Return the raw reward of each sequence, in order; it does not depend on the other sequences of the batch."""
+    scores = np.empty(len(sequences))
+    half = model.dtype == torch.bfloat16  # the trunk; the head is in float32, as in training
+    with inference_mode(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+        for indices in in_batches([len(ids) for ids in sequences], batch_size, MAX_TOKENS):
+            batch = [sequences[i] for i in indices]
+            inputs = {"input_ids": pad(batch, pad_id), "attention_mask": attention_mask(batch)}
+            on_device = {name: value.to(model.device) for name, value in inputs.items()}
+            scores[indices] = model(**on_device).logits[:, 0].double().cpu().numpy()
+    return scores
+
+
+def load_weights(folder: Path, contract: Contract, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Load a reward model's weights, or its adapters on their base, onto the device at hand.
+
+    Weights are in float32 on a CPU, else as they were saved.
+
+    Raises:
+        InputError: They cannot be loaded, some are missing (the library would make them up), or the base has changed.
+    """
+    gpu = torch.cuda.is_available()
+    dtype: Any = "auto" if gpu else torch.float32
+    base = adapter_base(folder)
+    model: Any
+    if base is None:
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), dtype=dtype, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
+    else:
+        if Path(base).is_dir() and weights_digest(Path(base)) != contract.model:
+            raise InputError(f"{folder}: its base {base} is not the model that it was trained on; merge adapters early")
+        from peft import PeftModel
+
+        language_model = load_full_model(base, dtype)
+        if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
+            language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        language_model.config.pad_token_id = contract.pad
+        model = PeftModel.from_pretrained(with_score_head(language_model, seed=0), str(folder))
+    loaded: PreTrainedModel = model.to("cuda" if gpu else "cpu").eval()
+    return loaded

@@ -1,0 +1,116 @@
+"""What a reward is, and the rewards that are no neural network: a function, a verifier, an HTTP service.
+
+A reward is a function of TRL's protocol:
+
+    f(prompts, completions, completion_ids, **columns, trainer_state, log_extra, log_metric) -> list[float | None]
+
+Args:
+    prompts: One per answer: a text, or a list of messages.
+    completions: One per prompt, in the same form: a text, or a list with one assistant message.
+    completion_ids: The policy's token ids of each answer. Another tokenizer numbers tokens differently: use the texts.
+    columns: One list per field of the rows: `response` (the expected answer, or None), `record` (the row itself), and
+        every input field that is not ours.
+    trainer_state: The state of the training loop, such as `global_step`; None outside training.
+    log_extra: Call `log_extra(name, values)` to write one value per answer beside the samples.
+    log_metric: Call `log_metric(name, value)` to log a number.
+
+Returns:
+    One number per answer, in order. None or NaN means "no score": the answer is left out of training and counted. The
+    function may be async.
+
+An exception ends the run: it says nothing about any answer.
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import InputError
+from datagen.records.record import Messages, Record, Text
+from datagen.verify import pick_verifier
+from datagen_train.errors import TrainingStopped, first_line
+
+RewardFunction = Callable[..., Any]
+"""A function of TRL's protocol; it returns scores, or an awaitable of them."""
+Score = float | None
+TRIES = 3
+"""Tries of a request to a service."""
+TIMEOUT = 60.0
+"""Seconds to wait for its reply."""
+
+
+def completion_text(completion: str | Messages) -> str:
+    """Return the text of a completion in either form."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]
+
+
+def import_function(path: str, name: str) -> RewardFunction:
+    """Import a reward function from the user's file.
+
+    Raises:
+        InputError: The file does not exist, cannot be imported, or defines no such function.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"--reward {path}:{name}: no such file {path}")
+    spec = importlib.util.spec_from_file_location(f"reward_{file.stem}", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"--reward {path}:{name}: {path} cannot be imported: {error!r}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        defined = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value))
+        raise InputError(f"--reward {path}:{name}: no function {name} there (found: {defined or 'none'})")
+    imported: RewardFunction = function
+    return imported
+
+
+class Verifier:
+    """A verifier of answers as a reward: 1 for right, 0 for wrong, no score where it does not know."""
+
+    def __init__(self, name: str) -> None:
+        self._verify = pick_verifier(name)
+
+    def __call__(
+        self, prompts: Sequence[Text], completions: Sequence[Any], record: Sequence[Record], **_: Any
+    ) -> list[Score]:
+        verdicts = [self._verify(row, completion_text(each)) for row, each in zip(record, completions, strict=True)]
+        return [None if verdict is None else float(verdict) for verdict in verdicts]
+
+
+class Service:
+    """The user's HTTP service: POST {"prompts": [...], "responses": [...]} returns {"rewards": [number or null, ...]}.
+
+    Connection faults, HTTP 429 and 5xx are retried; any other refusal ends the run.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
+        import httpx2
+
+        body = {"prompts": list(prompts), "responses": [completion_text(each) for each in completions]}
+        fault = ""
+        for _try in range(TRIES):
+            try:
+                reply = httpx2.post(self._url, json=body, timeout=TIMEOUT)
+            except httpx2.TransportError as error:
+                fault = first_line(error)
+                continue
+            if reply.status_code >= 500 or reply.status_code == 429:
+                fault = f"HTTP {reply.status_code}"
+                continue
+            if reply.status_code != 200:
+                raise TrainingStopped(f"reward {self._url}: HTTP {reply.status_code}: {reply.text[:200]!r}")
+            try:
+                return list(reply.json()["rewards"])
+            except (ValueError, KeyError, TypeError):
+                raise TrainingStopped(f'reward {self._url}: no JSON with "rewards": {reply.text[:200]!r}') from None
+        raise TrainingStopped(f"reward {self._url}: {fault}, {TRIES} times")
