@@ -23,7 +23,6 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judge_method import rubric_identity
 from datagen.judge.judges import Judges
 from datagen.judge.replies import FIRST, SECOND
 from datagen.llm.model import Roles
@@ -141,7 +140,7 @@ class Improve(Method):
         return text
 
     def identity(self) -> dict[str, Any]:
-        return rubric_identity(self.options.rubric, self.prompts)
+        return self.judge.identity()
 
     def bound(self, record: Record) -> int:
         return 1 + 2

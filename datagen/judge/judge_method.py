@@ -1,6 +1,6 @@
 """What the ways to judge share: rubrics, the judges that are asked, and the ranked row that comes of it."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ DIGITS = 4
 """Decimals of a score."""
 RUBRICS = "helpful, honest, harmless, relevance, consistency, creativity"
 LOGPROBS = "Ask for the judge's token probabilities: expected points, soft labels."
-CHECK = "The rows hold people's own ranks or choices: measure how far the judge agrees with them."
+CHECK = "The rows hold human labels (ranks or choices): measure how far the judge agrees with them."
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ class ModelJudge(JudgeMethod):
         }
 
     def identity(self) -> dict[str, Any]:
-        return rubric_identity(self.options.rubric, self.prompts)
+        """Return the digest of each rubric's text."""
+        return {"rubric": {name: load_rubric(self.prompts, name).digest for name in self.options.rubric}}
 
     def table(self) -> Table:
         return Agreement() if self.options.check else NoTable()
@@ -213,11 +214,6 @@ def load_rubric(prompts: Prompts, name: str) -> Template:
         return prompts[f"rubrics/{name}"]
     except FileNotFoundError:
         raise InputError(f"--rubric {name}: no such rubric, and no file NAME.md") from None
-
-
-def rubric_identity(names: Iterable[str], prompts: Prompts) -> dict[str, Any]:
-    """Return what the fingerprint holds of rubrics: each with the digest of its text."""
-    return {"rubric": {name: load_rubric(prompts, name).digest for name in names}}
 
 
 def statements(rubric: Template) -> list[str]:

@@ -7,7 +7,7 @@ decides, then one that does not know.
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datagen.engine.method import Table
@@ -63,11 +63,11 @@ class Verify(JudgeMethod):
         return VerdictTable()
 
 
+@dataclass
 class VerdictTable:
     """How many answers are right."""
 
-    def __init__(self) -> None:
-        self.counts = Counter[bool | None]()
+    counts: Counter[bool | None] = field(default_factory=Counter)
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status == "kept":

@@ -45,9 +45,6 @@ class ChainOfThought(IndependentAnswers):
     options: Options
     templates = (REASON, EXTRACT)
 
-    def prompt(self, record: Record) -> Prompt:
-        return self.reasoning_prompt(record)
-
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return a chain of thought; where it states no answer, one is extracted from it and put at its end."""
         # 1. Reasoning extraction (zero-shot paper, section 3.1), with the answer in the same reply.

@@ -5,7 +5,7 @@ With `--system orca` each prompt gets one of sixteen system messages, from none 
 on. The paper's messages are tied to the tasks of FLAN; here the draw is uniform, and the messages are our own.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from datagen.engine.options import option
@@ -34,6 +34,7 @@ class Direct(IndependentAnswers):
     options_type = Options
     options: Options
     templates = (SYSTEMS,)
+    row_templates = ()
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Answer the prompt under the system message, which the row keeps."""
@@ -56,6 +57,3 @@ class Direct(IndependentAnswers):
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         completion = await self.ask(record, llm, prompt, number)
         return Answer(completion.text, completion, answer=split_answer(completion.text)[1])
-
-    def row_templates(self) -> Sequence[str]:
-        return ()

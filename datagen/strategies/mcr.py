@@ -125,7 +125,8 @@ class MetaReasoning(Strategy):
             return [self.reject(record, details, "no_finished_chain")]
 
         # 3. Reason over the chains (section 3.2): an explanation that cites facts, and the answer.
-        prompt = self.prompts[META].render(facts=numbered_facts(facts), prompt=request_text(record.prompt))
+        numbered = "\n".join(f"[{number}] {fact.question} {fact.answer}" for number, fact in enumerate(facts, 1))
+        prompt = self.prompts[META].render(facts=numbered, prompt=request_text(record.prompt))
         completion = await self.ask(record, llm, prompt, parse=partial(read_explanation, facts=facts), **REASONING)
         answer, numbers = completion.value
         details |= {
@@ -146,13 +147,16 @@ class MetaReasoning(Strategy):
         request = request_text(record.prompt)
         temperature = 0 if number == 0 else SAMPLED
         facts: list[Fact] = []
+        passages: list[Passage | None] = []
         open_question: str | None = None
-        passages = [first_passage(index, request)]
         while True:
-            # 1. The chain answers its open question from the passages, and asks the next one or concludes.
-            asked = [f"{fact.question} {fact.answer}" for fact in facts] + ([open_question] if open_question else [])
+            # 1. Retrieve the passage that fits the open question best; at first, the question itself.
+            passages.append(next(iter(index.search(open_question or request)), None))
+
+            # 2. The chain answers its open question from the passages, and asks the next one or concludes.
+            history = [f"{fact.question} {fact.answer}" for fact in facts] + ([open_question] if open_question else [])
             prompt = self.prompts[STEP].render(
-                contexts=numbered_passages(passages), facts="\n".join(asked) or "(nothing)", prompt=request
+                contexts=numbered_passages(passages), facts="\n".join(history) or "(nothing)", prompt=request
             )
             try:
                 completion = await self.ask(
@@ -166,17 +170,14 @@ class MetaReasoning(Strategy):
             if open_question is not None:
                 facts.append(Fact(open_question, turn.answer or "unknown", passages[-1]))
 
-            # 2. It ends with an answer, a repeated question, or too many of them.
+            # 3. It ends with an answer, a repeated question, or too many of them.
             if turn.question is None:
                 return Chain(facts, final=turn.final)
             if any(answer_key(turn.question) == answer_key(fact.question) for fact in facts):
                 return Chain(facts, ended="repeated")
             if len(facts) >= self.options.turns:
                 return Chain(facts, ended="turns")
-
-            # 3. Retrieve the passage that fits the next question best.
             open_question = turn.question
-            passages.append(first_passage(index, open_question))
 
     def check(self) -> None:
         if self.options.corpus is None:
@@ -188,18 +189,10 @@ class MetaReasoning(Strategy):
         return self.options.k * (self.options.turns + 1) + 1
 
 
-def first_passage(index: BM25Index, query: str) -> Passage | None:
-    return next(iter(index.search(query)), None)
-
-
 def numbered_passages(passages: Sequence[Passage | None]) -> str:
     """List passages by number, each in one line, so that none of them can begin a line of its own."""
     texts = (" ".join(passage.text.split()) if passage else "(nothing was found)" for passage in passages)
     return "\n".join(f"[{number}] {text}" for number, text in enumerate(texts, 1))
-
-
-def numbered_facts(facts: Sequence[Fact]) -> str:
-    return "\n".join(f"[{number}] {fact.question} {fact.answer}" for number, fact in enumerate(facts, 1))
 
 
 def read_turn(text: str) -> Turn:

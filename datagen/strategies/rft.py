@@ -11,7 +11,7 @@ percent sign or a unit does not fail a chain (verify/equations.py).
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,12 @@ def select_diverse(chains: list[str], gold: int) -> set[int]:
     return set(selected.values())
 
 
+@dataclass
 class PathTable:
     """How many chains are right, and how many different paths a question has: these grow slower than the chains."""
 
-    def __init__(self) -> None:
-        self.questions: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    questions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    """For each question: chains, right ones, different paths."""
 
     def add(self, candidate: Candidate) -> None:
         meta = candidate.row["meta"]

@@ -6,7 +6,7 @@ One answer is a row {"prompt", "response"}; several are one row {"prompt", "resp
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -186,13 +186,14 @@ class Strategy(Method):
             "op": self.variant,
             "pass": record.pass_no,
             **record.lineage,
-            "templates": [self.prompts[name].digest for name in self.row_templates()],
+            "templates": [self.prompts[name].digest for name in self.row_templates],
             **(metas[0] if len(metas) == 1 else {"responses": metas}),
             **details,
         }
 
-    def row_templates(self) -> Sequence[str]:
-        """Return the templates whose digests go into `meta`."""
+    @property
+    def row_templates(self) -> tuple[str, ...]:
+        """The templates whose digests go into `meta`."""
         return self.templates
 
     def check(self) -> None:
@@ -221,7 +222,7 @@ class IndependentAnswers(Strategy):
 
     def prompt(self, record: Record) -> Prompt:
         """Return the request that every answer begins with."""
-        raise NotImplementedError
+        return self.reasoning_prompt(record)
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return answer `number`, not verified yet."""

@@ -20,6 +20,7 @@ from datagen.errors import CallFailed
 from datagen.judge.judges import draw_labels
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
+from datagen.prompts import Prompt
 from datagen.records.record import Record, Row, request_text
 from datagen.strategies.strategy import Strategy
 from datagen.strategies.tree.tasks import State, can_win, next_states
@@ -38,6 +39,8 @@ THRESHOLD = 2 * VALUES["impossible"] + VALUES["likely"]
 """v_th of Algorithm 2: a state is pruned unless its three values add up to more."""
 BUDGET = 300
 EVALUATING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
+Parser = Callable[[str], Any]
+"""From the text of a reply to a value; ParseError if there is none."""
 
 
 @dataclass(frozen=True)
@@ -169,13 +172,13 @@ class Search:
             return []
         state = node.state
         if self.is_game:
-            reply = await self.ask("tree/propose", 0, {"numbers": state.numbers, "count": str(PROPOSALS)})
+            (reply,) = await self.ask("tree/propose", 1, {"numbers": state.numbers, "count": str(PROPOSALS)})
             states, illegal = next_states(state, reply)
             self.illegal_steps += illegal
         else:
             template = "tree/passage" if state.path else "tree/plan"
             fields = {"prompt": self.request} | ({"plan": state.path[0]} if state.path else {})
-            texts = await asyncio.gather(*(self.ask(template, number, fields) for number in range(TEXT["samples"])))
+            texts = await self.ask(template, TEXT["samples"], fields)
             states = [State((*state.path, text.strip())) for text in dict.fromkeys(texts)]
         children = [Node(number, node.id, child) for number, child in enumerate(states, len(self.nodes))]
         self.nodes += children
@@ -188,15 +191,12 @@ class Search:
             return
         unknown = dict.fromkeys(node.state.key for node in nodes if node.state.key not in self.known_values)
         affordable = [key for key in unknown if self.pay(GAME["values"])]
-        values = await asyncio.gather(*(self.value(key) for key in affordable))
+        values = await asyncio.gather(
+            *(self.ask("tree/value", GAME["values"], {"numbers": key}, read_value) for key in affordable)
+        )
         self.known_values |= dict(zip(affordable, values, strict=True))
         for node in nodes:
             node.values = self.known_values.get(node.state.key, [])
-
-    async def value(self, numbers: str) -> list[float]:
-        """Ask several times whether 24 can be reached; what cannot be read counts for nothing."""
-        calls = (self.ask("tree/value", number, {"numbers": numbers}, read_value) for number in range(GAME["values"]))
-        return [value for value in await asyncio.gather(*calls) if value is not None]
 
     async def vote(self, nodes: Sequence[Node]) -> None:
         """Ask several times which candidate is the best; a vote that cannot be read counts for nothing."""
@@ -210,10 +210,8 @@ class Search:
         fields = {"prompt": self.request, "candidates": candidates, "form": " or ".join(labels)}
         allowed = tuple(label.lower() for label in labels)
         read_vote = partial(parse_verdict, allowed=allowed)
-        calls = (self.ask("tree/vote", number, fields, read_vote) for number in range(TEXT["votes"]))
-        for label in await asyncio.gather(*calls):
-            if label is not None:
-                nodes[allowed.index(label)].values.append(1.0)
+        for label in await self.ask("tree/vote", TEXT["votes"], fields, read_vote):
+            nodes[allowed.index(label)].values.append(1.0)
 
     def sample_beam(self, nodes: Sequence[Node], level: int) -> list[Node]:
         """Draw a beam of states in proportion to their values, without replacement."""
@@ -233,19 +231,32 @@ class Search:
         self.calls += calls
         return True
 
-    async def ask(
-        self, template: str, number: int, fields: dict[str, str], read: Callable[[str], Any] | None = None
-    ) -> Any:
-        """Return a reply's text, or what `read` makes of it; None if it cannot be read, which is no opinion."""
+    async def ask(self, template: str, samples: int, fields: dict[str, str], parse: Parser = str) -> list[Any]:
+        """Ask for several samples of a reply at once.
+
+        Args:
+            template: The name of the prompt template.
+            samples: How many samples.
+            fields: The values of the template.
+            parse: Reads a reply.
+
+        Returns:
+            What `parse` makes of the replies. One that cannot be read is left out: it is no opinion.
+        """
         prompt = self.strategy.prompts[template].render(**fields)
+        values = await asyncio.gather(*(self.ask_once(prompt, number, parse) for number in range(samples)))
+        return [value for value in values if value is not None]
+
+    async def ask_once(self, prompt: Prompt, number: int, parse: Parser) -> Any:
+        """Return what `parse` makes of one sample; None if it cannot be read."""
         try:
-            completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=read, **EVALUATING)
+            completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=parse, **EVALUATING)
         except CallFailed as error:
             if error.reason != "unparsed answer":
                 raise
             self.unread += 1
             return None
-        return completion.value if read else completion.text
+        return completion.value
 
     def as_meta(self) -> Row:
         nodes = [

@@ -14,7 +14,7 @@ comes up twice is evaluated once. `--budget` bounds the calls of a record. `--st
 responses, a good next step over a bad one wherever an exact search can tell them apart.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -103,7 +103,8 @@ class TreeOfThoughts(Strategy):
             rows.append(keep(row | record.extra))
         return rows
 
-    def row_templates(self) -> Sequence[str]:
+    @property
+    def row_templates(self) -> tuple[str, ...]:
         return TEMPLATES[self.options.task]
 
     @property
@@ -133,11 +134,13 @@ class TreeOfThoughts(Strategy):
         return TopOneTable()
 
 
+@dataclass
 class TopOneTable:
     """How often the first answer is right, and how many calls a prompt costs."""
 
-    def __init__(self) -> None:
-        self.prompts = self.right = self.calls = 0
+    prompts: int = 0
+    right: int = 0
+    calls: int = 0
 
     def add(self, candidate: Candidate) -> None:
         self.prompts += 1
