@@ -180,7 +180,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(serve: Any) -> None:
     log = Path("s.votes.jsonl")
     for _ in range(10):
         served = serve()
-        assert ("cut off" in served.before) == torn[-1]
+        assert ("incomplete vote" in served.before) == torn[-1]
         page = served.page()
         assert page["voted"] == len(said)
         for _ in range(chance.randint(1, 3)):
@@ -276,7 +276,7 @@ def test_preferences_are_shown_blind_and_bad_lines_are_named(serve: Any) -> None
     path = write(pairs)
     path.write_text(path.read_text() + "not json\n")
     served = serve()
-    assert "s.jsonl:21: not JSON" in served.before and "1 lines cannot be used" in served.before
+    assert "s.jsonl:21: not JSON" in served.before and "1 unusable lines" in served.before
     firsts = [served.page(f"/page?at={at}")["answers"][0] for at in range(20)]
     assert {"good", "bad"} == set(firsts)
     assert set(served.page()) == {"at", "rows", "voted", "by", "id", "prompt", "answers", "verdict", "ranks"}
