@@ -1,4 +1,4 @@
-"""What is converted and read again is what it was; what a shape cannot hold is told."""
+"""Rows that are converted and read again are the same; what a shape cannot hold is counted."""
 
 import csv
 import json
@@ -40,12 +40,12 @@ PROMPT = st.one_of(
 )
 
 
-def write(*made: Row, path: str = "rows.jsonl") -> str:
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+def write(*new_rows: Row, path: str = "rows.jsonl") -> str:
+    Path(path).write_bytes(b"".join(map(dump_line, new_rows)))
     return path
 
 
-def convert(path: str, to: str, output: str = "made.jsonl") -> Path:
+def convert(path: str, to: str, output: str = "converted.jsonl") -> Path:
     assert run(path, Options(to=to, output=output, overwrite=True, quiet=True)) == 0
     return Path(output)
 
@@ -55,8 +55,8 @@ def read(path: Path | str, kind: Kind[Any], shape: str | None = None) -> list[An
         return list(Reader(str(path), file, kind, shape).read())
 
 
-def said(row: Any) -> tuple[Any, ...]:
-    """Return what a row says, a lone user's message as a string."""
+def texts_of(row: Any) -> tuple[Any, ...]:
+    """Return the texts of a row; a single user message is a string."""
     assert not isinstance(row, BadLine), row
     prompt = row.prompt
     plain = prompt[0]["content"] if isinstance(prompt, list) and len(prompt) == 1 else prompt
@@ -67,7 +67,7 @@ def said(row: Any) -> tuple[Any, ...]:
 @given(prompt=PROMPT, response=WORDS)
 def test_prompts_and_responses_come_back(to: str, prompt: Any, response: str) -> None:
     path = write({"prompt": prompt, "response": response})
-    assert [said(row) for row in read(convert(path, to), PROMPTS)] == [said(row) for row in read(path, PROMPTS)]
+    assert [texts_of(row) for row in read(convert(path, to), PROMPTS)] == [texts_of(row) for row in read(path, PROMPTS)]
 
 
 @pytest.mark.parametrize("to", ["trl", "llama-factory", "medicalgpt", "hh"])
@@ -76,12 +76,12 @@ def test_preferences_come_back(to: str, prompt: Any, chosen: str, rejected: str)
     if chosen.strip() == rejected.strip():
         return
     path = write({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-    made = convert(path, to)
+    converted = convert(path, to)
     system = isinstance(prompt, list) and prompt[0]["role"] == "system"
     if to == "hh" and system:
-        assert made.read_bytes() == b""
+        assert converted.read_bytes() == b""
         return
-    assert [said(row) for row in read(made, PREFERENCES)] == [said(row) for row in read(path, PREFERENCES)]
+    assert [texts_of(row) for row in read(converted, PREFERENCES)] == [texts_of(row) for row in read(path, PREFERENCES)]
 
 
 def test_the_parts_of_an_alpaca_prompt_are_parted_again() -> None:
@@ -93,7 +93,7 @@ def test_the_parts_of_an_alpaca_prompt_are_parted_again() -> None:
 def test_documents_go_where_documents_go() -> None:
     path = write({"text": "One line."}, {"text": "Two\nlines."})
     assert [row.text for row in read(convert(path, "trl"), DOCUMENTS)] == ["One line.", "Two\nlines."]
-    assert convert(path, "medicalgpt", "made.txt").read_text() == "One line.\n"
+    assert convert(path, "medicalgpt", "converted.txt").read_text() == "One line.\n"
 
 
 def test_llama_factory_is_told_of_the_file_and_of_others_still() -> None:
@@ -145,5 +145,5 @@ FILES = (
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("to", ["trl", "llama-factory", "medicalgpt"])
 def test_real_preferences_come_back(real_data: Path, name: str, to: str) -> None:
-    before = [said(row) for row in read(real_data / name, PREFERENCES) if not isinstance(row, BadLine)]
-    assert [said(row) for row in read(convert(str(real_data / name), to), PREFERENCES)] == before
+    before = [texts_of(row) for row in read(real_data / name, PREFERENCES) if not isinstance(row, BadLine)]
+    assert [texts_of(row) for row in read(convert(str(real_data / name), to), PREFERENCES)] == before

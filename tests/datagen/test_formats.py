@@ -1,4 +1,4 @@
-"""Files as people have them: told apart by what is in them, read whole, every bad line named with its place."""
+"""Files as people have them: the shape detected by content, every row read, every bad line named with its place."""
 
 import json
 from collections.abc import Sequence
@@ -106,16 +106,16 @@ def test_every_shape_is_read_detected_or_forced(
 
 def test_every_instance_of_a_self_instruct_task_is_a_record() -> None:
     instances = [{"input": "", "output": "a"}, {"input": "x", "output": ""}, {"input": "x", "output": "b"}]
-    made = records(read(as_lines([{"id": "seed_task_0", "instruction": "Do", "instances": instances, "name": "n"}])))
-    assert [(r.prompt, r.response) for r in made] == [("Do", "a"), ("Do\n\nx", None), ("Do\n\nx", "b")]
-    assert {(r.source_id, r.line, json.dumps(r.extra)) for r in made} == {("seed_task_0", 1, '{"name": "n"}')}
-    assert len({r.id for r in made}) == 3
+    items = records(read(as_lines([{"id": "seed_task_0", "instruction": "Do", "instances": instances, "name": "n"}])))
+    assert [(r.prompt, r.response) for r in items] == [("Do", "a"), ("Do\n\nx", None), ("Do\n\nx", "b")]
+    assert {(r.source_id, r.line, json.dumps(r.extra)) for r in items} == {("seed_task_0", 1, '{"name": "n"}')}
+    assert len({r.id for r in items}) == 3
 
 
 def test_the_shape_of_most_rows_decides_and_the_others_are_bad_lines() -> None:
-    made = read(ONE + as_lines([{"instruction": "x", "output": "y"}]) + TWO)
-    assert prompts(made) == ["one", "two"]
-    assert [str(bad) for bad in bad_lines(made)] == ['in.jsonl:2: no "prompt" (found: instruction, output)']
+    items = read(ONE + as_lines([{"instruction": "x", "output": "y"}]) + TWO)
+    assert prompts(items) == ["one", "two"]
+    assert [str(bad) for bad in bad_lines(items)] == ['in.jsonl:2: no "prompt" (found: instruction, output)']
 
 
 def test_a_forced_format_goes_before_what_the_rows_look_like() -> None:
@@ -151,9 +151,9 @@ ODD_BUT_FINE: dict[str, tuple[bytes, list[str]]] = {
 
 @pytest.mark.parametrize(("content", "expected"), ODD_BUT_FINE.values(), ids=ODD_BUT_FINE)
 def test_an_odd_file_is_read_whole(content: bytes, expected: list[str]) -> None:
-    made = read(content)
-    assert bad_lines(made) == []
-    assert prompts(made) == expected
+    items = read(content)
+    assert bad_lines(items) == []
+    assert prompts(items) == expected
 
 
 BAD_LINES: dict[str, tuple[bytes, str]] = {
@@ -253,9 +253,9 @@ def test_a_text_line_that_says_nothing_is_a_bad_line() -> None:
 
 
 def test_a_bad_item_of_an_array_is_named_by_its_number() -> None:
-    made = read(b'[{"prompt": "one"},\n 7, {"prompt": "\\ud800"},\n {"prompt": "two"}, {"prompt": ""}]')
-    assert prompts(made) == ["one", "two"]
-    assert [str(bad) for bad in bad_lines(made)] == [
+    items = read(b'[{"prompt": "one"},\n 7, {"prompt": "\\ud800"},\n {"prompt": "two"}, {"prompt": ""}]')
+    assert prompts(items) == ["one", "two"]
+    assert [str(bad) for bad in bad_lines(items)] == [
         "in.jsonl:2: not a JSON object",
         f"in.jsonl:3: {LONE_SURROGATE}",
         'in.jsonl:5: "prompt" is empty',
@@ -263,9 +263,9 @@ def test_a_bad_item_of_an_array_is_named_by_its_number() -> None:
 
 
 def test_a_file_of_damaged_json_is_all_bad_lines_and_never_text() -> None:
-    made = read(b'{"prompt": "a"\n{prompt: b}\n\n{"prompt": "c",}\n')
-    assert [type(item) for item in made] == [BadLine] * 3
-    assert [str(bad).partition(" (")[0] for bad in bad_lines(made)] == [
+    items = read(b'{"prompt": "a"\n{prompt: b}\n\n{"prompt": "c",}\n')
+    assert [type(item) for item in items] == [BadLine] * 3
+    assert [str(bad).partition(" (")[0] for bad in bad_lines(items)] == [
         f"in.jsonl:{number}: not JSON" for number in (1, 2, 4)
     ]
 
@@ -315,29 +315,29 @@ def test_a_file_is_read_the_same_every_time_and_in_any_spelling() -> None:
 
 
 def test_equal_rows_have_different_ids() -> None:
-    made = records(read(ONE * 3 + TWO + ONE))
-    assert len({record.id for record in made}) == 5
+    items = records(read(ONE * 3 + TWO + ONE))
+    assert len({record.id for record in items}) == 5
 
 
 def test_a_row_more_at_the_end_changes_no_earlier_id() -> None:
     content = ONE + TWO + ONE
     before = [record.id for record in records(read(content))]
-    for more in (ONE, TWO, b"{oops\n", b'{"prompt": "three"}\n'):
-        assert [record.id for record in records(read(content + more))][:3] == before
+    for addition in (ONE, TWO, b"{oops\n", b'{"prompt": "three"}\n'):
+        assert [record.id for record in records(read(content + addition))][:3] == before
 
 
 def test_an_id_depends_on_what_a_row_says_alone() -> None:
-    asked = [SYSTEM, {**USER, "content": "a"}]
-    told: list[Row] = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a", "response": "x"}, {"prompt": asked}]
-    ids = {records(read(as_lines([row])))[0].id for row in told}
+    conversation = [SYSTEM, {**USER, "content": "a"}]
+    rows: list[Row] = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a", "response": "x"}, {"prompt": conversation}]
+    ids = {records(read(as_lines([row])))[0].id for row in rows}
     assert len(ids) == 4
     assert records(read(b'\n{"note": 1, "id": "x", "prompt": "a"}\n'))[0].id in ids
 
 
 def test_our_own_rows_keep_their_id() -> None:
-    own: Row = {"id": "00ff00ff00ff00ff", "prompt": "a", "response": "b", "meta": {"method": "evolve"}}
-    first, again = records(read(as_lines([own, own])))
-    assert (first.id, first.source_id, first.extra) == (own["id"], None, {})
+    ours: Row = {"id": "00ff00ff00ff00ff", "prompt": "a", "response": "b", "meta": {"method": "evolve"}}
+    first, again = records(read(as_lines([ours, ours])))
+    assert (first.id, first.source_id, first.extra) == (ours["id"], None, {})
     assert again.id != first.id
     assert again.source_id is None
 
@@ -373,17 +373,17 @@ def test_a_foreign_id_is_kept_beside_ours(fields: Row, source_id: str | None) ->
     ids=lambda row: next(iter(row)),
 )
 def test_unknown_fields_land_in_extra(row: Row) -> None:
-    more: dict[str, Any] = {"topic": "t", "scores": [1, 2.5, None], "nested": {"a": "b"}}
-    (record,) = records(read(as_lines([{**row, **more, "id": "x", "meta": {"by": "them"}}])))
-    assert record.extra == more
+    unknown: dict[str, Any] = {"topic": "t", "scores": [1, 2.5, None], "nested": {"a": "b"}}
+    (record,) = records(read(as_lines([{**row, **unknown, "id": "x", "meta": {"by": "them"}}])))
+    assert record.extra == unknown
 
 
 @given(st.lists(st.text().filter(str.strip), min_size=1))
 def test_any_prompts_written_as_json_lines_come_back(texts: list[str]) -> None:
     file = BytesIO(as_lines([{"prompt": text} for text in texts]))
-    made = list(Reader("any", file, PROMPTS).read())
-    assert prompts(made) == texts
-    assert len({record.id for record in records(made)}) == len(texts)
+    items = list(Reader("any", file, PROMPTS).read())
+    assert prompts(items) == texts
+    assert len({record.id for record in records(items)}) == len(texts)
 
 
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")).filter(str.strip)
@@ -398,9 +398,9 @@ def test_any_lines_of_text_come_back(texts: list[str]) -> None:
 @given(st.lists(st.binary(max_size=40)))
 def test_any_bytes_are_records_or_bad_lines(lines: list[bytes]) -> None:
     content = b"{}\n" + b"\n".join(lines)
-    _, *made = Reader("any", BytesIO(content), PROMPTS, "prompt").read()
-    assert len(made) == sum(1 for line in content.split(b"\n")[1:] if line.strip())
-    assert all(isinstance(item, Record | BadLine) for item in made)
+    _, *items = Reader("any", BytesIO(content), PROMPTS, "prompt").read()
+    assert len(items) == sum(1 for line in content.split(b"\n")[1:] if line.strip())
+    assert all(isinstance(item, Record | BadLine) for item in items)
 
 
 REAL_FILES = (
@@ -418,12 +418,12 @@ def real_file(name: str) -> Path:
 
 
 def test_the_seed_tasks_are_175_records_and_no_bad_line(real_seeds: Path) -> None:
-    made = read_file(real_seeds)
-    assert bad_lines(made) == []
-    assert len(made) == len({record.id for record in records(made)}) == 175
-    assert {str(record.source_id).rpartition("_")[0] for record in records(made)} == {"seed_task"}
-    assert all(record.extra.keys() == {"name", "is_classification"} for record in records(made))
-    assert sum(record.extra["is_classification"] for record in records(made)) == 26
+    items = read_file(real_seeds)
+    assert bad_lines(items) == []
+    assert len(items) == len({record.id for record in records(items)}) == 175
+    assert {str(record.source_id).rpartition("_")[0] for record in records(items)} == {"seed_task"}
+    assert all(record.extra.keys() == {"name", "is_classification"} for record in records(items))
+    assert sum(record.extra["is_classification"] for record in records(items)) == 26
     tasks = map(json.loads, real_seeds.read_text().splitlines())
     assert sum(not task["instances"][0]["input"] for task in tasks) == 50
 
@@ -431,7 +431,7 @@ def test_the_seed_tasks_are_175_records_and_no_bad_line(real_seeds: Path) -> Non
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_the_ids_of_a_real_file_hold_when_it_grows(name: str) -> None:
     path = real_file(name)
-    whole = records(read_file(path))
+    complete = records(read_file(path))
     rows = (
         json.loads(path.read_bytes())
         if path.suffix == ".json"
@@ -439,14 +439,14 @@ def test_the_ids_of_a_real_file_hold_when_it_grows(name: str) -> None:
     )
     half = records(read(as_lines(rows[: len(rows) // 2])))
     assert len(half) > 20
-    assert half == whole[: len(half)]
+    assert half == complete[: len(half)]
 
 
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_what_was_read_from_a_real_file_can_be_written_and_read_again(name: str) -> None:
-    made = records(read_file(real_file(name)))
-    rows = [{"id": r.id, "prompt": r.prompt, "response": r.response, "meta": {}, **r.extra} for r in made]
+    items = records(read_file(real_file(name)))
+    rows = [{"id": r.id, "prompt": r.prompt, "response": r.response, "meta": {}, **r.extra} for r in items]
     again = read(as_lines(rows))
     assert [(r.id, r.prompt, r.response, r.extra) for r in records(again)] == [
-        (r.id, r.prompt, r.response, r.extra) for r in made
+        (r.id, r.prompt, r.response, r.extra) for r in items
     ]

@@ -12,7 +12,7 @@ ALLOWED = ("equal", "not equal")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("Verdict: equal", "equal"),
         ("Verdict: not equal", "not equal"),
@@ -38,8 +38,8 @@ ALLOWED = ("equal", "not equal")
         ("The end says 'Verdict: equal', as a quote.\nVerdict: not equal", "not equal"),
     ],
 )
-def test_the_last_line_with_a_verdict_counts(text: str, said: str) -> None:
-    assert parse_verdict(text, ALLOWED) == said
+def test_the_last_line_with_a_verdict_counts(text: str, expected: str) -> None:
+    assert parse_verdict(text, ALLOWED) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_only_the_allowed_verdicts_count() -> None:
 
 
 @given(st.text(), st.sampled_from(ALLOWED))
-def test_a_verdict_at_the_end_is_found_after_any_text(text: str, said: str) -> None:
-    assert parse_verdict(f"{text}\nVerdict: {said}", ALLOWED) == said
+def test_a_verdict_at_the_end_is_found_after_any_text(text: str, expected: str) -> None:
+    assert parse_verdict(f"{text}\nVerdict: {expected}", ALLOWED) == expected
 
 
 @pytest.mark.parametrize(

@@ -32,26 +32,26 @@ def rendered(part: str, **fields: str) -> str:
 
 
 def test_a_template_becomes_one_message_a_role_line() -> None:
-    made = parse_template("t", TEMPLATE).render(first="one", second="two")
-    assert made.messages == [
+    prompt = parse_template("t", TEMPLATE).render(first="one", second="two")
+    assert prompt.messages == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "First: one\nSecond: two"},
     ]
-    assert (made.task, made.fields) == ("t", {"first": "one", "second": "two"})
+    assert (prompt.task, prompt.fields) == ("t", {"first": "one", "second": "two"})
 
 
 def test_examples_keep_their_order() -> None:
     text = "[system]\na\n[user]\nb\n[assistant]\nc\n[user]\n{{ x }}\n"
-    made = parse_template("t", text).render(x="d")
-    assert [(m["role"], m["content"]) for m in made.messages] == [
+    prompt = parse_template("t", text).render(x="d")
+    assert [(m["role"], m["content"]) for m in prompt.messages] == [
         ("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
 def test_user_data_stays_data(odd: str) -> None:
-    made = parse_template("t", TEMPLATE).render(first=odd, second="two")
-    assert made.messages == [
+    prompt = parse_template("t", TEMPLATE).render(first=odd, second="two")
+    assert prompt.messages == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": f"First: {odd}\nSecond: two"},
     ]
@@ -59,8 +59,8 @@ def test_user_data_stays_data(odd: str) -> None:
 
 @given(st.text(), st.text())
 def test_any_value_comes_through_as_it_is(first: str, second: str) -> None:
-    made = parse_template("t", "[user]\n<{{ first }}|{{ second }}>\n").render(first=first, second=second)
-    assert made.messages == [{"role": "user", "content": f"<{first}|{second}>"}]
+    prompt = parse_template("t", "[user]\n<{{ first }}|{{ second }}>\n").render(first=first, second=second)
+    assert prompt.messages == [{"role": "user", "content": f"<{first}|{second}>"}]
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_a_line_of_dashes_in_the_body_is_no_front_matter() -> None:
 def test_a_shipped_prompt_parses_and_renders(name: str) -> None:
     template = Prompts()[name]
     values = {variable: f"«{variable}»" for variable in template.variables}
-    made = template.render(**values)
+    prompt = template.render(**values)
     if values and name != "star/hint":  # its only value is the answer that it gives away
-        assert made.messages[0]["role"] == "system" and made.messages[-1]["role"] == "user"
-        assert any(value in made.messages[-1]["content"] for value in values.values()), "data go last"
-    assert all(message["content"].strip() for message in made.messages)
-    assert not any("{{" in message["content"] or "{%" in message["content"] for message in made.messages)
+        assert prompt.messages[0]["role"] == "system" and prompt.messages[-1]["role"] == "user"
+        assert any(value in prompt.messages[-1]["content"] for value in values.values()), "data go last"
+    assert all(message["content"].strip() for message in prompt.messages)
+    assert not any("{{" in message["content"] or "{%" in message["content"] for message in prompt.messages)
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)
@@ -165,9 +165,9 @@ def test_a_shipped_prompt_says_where_it_comes_from(name: str) -> None:
     head, _, _ = (
         (path if path.exists() else SHIPPED / f"{name}.en.md").read_text().removeprefix("---\n").partition("---\n")
     )
-    told = dict(line.split(": ", 1) for line in head.splitlines())
-    assert told.keys() == {"name", "source", "intent"}
-    assert told["name"] == name.partition(".")[0]
+    metadata = dict(line.split(": ", 1) for line in head.splitlines())
+    assert metadata.keys() == {"name", "source", "intent"}
+    assert metadata["name"] == name.partition(".")[0]
 
 
 def test_every_shipped_prompt_is_used_and_every_used_one_is_shipped() -> None:
@@ -175,7 +175,7 @@ def test_every_shipped_prompt_is_used_and_every_used_one_is_shipped() -> None:
     assert used | {name for name in SHIPPED_NAMES if name.startswith("rubrics/")} == set(SHIPPED_NAMES)
 
 
-def own(name: str, text: str) -> Path:
+def write_template(name: str, text: str) -> Path:
     path = Path("mine") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -183,7 +183,7 @@ def own(name: str, text: str) -> Path:
 
 
 def test_a_folder_replaces_prompts_file_by_file() -> None:
-    own("evolve/deepen.en.md", "[user]\nDeeper: {{ prompt }}\n")
+    write_template("evolve/deepen.en.md", "[user]\nDeeper: {{ prompt }}\n")
     mine, shipped = Prompts(Path("mine")), Prompts()
     assert mine["evolve/deepen"].render(prompt="x").messages == [{"role": "user", "content": "Deeper: x"}]
     assert mine["evolve/deepen"].digest != shipped["evolve/deepen"].digest
@@ -192,19 +192,19 @@ def test_a_folder_replaces_prompts_file_by_file() -> None:
 
 @pytest.mark.parametrize("name", ["evolve/depen.en.md", "deepen.en.md", "evolve/deepen.md", "other/deepen.en.md"])
 def test_a_file_that_replaces_nothing_is_an_error(name: str) -> None:
-    path = own(name, "[user]\n{{ prompt }}\n")
+    path = write_template(name, "[user]\n{{ prompt }}\n")
     with pytest.raises(InputError, match=f"^{path}: overrides no prompt; see the names in "):
         Prompts(Path("mine"))
 
 
 def test_other_files_in_the_folder_are_nobodys_business() -> None:
-    own("README.txt", "mine")
-    own("evolve/deepen.en.md", "[user]\n{{ prompt }}\n")
+    write_template("README.txt", "mine")
+    write_template("evolve/deepen.en.md", "[user]\n{{ prompt }}\n")
     assert Prompts(Path("mine"))["evolve/deepen"].variables == {"prompt"}
 
 
 def test_a_file_of_bytes_is_said() -> None:
-    path = own("evolve/deepen.en.md", "")
+    path = write_template("evolve/deepen.en.md", "")
     path.write_bytes(b"[user]\n\xff{{ prompt }}\n")
     with pytest.raises(InputError, match=f"^{path}: not UTF-8$"):
         Prompts(Path("mine"))["evolve/deepen"]

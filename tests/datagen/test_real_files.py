@@ -26,12 +26,12 @@ def raw_rows(path: Path) -> list[Any]:
 
 
 def words_of(item: Item) -> Words:
-    """Return all that is said in a row as it was read."""
+    """Return all texts of a row as it was read."""
     if isinstance(item, Document):
         return [item.text]
-    said = [message["content"] for message in as_messages(item.prompt)]
+    texts = [message["content"] for message in as_messages(item.prompt)]
     answers = [item.response] if isinstance(item, Record) else [item.chosen, item.rejected]
-    return said + [answer for answer in answers if answer]
+    return texts + [answer for answer in answers if answer]
 
 
 def fields(*names: str) -> Callable[[Row], Words]:
@@ -39,7 +39,7 @@ def fields(*names: str) -> Callable[[Row], Words]:
 
 
 def history(row: Row) -> Words:
-    return [said for pair in row["history"] for said in pair]
+    return [text for pair in row["history"] for text in pair]
 
 
 def request(row: Row) -> str:
@@ -134,7 +134,7 @@ def test_the_seed_tasks_give_a_record_per_instance() -> None:
     rows = raw_rows(here("self_instruct/seed_tasks.jsonl"))
     with (REAL_DATA / "self_instruct/seed_tasks.jsonl").open("rb") as file:
         records = [item for item in Reader("seeds", file, PROMPTS).read() if isinstance(item, Record)]
-    made = [
+    expected = [
         [
             request({**instance, "instruction": row["instruction"]}),
             *([instance["output"]] if instance["output"] else []),
@@ -142,7 +142,7 @@ def test_the_seed_tasks_give_a_record_per_instance() -> None:
         for row in rows
         for instance in row["instances"]
     ]
-    assert [words_of(record) for record in records] == made
+    assert [words_of(record) for record in records] == expected
     assert len(records) == 175
 
 

@@ -69,13 +69,13 @@ def test_an_id_is_the_same_in_every_version() -> None:
 
 
 def test_every_part_of_what_made_a_row_is_in_its_id() -> None:
-    made = [
+    ids = [
         row_id(method, parents, place, content)
         for method, parents, place, content in product(
             ("a", "b"), ([], ["a"], ["a", "b"]), (0, 1, [0, 1]), ("", "a", ["a"])
         )
     ]  # fmt: skip
-    assert len(set(made)) == len(made) == 54
+    assert len(set(ids)) == len(ids) == 54
 
 
 @pytest.mark.parametrize(

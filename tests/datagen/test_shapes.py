@@ -1,4 +1,4 @@
-"""Every shape of rows, written by hand: what is read from it, and what each bad row is told."""
+"""Every shape of rows, written by hand: what is read from it, and the reason for each bad row."""
 
 import io
 import json
@@ -192,9 +192,9 @@ def test_a_bad_prompt_says_what_and_where(row: Row, reason: str) -> None:
 )
 def test_a_preference(shape: str, row: Row, prompt: Text, chosen: str, rejected: str) -> None:
     reader = Reader("x.jsonl", io.BytesIO(as_lines({**row, "id": "f", "topic": "t", "margin": 2})), PREFERENCES)
-    (made,) = reader.read()
+    (item,) = reader.read()
     assert reader.shape == shape
-    assert made == Preference(made.id, prompt, chosen, rejected, 2.0, 1, "f", {"topic": "t"})  # type: ignore[union-attr]
+    assert item == Preference(item.id, prompt, chosen, rejected, 2.0, 1, "f", {"topic": "t"})  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_a_bad_preference_says_what_and_where(row: Row, reason: str) -> None:
 
 
 def test_documents_are_rows_or_lines() -> None:
-    made = read(DOCUMENTS, as_lines({"id": "f", "text": "a\n\nb", "lang": "en"}, {"text": " "}, {"title": "c"}))
-    assert made[0] == Document(made[0].id, "a\n\nb", 1, "f", {"lang": "en"})
-    assert [bad.reason for bad in made[1:]] == ['"text" is empty', 'no "text" (found: title)']
+    items = read(DOCUMENTS, as_lines({"id": "f", "text": "a\n\nb", "lang": "en"}, {"text": " "}, {"title": "c"}))
+    assert items[0] == Document(items[0].id, "a\n\nb", 1, "f", {"lang": "en"})
+    assert [bad.reason for bad in items[1:]] == ['"text" is empty', 'no "text" (found: title)']
     lines = read(DOCUMENTS, " One.\r\n\nTwo\u2028three.".encode())
-    assert [(each.text, each.line) for each in lines] == [(" One.", 1), ("Two\u2028three.", 3)]
+    assert [(document.text, document.line) for document in lines] == [(" One.", 1), ("Two\u2028three.", 3)]
 
 
 def test_ids_depend_on_what_a_row_says_and_not_on_where_it_stands() -> None:
@@ -276,9 +276,9 @@ def test_ids_depend_on_what_a_row_says_and_not_on_where_it_stands() -> None:
 
 
 def test_our_own_ids_are_kept() -> None:
-    own = {"id": "0123456789abcdef", "meta": {}}
-    assert one(PREFERENCES, {**own, "prompt": "Hi", "chosen": "b", "rejected": "c"}).id == own["id"]
-    assert one(DOCUMENTS, {**own, "text": "a"}).id == own["id"]
+    ours = {"id": "0123456789abcdef", "meta": {}}
+    assert one(PREFERENCES, {**ours, "prompt": "Hi", "chosen": "b", "rejected": "c"}).id == ours["id"]
+    assert one(DOCUMENTS, {**ours, "text": "a"}).id == ours["id"]
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,6 @@ def test_a_damaged_file_is_bad_lines_of_the_first_shape() -> None:
 
 def test_the_shape_of_most_rows_is_the_shape_of_the_file() -> None:
     row = {"prompt": "Hi", "chosen": "b", "rejected": "c"}
-    made = read(PREFERENCES, as_lines(row, {"chosen": [U, A], "rejected": [U, A2]}, row))
-    assert [type(each) for each in made] == [Preference, BadLine, Preference]
-    assert made[1].reason == f'no "prompt" (found: chosen, rejected). {PAIRS}'
+    items = read(PREFERENCES, as_lines(row, {"chosen": [U, A], "rejected": [U, A2]}, row))
+    assert [type(item) for item in items] == [Preference, BadLine, Preference]
+    assert items[1].reason == f'no "prompt" (found: chosen, rejected). {PAIRS}'
