@@ -1,14 +1,13 @@
-"""`datagen trace ID`: how a row came about, from its seed on.
+"""`datagen trace ID`: how a row was made, from its seed on.
 
-Every row names its parents, so the way back is in the files: the outputs of a folder, what was dropped beside them, and
-what went through a pipe (.datagen/piped/). A seed is found in the input that an output names in x.meta.json.
+Every row names its parents, so its history is in the files: the outputs of a folder, their rejected rows, and what went
+through a pipe (.datagen/piped/). A seed is looked up in the input that an output names in x.meta.json.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from itertools import pairwise
 from pathlib import Path
 
 from datagen.commands.terminal import printable
@@ -21,143 +20,130 @@ from datagen.records.record import Record, Row, request_text
 
 ARGUMENTS = (("id", "The id of a row, or its first letters."),)
 LEAST_LETTERS = 4
-TOLD = ("op", "round", "model", "evolver", "judge", "teacher", "answer", "verified", "finish_reason")
-"""What of `meta` is worth a line."""
+META_KEYS = ("op", "round", "model", "evolver", "judge", "teacher", "answer", "verified", "finish_reason")
+"""The keys of `meta` that are printed."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen trace` can be told."""
+    """Options of `datagen trace`."""
 
-    folder: Path = option(Path(), "The folder whose outputs are searched.")
+    folder: Path = option(Path(), "Folder whose outputs are searched.")
     json: bool = option(False, "Print the steps as JSON lines.")
 
 
 @dataclass
 class Step:
-    """One row on the way."""
+    """One row on the path from a seed."""
 
     row: Row
     file: str
-    dropped: list[Row] = field(default_factory=list)
-    """What was tried from this row and came to nothing."""
+    rejected: list[Row] = field(default_factory=list)
+    """Rejected and failed candidates that were made from this row."""
 
 
 class Archive:
-    """All rows of a folder, by id."""
+    """All rows of a folder: of its outputs, those that went through a pipe included, and of their inputs."""
 
     def __init__(self, folder: Path) -> None:
         self.rows: dict[str, tuple[str, Row]] = {}
-        self.dropped: dict[str, list[Row]] = {}
+        """By id: the file and the row."""
+        self.rejected: dict[str, list[Row]] = {}
+        """By the id of the row that they were made from."""
         inputs: set[str] = set()
-        for path in outputs(folder):
-            self._read(path)
-            inputs.add(str(json.loads(path.with_suffix(".meta.json").read_bytes())["run"].get("input")))
+        for place in (folder, folder / JOURNAL_FOLDER / "piped"):
+            for meta_path in sorted(place.glob("*.meta.json")):
+                path = meta_path.with_name(meta_path.name.removesuffix(".meta.json") + ".jsonl")
+                if path.exists():
+                    self._read_output(path)
+                    inputs.add(str(json.loads(meta_path.read_bytes())["run"].get("input")))
         for name in sorted(inputs):
             self._read_input(folder / name)
 
-    def _read(self, path: Path) -> None:
-        """Read an output and what lies beside it."""
-        for row in lines(path):
+    def _read_output(self, path: Path) -> None:
+        """Read the rows of an output and its rejected rows."""
+        for row in read_rows(path):
             if isinstance(row.get("id"), str):
                 self.rows.setdefault(row["id"], (str(path), row))
-        for row in lines(path.with_suffix(".rejected.jsonl")):
-            about: Row = row.get("record") or {}
-            self.dropped.setdefault(str(about.get("id")), []).append(row)
+        for row in read_rows(path.with_suffix(".rejected.jsonl")):
+            parent: Row = row.get("record") or {}
+            self.rejected.setdefault(str(parent.get("id")), []).append(row)
 
     def _read_input(self, path: Path) -> None:
-        """Read the rows of an input, whatever their shape; what is no longer there is not known."""
+        """Read the rows of an input in any format; a file that is gone, or of another kind (an output), is skipped."""
         if not path.is_file():
             return
         with open_input(str(path)) as file:
             try:
                 items = list(Reader(str(path), file, PROMPTS).read())
             except InputError:
-                return  # rows of another kind: an output, which is known already
+                return
             for item in items:
                 if isinstance(item, Record):
                     row: Row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
                     self.rows.setdefault(item.id, (f"{path}:{item.line}", row))
 
     def find(self, start: str) -> str:
-        """Return the one id that begins so."""
-        found = [name for name in self.rows if name.startswith(start)]
-        if len(start) < LEAST_LETTERS or len(found) != 1:
-            raise InputError(f"{start}: {len(found)} rows have an id that begins so; name one, with 4 letters or more")
-        return found[0]
+        """Return the only id that begins with `start`."""
+        ids = [name for name in self.rows if name.startswith(start)]
+        if len(start) < LEAST_LETTERS or len(ids) != 1:
+            raise InputError(f"{start}: {len(ids)} rows have an id that begins so; name one, with 4 letters or more")
+        return ids[0]
 
-    def way(self, name: str) -> list[Step]:
-        """Return the rows from the seed to the one named."""
+    def path(self, name: str) -> list[Step]:
+        """Return the rows from the seed to the one with this id."""
         steps: list[Step] = []
         while name in self.rows and all(step.row["id"] != name for step in steps):
             file, row = self.rows[name]
-            steps.append(Step(row, file, self.dropped.get(name, [])))
+            steps.append(Step(row, file, self.rejected.get(name, [])))
             name = next(iter((row.get("meta") or {}).get("parents") or []), "")
         return steps[::-1]
 
 
-def outputs(folder: Path) -> list[Path]:
-    """Return the outputs of a folder, those that went through a pipe included."""
-    found = [*sorted(folder.glob("*.meta.json")), *sorted((folder / JOURNAL_FOLDER / "piped").glob("*.meta.json"))]
-    paths = [path.with_name(path.name.removesuffix(".meta.json") + ".jsonl") for path in found]
-    return [path for path in paths if path.exists()]
-
-
-def lines(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file of ours."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of one of our files; none if it does not exist."""
     if path.exists():
         with path.open("rb") as file:
             yield from (json.loads(line) for line in file if line.strip())
 
 
 def run(id: str, options: Options) -> int:
-    """Print the way to a row; return the exit code."""
+    """Print the path to a row; return the exit code."""
     archive = Archive(options.folder)
-    steps = archive.way(archive.find(id))
-    told: Iterable[str] = [json.dumps(step.row, ensure_ascii=True) for step in steps] if options.json else tell(steps)
-    print("\n".join(told))
+    parent: Step | None = None
+    for step in archive.path(archive.find(id)):
+        print(json.dumps(step.row) if options.json else "\n".join(step_lines(step, parent)))
+        parent = step
     return 0
 
 
-def tell(steps: list[Step]) -> Iterator[str]:
-    """Write the way as text: the first prompt, then what changed from parent to child, then the reply."""
-    yield from tell_step(steps[0], None)
-    for before, after in pairwise(steps):
-        yield from tell_step(after, before)
-
-
-def tell_step(step: Step, before: Step | None) -> Iterator[str]:
-    meta = step.row.get("meta") or {}
-    told = " · ".join(f"{name} {printable(meta[name])}" for name in TOLD if meta.get(name) is not None)
-    yield f"{step.row['id']}  {meta.get('method', 'seed')}  {told}".rstrip()
+def step_lines(step: Step, parent: Step | None) -> Iterator[str]:
+    """Describe a row: its origin, how its prompt differs from its parent's, its answers, the candidates rejected."""
+    row = step.row
+    meta = row.get("meta") or {}
+    values = " · ".join(f"{key} {printable(meta[key])}" for key in META_KEYS if meta.get(key) is not None)
+    yield f"{row['id']}  {meta.get('method', 'seed')}  {values}".rstrip()
     yield f"  in {step.file}"
-    now = request_text(step.row["prompt"])
-    then = request_text(before.row["prompt"]) if before else now
-    yield from indented("prompt", word_diff(then, now))
-    for name, reply in replies(step.row):
-        yield from indented(name, reply)
-    for drop in step.dropped:
-        yield f"  {drop['status']}: {printable(drop['reason'])} at {drop['stage']}"
-        yield from indented("reply", str(drop.get("reply") or ""))
+    prompt = request_text(row["prompt"])
+    yield from indented("prompt", word_diff(request_text(parent.row["prompt"]), prompt) if parent else prompt)
+    answers = [("response", answer) for answer in row.get("responses") or []]
+    for name, answer in answers or [(name, row.get(name)) for name in ("response", "chosen", "rejected")]:
+        yield from indented(name, str(answer or ""))
+    for candidate in step.rejected:
+        yield f"  {candidate['status']}: {printable(candidate['reason'])} at {candidate['stage']}"
+        yield from indented("reply", str(candidate.get("reply") or ""))
     yield ""
 
 
-def replies(row: Row) -> list[tuple[str, str]]:
-    """Return the answers that a row holds, and what they are."""
-    one = [(name, row.get(name)) for name in ("response", "chosen", "rejected")]
-    many = [("response", reply) for reply in row.get("responses") or []] or one
-    return [(name, str(reply)) for name, reply in many if reply]
-
-
 def indented(name: str, text: str) -> Iterator[str]:
-    """Write a text under its name; nothing of it reaches the terminal raw."""
+    """Yield a text under its name, with nothing that a terminal obeys."""
     if text:
         yield f"  {name}"
         yield from (f"    {printable(line)}" for line in text.splitlines())
 
 
 def word_diff(before: str, after: str) -> str:
-    """Write a text with what it adds to another and what it lacks: {+added+} [-removed-]."""
+    """Mark the words that a text adds to another, {+added+}, and those that it lacks, [-removed-]."""
     old, new = before.split(), after.split()
     if old == new:
         return after

@@ -29,10 +29,10 @@ def test_a_row_from_a_pipe_is_traced_to_its_seed() -> None:
     datagen("filter", "-", "--dedup", "0.9", "-o", "rows.jsonl", told=answered)
     archive = Archive(Path())
     for row in rows("rows.jsonl"):
-        way = archive.way(row["id"])
-        assert way[0].file.startswith("seeds.jsonl:") and way[0].row["meta"] == {}
-        assert [step.row["meta"]["method"] for step in way[1:]] == ["evolve"] * (len(way) - 2) + ["respond"]
-        assert way[-1].row["id"] == row["id"]
+        path = archive.path(row["id"])
+        assert path[0].file.startswith("seeds.jsonl:") and path[0].row["meta"] == {}
+        assert [step.row["meta"]["method"] for step in path[1:]] == ["evolve"] * (len(path) - 2) + ["respond"]
+        assert path[-1].row["id"] == row["id"]
     shown = datagen("trace", rows("rows.jsonl")[-1]["id"][:8]).decode()
     assert shown.index("seed") < shown.index("evolve") < shown.index("respond")
     assert "{+" in shown
