@@ -8,6 +8,7 @@ answer that was paid for recorded.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from datagen.errors import Stopped
@@ -16,16 +17,16 @@ from datagen.llm.call import Call, Layer, Reply
 StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "stall", "error"]
 
 
+@dataclass(eq=False, slots=True)
 class Stop:
     """The switch that ends a run early. Calls in flight finish and are recorded; no further call is sent."""
 
-    def __init__(self) -> None:
-        self.reason: StopReason | None = None
-        """Why the run ends, once it does."""
-        self.error: BaseException | None = None
-        self.callbacks: list[Callable[[], None]] = []
-        """Called once, when the run begins to end."""
-        self._event = asyncio.Event()
+    reason: StopReason | None = None
+    """Why the run ends, once it does."""
+    error: BaseException | None = None
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+    """Called once, when the run begins to end."""
+    _event: asyncio.Event = field(default_factory=asyncio.Event)
 
     def now(self, reason: StopReason, error: BaseException | None = None) -> None:
         """End the run. The first reason stands."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from datagen.errors import ParseError
 from datagen.parse import split_thinking
@@ -88,8 +88,9 @@ class Layer(Protocol):
         ...
 
 
-class Backend(Layer, Protocol):
-    """The innermost layer."""
+@runtime_checkable
+class ClosableLayer(Layer, Protocol):
+    """An innermost layer that holds connections or a thread."""
 
     async def close(self) -> None: ...
 

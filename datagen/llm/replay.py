@@ -58,9 +58,6 @@ class Replay:
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return Reply(200, json.dumps({"model": "replay", "choices": [choice], "usage": usage}))
 
-    async def close(self) -> None:
-        """Nothing is open."""
-
 
 def load_replay(path: Path) -> Replay:
     """Read a file of recorded replies.

@@ -5,11 +5,12 @@ A run has one journal, one budget and one stop, and one limiter for each address
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from datagen.errors import InputError
 from datagen.llm.budget import Budget, Stop
-from datagen.llm.call import Backend
+from datagen.llm.call import ClosableLayer, Layer
 from datagen.llm.journal import Journal
 from datagen.llm.limiter import ADAPTIVE_CEILING, Limiter
 from datagen.llm.model import Model
@@ -25,7 +26,7 @@ class Stack:
     budget: Budget
     journal: Journal
     limiters: Sequence[Limiter]
-    backends: Sequence[Backend]
+    backends: Sequence[Layer]
     stop: Stop
 
     @property
@@ -49,9 +50,10 @@ class Stack:
         return sum(limiter.peak for limiter in self.limiters)
 
     async def close(self, *, drained: bool = True) -> None:
-        """Close the backends and the journal; `drained` means that the run ended with no request in flight."""
+        """Release connections, threads and the journal; `drained` means that no request is in flight any more."""
         for backend in self.backends:
-            await backend.close()
+            if isinstance(backend, ClosableLayer):
+                await backend.close()
         if drained:
             self.journal.end_run()
         self.journal.close()
@@ -94,7 +96,7 @@ def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> S
     return Stack(models, budget, journal, list(limiters.values()), list(backends.values()), stop)
 
 
-def open_backend(spec: Spec, options: StackOptions) -> Backend:
+def open_backend(spec: Spec, options: StackOptions) -> Layer:
     """Open the innermost layer of a model. Its modules are imported here, so that a run loads only what it uses."""
     if spec.url is not None:
         from datagen.llm.endpoint import Endpoint
@@ -102,9 +104,8 @@ def open_backend(spec: Spec, options: StackOptions) -> Backend:
         connections = options.concurrency or ADAPTIVE_CEILING
         return Endpoint(spec.url, spec.name, timeout=options.timeout, connections=connections)
     if spec.name.startswith("hf:"):
-        from datagen.llm.local.weights import need_libraries
-
-        need_libraries()
+        if any(find_spec(name) is None for name in ("torch", "transformers")):
+            raise InputError("hf: models need the train extra: pip install 'datagen-train[train]'")
         from datagen.llm.local.model import Local
 
         return Local(spec.name)

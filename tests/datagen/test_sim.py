@@ -18,7 +18,7 @@ from datagen.generators.evolve import read_verdict
 from datagen.llm.call import BadAnswer, Call, Reply, call_key, read_reply
 from datagen.llm.sim import SimRandom
 from datagen.llm.sim.answer import DEMANDS, answer, compute, unmet
-from datagen.llm.sim.evolve import OPERATORS
+from datagen.llm.sim.evolve import OPERATORS, apply_operator
 from datagen.llm.sim.model import HANDLERS, parse_sim
 from datagen.select import first_reason
 from datagen.select.elimination import BEFORE_ANSWER, ON_ANSWER, Step
@@ -190,7 +190,7 @@ def demanded(prompt: str) -> list[re.Pattern[str]]:
 def test_an_answer_meets_every_demand_that_a_chain_of_rewrites_made(seed: str, chain: list[str], number: int) -> None:
     rng, prompt = SimRandom(str(number)), seed
     for name in chain:
-        prompt = OPERATORS[name]({"prompt": prompt}, rng)
+        prompt = apply_operator(name, prompt, rng)
     text = answer({"prompt": prompt}, rng)
     assert [rule.pattern for rule in demanded(prompt) if not rule.fullmatch(text)] == []
     assert unmet(prompt, text) == []
@@ -203,7 +203,7 @@ def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) ->
     rng, prompt = SimRandom(str(number)), seed
     for _ in range(4):
         before = len(demanded(prompt))
-        longer = OPERATORS["add_constraint"]({"prompt": prompt}, rng)
+        longer = apply_operator("add_constraint", prompt, rng)
         assert longer.startswith(prompt) and longer != prompt
         assert len(demanded(longer)) - before == 1 or before >= 2, "at least two kinds go together"
         prompt = longer
@@ -211,7 +211,7 @@ def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) ->
 
 @given(st.sampled_from(SEEDS), st.sampled_from(sorted(OPERATORS)), st.integers(0, 10_000))
 def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, name: str, number: int) -> None:
-    child = OPERATORS[name]({"prompt": seed}, SimRandom(str(number)))
+    child = apply_operator(name, seed, SimRandom(str(number)))
     assert first_reason(BEFORE_ANSWER, Step(seed, child)) is None
     assert text_of(*ask("sim", compare(seed, child))).endswith("Verdict: not equal")
 

@@ -91,25 +91,23 @@ class Local:
 
     def _encode(self, messages: Messages) -> Ids:
         """Encode a conversation as the model was trained on it, up to the place where it continues."""
-        if messages[-1]["content"]:
-            text = self._render(messages, add_generation_prompt=True)
-        else:
-            marked = [*messages[:-1], {**messages[-1], "content": TURN}]
-            text, mark, _ = self._render(marked, add_generation_prompt=False).rpartition(TURN)
+        is_user_turn = not messages[-1]["content"]
+        if is_user_turn:
+            messages = [*messages[:-1], {**messages[-1], "content": TURN}]
+        try:
+            text = str(
+                self._encoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=not is_user_turn)
+            )
+        except Exception as error:  # a template is a program of the model's author
+            raise Refused(f"the chat template of {self._name} refuses the messages: {error}") from error
+        if is_user_turn:
+            text, mark, _ = text.rpartition(TURN)
             if not mark:
                 raise Refused(f"the chat template of {self._name} does not leave the user's words as they are")
         ids: Ids = list(self._encoder(text, add_special_tokens=False)["input_ids"])
         if len(ids) >= self._context:
             raise Refused(f"the prompt has {len(ids)} tokens and {self._name} a context of {self._context}", "messages")
         return ids
-
-    def _render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
-        try:
-            return str(
-                self._encoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-            )
-        except Exception as error:  # a template is a program of the model's author
-            raise Refused(f"the chat template of {self._name} refuses the messages: {error}") from error
 
     async def _work(self) -> None:
         """Generate batch after batch until no call waits. An error goes to every call of its batch."""

@@ -1,25 +1,24 @@
-"""The folder of a trained model: whether it is one, what it is called by, what it needs. Nothing here imports torch.
+"""The folder of a trained model: its files, its digest, the base of an adapter. Nothing here imports torch.
 
-A model is named by what decides its answers, so that one trained again in the same folder is another model and no
-recorded answer of the old one is taken for its own: config, weights, tokenizer and template, not the files of its run.
+The digest covers the files that decide the answers: config, weights, tokenizer and template, not the files of the
+training run. A model that is trained again in the same folder is another model, so no recorded answer is used for it.
 """
 
 import json
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 from datagen.errors import InputError
 
 ADAPTER = "adapter_config.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-OTHERS = (
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+OTHER_FILES = (
     *("config.json", "generation_config.json", ADAPTER, "*.safetensors.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json"),
 )
 DIGEST_LENGTH = 16
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
 
 
 def model_folder(spec: str) -> Path:
@@ -28,12 +27,12 @@ def model_folder(spec: str) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """Name a model by the names and bytes of its files; an adapter also by those of its base, if that lies here."""
+    """Return a digest of the names and bytes of a model's files; also those of an adapter's base if it is a folder."""
     sha = sha256()
     for path in model_files(folder):
         sha.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
+            while block := file.read(BLOCK_SIZE):
                 sha.update(block)
     base = adapter_base(folder)
     if base is not None and Path(base).is_dir():
@@ -42,18 +41,18 @@ def weights_digest(folder: Path) -> str:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files that a model consists of, by name; raise InputError if it is none."""
+    """Return the files of a model, sorted by name; raise InputError if the folder holds no model."""
     if not folder.is_dir():
         raise InputError(f"model {folder}: no such folder; hf: takes the folder of a trained model")
-    weights = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
-    others = {path for pattern in OTHERS for path in folder.glob(pattern)}
+    weights = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    others = {path for pattern in OTHER_FILES for path in folder.glob(pattern)}
     if not weights or not {path.name for path in others} & {"config.json", ADAPTER}:
         raise InputError(f"model {folder}: holds no model (a config.json and weights in *.safetensors)")
     return sorted(weights | others)
 
 
 def adapter_base(folder: Path) -> str | None:
-    """Return the model that a LoRA adapter was trained on; None if the folder holds a whole model."""
+    """Return the base model of a LoRA adapter; None if the folder holds a full model."""
     path = folder / ADAPTER
     if not path.exists():
         return None
@@ -64,9 +63,3 @@ def adapter_base(folder: Path) -> str | None:
     if not base:
         raise InputError(f"{path}: does not name the model that the adapter belongs to")
     return str(base)
-
-
-def need_libraries() -> None:
-    """Raise InputError unless what a local model needs is installed."""
-    if any(find_spec(name) is None for name in ("torch", "transformers")):
-        raise InputError("hf: models need the train extra: pip install 'datagen-train[train]'")

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -16,6 +15,7 @@ DEPTHS = (
     "Compare two ways to get there.",
     "Say what would change if one number were doubled.",
 )
+OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth")
 PLACES = ("a night ferry", "a school kitchen", "a mountain hut", "a print shop", "a seed library")
 THINGS = (("baker", "rolls", "tray"), ("gardener", "bulbs", "crate"), ("librarian", "books", "shelf"))
 CHINESE = (
@@ -25,82 +25,62 @@ CHINESE_VALUES = ("码头", "夜班渡轮", "山间小屋", "学校食堂", "种
 POLITE = re.compile(r"\b(please|kindly)\b|[\W_]+", re.IGNORECASE)
 
 
-def add_constraint(fields: Fields, rng: Random) -> str:
-    """Add a demand of a kind that the prompt does not have yet. A closing and a shouted last line would conflict."""
+def apply_operator(operator: str, prompt: str, rng: Random) -> str:
+    """Rewrite a prompt by one of the OPERATORS. An operator that has nothing left to add deepens the prompt."""
+    if operator == "add_constraint":
+        # A demand of a kind that the prompt does not have yet. A closing and a shouted last line would conflict.
+        kinds = {name for name, demand in DEMANDS.items() if demand.value_in(prompt)}
+        kinds |= {"closing", "shout"} if kinds & {"closing", "shout"} else set()
+        kinds |= {"shout"} if "opening" in kinds else {"opening"} if "shout" in kinds else set()
+        demands = [demand for name, demand in DEMANDS.items() if name not in kinds]
+        if demands:
+            demand = rng.choice(demands)
+            return f"{prompt} {demand.text.format(rng.choice(demand.values))}"
+    if operator == "concretise":
+        if "Set it in" not in prompt:
+            return f"{prompt} Set it in {rng.choice(PLACES)} in {rng.randint(1900, 2020)}."
+        if "Write for" not in prompt:
+            return f"{prompt} Write for a {rng.choice(THINGS)[0]} of {rng.randint(20, 80)} years."
+    if operator == "add_reasoning":
+        if not EXPRESSION.search(prompt):
+            return f"{prompt} Work it out in {rng.randint(3, 6)} numbered steps."
+        verb = rng.choice(("multiply", "increase"))
+        return f"{prompt} Then {verb} the result by {rng.randint(2, 9)}, and show each step."
+    if operator == "complicate_input":
+        names = rng.sample(("north", "south", "east", "west"), 3)
+        data = ", ".join(f'"{name}": {rng.randint(10, 99)}' for name in names)
+        return f"{prompt} Also add up the values in this data: {{{data}}}"
+    if operator == "breadth":
+        who, what, where = rng.choice(THINGS)
+        a, b, c = rng.randint(3, 40), rng.randint(2, 30), rng.randint(1, 60)
+        problem = f"A {who} has {b} {what} in each {where}, {a} times over, and {c} more."
+        return f"{problem} How many {what}? Compute {a} * {b} + {c}."
+    depths = [depth for depth in DEPTHS if depth not in prompt]
+    return f"{prompt} {rng.choice(depths)}" if depths else f"Please {prompt}"
+
+
+def rewrite(operator: str, fields: Fields, rng: SimRandom) -> str:
+    """Evolve a prompt in its own language: by the operator, or by a demand in Chinese."""
     prompt = fields["prompt"]
-    taken = {name for name, demand in DEMANDS.items() if demand.value_in(prompt)}
-    taken |= {"closing", "shout"} if taken & {"closing", "shout"} else set()
-    taken |= {"shout"} if "opening" in taken else {"opening"} if "shout" in taken else set()
-    free = [demand for name, demand in DEMANDS.items() if name not in taken]
-    if not free:
-        return deepen(fields, rng)
-    demand = rng.choice(free)
-    return f"{prompt} {demand.text.format(rng.choice(demand.values))}"
-
-
-def deepen(fields: Fields, rng: Random) -> str:
-    """Add a question that needs more thought; after len(DEPTHS) times no new question is left."""
-    free = [depth for depth in DEPTHS if depth not in fields["prompt"]]
-    return f"{fields['prompt']} {rng.choice(free)}" if free else f"Please {fields['prompt']}"
-
-
-def concretise(fields: Fields, rng: Random) -> str:
-    """Name a place and a year, and the next time a reader; after that, deepen."""
-    prompt = fields["prompt"]
-    if "Set it in" not in prompt:
-        return f"{prompt} Set it in {rng.choice(PLACES)} in {rng.randint(1900, 2020)}."
-    if "Write for" not in prompt:
-        return f"{prompt} Write for a {rng.choice(THINGS)[0]} of {rng.randint(20, 80)} years."
-    return deepen(fields, rng)
-
-
-def add_reasoning(fields: Fields, rng: Random) -> str:
-    """Add a further step to a computation, or ask for numbered steps if there is none."""
-    if not EXPRESSION.search(fields["prompt"]):
-        return f"{fields['prompt']} Work it out in {rng.randint(3, 6)} numbered steps."
-    verb = rng.choice(("multiply", "increase"))
-    return f"{fields['prompt']} Then {verb} the result by {rng.randint(2, 9)}, and show each step."
-
-
-def complicate_input(fields: Fields, rng: Random) -> str:
-    names = rng.sample(("north", "south", "east", "west"), 3)
-    data = ", ".join(f'"{name}": {rng.randint(10, 99)}' for name in names)
-    return f"{fields['prompt']} Also add up the values in this data: {{{data}}}"
-
-
-def breadth(fields: Fields, rng: Random) -> str:
-    """Write a new arithmetic problem."""
-    who, what, where = rng.choice(THINGS)
-    a, b, c = rng.randint(3, 40), rng.randint(2, 30), rng.randint(1, 60)
-    problem = f"A {who} has {b} {what} in each {where}, {a} times over, and {c} more."
-    return f"{problem} How many {what}? Compute {a} * {b} + {c}."
-
-
-OPERATORS: dict[str, Callable[[Fields, Random], str]] = {
-    operator.__name__: operator
-    for operator in (add_constraint, deepen, concretise, add_reasoning, complicate_input, breadth)
-}
-
-
-def rewrite(operator: Callable[[Fields, Random], str], fields: Fields, rng: SimRandom) -> str:
-    """Rewrite a prompt in its own language: by the operator, or by a demand in Chinese."""
-    if not CJK.search(fields["prompt"]):
-        return operator(fields, rng)
-    free = [(text, value) for text in CHINESE for value in CHINESE_VALUES if text.format(value) not in fields["prompt"]]
+    if not CJK.search(prompt):
+        return apply_operator(operator, prompt, rng)
+    free = [(text, value) for text in CHINESE for value in CHINESE_VALUES if text.format(value) not in prompt]
     text, value = rng.choice(free)
-    prompt = fields["prompt"].rstrip()
+    prompt = prompt.rstrip()
     stop = "" if unicodedata.category(prompt[-1])[0] == "P" else "。"
     return f"{prompt}{stop}{text.format(str(rng.randint(3, 6)) if '步骤' in text else value)}"
 
 
-def harder_code(fields: Fields, rng: SimRandom) -> str:
+def rewrite_code(fields: Fields, rng: SimRandom) -> str:
     """Make a programming task harder, by one of four operators."""
-    return rng.choice((add_constraint, deepen, add_reasoning, complicate_input))(fields, rng)
+    operator = rng.choice(("add_constraint", "deepen", "add_reasoning", "complicate_input"))
+    return apply_operator(operator, fields["prompt"], rng)
 
 
-def change_problem(fields: Fields, rng: SimRandom) -> str:
-    """Replace a problem by an easier one, or make it harder, as the template's text says."""
-    return breadth(fields, rng) if "easier" in fields["method"] else add_reasoning(fields, rng)
+def rewrite_problem(fields: Fields, rng: SimRandom) -> str:
+    """Replace a mathematical problem by an easier one, or make it harder, as the text of the template says."""
+    operator = "breadth" if "easier" in fields["method"] else "add_reasoning"
+    return apply_operator(operator, fields["prompt"], rng)
 
 
 def equal(fields: Fields, rng: Random) -> str:
@@ -112,8 +92,8 @@ def equal(fields: Fields, rng: Random) -> str:
 
 
 HANDLERS: dict[str, Handler] = {
-    **{f"evolve/{name}": partial(rewrite, operator) for name, operator in OPERATORS.items()},
+    **{f"evolve/{operator}": partial(rewrite, operator) for operator in OPERATORS},
     "evolve/equal": equal,
-    "evolve_code/harder": harder_code,
-    "evolve_math/change": change_problem,
+    "evolve_code/harder": rewrite_code,
+    "evolve_math/change": rewrite_problem,
 }

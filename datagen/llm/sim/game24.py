@@ -51,6 +51,7 @@ def reachable(values: tuple[Fraction, ...]) -> bool:
 
 
 def numbers(hand: Hand) -> tuple[Fraction, ...]:
+    """Return the numbers of a hand in order."""
     return tuple(sorted(term.value for term in hand))
 
 
@@ -127,6 +128,7 @@ def plan(fields: Fields, rng: SimRandom) -> str:
 
 
 def passage(fields: Fields, rng: SimRandom) -> str:
+    """Write a text after a plan."""
     return f"{answer(fields, rng)}\n{' '.join(fields['plan'].split())}"
 
 

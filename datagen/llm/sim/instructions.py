@@ -6,6 +6,7 @@ A new task is composed of a verb, a thing and a manner; some are arithmetic that
 import json
 import re
 from collections import Counter
+from functools import partial
 
 from datagen.llm.sim import Fields, Handler, SimRandom
 from datagen.llm.sim.answer import answer
@@ -97,15 +98,19 @@ def batch(fields: Fields, rng: SimRandom) -> str:
 
 
 def classification(fields: Fields, rng: SimRandom) -> str:
+    """Self-Instruct: say whether the answer to an instruction is one of a few labels."""
     return "Yes" if any(fields["instruction"].startswith(question) for question, _ in LABELLED) else "No"
 
 
-def input_first(fields: Fields, rng: SimRandom) -> str:
-    return json.dumps({"input": "", "output": answer({"prompt": fields["instruction"]}, rng)})
+def instances(order: str, fields: Fields, rng: SimRandom) -> str:
+    """Self-Instruct: write instances of an instruction, a JSON object a line.
 
-
-def output_first(fields: Fields, rng: SimRandom) -> str:
-    labels = next(labels for question, labels in LABELLED if fields["instruction"].startswith(question))
+    Input first writes one with an answer; output first, for a classification, one for each label.
+    """
+    instruction = fields["instruction"]
+    if order == "input first":
+        return json.dumps({"input": "", "output": answer({"prompt": instruction}, rng)})
+    labels = next(labels for question, labels in LABELLED if instruction.startswith(question))
     rows = ({"output": label, "input": f"It sounds {label}: {rng.choice(THINGS)}."} for label in labels)
     return "\n".join(json.dumps(row) for row in rows)
 
@@ -150,8 +155,8 @@ HANDLERS: dict[str, Handler] = {
     "self_instruct/tasks": tasks,
     "self_instruct/batch": batch,
     "self_instruct/classification": classification,
-    "self_instruct/input_first": input_first,
-    "self_instruct/output_first": output_first,
+    "self_instruct/input_first": partial(instances, "input first"),
+    "self_instruct/output_first": partial(instances, "output first"),
     "magpie": user_turn,
     "backtranslate/instruct": backtranslate,
     "backtranslate/rate": rate,

@@ -66,11 +66,11 @@ def score(fields: Fields, rng: SimRandom) -> str:
     answers = labelled_answers(fields)
     longest = max(answers.values(), key=len)
     lines = []
-    for label, aspect, most in re.findall(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", fields["form"], re.MULTILINE):
+    for label, aspect, highest in re.findall(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", fields["form"], re.MULTILINE):
         points = quality(fields["prompt"], answers[label])
         points = rng.randint(0, MAX_POINTS) if rng.errs() else points
         points = MAX_POINTS if rng.random() < rng.verbosity_bias and answers[label] == longest else points
-        lines.append(f"{label} {aspect}: {min(points, int(most))}")
+        lines.append(f"{label} {aspect}: {min(points, int(highest))}")
     return "Each was looked at.\n" + "\n".join(lines)
 
 

@@ -66,9 +66,6 @@ class Sim:
             choice["logprobs"] = {"content": judge.logprobs(text, fields, rng.skill)}
         return Reply(200, json.dumps({"model": "sim", "choices": [choice], "usage": usage, "fault": fault}))
 
-    async def close(self) -> None:
-        """Nothing is open."""
-
 
 def parse_sim(spec: str) -> Sim:
     """Parse `sim` or `sim:skill=RATE,fault=RATE,...`; raise InputError for an unknown name or a rate beyond 0 to 1."""
