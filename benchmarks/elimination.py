@@ -88,13 +88,13 @@ def load_cases() -> list[Case]:
     return [
         Case(
             row["id"], row["rule"], row["hard"], row["says"] or "", row["verdict"] or "",
-            Step(row["parent"], row["child"], said(row["verdict"]), row["response"] or NOT_ASKED),
+            Step(row["parent"], row["child"], read_reply_verdict(row["verdict"]), row["response"] or NOT_ASKED),
         )
         for row in rows
     ]  # fmt: skip
 
 
-def said(reply: str | None) -> str:
+def read_reply_verdict(reply: str | None) -> str:
     """Return what a judge's reply says, as the stack reads it: thinking is no part of the answer."""
     if reply is None:
         return ""
@@ -141,7 +141,7 @@ def answer_table(paths: Iterable[Path]) -> list[str]:
     counts = [(path.name, real_answers(path)) for path in paths]
     return markdown(
         ("answers written by people", "number", *(f"`{rule.__name__}`" for rule in ON_ANSWER)),
-        *((name, found.total(), *(found[rule.__name__] for rule in ON_ANSWER)) for name, found in counts),
+        *((name, reasons.total(), *(reasons[rule.__name__] for rule in ON_ANSWER)) for name, reasons in counts),
     )
 
 

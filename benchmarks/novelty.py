@@ -43,7 +43,7 @@ Draw = Callable[[random.Random], str]
 class Measured(NamedTuple):
     """A pool and its candidates: ms per candidate and text added, how many repeat, do all decisions agree, MB."""
 
-    look: float
+    query: float
     add: float
     repeats: int
     agrees: int
@@ -73,32 +73,32 @@ def changed(chance: random.Random, text: str) -> str:
     return " ".join(words(chance, 1)[0] if chance.random() < share else word for word in text.split())
 
 
-def look(size: int, count: int, draw: Draw, check: int) -> Measured:
+def measure_pool(size: int, count: int, draw: Draw, check: int) -> Measured:
     """Fill a pool, look at the candidates, and compare the first `check` decisions with exhaustive ones."""
     chance = random.Random(1)
     texts = [draw(chance) for _ in range(size)]
-    asked = candidates(chance, texts, count, draw)
+    queries = candidates(chance, texts, count, draw)
     gc.disable()
     pool = Pool()
     began = process_time()
     for text in texts:
         pool.add(text)
     filled = process_time()
-    novel = [pool.is_novel(text) for text in asked]
+    novel = [pool.is_novel(text) for text in queries]
     ended = process_time()
-    agrees = sum(a == b for a, b in zip(novel, exhaustive(texts, asked[:check]), strict=False))
+    agrees = sum(a == b for a, b in zip(novel, exhaustive(texts, queries[:check]), strict=False))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Measured(1e3 * (ended - filled) / count, 1e3 * (filled - began) / size, novel.count(False), agrees, memory)
 
 
-def exhaustive(texts: list[str], asked: list[str]) -> list[bool]:
+def exhaustive(texts: list[str], queries: list[str]) -> list[bool]:
     """Decide by all common subsequences."""
     numbers: dict[str, int] = {}
     encode = partial(_encode, numbers)
     choices = list(map(encode, texts))
     lengths = np.array(list(map(len, choices)))
     decided = []
-    for text in map(encode, asked):
+    for text in map(encode, queries):
         (common,) = cdist([text], choices, scorer=LCSseq.similarity, dtype=np.uint32)
         decided.append(bool((2 * common / (lengths + len(text)) <= THRESHOLD).all()))
     return decided
@@ -132,25 +132,26 @@ def by_baseline(size: int, count: int) -> tuple[str, float, int]:
     name, score = baseline()
     chance = random.Random(1)
     texts = [plain(chance) for _ in range(size)]
-    asked = candidates(chance, texts, count, plain)
+    queries = candidates(chance, texts, count, plain)
     pool = Pool()
     for text in texts:
         pool.add(text)
-    ready, ours = list(map(tokens, texts)), list(map(pool.is_novel, asked))
+    ready, ours = list(map(tokens, texts)), list(map(pool.is_novel, queries))
     began = process_time()
-    novel = [max(score(its, tokens(text)) for its in ready) <= THRESHOLD for text in asked]
+    novel = [max(score(its, tokens(text)) for its in ready) <= THRESHOLD for text in queries]
     return name, 1e3 * (process_time() - began) / count, sum(a == b for a, b in zip(novel, ours, strict=True))
 
 
 def line(size: int, count: int, draw: Draw, check: int, slow: tuple[str, float, int] | None = None) -> Line:
-    found = in_fresh_process(look, size, count, draw, check)
-    took = f"{found.look:.3f} ms, {1e3 * found.add:.0f} µs to add"
+    measured = in_fresh_process(measure_pool, size, count, draw, check)
+    times = f"{measured.query:.3f} ms, {1e3 * measured.add:.0f} µs to add"
     if slow:
-        took += f"; {slow[0]} {slow[1]:,.0f} ms: {slow[1] / found.look:,.0f} ×"
+        times += f"; {slow[0]} {slow[1]:,.0f} ms: {slow[1] / measured.query:,.0f} ×"
     agree = (
-        f"{found.agrees} of {check} decisions as by all LCS, {found.repeats} of {count} repeat, {found.memory:.0f} MB"
+        f"{measured.agrees} of {check} decisions as by all LCS, {measured.repeats} of {count} repeat, "
+        f"{measured.memory:.0f} MB"
     )
-    return Line(f"{draw.__name__} texts, pool of {size:,}", "≤ 1 ms" if size == TARGET else "", took, agree)
+    return Line(f"{draw.__name__} texts, pool of {size:,}", "≤ 1 ms" if size == TARGET else "", times, agree)
 
 
 def measure(quick: bool) -> Iterator[Line]:
@@ -158,9 +159,9 @@ def measure(quick: bool) -> Iterator[Line]:
         yield line(1_000, 100, plain, 100, in_fresh_process(by_baseline, 1_000, 5))
         yield line(TARGET, 100, plain, 20)
         return
-    for size, asked in ((1_000, 100), (10_000, 10), (TARGET, 4)):
-        slow = in_fresh_process(by_baseline, size, asked)
-        assert slow[2] == asked, "a decision differs from the baseline's"
+    for size, count in ((1_000, 100), (10_000, 10), (TARGET, 4)):
+        slow = in_fresh_process(by_baseline, size, count)
+        assert slow[2] == count, "a decision differs from the baseline's"
         yield line(size, 300, plain, 300, slow)
     yield line(TARGET, 300, templated, 300)
     for draw in (plain, templated):

@@ -30,14 +30,14 @@ def corpus(count: int = 12) -> Path:
     return folder
 
 
-def run(model: str = "sim", output: str = "out.jsonl", *, options: Options | None = None, **told: Any) -> Outcome:
-    return perform(Backtranslate, corpus(), model, output, options or Options(), **told)
+def run(model: str = "sim", output: str = "out.jsonl", *, options: Options | None = None, **settings: Any) -> Outcome:
+    return perform(Backtranslate, corpus(), model, output, options or Options(), **settings)
 
 
 def test_a_row_says_where_its_answer_comes_from() -> None:
     run()
-    made = rows("out.jsonl")
-    augmented = [row for row in made if row["meta"]["op"] == "augmented"]
+    output = rows("out.jsonl")
+    augmented = [row for row in output if row["meta"]["op"] == "augmented"]
     assert len(augmented) == 12
     for row in augmented:
         start, end = row["meta"]["span"]
@@ -46,7 +46,7 @@ def test_a_row_says_where_its_answer_comes_from() -> None:
         assert "Bread number" in row["meta"]["header"]
         assert [message["role"] for message in row["prompt"]] == ["system", "user"]
         assert row["meta"]["rating"] >= 4.5 and len(row["meta"]["ratings"]) == 3
-    (seed,) = [row for row in made if row["meta"]["op"] == "seed"]
+    (seed,) = [row for row in output if row["meta"]["op"] == "seed"]
     assert seed["response"] == SEED_ROW["response"]
     assert seed["prompt"][1]["content"] == SEED_ROW["prompt"]
     assert seed["prompt"][0] != augmented[0]["prompt"][0], "seeds and found texts are told apart"
@@ -94,17 +94,17 @@ def test_order_and_concurrency_change_nothing() -> None:
 
 
 def test_a_trained_backward_model_gets_the_text_alone() -> None:
-    asked: list[list[dict[str, str]]] = []
+    requests: list[list[dict[str, str]]] = []
 
     def answer(model: str, messages: list[dict[str, str]], sample: int, task: str) -> str:
-        asked.append(messages)
-        return f"What about matter {len(asked)}?"
+        requests.append(messages)
+        return f"What about matter {len(requests)}?"
 
     with running(Server(answer=answer)) as server:
         options = Options(trained=True, threshold=0, untagged=True)
         perform(Backtranslate, corpus(), f"m@{server.url}", "out.jsonl", options, timeout=5.0)
     texts = [path.read_text().split("\n\n", 1)[1].strip() for path in Path("corpus").glob("[0-9]*.md")]
-    assert sorted(message["content"] for (message,) in asked) == sorted(texts)
+    assert sorted(message["content"] for (message,) in requests) == sorted(texts)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_instruction_stands_without_its_text(instruction: str, reason: str | 
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("reply", "expected"),
     [
         ("Score: 4", 4.0),
         ("**Score:** 4.5 / 5", 4.5),
@@ -138,12 +138,12 @@ def test_an_instruction_stands_without_its_text(instruction: str, reason: str | 
         ("The score: 4 is due, I think.", None),
     ],
 )
-def test_a_rating_is_read_or_is_none(said: str, expected: float | None) -> None:
+def test_a_rating_is_read_or_is_none(reply: str, expected: float | None) -> None:
     if expected is not None:
-        assert read_points(said) == expected
+        assert read_points(reply) == expected
         return
     with pytest.raises(ParseError):
-        read_points(said)
+        read_points(reply)
 
 
 def test_an_instruction_is_taken_out_of_its_wrapping() -> None:

@@ -52,19 +52,19 @@ def test_chinese_seeds_evolve_in_chinese_and_others_do_not(real: Path) -> None:
 def test_no_rule_drops_a_prompt_for_being_chinese(real: Path) -> None:
     evolve(real, "sim", rounds=2, limit=120)
     assert {row["reason"] for row in rows("out.rejected.jsonl")} == {"duplicate"}, "the file has equal questions"
-    found = [
+    mismatches = [
         (name, row["prompt"])
         for row in rows("out.jsonl")
         for name, rule in FILTERS.items()
         if is_chinese(request_text(row["prompt"])) and rule(Record(row["id"], row["prompt"], row["response"]))
     ]
-    assert found == []
+    assert mismatches == []
 
 
 def test_real_chinese_requests_are_instructions(real: Path) -> None:
-    asked = requests_of(real)
+    requests = requests_of(real)
     for rules in (CHINESE, SPOKEN):
-        dropped = {text: reason for text in asked if (reason := first_reason(rules, text))}
+        dropped = {text: reason for text in requests if (reason := first_reason(rules, text))}
         assert dropped.keys() >= EXCUSED
         assert set(dropped.values()) <= {"too_short", "too_long", "starts_with_punctuation"}
         assert len(dropped) <= len(EXCUSED) + 5, dropped
@@ -72,10 +72,10 @@ def test_real_chinese_requests_are_instructions(real: Path) -> None:
 
 def test_different_chinese_questions_are_new_and_equal_ones_are_not(real: Path) -> None:
     novelty = Novelty(0.7)
-    asked = requests_of(real)
-    reasons = [novelty.drops({"prompt": text}) for text in asked]
-    assert sum(reason is not None for reason in reasons) <= 0.03 * len(asked)
-    assert all(novelty.drops({"prompt": text}) == "duplicate" for text in asked)
+    requests = requests_of(real)
+    reasons = [novelty.drops({"prompt": text}) for text in requests]
+    assert sum(reason is not None for reason in reasons) <= 0.03 * len(requests)
+    assert all(novelty.drops({"prompt": text}) == "duplicate" for text in requests)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_different_chinese_questions_are_new_and_equal_ones_are_not(real: Path) 
     ],
 )
 def test_the_language_is_the_seeds_own_or_the_one_that_is_told(prompt: str, lang: str, asked_in_chinese: bool) -> None:
-    asked: list[list[Message]] = []
+    requests: list[list[Message]] = []
 
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:
-        asked.append(messages)
+        requests.append(messages)
         return "Verdict: not equal" if task == "evolve/equal" else f"A longer story {sample}."
 
     Path("seeds.txt").write_text(prompt + "\n")
     with running(Server(answer=answer)) as server:
         evolve(Path("seeds.txt"), f"m@{server.url}", rounds=2, lang=lang)
-    systems = [messages[0]["content"] for messages in asked if messages[0]["role"] == "system"]
+    systems = [messages[0]["content"] for messages in requests if messages[0]["role"] == "system"]
     assert len(systems) == 4, "two rewrites and two verdicts"
     assert {is_chinese(text) for text in systems} == {asked_in_chinese}
 

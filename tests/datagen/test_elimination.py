@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.elimination import LURES, RULES, Case, load_cases, real_answers, rule_table, said, score
+from benchmarks.elimination import LURES, RULES, Case, load_cases, read_reply_verdict, real_answers, rule_table, score
 from datagen.select import Rule, first_reason
 from datagen.select.elimination import (
     APOLOGY_WORDS,
@@ -54,10 +54,10 @@ def test_a_judge_is_understood_as_it_was_meant(case: Case) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rule_has_an_error_on_the_cases(name: str) -> None:
-    made = score(name, CASES)
-    assert (made.precision, made.recall) == (1.0, 1.0)
-    assert made.should >= 10
-    assert made.hard_negatives >= 5, "a careless rule would have stumbled here"
+    result = score(name, CASES)
+    assert (result.precision, result.recall) == (1.0, 1.0)
+    assert result.should >= 10
+    assert result.hard_negatives >= 5, "a careless rule would have stumbled here"
 
 
 def test_the_cases_are_hard() -> None:
@@ -71,8 +71,8 @@ def test_the_cases_are_hard() -> None:
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule is not no_gain], ids=lambda rule: rule.__name__)
 def test_only_no_gain_needs_a_model(rule: Rule[Step]) -> None:
     """Without a verdict, every case of the other rules is dropped just the same."""
-    own = [case.step for case in CASES if case.rule == rule.__name__]
-    assert {first_reason(RULES, replace(step, verdict="")) for step in own} == {rule.__name__}
+    steps = [case.step for case in CASES if case.rule == rule.__name__]
+    assert {first_reason(RULES, replace(step, verdict="")) for step in steps} == {rule.__name__}
 
 
 def test_the_rules_run_in_the_order_of_what_they_cost() -> None:
@@ -126,8 +126,8 @@ def test_a_word_a_number_or_a_choice_says_something(response: str) -> None:
 
 
 @given(st.lists(st.sampled_from([*sorted(STOP_WORDS), "?", "...", "—", "，"]), min_size=2, max_size=9))
-def test_any_stop_words_in_any_order_say_nothing_until_one_word_does(said: list[str]) -> None:
-    text = " ".join(["the", *said])
+def test_any_stop_words_in_any_order_say_nothing_until_one_word_does(words: list[str]) -> None:
+    text = " ".join(["the", *words])
     assert stop_words(answered(text)) == "stop_words"
     assert stop_words(answered(f"{text} river")) is None
 
@@ -235,8 +235,8 @@ def test_a_parent_that_reads_like_a_refusal_may_stay_one() -> None:
     ],
 )
 def test_only_a_verdict_line_says_that_nothing_was_gained(reply: str, verdict: str, reason: str | None) -> None:
-    assert said(reply) == verdict
-    assert no_gain(Step("Name a tree.", NEW, verdict=said(reply))) == reason
+    assert read_reply_verdict(reply) == verdict
+    assert no_gain(Step("Name a tree.", NEW, verdict=read_reply_verdict(reply))) == reason
 
 
 def test_the_page_of_the_method_shows_this_table() -> None:

@@ -21,15 +21,15 @@ class Script:
 
     def __init__(self, **says: str) -> None:
         self.says = {"rewrite": "{prompt} And say why.", "equal": GAINED, "answer": "A fine answer.", **says}
-        self.asked: list[tuple[str, list[Message]]] = []
+        self.received: list[tuple[str, list[Message]]] = []
 
     def __call__(self, model: str, messages: list[Message], sample: int, task: str) -> str:
         kind = {"evolve/equal": "equal", "answer": "answer"}.get(task, "rewrite")
-        self.asked.append((kind, messages))
+        self.received.append((kind, messages))
         return self.says[kind].replace("{prompt}", messages[-1]["content"])
 
     def requests(self, kind: str) -> list[list[Message]]:
-        return [messages for asked, messages in self.asked if asked == kind]
+        return [messages for received, messages in self.received if received == kind]
 
 
 @pytest.fixture
@@ -50,11 +50,11 @@ SEED = {"prompt": "Name a river."}
 
 def test_each_survivor_becomes_the_live_prompt_and_is_a_row_with_its_parent(server: Server) -> None:
     play(server, Script(), SEED, rounds=3)
-    made = rows("out.jsonl")
-    assert [row["prompt"] for row in made] == ["Name a river." + " And say why." * n for n in (1, 2, 3)]
-    assert [row["meta"]["round"] for row in made] == [1, 2, 3]
-    assert [row["meta"]["parents"] for row in made[1:]] == [[row["id"]] for row in made[:-1]]
-    assert {row["meta"]["seed_id"] for row in made} == {made[0]["meta"]["parents"][0]}
+    output = rows("out.jsonl")
+    assert [row["prompt"] for row in output] == ["Name a river." + " And say why." * n for n in (1, 2, 3)]
+    assert [row["meta"]["round"] for row in output] == [1, 2, 3]
+    assert [row["meta"]["parents"] for row in output[1:]] == [[row["id"]] for row in output[:-1]]
+    assert {row["meta"]["seed_id"] for row in output} == {output[0]["meta"]["parents"][0]}
 
 
 def test_a_failed_child_leaves_the_parent_to_be_tried_again_with_another_sample(server: Server) -> None:
@@ -92,7 +92,7 @@ def test_a_conversation_keeps_its_earlier_turns(server: Server) -> None:
 def test_what_the_rewrite_shows_to_be_failed_costs_no_further_call(server: Server, rewrite: str, rule: str) -> None:
     funnel = play(server, script := Script(rewrite=rewrite), SEED, rounds=1)
     assert funnel["rejected"] == {rule: 1}
-    assert [kind for kind, _ in script.asked] == ["rewrite"]
+    assert [kind for kind, _ in script.received] == ["rewrite"]
 
 
 def test_an_equal_verdict_drops_the_child_before_it_is_answered(server: Server) -> None:

@@ -21,13 +21,13 @@ from tests.jobs import Quiet, respond, rows
 GOOD = {"prompt": "Compute 2 + 3.", "response": "2 + 3 = 5.\nAnswer: 5", "answer": "5"}
 
 
-def write(*made: Row, path: str = "rows.jsonl") -> Path:
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+def write(*content: Row, path: str = "rows.jsonl") -> Path:
+    Path(path).write_bytes(b"".join(map(dump_line, content)))
     return Path(path)
 
 
-def run(path: Path, output: str = "out.jsonl", **given: Any) -> Outcome:
-    with open_job(Filter, str(path), Options(**given), RunOptions(output=output), {}) as job:
+def run(path: Path, output: str = "out.jsonl", **options: Any) -> Outcome:
+    with open_job(Filter, str(path), Options(**options), RunOptions(output=output), {}) as job:
         return asyncio.run(run_job(job, Quiet()))
 
 
@@ -66,8 +66,8 @@ def test_verifiers_drop_what_is_wrong_and_on_demand_what_they_do_not_know() -> N
     run(path, rule=["none"], verify=["answer"])
     assert (len(rows("out.jsonl")), reasons()) == (2, ["wrong:answer"])
     run(path, "only.jsonl", rule=["none"], verify=["answer"], only_verified=True)
-    told = [row["reason"] for row in rows("only.rejected.jsonl")]
-    assert told == ["wrong:answer", "unverified:answer"]
+    dropped = [row["reason"] for row in rows("only.rejected.jsonl")]
+    assert dropped == ["wrong:answer", "unverified:answer"]
 
 
 def test_like_prompts_are_dropped_after_the_first_and_equal_ones_whatever_their_case() -> None:
@@ -132,10 +132,10 @@ def test_no_model_is_asked_and_no_option_about_models_is_there() -> None:
 @given(st.lists(st.sampled_from(["a b c d", "a b c e", "x y z w", "x y z", "你好世界", "你好世人"]), max_size=8))
 def test_what_is_kept_depends_on_what_came_before_alone(prompts: list[str]) -> None:
     novelty = Novelty(0.7)
-    whole = [novelty.drops({"prompt": prompt}) for prompt in prompts]
+    expected = [novelty.drops({"prompt": prompt}) for prompt in prompts]
     for length in range(len(prompts)):
         again = Novelty(0.7)
-        assert [again.drops({"prompt": prompt}) for prompt in prompts[:length]] == whole[:length]
+        assert [again.drops({"prompt": prompt}) for prompt in prompts[:length]] == expected[:length]
 
 
 def test_real_gold_solutions_pass(real_data: Path) -> None:
@@ -150,8 +150,8 @@ SONG = "How many clips did the seller of clips sell altogether in the months of 
 
 
 def test_a_benchmark_says_where_its_questions_stand() -> None:
-    body, asked = SONG.split(" in the ")
-    write({"Body": body, "Question": f"in the {asked}", "Answer": 5}, path="svamp.jsonl")
+    body, question = SONG.split(" in the ")
+    write({"Body": body, "Question": f"in the {question}", "Answer": 5}, path="svamp.jsonl")
     path = write({"prompt": f"Tell me. {SONG}"}, GOOD)
     with pytest.raises(InputError, match=r"fields that hold its questions: --against svamp\.jsonl#FIELD,FIELD"):
         run(path, against=["svamp.jsonl"])
@@ -169,12 +169,12 @@ def test_a_benchmark_with_a_line_that_cannot_be_read_is_refused() -> None:
 
 def test_another_content_under_the_same_name_is_another_filter() -> None:
     write({"prompt": SONG}, path="bench.jsonl")
-    path, told = write({"prompt": SONG}, GOOD), []
+    path, fingerprints = write({"prompt": SONG}, GOOD), []
     for question in (SONG, SONG, OTHER):
         write({"prompt": question}, path="bench.jsonl")
         with open_job(Filter, str(path), Options(against=["bench.jsonl"]), RunOptions(), {}) as job:
-            told.append(job.fingerprint)
-    assert told[0] == told[1] != told[2]
+            fingerprints.append(job.fingerprint)
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_benchmarks_of_one_name_are_told_apart() -> None:
@@ -182,5 +182,5 @@ def test_benchmarks_of_one_name_are_told_apart() -> None:
         Path(folder).mkdir()
         write({"prompt": question}, path=f"{folder}/test.jsonl")
     outcome = run(write({"prompt": SONG}), against=["a/test.jsonl", "b/test.jsonl"])
-    found = {name: each["found"] for name, each in outcome.result["table"].items()}
-    assert found == {"a/test.jsonl": 1, "b/test.jsonl": 0}
+    counts = {name: row["found"] for name, row in outcome.result["table"].items()}
+    assert counts == {"a/test.jsonl": 1, "b/test.jsonl": 0}

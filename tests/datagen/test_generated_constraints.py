@@ -13,32 +13,32 @@ from datagen.verify.constraints.spec import Constraint, constraint, holds, state
 from tests.jobs import digest, perform, rows, write_seeds
 
 
-def run(model: str = "sim", output: str = "out.jsonl", seeds: int = 40, **given: Any) -> Outcome:
-    own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
-    return perform(Constraints, write_seeds(seeds), model, output, Options(**own), **given)
+def run(model: str = "sim", output: str = "out.jsonl", seeds: int = 40, **options: Any) -> Outcome:
+    method_options = {name: options.pop(name) for name in list(options) if name in Options.__dataclass_fields__}
+    return perform(Constraints, write_seeds(seeds), model, output, Options(**method_options), **options)
 
 
 def of(row: Row) -> list[Constraint]:
-    return [constraint(each["id"], each["kwargs"]) for each in row["constraints"]]
+    return [constraint(item["id"], item["kwargs"]) for item in row["constraints"]]
 
 
 def test_every_kept_answer_meets_everything_that_its_prompt_states() -> None:
     run(most=2)
-    made = rows("out.jsonl")
-    assert len(made) > 5
-    for row in made:
+    output = rows("out.jsonl")
+    assert len(output) > 5
+    for row in output:
         assert not unmet(of(row), row["response"]) and not undecided(of(row), row["response"])
-        assert all(state(each) in row["prompt"] for each in of(row))
+        assert all(state(item) in row["prompt"] for item in of(row))
     assert {row["reason"] for row in rows("out.rejected.jsonl")} <= {"unmet", "undecided"}
 
 
 def test_a_rejected_answer_breaks_the_constraint_that_was_left_out_and_no_pair_is_made_of_one() -> None:
     run(pairs=True, most=2, n=4, seeds=150)
     for row in rows("out.jsonl"):
-        told = of(row)
-        (left_out,) = [each for each in told if each.id == row["meta"]["left_out"]]
-        assert len(told) == 2
-        assert not unmet(told, row["chosen"]) and holds(left_out, row["rejected"]) is False
+        constraints = of(row)
+        (left_out,) = [item for item in constraints if item.id == row["meta"]["left_out"]]
+        assert len(constraints) == 2
+        assert not unmet(constraints, row["chosen"]) and holds(left_out, row["rejected"]) is False
 
 
 def test_a_forgetful_teacher_keeps_fewer_rows() -> None:
@@ -59,5 +59,5 @@ def test_earlier_constraints_of_a_row_make_room_for_its_own() -> None:
         dump_line({"prompt": "Name a bird.", "constraints": [{"id": "x", "kwargs": {}}], "licence": "CC0"})
     )
     perform(Constraints, seeds, "sim", "out.jsonl", Options(most=1))
-    (row,) = rows("out.jsonl") or [each["record"] for each in rows("out.rejected.jsonl")]
+    (row,) = rows("out.jsonl") or [row["record"] for row in rows("out.rejected.jsonl")]
     assert row["constraints"][0]["id"] != "x"

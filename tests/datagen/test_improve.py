@@ -16,12 +16,12 @@ from tests.jobs import digest, perform, respond, rows
 METHODS = load_methods("improve")
 
 
-def sums(count: int, path: str = "sums.jsonl", **more: Any) -> Path:
-    made = (
-        {"prompt": f"Compute {n} * 7 + {n + 2}. Use the word 'harbor' in the answer.", **more}
+def sums(count: int, path: str = "sums.jsonl", **fields: Any) -> Path:
+    content = (
+        {"prompt": f"Compute {n} * 7 + {n + 2}. Use the word 'harbor' in the answer.", **fields}
         for n in range(2, count + 2)
     )
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    Path(path).write_bytes(b"".join(map(dump_line, content)))
     return Path(path)
 
 
@@ -30,10 +30,12 @@ def answers(count: int, skill: float) -> Path:
     return Path("answers.jsonl")
 
 
-def improve(path: Path, way: str = "edit", model: str = "sim", output: str = "out.jsonl", **given: Any) -> Outcome:
-    method = METHODS[way]
-    own = {name: given.pop(name) for name in list(given) if name in Options.__dataclass_fields__}
-    return perform(method, path, model, output, method.options_type(**own), **given)
+def improve(
+    path: Path, variant: str = "edit", model: str = "sim", output: str = "out.jsonl", **settings: Any
+) -> Outcome:
+    method = METHODS[variant]
+    method_options = {name: settings.pop(name) for name in list(settings) if name in Options.__dataclass_fields__}
+    return perform(method, path, model, output, method.options_type(**method_options), **settings)
 
 
 def record(response: str, **extra: Any) -> Record:
@@ -60,22 +62,22 @@ def test_a_right_result_may_not_become_wrong_and_an_unknown_one_may_not_change()
     assert rejection_reason(unknown, "Ships.", "Ships and boats.", OPTIONS) is None
 
 
-@pytest.mark.parametrize("way", METHODS)
-def test_rows_do_not_depend_on_concurrency(way: str) -> None:
+@pytest.mark.parametrize("variant", METHODS)
+def test_rows_do_not_depend_on_concurrency(variant: str) -> None:
     path = answers(10, 0.5)
     for concurrency in ("1", "64"):
-        improve(path, way, "sim:skill=0.8,malformed=0.05", f"{concurrency}/out.jsonl", concurrency=concurrency)
+        improve(path, variant, "sim:skill=0.8,malformed=0.05", f"{concurrency}/out.jsonl", concurrency=concurrency)
     assert digest("1/out.jsonl") == digest("64/out.jsonl")
 
 
-@pytest.mark.parametrize("way", METHODS)
-def test_what_is_accepted_is_better_and_what_is_not_keeps_the_old_answer(way: str) -> None:
-    improve(answers(20, 1.0), way, "sim:skill=0.8")
-    made = rows("out.jsonl")
-    assert len(made) == 20
-    accepted = [row for row in made if row["meta"]["accepted"]]
+@pytest.mark.parametrize("variant", METHODS)
+def test_what_is_accepted_is_better_and_what_is_not_keeps_the_old_answer(variant: str) -> None:
+    improve(answers(20, 1.0), variant, "sim:skill=0.8")
+    output = rows("out.jsonl")
+    assert len(output) == 20
+    accepted = [row for row in output if row["meta"]["accepted"]]
     assert len(accepted) > 5
-    for row in made:
+    for row in output:
         if row["meta"]["accepted"]:
             assert "harbor" in row["response"] and "harbor" not in row["meta"]["original"]
             assert row["meta"]["kept_because"] is None
@@ -102,9 +104,9 @@ def test_preferences_hold_the_new_over_the_old_and_cost_nothing_more() -> None:
 
 def test_rows_that_did_not_get_better_are_dropped_on_demand() -> None:
     improve(answers(12, 0.5), only_better=True)
-    told: list[Row] = rows("out.rejected.jsonl")
+    dropped: list[Row] = rows("out.rejected.jsonl")
     assert all(row["meta"]["accepted"] for row in rows("out.jsonl"))
-    assert told and all(row["reason"] == row["meta"]["kept_because"] for row in told)
+    assert dropped and all(row["reason"] == row["meta"]["kept_because"] for row in dropped)
 
 
 def test_every_step_of_a_constitution_is_kept() -> None:
@@ -115,11 +117,11 @@ def test_every_step_of_a_constitution_is_kept() -> None:
 
 def test_a_model_does_not_judge_its_own_rewrite() -> None:
     Path("one.jsonl").write_bytes(dump_line({"prompt": "Hi?", "response": "Well, hello there."}))
-    said = [
+    replies = [
         {"task": "improve/edit", "fields": {}, "responses": ["Hello, and welcome."]},
         {"task": "judge/compare", "fields": {}, "responses": ["Verdict: tie"] * 2},
     ]
-    Path("replies.jsonl").write_bytes(b"".join(map(dump_line, said)))
+    Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
     outcome = improve(Path("one.jsonl"), model="replay:replies.jsonl")
     assert isinstance(outcome.error, InputError)
     assert "name another with --judge, or add --allow-self" in str(outcome.error)

@@ -21,8 +21,10 @@ from tests.server import Server, running
 FAULTY = "sim:refuse=0.1,malformed=0.05"
 
 
-def run(output: str = "out.jsonl", model: str = FAULTY, *, own: dict[str, Any] | None = None, **given: Any) -> Outcome:
-    return perform(Magpie, None, model, output, Options(**own or {}), **{"n": 60, "max_failed": 1000, **given})
+def run(
+    output: str = "out.jsonl", model: str = FAULTY, *, options: dict[str, Any] | None = None, **settings: Any
+) -> Outcome:
+    return perform(Magpie, None, model, output, Options(**options or {}), **{"n": 60, "max_failed": 1000, **settings})
 
 
 def test_rows_do_not_depend_on_concurrency() -> None:
@@ -35,10 +37,10 @@ def test_rows_do_not_depend_on_concurrency() -> None:
 def test_more_rows_begin_with_the_same_rows_and_pay_for_the_new_ones_alone() -> None:
     run("grown/out.jsonl", n=30)
     first = Path("grown/out.jsonl").read_bytes()
-    again, whole = run("grown/out.jsonl", n=90), run("whole/out.jsonl", n=90)
+    again, undisturbed = run("grown/out.jsonl", n=90), run("whole/out.jsonl", n=90)
     assert digest("grown/out.jsonl") == digest("whole/out.jsonl")
     assert Path("grown/out.jsonl").read_bytes().startswith(first)
-    assert again.run["requests"] < whole.run["requests"]
+    assert again.run["requests"] < undisturbed.run["requests"]
 
 
 def test_another_seed_asks_for_other_things() -> None:
@@ -65,7 +67,7 @@ def test_what_is_dropped_at_the_turn_is_not_answered() -> None:
 
 
 def test_a_conversation_goes_on_as_it_began() -> None:
-    run(model="sim", own={"turns": 3}, n=20)
+    run(model="sim", options={"turns": 3}, n=20)
     for row in rows("out.jsonl"):
         assert [message["role"] for message in row["prompt"]] == ["user", "assistant"] * 2 + ["user"]
         assert all(message["content"] for message in row["prompt"]) and row["response"]
@@ -77,15 +79,15 @@ def test_a_conversation_goes_on_as_it_began() -> None:
 
 def test_the_first_request_is_an_empty_turn_after_the_system_message() -> None:
     with open_job(Magpie, None, Options(system="Ask about bees."), RunOptions(model=["sim"], n=1), {}) as job:
-        asked = dry_run(job).request
-    assert asked is not None
-    assert asked["messages"] == [{"role": "system", "content": "Ask about bees."}, {"role": "user", "content": ""}]
-    assert (asked["temperature"], asked["top_p"]) in MIX
-    assert asked["stop"] == ["\n"]
+        request = dry_run(job).request
+    assert request is not None
+    assert request["messages"] == [{"role": "system", "content": "Ask about bees."}, {"role": "user", "content": ""}]
+    assert (request["temperature"], request["top_p"]) in MIX
+    assert request["stop"] == ["\n"]
 
 
 def test_the_system_message_is_no_part_of_the_row() -> None:
-    run(model="sim", own={"system": "Ask about bees."}, n=3)
+    run(model="sim", options={"system": "Ask about bees."}, n=3)
     assert "bees" not in Path("out.jsonl").read_text()
 
 
@@ -98,9 +100,9 @@ def test_an_endpoint_cannot_speak_as_the_user_and_is_not_asked_to() -> None:
 
 
 def test_an_endpoint_may_answer() -> None:
-    told = RunOptions(output="out.jsonl", model=["sim"], n=3, timeout=1.0)
+    run_options = RunOptions(output="out.jsonl", model=["sim"], n=3, timeout=1.0)
     with running(Server()) as server:
-        with open_job(Magpie, None, Options(), told, {"teacher": [f"m@{server.url}"]}) as job:
+        with open_job(Magpie, None, Options(), run_options, {"teacher": [f"m@{server.url}"]}) as job:
             asyncio.run(run_job(job, Quiet()))
         assert server.requests
     assert {(row["meta"]["asker"], row["meta"]["model"]) for row in rows("out.jsonl")} == {("sim/1", "m")}

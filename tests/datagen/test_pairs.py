@@ -20,28 +20,28 @@ from tests.jobs import digest, perform, rows
 METHODS = load_methods("pairs")
 
 
-def write(made: list[Row], path: str = "ranked.jsonl") -> Path:
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+def write(content: list[Row], path: str = "ranked.jsonl") -> Path:
+    Path(path).write_bytes(b"".join(map(dump_line, content)))
     return Path(path)
 
 
-def row(name: str, scores: list[float | None], **more: Any) -> Row:
+def row(name: str, scores: list[float | None], **fields: Any) -> Row:
     """Make a ranked row whose answers say where they belong."""
     words = ["alpha beta", "gamma delta epsilon", "zeta", "eta theta iota kappa", "lambda", "mu nu xi"]
-    said = [f"{name}: {words[at]} {at}" for at in range(len(scores))]
-    return {"prompt": f"Prompt {name}", "responses": said, "scores": scores, **more}
+    responses = [f"{name}: {words[at]} {at}" for at in range(len(scores))]
+    return {"prompt": f"Prompt {name}", "responses": responses, "scores": scores, **fields}
 
 
-def pairs(made: list[Row], way: str = "best_worst", output: str = "out.jsonl", **options: Any) -> Outcome:
-    return perform(METHODS[way], write(made), "sim", output, Options(**options), overwrite=True)
+def pairs(content: list[Row], variant: str = "best_worst", output: str = "out.jsonl", **options: Any) -> Outcome:
+    return perform(METHODS[variant], write(content), "sim", output, Options(**options), overwrite=True)
 
 
 def places(path: str = "out.jsonl") -> list[tuple[int, int]]:
-    return [(int(each["chosen"][-1]), int(each["rejected"][-1])) for each in rows(path)]
+    return [(int(pair["chosen"][-1]), int(pair["rejected"][-1])) for pair in rows(path)]
 
 
 def reasons() -> Counter[str]:
-    return Counter(each["reason"] for each in rows("out.rejected.jsonl"))
+    return Counter(pair["reason"] for pair in rows("out.rejected.jsonl"))
 
 
 def test_the_best_stands_against_the_worst() -> None:
@@ -58,16 +58,17 @@ def test_the_best_stands_against_any_other_and_each_gets_its_turn() -> None:
 
 def test_all_pairs_of_a_prompt_stay_together() -> None:
     pairs([row("a", [3.0, 2.0, 1.0]), row("b", [1.0, 2.0, 2.0])], "all")
-    assert [each["prompt"][-1] for each in rows("out.jsonl")] == list("aaabb")
+    assert [pair["prompt"][-1] for pair in rows("out.jsonl")] == list("aaabb")
     assert places() == [(0, 1), (0, 2), (1, 2), (1, 0), (2, 0)]
     assert reasons() == {"tie": 1}
 
 
 def test_a_right_answer_stands_against_a_wrong_one_each_once() -> None:
-    told = {"meta": {"responses": [{"verified": v} for v in (False, True, None, True, False, True)]}, "id": "0" * 16}
-    pairs([row("a", [1.0] * 6) | told], "verified")
+    responses = [{"verified": verdict} for verdict in (False, True, None, True, False, True)]
+    verdicts = {"meta": {"responses": responses}, "id": "0" * 16}
+    pairs([row("a", [1.0] * 6) | verdicts], "verified")
     assert places() == []  # equal ranks are a tie, whatever a verifier says
-    unranked = {name: value for name, value in (row("a", [1.0] * 6) | told).items() if name != "scores"}
+    unranked = {name: value for name, value in (row("a", [1.0] * 6) | verdicts).items() if name != "scores"}
     pairs([unranked], "verified")
     assert places() == [(1, 0), (3, 4)]
 
@@ -75,8 +76,8 @@ def test_a_right_answer_stands_against_a_wrong_one_each_once() -> None:
 def test_the_teacher_stands_against_each_of_the_policys_own() -> None:
     write([{"prompt": "Prompt a", "response": "what the teacher says"}], "teacher.jsonl")
     pairs([row("a", [1.0, 2.0]), row("b", [1.0, 2.0])], "spin", teacher=Path("teacher.jsonl"))
-    assert {each["chosen"] for each in rows("out.jsonl")} == {"what the teacher says"}
-    assert [each["rejected"] for each in rows("out.jsonl")] == row("a", [1.0, 2.0])["responses"]
+    assert {pair["chosen"] for pair in rows("out.jsonl")} == {"what the teacher says"}
+    assert [pair["rejected"] for pair in rows("out.jsonl")] == row("a", [1.0, 2.0])["responses"]
     assert reasons() == {"no_pair": 1}
     with pytest.raises(InputError, match="--teacher FILE"):
         pairs([row("a", [1.0, 2.0])], "spin")
@@ -114,7 +115,7 @@ def test_nearly_the_same_is_no_pair_unless_the_results_differ() -> None:
     same = {"prompt": "P", "responses": [text + "Done!", text + "Done."], "ranks": [1, 2]}
     other = {"prompt": "Q", "responses": [text + "Answer: 5", text + "Answer: 6"], "ranks": [1, 2]}
     pairs([same, other])
-    assert [each["prompt"] for each in rows("out.jsonl")] == ["Q"]
+    assert [pair["prompt"] for pair in rows("out.jsonl")] == ["Q"]
     assert reasons() == {"near_identical": 1}
 
 
@@ -122,7 +123,7 @@ def test_ranks_without_scores_are_enough_and_equal_ones_are_a_tie() -> None:
     bare = {name: value for name, value in row("a", [0, 0, 0]).items() if name != "scores"}
     pairs([bare | {"ranks": [2, 1, 2]}], "all")
     assert places() == [(1, 0), (1, 2)] and reasons() == {"tie": 1}
-    assert {each["margin"] for each in rows("out.jsonl")} == {None}
+    assert {pair["margin"] for pair in rows("out.jsonl")} == {None}
 
 
 def test_samples_that_nobody_ranked_say_what_to_do() -> None:
@@ -131,13 +132,13 @@ def test_samples_that_nobody_ranked_say_what_to_do() -> None:
 
 
 def test_whether_the_chosen_is_the_longer_one_is_measured_and_printed() -> None:
-    made = [
+    content = [
         {"prompt": f"P{n}", "responses": ["a much longer answer than that", "short one"], "scores": scores}
         for n, scores in enumerate(([2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]))
     ]
-    told = pairs(made).result["table"]
+    figures = pairs(content).result["table"]
     lengths = {"pairs": 4, "chosen_longer": 0.75, "chosen_length": 24.8, "rejected_length": 14.2}
-    assert told == told | lengths
+    assert figures == figures | lengths
     ran = CliRunner().invoke(app, ["pairs", "ranked.jsonl", "-o", "told.jsonl"], catch_exceptions=False)
     assert "chosen is the longer" in ran.stderr and "75.0 %" in ran.stderr
 
@@ -145,28 +146,28 @@ def test_whether_the_chosen_is_the_longer_one_is_measured_and_printed() -> None:
 RANKED = st.lists(st.lists(st.sampled_from([None, 1.0, 2.0, 3.0]), min_size=1, max_size=4), min_size=2, max_size=6)
 
 
-@pytest.mark.parametrize("way", ["best_worst", "best_random", "all"])
+@pytest.mark.parametrize("variant", ["best_worst", "best_random", "all"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 @given(RANKED, st.data())
 def test_a_row_dropped_in_the_middle_shifts_no_pair_to_another_prompt(
-    way: str, scores: list[list[float | None]], data: st.DataObject
+    variant: str, scores: list[list[float | None]], data: st.DataObject
 ) -> None:
-    made = [row(f"{n}", each) for n, each in enumerate(scores) if len(each) > 1]
-    spoilt = data.draw(st.sets(st.integers(0, max(len(made) - 1, 0))))
-    bad = [each | {"scores": ["?"]} if at in spoilt else each for at, each in enumerate(made)]
-    if not set(range(len(made))) - spoilt:
+    content = [row(f"{n}", values) for n, values in enumerate(scores) if len(values) > 1]
+    spoilt = data.draw(st.sets(st.integers(0, max(len(content) - 1, 0))))
+    bad = [ranked | {"scores": ["?"]} if at in spoilt else ranked for at, ranked in enumerate(content)]
+    if not set(range(len(content))) - spoilt:
         return
-    pairs(made, way, "whole.jsonl")
-    pairs(bad, way)
-    for each in rows("out.jsonl"):
-        name = each["prompt"].removeprefix("Prompt ")
-        assert each["chosen"].startswith(f"{name}:") and each["rejected"].startswith(f"{name}:")
-    gone = {f"Prompt {at}" for at, each in enumerate(made) if at in spoilt for at in [each["prompt"].split()[-1]]}
-    assert rows("out.jsonl") == [each for each in rows("whole.jsonl") if each["prompt"] not in gone]
+    pairs(content, variant, "whole.jsonl")
+    pairs(bad, variant)
+    for pair in rows("out.jsonl"):
+        name = pair["prompt"].removeprefix("Prompt ")
+        assert pair["chosen"].startswith(f"{name}:") and pair["rejected"].startswith(f"{name}:")
+    gone = {content[at]["prompt"] for at in spoilt}
+    assert rows("out.jsonl") == [pair for pair in rows("whole.jsonl") if pair["prompt"] not in gone]
 
 
 def test_rows_do_not_depend_on_concurrency() -> None:
-    made = write([row(f"{n}", [2.0, 5.0, 1.0, None]) for n in range(50)])
+    path = write([row(f"{n}", [2.0, 5.0, 1.0, None]) for n in range(50)])
     for concurrency in ("1", "64"):
-        perform(METHODS["all"], made, "sim", f"{concurrency}/out.jsonl", Options(), concurrency=concurrency)
+        perform(METHODS["all"], path, "sim", f"{concurrency}/out.jsonl", Options(), concurrency=concurrency)
     assert digest("1/out.jsonl") == digest("64/out.jsonl")

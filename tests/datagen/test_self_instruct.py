@@ -25,17 +25,17 @@ METHODS = load_methods("self-instruct")
 def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
     """Write seed tasks that have nothing to do with each other."""
     words = "river candle engine violin harvest glacier teapot orchard comet ladder pepper bridge".split()
-    made = ({"prompt": f"Tell me about a {word} number {at}."} for at, word in enumerate(words[:count]))
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    tasks = ({"prompt": f"Tell me about a {word} number {at}."} for at, word in enumerate(words[:count]))
+    Path(path).write_bytes(b"".join(map(dump_line, tasks)))
     return Path(path)
 
 
-def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: str = "sim", **given: Any) -> Outcome:
+def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: str = "sim", **options: Any) -> Outcome:
     method = METHODS[mode]
-    own = {name: given.pop(name) for name in list(given) if name in ("lag", "threshold", "personas")}
+    method_options = {name: options.pop(name) for name in list(options) if name in ("lag", "threshold", "personas")}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    told = RunOptions(output=output, model=[model], **{"n": 60, **given})
-    with open_job(method, str(path), method.options_type(**own), told, {}) as job:
+    run_options = RunOptions(output=output, model=[model], **{"n": 60, **options})
+    with open_job(method, str(path), method.options_type(**method_options), run_options, {}) as job:
         return asyncio.run(run_job(job, Quiet()))
 
 
@@ -51,10 +51,10 @@ def test_more_rows_begin_with_the_same_rows_and_pay_for_the_new_ones_alone() -> 
     run(seeds(), "grown/out.jsonl", n=30)
     first = Path("grown/out.jsonl").read_bytes()
     again = run(seeds(), "grown/out.jsonl", n=90)
-    whole = run(seeds(), "whole/out.jsonl", n=90)
+    undisturbed = run(seeds(), "whole/out.jsonl", n=90)
     assert digest("grown/out.jsonl") == digest("whole/out.jsonl")
     assert Path("grown/out.jsonl").read_bytes().startswith(first)
-    assert again.run["requests"] < whole.run["requests"]
+    assert again.run["requests"] < undisturbed.run["requests"]
 
 
 def test_the_lag_decides_the_rows_and_concurrency_does_not() -> None:
@@ -88,9 +88,9 @@ def test_a_task_knows_the_seed_that_it_is_most_like() -> None:
         expected = (names[match.place], round(match.score, 4)) if match else (None, 0.0)
         assert (meta["nearest_seed"], meta["seed_similarity"]) == expected
     likeness = sorted(meta["seed_similarity"] for meta in tasks.values())
-    told = outcome.result["table"]["seed_similarity"]
-    assert told["mean"] == pytest.approx(sum(likeness) / len(likeness), abs=1e-4)
-    assert 0 < told["median"] <= told["p90"] <= likeness[-1] <= 0.7
+    figures = outcome.result["table"]["seed_similarity"]
+    assert figures["mean"] == pytest.approx(sum(likeness) / len(likeness), abs=1e-4)
+    assert 0 < figures["median"] <= figures["p90"] <= likeness[-1] <= 0.7
 
 
 def test_what_is_like_a_task_that_could_be_seen_costs_no_further_call() -> None:
@@ -113,8 +113,10 @@ def test_people_fill_up_where_the_machine_has_too_few_tasks_and_two_of_eight_are
 
 def test_alpaca_shows_three_tasks_of_people_alone() -> None:
     run(seeds(), mode="alpaca", n=80)
-    made = {row["id"] for row in rows("out.jsonl")}
-    assert all(len(row["meta"]["parents"]) == 3 and not made & set(row["meta"]["parents"]) for row in rows("out.jsonl"))
+    generated = {row["id"] for row in rows("out.jsonl")}
+    assert all(
+        len(row["meta"]["parents"]) == 3 and not generated & set(row["meta"]["parents"]) for row in rows("out.jsonl")
+    )
 
 
 def test_belle_thinks_in_chinese() -> None:

@@ -30,29 +30,29 @@ def play(model: str, messages: list[Message], sample: int, task: str) -> str:
     return json.dumps({"input": "", "output": f"Answer number {rng.randint(0, 10**9)} of many words."})
 
 
-def run(seeds: Path, server: Server, output: str, **given: object) -> bytes:
+def run(seeds: Path, server: Server, output: str, **options: object) -> bytes:
     method = METHODS["paper"]
-    told = {"n": WANTED, "timeout": 0.5, **given}
-    perform(method, seeds, f"m@{server.url}", output, method.options_type(), **told)
+    run_options = {"n": WANTED, "timeout": 0.5, **options}
+    perform(method, seeds, f"m@{server.url}", output, method.options_type(), **run_options)
     return Path(output).read_bytes()
 
 
 def command(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
     output.parent.mkdir(exist_ok=True)
     options = ["-n", str(WANTED), "--model", f"m@{server.url}", "-o", str(output), "--timeout", "0.5", "-q"]
-    told = [sys.executable, "-m", "datagen", "self-instruct", str(seeds), *options]
-    return subprocess.Popen(told, stderr=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-m", "datagen", "self-instruct", str(seeds), *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
 
 
 def test_neither_faults_nor_concurrency_nor_more_rows_change_a_row(real_seeds: Path) -> None:
     with running(Server(answer=play)) as server:
-        whole = run(real_seeds, server, "whole/out.jsonl")
+        undisturbed = run(real_seeds, server, "whole/out.jsonl")
     for concurrency in ("1", "16", "256"):
         with running(Server(answer=play, faults=FAULTS)) as server:
-            assert run(real_seeds, server, f"{concurrency}/out.jsonl", concurrency=concurrency) == whole
-    assert whole.count(b"\n") == WANTED
+            assert run(real_seeds, server, f"{concurrency}/out.jsonl", concurrency=concurrency) == undisturbed
+    assert undisturbed.count(b"\n") == WANTED
     with running(Server(answer=play)) as server:
-        assert run(real_seeds, server, "more/out.jsonl", n=2 * WANTED).startswith(whole)
+        assert run(real_seeds, server, "more/out.jsonl", n=2 * WANTED).startswith(undisturbed)
 
 
 def test_a_reply_that_was_cut_keeps_its_whole_lines_and_flags_the_torn_one(real_seeds: Path) -> None:
@@ -80,8 +80,8 @@ def test_kills_change_no_row(real_seeds: Path, kills: int) -> None:
     chance = Random(kills)
     with running(Server(answer=play, latency=0.01)) as server:
         undisturbed = command(real_seeds, server, Path("whole/out.jsonl"))
-        _, said = undisturbed.communicate(timeout=120)
-        assert undisturbed.returncode == 0, said
+        _, errors = undisturbed.communicate(timeout=120)
+        assert undisturbed.returncode == 0, errors
     with running(Server(answer=play, latency=0.01, faults=FAULTS)) as server:
         for _ in range(kills):
             killed = command(real_seeds, server, Path("killed/out.jsonl"))
@@ -91,6 +91,6 @@ def test_kills_change_no_row(real_seeds: Path, kills: int) -> None:
                 killed.kill()
             killed.communicate()
         last = command(real_seeds, server, Path("killed/out.jsonl"))
-        _, said = last.communicate(timeout=120)
-        assert last.returncode == 0, said
+        _, errors = last.communicate(timeout=120)
+        assert last.returncode == 0, errors
     assert Path("killed/out.jsonl").read_bytes() == Path("whole/out.jsonl").read_bytes()

@@ -48,21 +48,21 @@ def test_math_goes_down_for_two_rounds_and_then_up() -> None:
 
 @pytest.mark.parametrize("style", ["code", "math"])
 def test_the_drawn_way_is_told_to_the_evolver(style: str) -> None:
-    asked: list[list[Message]] = []
+    requests: list[list[Message]] = []
 
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:
         if task == styles()[style].frame:
-            asked.append(messages)
+            requests.append(messages)
         return "Verdict: not equal" if task == "evolve/equal" else f"{messages[-1]['content']} More {sample}."
 
     with running(Server(answer=answer)) as server:
         evolve(write_seeds(12), f"m@{server.url}", style=style, rounds=3, concurrency="1")
     prompts, folder = Prompts(), styles()[style].folder
-    made = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
-    told = Counter(prompts[f"{folder}/{row['meta']['op']}"].render().messages[0]["content"] for row in made)
-    assert len(asked) == len(made) and len(told) > 2
-    for way, count in told.items():
-        assert sum(way in messages[0]["content"] for messages in asked) == count
+    output = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
+    instructions = Counter(prompts[f"{folder}/{row['meta']['op']}"].render().messages[0]["content"] for row in output)
+    assert len(requests) == len(output) and len(instructions) > 2
+    for instruction, count in instructions.items():
+        assert sum(instruction in messages[0]["content"] for messages in requests) == count
 
 
 def play(server: Server, seeds: Path, output: str = "out.jsonl", concurrency: str = "16") -> Outcome:
@@ -70,17 +70,19 @@ def play(server: Server, seeds: Path, output: str = "out.jsonl", concurrency: st
     names = {"evolver": ["e1", "e2"], "teacher": ["t1", "t2", "t3"], "judge": ["j"]}
     chosen = {role: [f"{name}@{server.url}" for name in models] for role, models in names.items()}
     Path(output).parent.mkdir(exist_ok=True)
-    told = RunOptions(output=output, concurrency=concurrency)
-    with open_job(METHODS["general"], str(seeds), METHODS["general"].options_type(rounds=4), told, chosen) as job:
+    run_options = RunOptions(output=output, concurrency=concurrency)
+    with open_job(
+        METHODS["general"], str(seeds), METHODS["general"].options_type(rounds=4), run_options, chosen
+    ) as job:
         return asyncio.run(run_job(job, Quiet()))
 
 
 def test_evolvers_and_teachers_take_turns_by_seed_and_round() -> None:
     with running(Server()) as server:
         play(server, write_seeds(60))
-    made = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
+    output = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
     chains: dict[str, dict[int, str]] = {}
-    for row in made:
+    for row in output:
         chains.setdefault(row["meta"]["seed_id"], {})[row["meta"]["round"]] = row["meta"]["evolver"]
     for chain in chains.values():
         assert all(chain[one] != chain[next_one] for one, next_one in pairwise(sorted(chain)) if next_one == one + 1)
@@ -107,10 +109,10 @@ def test_the_last_turn_of_a_conversation_evolves_and_the_others_stay(style: str)
     last = {"role": "user", "content": "Compute 3 * 4 + 2."}
     Path("seeds.jsonl").write_text(json.dumps({"messages": [*before, last]}) + "\n")
     evolve(Path("seeds.jsonl"), "sim", style=style, rounds=3)
-    made = rows("out.jsonl")
-    assert len(made) >= 2
-    for row in made:
+    output = rows("out.jsonl")
+    assert len(output) >= 2
+    for row in output:
         assert row["prompt"][:3] == before
         assert [message["role"] for message in row["prompt"][3:]] == ["user"]
-    asked = [row["prompt"][3]["content"] for row in made]
-    assert len({last["content"], *asked}) == len(asked) + 1
+    requests = [row["prompt"][3]["content"] for row in output]
+    assert len({last["content"], *requests}) == len(requests) + 1

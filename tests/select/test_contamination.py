@@ -28,13 +28,13 @@ def row_with(*hits: Hit) -> Candidate:
     return keep({"meta": {"hits": [hit._asdict() for hit in hits]}})
 
 
-@pytest.mark.parametrize(("copied", "found"), [(45, False), (50, False), (51, True), (55, True), (100, True)])
+@pytest.mark.parametrize(("copied", "is_hit"), [(45, False), (50, False), (51, True), (55, True), (100, True)])
 @pytest.mark.parametrize("start", [0, 30])
-def test_more_than_half_of_the_tokens_must_be_copied(copied: int, found: bool, start: int) -> None:
+def test_more_than_half_of_the_tokens_must_be_copied(copied: int, is_hit: bool, start: int) -> None:
     if start + copied > 100:
         start = 0
     row = f"something before {' '.join(WORDS[start : start + copied])} and something after"
-    assert index(QUESTION).hits(row) == ([Hit("test", 0, copied / 100)] if found else [])
+    assert index(QUESTION).hits(row) == ([Hit("test", 0, copied / 100)] if is_hit else [])
 
 
 def test_pieces_add_up_and_those_under_eight_words_do_not_count() -> None:
@@ -72,7 +72,7 @@ def test_a_paraphrase_is_no_copy(row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "row", "found"),
+    ("question", "row", "is_hit"),
     [
         ("What is 2 + 2?", "what is 2+2", True),
         ("What is 2 + 2?", "What is 2 * 2?", False),
@@ -82,12 +82,12 @@ def test_a_paraphrase_is_no_copy(row: str) -> None:
         ("写一首诗。", "写一首诗，关于大海。", False),
     ],
 )
-def test_a_short_question_is_found_where_a_turn_equals_it(question: str, row: str, found: bool) -> None:
-    assert index(question).hits(row) == ([Hit("test", 0, 1.0)] if found else [])
+def test_a_short_question_is_found_where_a_turn_equals_it(question: str, row: str, is_hit: bool) -> None:
+    assert index(question).hits(row) == ([Hit("test", 0, 1.0)] if is_hit else [])
 
 
 @pytest.mark.parametrize(
-    ("row", "found"),
+    ("row", "is_hit"),
     [
         (CHINESE, True),
         (f"请解答下面的应用题。{CHINESE.replace('，', ' ')}", True),
@@ -96,20 +96,20 @@ def test_a_short_question_is_found_where_a_turn_equals_it(question: str, row: st
         ("请解释一下什么是深度学习，并举两个例子。", False),
     ],
 )
-def test_chinese_is_compared_by_characters(row: str, found: bool) -> None:
+def test_chinese_is_compared_by_characters(row: str, is_hit: bool) -> None:
     hits = index(CHINESE, "请解释一下什么是机器学习").hits(row)
-    assert [hit.item for hit in hits] == ([0] if found else [])
+    assert [hit.item for hit in hits] == ([0] if is_hit else [])
 
 
 def test_only_what_the_user_says_counts_and_turns_do_not_join() -> None:
-    said = [
+    messages = [
         {"role": "system", "content": GSM8K},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": GSM8K},
         {"role": "user", "content": "And now?"},
     ]
-    assert index(GSM8K).hits(said) == []
-    assert index(GSM8K).hits([*said, {"role": "user", "content": GSM8K}]) == [Hit("test", 0, 1.0)]
+    assert index(GSM8K).hits(messages) == []
+    assert index(GSM8K).hits([*messages, {"role": "user", "content": GSM8K}]) == [Hit("test", 0, 1.0)]
     turns = [{"role": "user", "content": " ".join(WORDS[start : start + 7])} for start in range(0, 100, 7)]
     assert index(QUESTION).hits(turns) == []
 
@@ -157,10 +157,10 @@ def test_the_gsm8k_training_questions_hold_none_of_the_test_questions_until_they
         pytest.skip("the real questions are not here: ../shared/data/gsm8k")
     train, test = ([json.loads(line)["question"] for line in path.read_text().splitlines()] for path in paths)
     benchmark = Benchmark("gsm8k", test)
-    found = BenchmarkIndex([benchmark])
-    assert [hit for question in train for hit in found.hits(question)] == []
-    copies = [found.hits(f"Question: {question.upper()}\nAnswer:") for question in test]
+    test_index = BenchmarkIndex([benchmark])
+    assert [hit for question in train for hit in test_index.hits(question)] == []
+    copies = [test_index.hits(f"Question: {question.upper()}\nAnswer:") for question in test]
     assert [[hit.item for hit in hits] for hits in copies] == [[number] for number in range(300)]
     halves = [" ".join(tokens(question)[: len(tokens(question)) * 2 // 5]) for question in test]
     repeats_itself = [152]
-    assert [hit.item for half in halves for hit in found.hits(half)] == repeats_itself
+    assert [hit.item for half in halves for hit in test_index.hits(half)] == repeats_itself

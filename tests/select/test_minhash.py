@@ -14,14 +14,14 @@ def test_the_curve_is_that_of_fineweb(jaccard: float, expected: float) -> None:
 
 def share_found(common: int, trials: int) -> float:
     """Add pairs of texts that share so many of 20 words, and count the pairs that are found."""
-    near, found, rest = NearDuplicates((1,)), 0, 20 - common
+    near, matches, rest = NearDuplicates((1,)), 0, 20 - common
     for trial in range(trials):
         shared = [f"{trial}s{number}" for number in range(common)]
         near.add(" ".join([*shared, *(f"{trial}a{number}" for number in range(rest // 2))]))
         like = near.add(" ".join([*shared, *(f"{trial}b{number}" for number in range(rest - rest // 2))]))
         assert like in (None, 2 * trial)
-        found += like is not None
-    return found / trials
+        matches += like is not None
+    return matches / trials
 
 
 @pytest.mark.parametrize("common", [12, 14, 16])

@@ -78,12 +78,12 @@ def test_the_pool_as_it_stood_and_the_tail_since_see_what_one_look_sees(
 
 def test_blocks_chunks_and_growth_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"write {number % 7} lines on {number % 5} of the {number} seas" for number in range(300)]
-    asked = ["write 3 lines on 3 of the 150 seas", "write 8 lines on 9 of the 999 seas", "write lines on seas"]
-    whole = [pool_of(texts).nearest(text, above=floor) for text in asked for floor in (0.0, 0.5, 0.8)]
-    assert whole == [nearest(text, texts, floor) for text in asked for floor in (0.0, 0.5, 0.8)]
+    queries = ["write 3 lines on 3 of the 150 seas", "write 8 lines on 9 of the 999 seas", "write lines on seas"]
+    expected = [pool_of(texts).nearest(text, above=floor) for text in queries for floor in (0.0, 0.5, 0.8)]
+    assert expected == [nearest(text, texts, floor) for text in queries for floor in (0.0, 0.5, 0.8)]
     monkeypatch.setattr(novelty, "BLOCK", 4)
     monkeypatch.setattr(novelty, "FIRST", 1)
-    assert whole == [pool_of(texts).nearest(text, above=floor) for text in asked for floor in (0.0, 0.5, 0.8)]
+    assert expected == [pool_of(texts).nearest(text, above=floor) for text in queries for floor in (0.0, 0.5, 0.8)]
 
 
 def test_a_long_text_is_compared_exactly_though_its_bits_are_all_set() -> None:

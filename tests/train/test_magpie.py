@@ -31,8 +31,8 @@ def teach_both_sides(loaded: "Loaded", steps: int) -> None:
     ]
     encoded = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     wide = max(map(len, encoded))
-    ids = torch.tensor([each + [0] * (wide - len(each)) for each in encoded])
-    labels = torch.tensor([each + [-100] * (wide - len(each)) for each in encoded])
+    ids = torch.tensor([row_ids + [0] * (wide - len(row_ids)) for row_ids in encoded])
+    labels = torch.tensor([row_ids + [-100] * (wide - len(row_ids)) for row_ids in encoded])
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=6e-3)
     loaded.model.train()
     for _ in range(steps):
@@ -50,18 +50,18 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(loaded, tmp_path_factory.mktemp("models") / "aligned")
 
 
-def run(folder: Path, output: str = "out.jsonl", *, own: dict[str, Any] | None = None, **given: Any) -> Outcome:
-    options = Options(**{"dedup": 1.0, **(own or {})})
-    return perform(Magpie, None, f"hf:{folder}", output, options, **{"n": 5, "timeout": 600.0, **given})
+def run(folder: Path, output: str = "out.jsonl", *, options: dict[str, Any] | None = None, **settings: Any) -> Outcome:
+    magpie_options = Options(**{"dedup": 1.0, **(options or {})})
+    return perform(Magpie, None, f"hf:{folder}", output, magpie_options, **{"n": 5, "timeout": 600.0, **settings})
 
 
 def test_an_aligned_model_asks_what_users_ask_and_answers_it(aligned: Path) -> None:
     outcome = run(aligned, n=len(COLOURS))
     known = {str(row.prompt): row.response for row in colour_rows()}
-    made = {row["prompt"]: row["response"] for row in rows("out.jsonl")}
-    right = sum(known.get(prompt) == response for prompt, response in made.items())
+    output = {row["prompt"]: row["response"] for row in rows("out.jsonl")}
+    right = sum(known.get(prompt) == response for prompt, response in output.items())
     assert outcome.status == "finished"
-    assert right >= len(COLOURS) - 2, made  # it is sampled hot: a turn may be a mixture of two
+    assert right >= len(COLOURS) - 2, output  # it is sampled hot: a turn may be a mixture of two
 
 
 def test_rows_do_not_depend_on_concurrency_and_grow(aligned: Path) -> None:
@@ -90,9 +90,9 @@ def test_a_model_that_only_babbles_makes_no_rows(fresh: Path) -> None:
 )
 def test_a_model_is_given_its_template_up_to_where_the_user_speaks(before: Messages, aligned: Path) -> None:
     local, (_, tokenizer) = Local(f"hf:{aligned}"), open_model(aligned)
-    whole = tokenizer.apply_chat_template([*before, {"role": "user", "content": "Sea?"}], tokenize=False)
-    given = tokenizer.decode(local._encode([*before, USER]))
-    assert whole.startswith(given) and whole.removeprefix(given).startswith("Sea?")
+    conversation = tokenizer.apply_chat_template([*before, {"role": "user", "content": "Sea?"}], tokenize=False)
+    prefix = tokenizer.decode(local._encode([*before, USER]))
+    assert conversation.startswith(prefix) and conversation.removeprefix(prefix).startswith("Sea?")
 
 
 def test_a_template_that_changes_the_users_words_is_refused(fresh: Path, copied: Callable[[Path], Path]) -> None:
