@@ -49,13 +49,13 @@ def test_the_end_of_the_input_ends_it(taught: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    chat.tell(Generated("\x1b[2Jred\u202e\nnext", [1], "stop"))
+    chat.print_answer(Generated("\x1b[2Jred\u202e\nnext", [1], "stop"))
     assert capsys.readouterr().out == "\\x1b[2Jred\\u202e\nnext\n"
 
 
 def test_a_cut_answer_says_so_and_is_remembered(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     talk = Chat(load_trained(str(fresh), "float32"), Options(temperature=0, max_tokens=4))
-    chat.tell(talk.ask("Hello"))
+    chat.print_answer(talk.ask("Hello"))
     assert "--max-tokens" in capsys.readouterr().err
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]
 
@@ -70,7 +70,7 @@ def test_a_seed_draws_the_same_conversation_again(fresh: Path) -> None:
 
 def test_a_conversation_that_fills_the_context_says_what_to_do(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     talk = Chat(load_trained(str(fresh), "float32"), Options())
-    chat.tell(talk.ask("word " * 1024))
+    chat.print_answer(talk.ask("word " * 1024))
     assert "/reset" in capsys.readouterr().err
     assert talk.messages == [], "it is not remembered"
     with pytest.raises(InputError, match="whole context"):

@@ -7,17 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from datagen.records.record import Messages, Record
-from datagen_train.data.encode import (
-    IGNORED,
-    Account,
-    Encoder,
-    UnusableRow,
-    conversation,
-    encode_rows,
-    is_held_out,
-    measure_sequence,
-    split_group,
-)
+from datagen_train.data.encode import IGNORED, Encoder, UnusableRow, conversation
+from datagen_train.data.split import Account, encode_rows, is_held_out, measure_sequence, split_group
 from datagen_train.models.tiny import make_tokenizer
 from datagen_train.models.tokens import PLAIN_TEMPLATE
 

@@ -11,7 +11,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from datagen.errors import InputError
 from datagen_train import dpo, sft
-from datagen_train.data.encode import Encoder, is_held_out
+from datagen_train.data.encode import Encoder
+from datagen_train.data.split import is_held_out
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference
 from datagen_train.options import TrainOptions

@@ -11,7 +11,8 @@ import torch
 from datagen.errors import InputError
 from datagen.records.files import dump_line
 from datagen.records.record import Record
-from datagen_train.data.encode import IGNORED, Encoded, is_held_out
+from datagen_train.data.encode import IGNORED, Encoded
+from datagen_train.data.split import is_held_out
 from datagen_train.tools.evaluate import Options, evaluate_generation, load_trained, run, sequence_loss
 from tests.train.conftest import COLOURS, colour_rows, encode
 

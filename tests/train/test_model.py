@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 from datagen.errors import InputError
 from datagen.llm.local.generation import open_model
 from datagen_train.data.checks import CheckInput, run_checks
-from datagen_train.data.encode import Account, Encoder
+from datagen_train.data.encode import Encoder
+from datagen_train.data.split import Account
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
 from datagen_train.models.tiny import make_tiny
@@ -206,7 +207,7 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     )
     bad = Account(read=10)
     bad.dropped["no response"] = 9
-    assert "9 since: no response" in failing(account=bad)
+    assert "9 because: no response" in failing(account=bad)
     loaded.tokenizer.bos_token = "<|unused|>"
     two = [loaded.tokenizer.bos_token_id] * 2
     assert "two start tokens" in failing(sequences=[type(good)(two + good.ids, [-100, -100, *good.labels])])

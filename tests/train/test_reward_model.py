@@ -368,7 +368,7 @@ def test_it_learns_from_an_untrained_start_and_says_how_well(trained: tuple[Path
 
 def test_the_best_training_answers_have_mean_0_and_spread_1(trained: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = trained
-    from datagen_train.data.encode import is_held_out
+    from datagen_train.data.split import is_held_out
 
     rows = [json.loads(line) for line in (folder / "words.jsonl").read_text().splitlines()]
     rows = [each for each in rows if not is_held_out(each["prompt"], 0.3)]

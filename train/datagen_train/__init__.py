@@ -1,4 +1,4 @@
-"""From the files of `datagen` to a model: pre-training, SFT, DPO, with no silent failure."""
+"""From the rows of `datagen` to a model: pre-training, SFT, reward models, DPO, PPO and GRPO."""
 
 import os
 

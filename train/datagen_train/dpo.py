@@ -23,13 +23,14 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import PREFERENCES, PROMPTS, Reader
 from datagen.records.record import Preference, Record, request_text
-from datagen_train.data.checks import CheckInput, as_sequences
-from datagen_train.data.encode import EncodedPair, Split, measure_pair, pairs_as_columns
+from datagen_train.data.checks import CheckInput
+from datagen_train.data.encode import EncodedPair
+from datagen_train.data.split import Split, measure_pair
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, make_dataset, open_session
-from datagen_train.run.trl_adapter import Dpo, Kto
+from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset
 
 RATES = Rates(full=5e-7, lora=5e-6, tiny=6e-4)
 LOSSES = ("sigmoid", "sft", "hinge", "ipo", "robust", "sigmoid_norm", "apo_zero", "apo_down", "nca_pair", "discopop")
@@ -80,15 +81,21 @@ def train(session: Session, own: Options) -> dict[str, Any]:
         return [session.encoder.preference(row.prompt, row.chosen, row.rejected)]
 
     split = session.encode(rows, encode, measure_pair)
-    session.check(CheckInput(loaded, as_sequences(split.train + split.held_out), session.account))
+    session.check(
+        CheckInput(
+            loaded,
+            [sequence for pair in split.train + split.held_out for sequence in pair.sequences()],
+            session.account,
+        )
+    )
     session.report_check("lengths", lengths(split.train))
     make = make_kto if own.loss == "kto" else make_dpo
     trainer = make(session, own, split, settings)
-    trainer.measure = session.measure(read_gate(own.gate, session.options))
+    trainer.measure = session.generation_measure(read_gate(own.gate, session.options))
     return session.train(
         trainer,
-        expect=lambda start: check_start(start, own, trainer),
-        judge=lambda start, end: {"gate": judge_gate(start, end, session.options.best)} if own.gate else {},
+        check_start=lambda start: check_start(start, own, trainer),
+        compare=lambda start, end: {"gate": judge_gate(start, end, session.options.best)} if own.gate else {},
     )
 
 
@@ -183,4 +190,13 @@ def unpaired(pairs: list[EncodedPair], batch: int, seed: int) -> dict[str, list[
         "completion_ids": [answer for _, answer, _ in rows],
         "KL_completion_ids": [each[i - 1][1] for each in batches for i in range(len(each))],
         "label": [good for _, _, good in rows],
+    }
+
+
+def pairs_as_columns(pairs: Sequence[EncodedPair]) -> dict[str, list[Any]]:
+    """Lay preferences out as TRL's DPO trainer takes them."""
+    return {
+        "prompt_ids": [pair.prompt for pair in pairs],
+        "chosen_ids": [pair.chosen for pair in pairs],
+        "rejected_ids": [pair.rejected for pair in pairs],
     }

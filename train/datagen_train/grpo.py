@@ -32,7 +32,7 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.encode import Split
+from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity

@@ -31,8 +31,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from datagen.engine.options import option
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
-from datagen_train.data.encode import Split
 from datagen_train.data.ptx import PtxData, read_ptx
+from datagen_train.data.split import Split
 from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic, value_head
 from datagen_train.models.load import frozen_reference, without_dropout

@@ -33,8 +33,9 @@ from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import Split, UnusableRow
+from datagen_train.data.encode import UnusableRow
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, measure_ranking, scored_ids
+from datagen_train.data.split import Split
 from datagen_train.models.reward_model import (
     Contract,
     Numbers,

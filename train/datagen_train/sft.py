@@ -1,6 +1,12 @@
-"""Supervised fine-tuning: learn to answer prompts as the rows do (loss on the answer and on the token that ends it)."""
+"""Supervised fine-tuning: learn to answer prompts as the rows do.
 
-from collections.abc import Iterable
+The loss is the mean cross-entropy of the response's tokens and of the token that ends it, given the prompt:
+
+    L = - mean over trained tokens t of  log p(y_t | x, y_<t)
+
+Optimiser, schedule and loss are TRL's SFTTrainer; the token ids and the labels are ours (data/encode.py).
+"""
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,63 +17,61 @@ from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import Encoded, as_columns, conversation, measure_sequence
+from datagen_train.data.encode import Encoded, conversation
 from datagen_train.data.packing import check_packing
+from datagen_train.data.split import measure_sequence
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, make_dataset, open_session
-from datagen_train.run.trl_adapter import Sft
+from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.trl_adapter import Sft, sequence_dataset
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen train sft` can be told beyond what all trainers can."""
+    """Options of `datagen train sft` alone."""
 
-    all_turns: bool = option(False, "Train on every assistant's turn of a conversation, not the last alone.")
-    backward: bool = option(False, "Learn to ask for a response: prompt and response change places.")
-    packing: bool = option(False, "Put several short rows in one sequence, if the attention keeps them apart.")
-
-
-def texts(rows: Iterable[Record]) -> Iterable[str]:
-    """Return the words of the rows."""
-    for row in rows:
-        yield request_text(row.prompt)
-        yield row.response or ""
+    all_turns: bool = option(False, "Train on every assistant turn of a conversation, not on the last alone.")
+    backward: bool = option(False, "Learn to write the prompt of a response: prompt and response are swapped.")
+    packing: bool = option(False, "Pack several short rows into one sequence, if the attention keeps them apart.")
 
 
-def run(data: str, options: TrainOptions, own: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None where exactly this was done before."""
-    with open_session("sft", data, PROMPTS, options, own, RATES, terminal) as session:
-        return train(session, own) if session else None
+def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of rows; return the report, or None if exactly this run is finished."""
+    with open_session("sft", data, PROMPTS, options, algorithm, RATES, terminal) as session:
+        return train(session, algorithm) if session else None
 
 
-def train(session: Session, own: Options) -> dict[str, Any]:
+def train(session: Session, options: Options) -> dict[str, Any]:
+    # 1. Read the rows, and load the model (the tokenizer of `tiny` is trained on their texts).
     rows: list[Record] = session.read()
     if all(row.response is None for row in rows):
         raise InputError(f"{session.data}: no row has a response; answer them first: datagen respond {session.data}")
-    loaded = session.load(texts(rows))
+    loaded = session.load(text for row in rows for text in (request_text(row.prompt), row.response or ""))
 
+    # 2. Encode them with a loss on the responses alone, hold some out, and check what will be trained.
     def encode(row: Record) -> list[Encoded]:
-        messages = conversation(row, backward=own.backward)
-        return [session.encoder.turns(messages, all_turns=own.all_turns)]
+        messages = conversation(row, backward=options.backward)
+        return [session.encoder.turns(messages, all_turns=options.all_turns)]
 
     split = session.encode(rows, encode, measure_sequence)
     session.check(CheckInput(loaded, split.train + split.held_out, session.account))
-    if own.packing:
+    if options.packing:
         check_packing(loaded, split.train)
-    arguments = session.arguments(split) | {
-        "packing": own.packing,
-        "eval_packing": False,
-        "max_length": session.options.max_length if own.packing else None,
-        "dataset_kwargs": {"skip_prepare_dataset": not own.packing},
-    }
+
+    # 3. Train.
     trainer = Sft(
         model=loaded.model,
-        args=SFTConfig(**arguments),
+        args=SFTConfig(
+            **session.arguments(split),
+            packing=options.packing,
+            eval_packing=False,
+            max_length=session.options.max_length if options.packing else None,
+            dataset_kwargs={"skip_prepare_dataset": not options.packing},
+        ),
         processing_class=loaded.tokenizer,
-        train_dataset=make_dataset(as_columns(split.train)),
-        eval_dataset=make_dataset(as_columns(split.held_out)),
+        train_dataset=sequence_dataset(split.train),
+        eval_dataset=sequence_dataset(split.held_out),
     )
-    trainer.measure = session.measure(split.held_out_rows)
+    trainer.measure = session.generation_measure(split.held_out_rows)
     return session.train(trainer)

@@ -1,112 +1,104 @@
-"""What usually goes wrong silently, looked at before the first step. A check returns a finding, or raises CheckFailed.
+"""Checks before the first step, for faults that training would not report. Each returns a finding, or raises
+CheckFailed.
 
 end          every answer ends in a token that ends generation, and that token is trained
-pad          padding is not the end token
+pad          the pad token is not the end token
 start        no sequence begins with two start tokens
-prompt       what is trained behind is what the model is given when it is asked
 length       few rows are cut, and few are dropped
 vocabulary   every token has a row in the embedding
-trained      something is trained, and of it something has a gradient
+trained      there are tokens with a loss and parameters with a gradient
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datagen_train.data.encode import IGNORED, Account, Encoded, EncodedPair
+from datagen_train.data.encode import Encoded
+from datagen_train.data.split import Account
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, count_parameters
 from datagen_train.models.tokens import turn_end_ids
 
-MOST_CUT, MOST_DROPPED = 0.5, 0.5
-"""Shares of the rows beyond which something must be wrong."""
-HARDLY_KNOWN = 0.5
-"""Share of the median length of an embedding; that of Qwen3-Base's <|im_end|> is a quarter."""
+MAX_CUT, MAX_DROPPED = 0.5, 0.5
+"""Shares of the rows above which something must be wrong."""
+SHORT_EMBEDDING = 0.5
+"""Share of the median norm of an embedding below which a token is hardly trained; Qwen3-Base's <|im_end|> has 0.25."""
 
 
 @dataclass(frozen=True)
 class CheckInput:
-    """What is looked at."""
+    """What the checks read."""
 
     loaded: Loaded
     sequences: Sequence[Encoded]
     account: Account
     documents: bool = False
-    """Sequences without a prompt, of which only the last of a document ends."""
+    """The sequences are windows of documents: only the last one of a document ends in an end token."""
 
 
-def as_sequences(pairs: Sequence[EncodedPair]) -> list[Encoded]:
-    """Lay preferences out as the sequences that go through the model."""
-    return [
-        Encoded(pair.prompt + answer, [IGNORED] * len(pair.prompt) + answer, pair.cut)
-        for pair in pairs
-        for answer in (pair.chosen, pair.rejected)
-    ]
-
-
-def check_end(subject: CheckInput) -> str:
-    ends = turn_end_ids(subject.loaded.model, subject.loaded.tokenizer)
-    whole = [each for each in subject.sequences if not each.cut]
-    ending = sum(each.labels[-1] in ends for each in whole)
-    if not subject.documents and ending < len(whole):
+def check_end(inputs: CheckInput) -> str:
+    model, tokenizer = inputs.loaded.model, inputs.loaded.tokenizer
+    ends = turn_end_ids(model, tokenizer)
+    uncut = [sequence for sequence in inputs.sequences if not sequence.cut]
+    ending = sum(sequence.labels[-1] in ends for sequence in uncut)
+    if not inputs.documents and ending < len(uncut):
         raise CheckFailed(
-            f"end: {len(whole) - ending} of {len(whole)} answers do not end in a trained end token; the model would "
+            f"end: {len(uncut) - ending} of {len(uncut)} answers do not end in a trained end token; the model would "
             "never stop. Its chat template must close an assistant's turn with an end token"
         )
-    generation = subject.loaded.model.generation_config
-    known = generation.eos_token_id if generation is not None else None
-    stops = set(known if isinstance(known, list) else [known])
+    generation = model.generation_config
+    eos = generation.eos_token_id if generation is not None else None
+    stops = set(eos if isinstance(eos, list) else [eos])
     if generation is not None and not ends <= stops:
         raise CheckFailed(f"end: generation would not stop at {sorted(ends - stops)}: set eos_token_id of the model")
-    return f"{ending} of {len(whole)} uncut sequences end in a trained end token{_hardly_known(subject, ends)}"
+    finding = f"{ending} of {len(uncut)} uncut sequences end in a trained end token"
+
+    norms = model.get_input_embeddings().weight.detach().float().norm(dim=1)
+    usual = norms.median()
+    short = [token for token in sorted(ends) if token < len(norms) and norms[token] < SHORT_EMBEDDING * usual]
+    if short:
+        names = ", ".join(map(str, tokenizer.convert_ids_to_tokens(short)))
+        finding += (
+            f"; {names} was hardly trained in this base: adapters may not teach it, training the whole model does"
+        )
+    return finding
 
 
-def _hardly_known(subject: CheckInput, ends: set[int]) -> str:
-    """Say which end tokens a base model has hardly ever seen: their embeddings are much shorter than is usual."""
-    lengths = subject.loaded.model.get_input_embeddings().weight.detach().float().norm(dim=1)
-    within = (token for token in sorted(ends) if token < len(lengths))
-    few = [token for token in within if lengths[token] < HARDLY_KNOWN * lengths.median()]
-    if not few:
-        return ""
-    names = ", ".join(map(str, subject.loaded.tokenizer.convert_ids_to_tokens(few)))
-    return f"; {names} was hardly trained in this base: adapters may not teach it, training the whole model does"
-
-
-def check_pad(subject: CheckInput) -> str:
-    tokenizer = subject.loaded.tokenizer
+def check_pad(inputs: CheckInput) -> str:
+    tokenizer = inputs.loaded.tokenizer
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise CheckFailed("pad: the pad token is missing or the end token, which would then never be trained")
     return f"padding is {tokenizer.pad_token!r}, the end {tokenizer.eos_token!r}"
 
 
-def check_start(subject: CheckInput) -> str:
-    start = subject.loaded.tokenizer.bos_token_id
-    if start is not None and any(each.ids[:2] == [start, start] for each in subject.sequences):
+def check_start(inputs: CheckInput) -> str:
+    start = inputs.loaded.tokenizer.bos_token_id
+    if start is not None and any(sequence.ids[:2] == [start, start] for sequence in inputs.sequences):
         raise CheckFailed("start: sequences begin with two start tokens; the chat template writes one already")
     return "no sequence begins with two start tokens"
 
 
-def check_length(subject: CheckInput) -> str:
-    account, total = subject.account, max(1, len(subject.sequences))
+def check_length(inputs: CheckInput) -> str:
+    account, total = inputs.account, max(1, len(inputs.sequences))
     dropped, readable = account.dropped.total(), account.read - account.unreadable
-    if account.cut / total > MOST_CUT:
+    if account.cut / total > MAX_CUT:
         raise CheckFailed(f"length: {account.cut} of {total} sequences are cut; raise --max-length")
-    if dropped / max(1, readable) > MOST_DROPPED:
+    if dropped / max(1, readable) > MAX_DROPPED:
         reason, number = account.dropped.most_common(1)[0]
-        raise CheckFailed(f"length: {dropped} of {readable} rows are dropped, {number} since: {reason}")
+        raise CheckFailed(f"length: {dropped} of {readable} rows are dropped, {number} because: {reason}")
     return f"{account.cut} cut, {dropped} dropped" + "".join(f"; {n}: {why}" for why, n in account.dropped.items())
 
 
-def check_vocabulary(subject: CheckInput) -> str:
-    rows = subject.loaded.model.get_input_embeddings().weight.shape[0]
-    highest = max(max(each.ids) for each in subject.sequences)
+def check_vocabulary(inputs: CheckInput) -> str:
+    rows = inputs.loaded.model.get_input_embeddings().weight.shape[0]
+    highest = max(max(sequence.ids) for sequence in inputs.sequences)
     if highest >= rows:
         raise CheckFailed(f"vocabulary: token {highest} has no embedding ({rows} rows); tokenizer and model do not fit")
     return f"tokens up to {highest} of {rows}"
 
 
-def check_trained(subject: CheckInput) -> str:
-    trained, total = count_parameters(subject.loaded.model)
-    tokens = sum(each.trained for each in subject.sequences)
+def check_trained(inputs: CheckInput) -> str:
+    trained, total = count_parameters(inputs.loaded.model)
+    tokens = sum(sequence.trained for sequence in inputs.sequences)
     if not tokens or not trained:
         raise CheckFailed(f"trained: {tokens} tokens and {trained} parameters are trained; nothing would be learned")
     return f"{tokens:,} tokens, {trained:,} of {total:,} parameters"
@@ -122,6 +114,6 @@ CHECKS = {
 }
 
 
-def run_checks(subject: CheckInput) -> dict[str, str]:
+def run_checks(inputs: CheckInput) -> dict[str, str]:
     """Run every check; return the findings by name."""
-    return {name: check(subject) for name, check in CHECKS.items()}
+    return {name: check(inputs) for name, check in CHECKS.items()}

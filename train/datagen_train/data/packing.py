@@ -1,4 +1,4 @@
-"""Packing is used only where it is correct: the attention must keep rows apart that share a sequence.
+"""Packing puts several short rows in one sequence. It is used only where the attention keeps the rows apart.
 
 Whether it does depends on the attention implementation, the library's version and the model. So it is measured: two
 rows packed must give the logits that they give alone.
@@ -13,12 +13,19 @@ from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
-"""Largest difference of a logit, by the type of the weights."""
+"""Largest allowed difference between logits, by the data type of the weights."""
 
 
 def check_packing(loaded: Loaded, sequences: Sequence[Encoded]) -> float:
-    """Compare two rows packed with the same rows alone; return the largest difference, raise if it is one."""
-    first, second = (torch.tensor([each.ids]) for each in (sequences[0], sequences[-1]))
+    """Compare the logits of two rows packed with those of the same rows alone.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        CheckFailed: it is larger than rounding explains.
+    """
+    first, second = (torch.tensor([sequence.ids]) for sequence in (sequences[0], sequences[-1]))
     model = loaded.model
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""A built-in model and tokenizer, made from nothing on the data at hand, so that every trainer runs offline.
+"""A built-in model and tokenizer, built from the data at hand without a download, so that every trainer runs offline.
 
 `tiny` is a two-layer Llama of about 0.1 million parameters with a byte-level BPE of a few hundred tokens, digits one by
 one: small enough to learn a task of short answers on one core in seconds, and otherwise a model like any other.
@@ -23,9 +23,9 @@ CHAT_TEMPLATE = (
 )
 """The ChatML convention, which many current models share."""
 INIT_STD = 0.08
-"""The usual 0.02 is for wide models; at this width it learns a task for some seeds and not for others."""
-LONGEST = 1024
-"""Positions, in tokens."""
+"""The usual 0.02 suits wide models; at this width training with it succeeds for some seeds only."""
+MAX_POSITIONS = 1024
+"""In tokens."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class TinySpec:
 def parse_tiny(spec: str) -> TinySpec:
     """Parse `tiny` or `tiny:hidden=128,...`."""
     known = {field.name for field in fields(TinySpec)}
-    given: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for part in filter(None, spec.partition(":")[2].split(",")):
         name, _, value = part.partition("=")
         if name not in known or not value.isdecimal() or int(value) < 1:
             raise InputError(f"model {spec!r}: expected {', '.join(sorted(known))} with whole numbers: {part!r}")
-        given[name] = int(value)
-    made = TinySpec(**given)
-    if made.hidden % made.heads:
-        raise InputError(f"model {spec!r}: hidden must be a multiple of heads ({made.heads})")
-    return made
+        sizes[name] = int(value)
+    size = TinySpec(**sizes)
+    if size.hidden % size.heads:
+        raise InputError(f"model {spec!r}: hidden must be a multiple of heads ({size.heads})")
+    return size
 
 
 def make_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on texts; any text can be encoded with it."""
+    """Train a byte-level BPE tokenizer; it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
@@ -72,12 +72,12 @@ def make_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
         eos_token=END,
         additional_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
-        model_max_length=LONGEST,
+        model_max_length=MAX_POSITIONS,
     )
 
 
 def make_tiny(spec: str, texts: Iterable[str], seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Make the model and its tokenizer; the same for the same texts and seed."""
+    """Build the model and its tokenizer; the same texts and seed give the same weights."""
     size = parse_tiny(spec)
     tokenizer = make_tokenizer(texts, size.vocab)
     set_seed(seed)
@@ -88,7 +88,7 @@ def make_tiny(spec: str, texts: Iterable[str], seed: int) -> tuple[LlamaForCausa
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
-        max_position_embeddings=LONGEST,
+        max_position_embeddings=MAX_POSITIONS,
         initializer_range=INIT_STD,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,15 +1,15 @@
-"""A run's folder: the model, and beside it what made it.
+"""A run's folder: the model, and beside it the record of its training.
 
     out/                       the model: weights, config, tokenizer, template; README.md, its card
-    out/run/config.json        every option as resolved, digests of data and model: what the run is
+    out/run/config.json        every option with its value, digests of data and base model: what the run is
     out/run/metrics.jsonl      one line per log and per measurement        out/run/curves.svg    the same as a picture
     out/run/dropped.jsonl      rows that were not trained on, with the reason
-    out/run/report.json        how it ended: counts, checks, final metrics. It comes last: the mark of finished
+    out/run/report.json        how it ended: counts, checks, final metrics. Written last: it marks a finished run
     out/checkpoints/           while it trains
 
 Running the command again goes on from the newest complete checkpoint. The library's saves are not atomic and it resumes
-from the highest number whatever is in it, so a checkpoint counts only with `complete.json`, written last, and
-every file as large as that says.
+from the highest number whatever is in it, so a checkpoint counts only with `complete.json`, which is written last, and
+if every file has the size that is recorded there.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ MARK = "complete.json"
 
 
 class RunFolder:
-    """Where a run writes."""
+    """The files of a run: their paths, and how they are begun, continued and finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,7 +40,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and keep it to this process."""
+        """Make the folder, and lock it against other processes."""
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "lock").open("w") as lock:
             try:
@@ -50,41 +50,45 @@ class RunFolder:
             yield
 
     def is_done(self, config: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Was exactly this run finished here? Raise if another one has trained; clear it if it may be overwritten."""
+        """Say whether exactly this run is finished here; clear the folder if it is to be overwritten.
+
+        Args:
+            config: everything that decides the model.
+            overwrite: start again, whatever run is here.
+
+        Raises:
+            InputError: another run has trained here, or the folder is not of a run.
+        """
         if not self.config.exists():
             if self.path.exists() and any(entry.name != "run" for entry in self.path.iterdir()):
                 raise InputError(f"{self.path}: exists and holds no run of datagen; choose another -o")
             return False
-        if overwrite:
-            self.clear()
+        if overwrite:  # remove the files of a run, but no folders that somebody else may have put there
+            for folder in (self.run, self.checkpoints):
+                rmtree(folder, ignore_errors=True)
+            for entry in self.path.iterdir():
+                if entry.is_file():
+                    entry.unlink()
             return False
-        found = differences(json.loads(self.config.read_text()), config)
-        if found and (self.report.exists() or self.newest_checkpoint()):
+        changes = differences(json.loads(self.config.read_text()), config)
+        if changes and (self.report.exists() or self.newest_checkpoint()):
             raise InputError(
-                f"{self.path}: holds another run:\n  " + "\n  ".join(found) + "\nChoose another -o, or --overwrite."
+                f"{self.path}: holds another run:\n  " + "\n  ".join(changes) + "\nChoose another -o, or --overwrite."
             )
         return self.report.exists()
 
-    def clear(self) -> None:
-        """Remove what an earlier run wrote: its files, not folders that somebody else may have put there."""
-        for folder in (self.run, self.checkpoints):
-            rmtree(folder, ignore_errors=True)
-        for entry in self.path.iterdir():
-            if entry.is_file():
-                entry.unlink()
-
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write down what the run is."""
+        """Write the config, which says what the run is."""
         self.run.mkdir(parents=True, exist_ok=True)
         write_json(self.config, config)
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
-        return next((path for path in found if is_complete(path)), None)
+        newest_first = sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+        return next((path for path in newest_first if is_complete(path)), None)
 
     def rewind(self, step: int) -> None:
-        """Drop metrics from after a step: they come again."""
+        """Drop the metrics of later steps, which will be written again."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
@@ -105,18 +109,19 @@ class RunFolder:
 
 
 def step_of(checkpoint: Path) -> int:
+    """Return the step in the name of a checkpoint folder; -1 if there is none."""
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Say that everything of a checkpoint is written, and how large each file is."""
+    """Write the mark of a complete checkpoint: the size in bytes of each of its files."""
     sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.is_file() and path.name != MARK}
     write_json(checkpoint / MARK, sizes)
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Is every file there that was written, as large as it was?"""
+    """Is the mark there, and does every file have its recorded size?"""
     try:
         sizes = json.loads((checkpoint / MARK).read_text())
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())

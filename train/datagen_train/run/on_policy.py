@@ -20,7 +20,8 @@ from datagen.llm.local.generation import Generated, Ids, context_length, generat
 from datagen.records.files import dump_line
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import IGNORED, Encoded, Split, UnusableRow
+from datagen_train.data.encode import IGNORED, Encoded, UnusableRow
+from datagen_train.data.split import Split
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.actor_critic import Distribution
 from datagen_train.options import TrainOptions

@@ -8,12 +8,12 @@ WIDTH, HEIGHT = 740, 220
 LEFT, RIGHT, TOP, BOTTOM = 72, 176, 28, 28
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#bf3989", "#1b7c83")
 LINE = 13
-"""Pixels from one name to the next."""
+"""Pixels between the names of two curves."""
 Points = Sequence[tuple[float, float]]
 
 
 def plot(title: str, curves: Mapping[str, Points]) -> str:
-    """Draw curves over one pair of axes, each with its name at its end; WIDTH by HEIGHT pixels."""
+    """Draw curves over one pair of axes as an SVG group, WIDTH by HEIGHT pixels; each has its name at its end."""
     points = [point for curve in curves.values() for point in curve]
     if not points:
         return ""
@@ -35,10 +35,10 @@ def plot(title: str, curves: Mapping[str, Points]) -> str:
 
 
 def page(plots: Sequence[str]) -> str:
-    """Put plots under each other in one picture."""
-    shown = [each for each in plots if each]
-    height = HEIGHT * max(1, len(shown))
-    groups = "\n".join(f'<g transform="translate(0 {HEIGHT * i})">{each}</g>' for i, each in enumerate(shown))
+    """Put plots below each other in one SVG file."""
+    drawn = [group for group in plots if group]
+    height = HEIGHT * max(1, len(drawn))
+    groups = "\n".join(f'<g transform="translate(0 {HEIGHT * i})">{group}</g>' for i, group in enumerate(drawn))
     style = 'font-family="system-ui, sans-serif" font-size="11" fill="#24292f"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     return f'{head} {style}>\n<rect width="100%" height="100%" fill="white"/>\n{groups}\n</svg>\n'
@@ -50,7 +50,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Move names that would cover each other down, and up again what then would leave the picture."""
+    """Move names that would overlap down, and those that would then leave the picture up again."""
     moved, floor = list(heights), float(HEIGHT - BOTTOM)
     order = sorted(range(len(moved)), key=lambda i: moved[i])
     for above, below in pairwise(order):
@@ -62,7 +62,7 @@ def _apart(heights: Sequence[float]) -> list[float]:
 
 
 def _curve(name: str, places: Points, height: float, colour: str) -> str:
-    """Draw one curve, with its name behind its end at a height."""
+    """Draw one curve, with its name behind its end, at the given height."""
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     x, y = places[-1]
     end = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'

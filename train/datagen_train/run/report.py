@@ -1,4 +1,4 @@
-"""What a run leaves for people: its curves, and a card that says what the model was made of."""
+"""What a run leaves for people: its curves, and a model card that says what the model was trained on."""
 
 import json
 import re
@@ -44,26 +44,24 @@ PANELS = {
     "learning rate": ("learning_rate",),
     "gradient norm": ("grad_norm",),
 }
-"""Pictures, and the metrics drawn in each."""
+"""Plots, and the metrics drawn in each."""
 BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "reward": 1}
-"""Metrics of which it is plain whether more or less of them is better."""
-NOT_TOLD = ("eval_entropy", "eval_logits")
-"""Metrics that say nothing about how good a model is."""
-
-
+"""Metrics with a known better direction: 1 if more is better, -1 if less is."""
+NOT_ON_CARD = ("eval_entropy", "eval_logits")
+"""Beginnings of the names of metrics that say nothing about how good a model is."""
 MAKERS = ("model", "models", "evolver", "asker", "backward", "judge", "judges", "responses")
-"""Where `meta` says who wrote and who judged a row."""
+"""Keys of `meta` that name the models that wrote or judged a row."""
 
 
 def makers(meta: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the models that a row names."""
+    """Yield the models that wrote or judged a row."""
     for name in MAKERS:
-        told = meta.get(name)
-        for each in told if isinstance(told, list) else [told]:
-            if isinstance(each, str):
-                yield each
-            elif isinstance(each, dict):
-                yield from makers(each)
+        value = meta.get(name)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str):
+                yield item
+            elif isinstance(item, dict):
+                yield from makers(item)
 
 
 def write_curves(folder: RunFolder) -> None:
@@ -76,25 +74,24 @@ def write_curves(folder: RunFolder) -> None:
     folder.curves.write_text(page(plots), encoding="utf-8")
 
 
-def made_by(data: Path) -> str | None:
-    """Return the command that made the data, if x.meta.json beside it says so."""
-    meta = data.with_suffix(".meta.json")
-    return str(json.loads(meta.read_text())["result"]["fingerprint"]["command"]) if meta.exists() else None
-
-
 def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any]) -> None:
-    """Write the model's README."""
+    """Write the model card, README.md in the folder of the model."""
     result = report["result"]
+    rows = result["rows"]
     lines = [
         f"# {folder.path.name}",
         "",
-        f"Example by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {result['rows']['train']} "
-        f"sequences, {result['rows']['held_out']} held out, {result['steps']} steps.",
+        f"Made by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {rows['train']} "
+        f"sequences, {rows['held_out']} held out, {result['steps']} steps.",
         "",
-        *_origin(made_by(Path(data)), result["rows"]["makers"]),
-        *_measured(result["start"], result["end"]),
+        _origin(Path(data), rows["makers"]),
+        "",
+        *_metrics_table(result["start"], result["end"]),
+        "",
         *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
-        *_accounted(result["rows"]),
+        f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {sum(rows['dropped'].values())} dropped, "
+        f"{rows['cut']} cut.",
+        "",
         "Checks before the first step:",
         "",
         *(f"- {name}: {finding}" for name, finding in result["checks"].items()),
@@ -105,39 +102,29 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
     (folder.path / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _measured(start: dict[str, float], end: dict[str, float]) -> list[str]:
+def _origin(data: Path, makers: Mapping[str, int]) -> str:
+    """Say which command made the data, as x.meta.json beside it records, and which models wrote and judged it."""
+    meta = data.with_suffix(".meta.json")
+    command = json.loads(meta.read_text())["result"]["fingerprint"]["command"] if meta.exists() else None
+    origin = f"The data was made by `datagen {command}`." if command else "No record beside the data says its origin."
+    models = ", ".join(f"{name} ({number} rows)" for name, number in makers.items())
+    is_simulated = any(re.match(r"sim[/:]", name) for name in makers)
+    note = " **`sim` is a procedural teacher, not a language model.**" if is_simulated else ""
+    return f"{origin} {f'Written or judged by: {models}.' if models else 'The rows name no model.'}{note}"
+
+
+def _metrics_table(start: dict[str, float], end: dict[str, float]) -> list[str]:
     if not end:
-        return ["Nothing was held out to measure on.", ""]
-    told = {name: value for name, value in end.items() if not name.startswith(NOT_TOLD)}
-    rows = [
-        f"| {n.removeprefix('eval_')} | {_number(start.get(n))} | {_number(value)}{worse(n, start, value)} |"
-        for n, value in told.items()
-    ]
-    return ["| measured on held-out rows | before | after |", "|---|---|---|", *rows, ""]
+        return ["Nothing was held out to measure on."]
+    lines = ["| measured on held-out rows | before | after |", "|---|---|---|"]
+    for name, value in end.items():
+        if not name.startswith(NOT_ON_CARD):
+            before = f"{start[name]:.4g}" if name in start else ""
+            lines.append(f"| {name.removeprefix('eval_')} | {before} | {value:.4g}{worse(name, start, value)} |")
+    return lines
 
 
 def worse(name: str, start: Mapping[str, float], end: float) -> str:
-    """Return a remark where a metric of which it is known what is better got worse."""
+    """Return a remark if a metric with a known better direction got worse, else ""."""
     before, sign = start.get(name), BETTER.get(name.removeprefix("eval_"))
     return " (worse)" if sign and before is not None and sign * (end - before) < 0 else ""
-
-
-def _accounted(rows: dict[str, Any]) -> list[str]:
-    dropped = sum(rows["dropped"].values())
-    return [f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {dropped} dropped, {rows['cut']} cut.", ""]
-
-
-def _origin(command: str | None, makers: Mapping[str, int]) -> list[str]:
-    """Say which command made the data, and which models wrote and judged it."""
-    made = f"The data was made by `datagen {command}`." if command else "No record beside the data says what made it."
-    told = ", ".join(f"{name} ({number} rows)" for name, number in makers.items())
-    note = " **`sim` is a procedural teacher, not a language model.**" if any(map(is_sim, makers)) else ""
-    return [f"{made} {f'Written or judged by: {told}.' if told else 'The rows name no model.'}{note}", ""]
-
-
-def is_sim(model: str) -> bool:
-    return re.match(r"sim[/:]", model) is not None
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What every trainer does around its algorithm: read, load, encode, check, train or go on, save, report.
+"""What every trainer does around its algorithm: read, load, encode, check, train or resume, save, report.
 
 A trainer's file calls these in order, so that it reads from top to bottom; what is here is the same for all of them.
 """
@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -14,7 +15,6 @@ from time import monotonic, process_time
 from typing import Any, Protocol
 
 import torch
-from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerState
 
 from datagen.errors import InputError
@@ -23,7 +23,8 @@ from datagen.records.files import dump_line, input_digest, open_input
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine, Record
 from datagen_train.data.checks import CheckInput, run_checks
-from datagen_train.data.encode import Account, Encoder, Example, Row, Split, encode_rows
+from datagen_train.data.encode import Encoder
+from datagen_train.data.split import Account, Example, Row, Split, encode_rows
 from datagen_train.errors import Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
@@ -44,13 +45,14 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
 """Options that change nothing about the model."""
 BAD_LINES_SHOWN = 5
+MAX_EVAL_TOKENS_FACTOR = 4
+"""Longest generated answer of a measurement, as a multiple of the longest expected one."""
 Metrics = dict[str, float]
-ROOM = 4
-"""Times the longest expected answer that a measured one may take; a model that babbles on tells nothing more."""
+"""Numbers by name. Those measured on held-out rows begin with "eval_"."""
 
 
 class Terminal(Protocol):
-    """Whoever shows a run to a person."""
+    """Whatever shows a run to a person (run/terminal.py; in tests a list)."""
 
     def say(self, text: str) -> None: ...
 
@@ -58,12 +60,25 @@ class Terminal(Protocol):
 
 
 class Session:
-    """One run of one trainer."""
+    """One run of one trainer. Its methods are called in this order: read, load, encode, check, arguments, train.
+
+    Attributes:
+        name: the trainer, as on the command line.
+        data: path of the rows.
+        options: options of all trainers, with `epochs` filled in.
+        rate: peak learning rate.
+        terminal: where messages go.
+        folder: where the run writes.
+        account: what became of the rows and tokens, so far.
+        loaded, encoder: model, tokenizer and encoder; set by `load`.
+        findings: results of the checks by name, for the report.
+    """
 
     def __init__(
-        self, name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
+        self, name: str, data: str, kind: Any, options: TrainOptions, algorithm: Any, rates: Rates, terminal: Terminal
     ) -> None:
-        self.name, self.data, self.own, self._kind = name, data, own, kind
+        """See `open_session`."""
+        self.name, self.data, self._kind, self._algorithm = name, data, kind, algorithm
         self.options = replace(options, epochs=options.epochs or rates.epochs)
         self.rate, self.terminal = rates.pick(options), terminal
         self.folder = RunFolder(Path(options.output or f"{Path(data).stem}.{name}"))
@@ -73,27 +88,39 @@ class Session:
         self.findings: dict[str, str] = {}
 
     def config(self) -> dict[str, Any]:
-        """Everything that decides the model."""
+        """Return everything that decides the model: options, and digests of data and base model."""
         shaping = {name: value for name, value in asdict(self.options).items() if name not in NOT_SHAPING}
         with open_input(self.data) as file:
             data = input_digest(file)
         return {
             "command": f"train {self.name}",
             **shaping,
-            **asdict(self.own),
-            **(self.own.identity() if hasattr(self.own, "identity") else {}),
+            **asdict(self._algorithm),
+            **(self._algorithm.identity() if hasattr(self._algorithm, "identity") else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": data,
         }
 
     def read(self) -> list[Any]:
-        """Read every row; keep what cannot be used, with the reason, in the run's folder."""
+        """Read the rows; write lines that cannot be used to `run/dropped.jsonl`, each with the reason.
+
+        Returns:
+            At most `--limit` rows, of the record type that the trainer reads.
+
+        Raises:
+            InputError: the file cannot be read, or no row can be used.
+        """
         rows: list[Any] = []
-        with open_input(self.data) as file, self._dropped().open("wb") as dropped:
+        dropped_file = self.folder.dropped if is_main() else Path(os.devnull)
+        with open_input(self.data) as file, dropped_file.open("wb") as dropped:
             for item in Reader(self.data, file, self._kind, self.options.format).read():
                 if isinstance(item, BadLine):
-                    self._drop(item, dropped)
+                    self.account.unreadable += 1
+                    line = {"source": item.source, "line": item.line, "reason": item.reason, "raw": item.raw}
+                    dropped.write(dump_line(line))
+                    if self.account.unreadable <= BAD_LINES_SHOWN:
+                        self.terminal.say(f"{item} (skipped)")
                 elif self.options.limit is None or len(rows) < self.options.limit:
                     rows.append(item)
         self.account.read = len(rows) + self.account.unreadable
@@ -103,20 +130,19 @@ class Session:
             raise InputError(f"{self.data}: no row could be used")
         return rows
 
-    def _dropped(self) -> Path:
-        return self.folder.dropped if is_main() else Path(os.devnull)
-
-    def _drop(self, bad: BadLine, dropped: Any) -> None:
-        self.account.unreadable += 1
-        dropped.write(dump_line({"source": bad.source, "line": bad.line, "reason": bad.reason, "raw": bad.raw}))
-        if self.account.unreadable <= BAD_LINES_SHOWN:
-            self.terminal.say(f"{bad} (skipped)")
-
     def load(self, texts: Iterable[str], adapt: Callable[[Any], Any] = lambda model: model) -> Loaded:
-        """Load the model, `adapt` it to the trainer, and choose what is trained of it."""
+        """Load the model and the tokenizer, and choose which parameters are trained.
+
+        Args:
+            texts: what the tokenizer of the model `tiny` is trained on.
+            adapt: changes the model for the trainer, before LoRA and freezing.
+
+        Raises:
+            InputError: the model cannot be loaded, or the options do not fit it.
+        """
         options = self.options
         if options.is_tiny and (options.lora or options.qlora):
-            raise InputError("--lora adapts a trained model; tiny is made from nothing: leave --lora out")
+            raise InputError("--lora adapts a trained model, and tiny is untrained: leave --lora out")
         self.loaded = load(options.model, options.model_options, texts, options.seed)
         for note in self.loaded.notes:
             self.terminal.say(note)
@@ -131,7 +157,11 @@ class Session:
         encode: Callable[[Row], Iterable[Example]],
         measure: Callable[[Example], tuple[int, int, bool]],
     ) -> Split[Row, Example]:
-        """Encode rows, each with its split_group; tell what was dropped and cut."""
+        """Encode rows and hold some out; say how many were dropped and cut. For the arguments see `encode_rows`.
+
+        Raises:
+            InputError: no row is left to train on.
+        """
         split = encode_rows(rows, encode, measure, self.account, self.options.held_out)
         if not split.train:
             raise InputError(f"{self.data}: no row is left to train on: {dict(self.account.dropped)}")
@@ -141,107 +171,119 @@ class Session:
             f"{account.unreadable} unreadable, {account.dropped.total()} dropped, {account.cut} cut"
         )
         if self.options.held_out and not split.held_out:
-            self.terminal.say(f"Nothing is held out to measure on: raise --held-out {self.options.held_out}")
+            self.terminal.say(f"No row is held out, so nothing is measured: raise --held-out {self.options.held_out}")
         return split
 
-    def check(self, subject: CheckInput) -> None:
-        """Run the checks; raise CheckFailed if one fails."""
-        for name, finding in run_checks(subject).items():
+    def check(self, inputs: CheckInput) -> None:
+        """Run the checks of data/checks.py; raise CheckFailed if one fails."""
+        for name, finding in run_checks(inputs).items():
             self.report_check(name, finding)
 
     def report_check(self, name: str, finding: str) -> None:
-        """Say what was found, and keep it for the report."""
+        """Print the finding of a check, and keep it for the report."""
         self.findings[name] = finding
         self.terminal.say(f"check {name}: {finding}")
 
-    def steps(self, sequences: int) -> int:
-        """Return the optimiser steps of the whole run."""
-        a_step = self.options.batch_size * self.options.nproc
-        return self.options.steps or max(1, ceil((self.options.epochs or 0) * sequences / a_step))
-
     def arguments(self, split: Split[Any, Any]) -> dict[str, Any]:
-        """Return the settings that all trainers share."""
-        steps, rows = self.steps(len(split.train)), len(split.held_out)
-        made = shared_arguments(self.options, self.folder, rate=self.rate, steps=steps, rows=rows)
-        if rows and not made["load_best_model_at_end"]:
+        """Return the arguments of the library's trainer that all trainers share."""
+        options, rows = self.options, len(split.held_out)
+        rows_per_step = options.batch_size * options.nproc
+        steps = options.steps or max(1, ceil((options.epochs or 0) * len(split.train) / rows_per_step))
+        arguments = shared_arguments(options, self.folder, rate=self.rate, steps=steps, rows=rows)
+        if rows and not arguments["load_best_model_at_end"]:
             self.terminal.say("The last model is kept, not the best: --save-every is no multiple of --eval-every.")
-        return made
+        return arguments
 
-    def measure(self, rows: Sequence[Record]) -> Callable[[Any], dict[str, float]] | None:
-        """Return what answers held-out prompts with a model, if that is wanted and there are any."""
+    def generation_measure(self, rows: Sequence[Record]) -> Callable[[Any], Metrics] | None:
+        """Return a function that answers held-out prompts with a model and measures the answers.
+
+        None without `--generate`, and where no row has a response.
+        """
         if not self.options.generate or not rows:
             return None
         from datagen_train.tools.evaluate import evaluate_generation
 
-        asked = [row for row in rows if row.response is not None][: self.options.generate]
-        longest = max((len(self.encoder.ids(row.response or "")) for row in asked), default=0)
-
-        def measure(model: Any) -> dict[str, float]:
-            return evaluate_generation(
-                model,
-                self.loaded.tokenizer,
-                asked,
-                max_tokens=min(self.options.max_length, ROOM * (longest + 1)),
-                batch_size=self.options.batch_size,
-                limit=None,
-            )
-
-        return measure
+        answered = [row for row in rows if row.response is not None][: self.options.generate]
+        longest = max((len(self.encoder.ids(row.response or "")) for row in answered), default=0)
+        return partial(
+            evaluate_generation,
+            tokenizer=self.loaded.tokenizer,
+            rows=answered,
+            max_tokens=min(self.options.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1)),
+            batch_size=self.options.batch_size,
+        )
 
     def train(
         self,
         trainer: Trainer,
-        expect: Callable[[dict[str, float]], None] = lambda start: None,
+        check_start: Callable[[Metrics], None] = lambda start: None,
         conclude: Callable[[], dict[str, Any]] = dict,
-        judge: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
+        compare: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
     ) -> dict[str, Any]:
-        """Train to the end, or go on from the newest complete checkpoint; save the model and the report.
+        """Train to the end, from the start or from the newest complete checkpoint; save the model and the report.
 
-        `expect` looks at what was measured before the first step; `conclude` is called when the model is saved, and
-        what it returns joins the result ("about": paragraphs for the card), as does what `judge` makes of the start
-        and the end.
+        Args:
+            trainer: the library's trainer, or a subclass.
+            check_start: gets the metrics from before the first step; raises to stop the run.
+            conclude: called when the model is saved; its items join the result ("about": paragraphs for the card).
+            compare: gets the metrics of start and end; its items join the result.
+
+        Returns:
+            The report: "folder", "result" (the same for the same inputs), "run" (times, device, versions).
+
+        Raises:
+            Interrupted: after Ctrl-C, when a checkpoint is written.
+            TrainingStopped: the loss is not a number, or the disk is full.
         """
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
             raise InputError(f"--nproc {self.options.nproc}: {running} processes run; start it without a launcher")
-        watch = RunCallback(self.folder, self.terminal.show, self.options.patience)
-        trainer.add_callback(watch)
+        callback = RunCallback(self.folder, self.terminal.show, self.options.patience)
+        trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.folder.newest_checkpoint()
         self.folder.rewind(step_of(checkpoint) if checkpoint else -1)
         began = monotonic()
-        with interruptible(watch):
+        with interruptible(callback):
+            # 1. Measure before the first step, so that the curves have a beginning.
             start = self._start(trainer, checkpoint)
-            expect(start)
+            check_start(start)
+
+            # 2. Train.
             before = process_time()
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             cpu = process_time() - before
-            if watch.interrupted:
-                raise Interrupted(
-                    f"Interrupted at step {trainer.state.global_step}; the same command goes on from there"
-                )
-            watch.finished = True
-            end = trainer.evaluate() if trainer.eval_dataset is not None else {}
-            took = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
-            return self._finish(
-                trainer, start, end, took, lambda: conclude() | judge(quality_metrics(start), quality_metrics(end))
-            )
+            if callback.interrupted:
+                step = trainer.state.global_step
+                raise Interrupted(f"Interrupted at step {step}; the same command goes on from there")
 
-    def _start(self, trainer: Trainer, checkpoint: Path | None) -> dict[str, float]:
-        """Measure before the first step, so that the curves have a beginning; chance is left as it was."""
+            # 3. Measure the model that is kept, save it, and report.
+            callback.finished = True
+            end = trainer.evaluate() if trainer.eval_dataset is not None else {}
+            seconds = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
+            start, end = quality_metrics(start), quality_metrics(end)
+            return self._finish(trainer, start, end, seconds, lambda: conclude() | compare(start, end))
+
+    def _start(self, trainer: Trainer, checkpoint: Path | None) -> Metrics:
+        """Return the metrics from before the first step: measured, or read from the run that is resumed."""
         if checkpoint:
             self.terminal.say(f"Going on from step {step_of(checkpoint)}")
-            begun = (m for m in self.folder.read_metrics() if m["step"] == 0)
-            first = next((m for m in begun if any(name.startswith("eval_") for name in m)), {})
-            return dict(first)
+            first_lines = (line for line in self.folder.read_metrics() if line["step"] == 0)
+            return next((line for line in first_lines if any(name.startswith("eval_") for name in line)), {})
         if trainer.eval_dataset is None:
             return {}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng():  # measuring must not change the random draws of training
             return dict(trainer.evaluate())
 
     def _finish(
-        self, trainer: Trainer, start: Any, end: Any, took: dict[str, float], conclude: Callable[[], dict[str, Any]]
+        self,
+        trainer: Trainer,
+        start: Metrics,
+        end: Metrics,
+        seconds: Metrics,
+        conclude: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
+        """Save the model, then write the report, the curves and the card."""
         trainer.save_model(str(self.folder.path))
         (self.folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
         trained, total = count_parameters(trainer.model)
@@ -254,12 +296,12 @@ class Session:
                 "steps": trainer.state.global_step,
                 "best_step": trainer.state.best_global_step,
                 "parameters": {"trained": trained, "all": total},
-                "start": quality_metrics(start),
-                "end": quality_metrics(end),
+                "start": start,
+                "end": end,
                 **conclude(),
             },
             "run": {
-                **{name: round(value, 2) for name, value in took.items()},
+                **{name: round(value, 2) for name, value in seconds.items()},
                 "device": str(trainer.accelerator.device),
                 "processes": trainer.accelerator.num_processes,
                 "versions": {name: version(name) for name in LIBRARIES},
@@ -274,33 +316,44 @@ class Session:
 
 @contextmanager
 def open_session(
-    name: str, data: str, kind: Any, options: TrainOptions, own: Any, rates: Rates, terminal: Terminal
+    name: str, data: str, kind: Any, options: TrainOptions, algorithm: Any, rates: Rates, terminal: Terminal
 ) -> Iterator[Session | None]:
-    """Open a run; None if exactly this one is finished."""
+    """Open a run of a trainer, and lock its folder while it lasts.
+
+    Args:
+        name: the trainer, as on the command line.
+        data: path of the rows, or - for standard input.
+        kind: the reader's kind of rows (datagen/records/reader.py).
+        options: options of all trainers.
+        algorithm: options of this trainer alone, a dataclass; its method `identity`, if any, adds to the config.
+        rates: default learning rates and epochs.
+        terminal: where messages go.
+
+    Yields:
+        The session; None if exactly this run is finished.
+
+    Raises:
+        InputError: an option has no such value, or the folder holds another run.
+        TrainingStopped: the disk is full.
+    """
     quiet_libraries()
     refuse_unknown(options)
-    run = Session(name, data, kind, options, own, rates, terminal)
-    main = is_main()
-    config = run.config()
-    if run.folder.is_done(config, overwrite=options.overwrite and main):
-        terminal.say(f"Nothing to do: {run.folder.path} is finished.")
+    session = Session(name, data, kind, options, algorithm, rates, terminal)
+    config = session.config()
+    if session.folder.is_done(config, overwrite=options.overwrite and is_main()):
+        terminal.say(f"Nothing to do: {session.folder.path} is finished.")
         yield None
         return
-    if not main:
-        run.folder.run.mkdir(parents=True, exist_ok=True)
-        yield run
+    if not is_main():
+        session.folder.run.mkdir(parents=True, exist_ok=True)
+        yield session
         return
-    with disk_full_as_one_line(), run.folder.held():
-        run.folder.begin(config)
-        yield run
+    with disk_full_as_one_line(), session.folder.held():
+        session.folder.begin(config)
+        yield session
 
 
 def model_identity(spec: str) -> str:
-    """Name a model by what is in its folder, if it is one: a retrained one is another."""
+    """Return what identifies a model: the digest of the weights in a folder, else the hub name."""
     path = Path(spec.removeprefix("hf:"))
     return weights_digest(path) if path.is_dir() else spec
-
-
-def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
-    """Make a dataset of columns; None where there is no row."""
-    return Dataset.from_dict(columns) if next(iter(columns.values())) else None

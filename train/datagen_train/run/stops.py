@@ -1,4 +1,4 @@
-"""What ends a run from outside, Ctrl-C and a full disk, told in one line."""
+"""What ends a run from outside: Ctrl-C, and a full disk."""
 
 import signal
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from datagen_train.errors import TrainingStopped
 from datagen_train.run.trl_adapter import RunCallback
 
 DISK_FULL = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "inline_container", "iostream")
-"""What the system, and PyTorch in its place, say when there is no room."""
+"""Parts of the messages of the system, and of PyTorch, when a disk is full."""
 
 
 @contextmanager
-def interruptible(watch: RunCallback) -> Iterator[None]:
-    """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second the process."""
+def interruptible(callback: RunCallback) -> Iterator[None]:
+    """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second one end the process."""
 
     def on_signal(*_: object) -> None:
-        watch.interrupted = True
+        callback.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, on_signal)
@@ -30,7 +30,7 @@ def interruptible(watch: RunCallback) -> Iterator[None]:
 
 @contextmanager
 def disk_full_as_one_line() -> Iterator[None]:
-    """Turn a full disk into one line."""
+    """Turn the errors of a full disk into one line."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:

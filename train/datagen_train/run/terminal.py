@@ -1,4 +1,4 @@
-"""What a person sees of a training run on standard error."""
+"""What a person sees of a training run: progress, messages and results on standard error."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from datagen.commands.terminal import clock, printable
 from datagen_train.options import TrainOptions
 from datagen_train.run.report import worse
 
-SHOWN = (
+LINE_METRICS = (
     "reward",
     "eval_reward",
     "kl",
@@ -31,11 +31,13 @@ SHOWN = (
     "eval_exact_match",
     "eval_rouge_l",
 )
+"""Metrics of a progress line, in this order."""
 GATE_FAILED = 3
+"""Exit code of a run whose result is worse than its start."""
 
 
 class Terminal:
-    """Shows progress: a live bar on a terminal, a line at every log elsewhere."""
+    """Shows progress: a live bar on a terminal, elsewhere one line at every log."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -44,28 +46,28 @@ class Terminal:
         self._began: tuple[float, int] | None = None
 
     def say(self, text: str) -> None:
+        """Print a message, with control characters escaped."""
         if not self._quiet:
             self._console.print(Text(printable(text)))
 
     def show(self, state: TrainerState, numbers: dict[str, Any]) -> None:
-        """Show where a run is and what was measured."""
+        """Show the step, the time and the metrics of a run."""
         if self._quiet:
             return
         if self._began is None:
             self._began = (monotonic(), state.global_step)
-        values = ", ".join(f"{name} {numbers[name]:.4g}" for name in SHOWN if name in numbers)
+        values = ", ".join(f"{name} {numbers[name]:.4g}" for name in LINE_METRICS if name in numbers)
         if not values:
             return
-        where = f"step {state.global_step} of {state.max_steps}" if state.max_steps else "before the first step"
-        line = f"{where} · {self._clock(state)} · {values}"
+        seconds, steps = monotonic() - self._began[0], state.global_step - self._began[1]
+        left = f", about {clock(seconds / steps * (state.max_steps - state.global_step))} left" if steps > 0 else ""
+        position = f"step {state.global_step} of {state.max_steps}" if state.max_steps else "before the first step"
+        line = f"{position} · {clock(seconds)}{left} · {values}"
         if not self._console.is_terminal:
             print(line, file=sys.stderr, flush=True)
             return
         if any(name.startswith("eval") for name in numbers):
-            self.say(line)
-        self._draw(state, line)
-
-    def _draw(self, state: TrainerState, line: str) -> None:
+            self.say(line)  # it stays above the bar
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
@@ -75,12 +77,6 @@ class Terminal:
         if state.global_step >= state.max_steps:
             self.end()
 
-    def _clock(self, state: TrainerState) -> str:
-        assert self._began
-        seconds, steps = monotonic() - self._began[0], state.global_step - self._began[1]
-        left = f", about {clock(seconds / steps * (state.max_steps - state.global_step))} left" if steps > 0 else ""
-        return clock(seconds) + left
-
     def end(self) -> None:
         """Clear the live bar."""
         if self._live:
@@ -88,15 +84,15 @@ class Terminal:
             self._live = None
 
     def conclude(self, report: dict[str, Any], options: TrainOptions) -> int:
-        """Say how a run ended and what to do next; return the exit code."""
+        """Print the result of a run and the next command; return the exit code."""
         self.end()
         result = report["result"]
         if options.json:
             print(json.dumps(report, indent=2, ensure_ascii=False))
         for name, value in result["end"].items():
             before = result["start"].get(name)
-            told = f"{'' if before is None else f'{before:.4g}'} → {value:.4g}"
-            self.say(f"{name:<28} {told}{worse(name, result['start'], value)}")
+            change = f"{'' if before is None else f'{before:.4g}'} → {value:.4g}"
+            self.say(f"{name:<28} {change}{worse(name, result['start'], value)}")
         folder = report["folder"]
         self.say(f"Model: {folder}   curves: {folder}/run/curves.svg   card: {folder}/README.md")
         if str(result.get("gate", "")).startswith("failed"):

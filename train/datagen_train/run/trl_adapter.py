@@ -1,19 +1,20 @@
-"""The module that knows TRL. It hands TRL token ids that we made and settings that we chose, and adds what TRL
-leaves out: measuring by generation, numbers that are none, complete checkpoints, a clear end.
+"""The module that knows TRL. It hands TRL our token ids and our settings, and adds what TRL leaves out: measuring by
+generated answers, a stop at a loss that is not a number, complete checkpoints, a clear end.
 
-TRL's defaults that are not ours: bf16 and gradient checkpointing on, rows dropped without a word, NaN losses filtered
-from the log, resuming from whatever folder has the highest number.
+TRL's defaults that are not ours: bf16 and gradient checkpointing on, rows dropped without a message, NaN losses
+filtered from the log, resuming from whatever folder has the highest number.
 """
 
 import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 import transformers
 from datasets import Dataset
@@ -22,38 +23,35 @@ from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
 from datagen.errors import InputError
+from datagen_train.data.encode import Encoded
 from datagen_train.errors import TrainingStopped
-from datagen_train.models.load import has_bf16
+from datagen_train.models.load import DTYPES, has_bf16
 from datagen_train.options import TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
 
-Measure = Callable[[Any], dict[str, float]]
-"""Answers held-out prompts with a model and returns metrics by name."""
-Show = Callable[[TrainerState, dict[str, Any]], None]
-"""Shows a line of metrics to a person."""
-NOT_MEASURED = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
+NOT_QUALITY = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
+"""Endings of names in the library's logs that say nothing about the model."""
 BEST = {"loss": ("eval_loss", False), "exact_match": ("eval_exact_match", True), "rouge_l": ("eval_rouge_l", True)}
-
-
+"""Values of --best: the metric, and whether more of it is better."""
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
 
 def refuse_unknown(options: TrainOptions) -> None:
-    """Raise InputError for a choice that is none; the library would say so in a traceback, or take another."""
+    """Raise InputError for an unknown value, which the library would report in a traceback or replace by another."""
     choices: dict[str, tuple[str, Collection[str]]] = {
         "best": (options.best, BEST),
         "schedule": (options.schedule, SCHEDULES),
-        "dtype": (options.dtype, ("auto", "float32", "bfloat16")),
+        "dtype": (options.dtype, ("auto", *DTYPES)),
         "report-to": (options.report_to, ["none", *get_available_reporting_integrations()]),
     }
-    for name, (given, known) in choices.items():
-        if given not in known:
+    for name, (value, known) in choices.items():
+        if value not in known:
             here = " here" if name == "report-to" else ""
-            raise InputError(f"--{name} {given}: expected one of{here}: {', '.join(known)}")
+            raise InputError(f"--{name} {value}: expected one of{here}: {', '.join(known)}")
 
 
 def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, steps: int, rows: int) -> dict[str, Any]:
-    """Return the settings that all trainers share. `steps` is the length of the run, `rows` the held-out ones."""
+    """Return the arguments that the library's trainers share, for a run of `steps` with `rows` held-out rows."""
     every = options.eval_every or max(1, steps // 10)
     save = options.save_every or every
     best, greater = BEST[options.best]
@@ -94,72 +92,86 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and notes away from ours; warnings about what is wrong stay."""
+    """Turn off the libraries' progress bars and notes; their warnings about faults stay."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     os.environ["TQDM_DISABLE"] = "1"
-    for name in ("grpo", "rloo"):  # they print answers as they are, at every one without a score
+    for name in ("grpo", "rloo"):  # they print every answer without a score, control characters and all
         logging.getLogger(f"trl.trainer.{name}_trainer").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 
-class EvaluatedByGeneration(Trainer):
+def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
+    """Make a dataset of columns; None without rows."""
+    return Dataset.from_dict(columns) if next(iter(columns.values())) else None
+
+
+def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
+    """Make the dataset that TRL's SFT trainer reads, 4 bytes a token."""
+    ids = [np.array(sequence.ids, dtype=np.int32) for sequence in sequences]
+    return make_dataset({"input_ids": ids, "labels": [np.array(each.labels, dtype=np.int32) for each in sequences]})
+
+
+class GenerationMetrics(Trainer):
     """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
 
-    measure: Measure | None = None
+    measure: Callable[[Any], dict[str, float]] | None = None
+    """Answers held-out prompts with a model; returns metrics by name, without "eval_"."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         if self.measure is not None:
-            more = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
-            self.log(more)
-            metrics |= more
+            generated = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
+            self.log(generated)
+            metrics |= generated
         return metrics
 
 
-class Sft(EvaluatedByGeneration, SFTTrainer):
-    """SFT and pre-training on our ids and labels."""
-
-
 class PreTokenized(Trainer):
-    """Takes our ids as they are; TRL would tokenise, and drop, again."""
+    """Takes our token ids as they are; TRL would tokenise again, and drop rows."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
 
-class Dpo(EvaluatedByGeneration, PreTokenized, DPOTrainer):
+class Sft(GenerationMetrics, SFTTrainer):
+    """SFT and pre-training on our ids and labels."""
+
+
+class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
     """DPO on our ids."""
 
 
-class Kto(EvaluatedByGeneration, PreTokenized, KTOTrainer):
+class Kto(GenerationMetrics, PreTokenized, KTOTrainer):
     """KTO on our ids."""
 
 
 def quality_metrics(logs: dict[str, Any]) -> dict[str, float]:
-    """Keep what was measured: not how long it took, nor the token count, which a resumed run starts again."""
+    """Drop from a log line what says nothing about the model: times, and the token count, which a resume resets."""
     return {
         name: float(value)
         for name, value in logs.items()
-        if isinstance(value, int | float) and not name.endswith(NOT_MEASURED)
+        if isinstance(value, int | float) and not name.endswith(NOT_QUALITY)
     }
 
 
-def any_rank(said: bool, device: torch.device) -> bool:
-    """Did any process say so? They stop at the same step, or they would wait for each other for ever."""
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Is the flag set in any process? All must stop at the same step, or they would wait for each other for ever."""
     if not torch.distributed.is_initialized():
-        return said
-    told = torch.tensor(float(said), device=device)
-    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-    return bool(told)
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
 class RunCallback(TrainerCallback):
-    """Writes metrics, marks checkpoints, ends the run where it cannot or should not go on."""
+    """Writes metrics, marks complete checkpoints, and ends the run after Ctrl-C, at NaN, or without improvement."""
 
-    def __init__(self, folder: RunFolder, show: Show, patience: int | None) -> None:
-        """`patience` in measurements without a better one."""
+    def __init__(
+        self, folder: RunFolder, show: Callable[[TrainerState, dict[str, Any]], None], patience: int | None
+    ) -> None:
+        """`show` prints a line of metrics; `patience` is in measurements without a better one."""
         self._folder, self._show, self._patience = folder, show, patience
         self.interrupted = self.finished = False
 
@@ -168,19 +180,19 @@ class RunCallback(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        numbers = quality_metrics(logs)
+        metrics = quality_metrics(logs)
         bad = sorted(
-            name for name in numbers if name.endswith(("loss", "grad_norm")) and not math.isfinite(numbers[name])
+            name for name, x in metrics.items() if name.endswith(("loss", "grad_norm")) and not math.isfinite(x)
         )
         if bad:
             raise TrainingStopped(
                 f"step {state.global_step}: {', '.join(bad)} is not a number. Lower --learning-rate, or use "
                 "--dtype float32; the last checkpoint is from before."
             )
-        if self.finished or not numbers:  # the best model is measured once more, long after its step
+        if self.finished or not metrics:  # the best model is measured once more, long after its step
             return
-        self._folder.log({"step": state.global_step, **numbers})
-        self._show(state, numbers)
+        self._folder.log({"step": state.global_step, **metrics})
+        self._show(state, metrics)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if any_rank(self.interrupted, args.device):

@@ -1,7 +1,7 @@
-"""`datagen train chat`: talk to a trained model in a terminal, or ask it once in a pipe.
+"""`datagen train chat`: talk to a trained model in a terminal, or send it one prompt from a script.
 
-What a model says may hold control characters, which a terminal would obey: they are shown as escapes. Notes go to
-standard error, so that standard output holds the model's words alone.
+The text of a model may hold control characters, which a terminal would act on: they are printed as escapes. Notes go to
+standard error, so that standard output holds the answers alone.
 """
 
 import sys
@@ -24,15 +24,15 @@ HELP = "/reset forgets the conversation, /quit ends it."
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen train chat` can be told."""
+    """Options of `datagen train chat`."""
 
-    prompt: str | None = option(None, "Ask this once, print the answer and end.", short="-p", panel="Chat")
-    system: str | None = option(None, "The system message that every conversation begins with.", panel="Chat")
-    temperature: float = option(0.7, "Sampling temperature; 0 takes the likeliest token.", least=0, panel="Sampling")
-    top_p: float = option(1.0, "Nucleus sampling.", least=0, most=1, panel="Sampling")
-    max_tokens: int = option(512, "The longest answer in tokens.", least=1, panel="Sampling")
-    seed: int | None = option(None, "Draws what is sampled. [another each time]", panel="Sampling")
-    dtype: str = option("auto", "Type of the weights: auto, float32 or bfloat16.", panel="Model")
+    prompt: str | None = option(None, "Send this prompt, print the answer and exit.", short="-p", panel="Chat")
+    system: str | None = option(None, "System message of every conversation.", panel="Chat")
+    temperature: float = option(0.7, "Sampling temperature; 0 is greedy decoding.", least=0, panel="Sampling")
+    top_p: float = option(1.0, "Nucleus sampling: cumulative probability.", least=0, most=1, panel="Sampling")
+    max_tokens: int = option(512, "Maximum length of an answer in tokens.", least=1, panel="Sampling")
+    seed: int | None = option(None, "Random seed of sampling. [a new one each time]", panel="Sampling")
+    dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel="Model")
 
 
 class Chat:
@@ -42,7 +42,7 @@ class Chat:
         self._loaded, self._options = loaded, options
         ends = turn_end_ids(loaded.model, loaded.tokenizer)
         self._encoder = Encoder(loaded.tokenizer, ends, context_length(loaded.model))
-        self._chance = Random(options.seed)
+        self._random = Random(options.seed)
         self.reset()
 
     def reset(self) -> None:
@@ -51,24 +51,22 @@ class Chat:
         self.messages: Messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, text: str) -> Generated:
-        """Say something, and return the answer; both are remembered, unless it did not fit."""
-        asked = [*self.messages, {"role": "user", "content": text}]
-        answer = self._generate(asked)
+        """Send a message and return the answer; both are remembered, unless the context was full (no ids)."""
+        messages = [*self.messages, {"role": "user", "content": text}]
+        answer = self._generate(messages)
         if answer.ids:
-            self.messages = [*asked, {"role": "assistant", "content": answer.text}]
+            self.messages = [*messages, {"role": "assistant", "content": answer.text}]
         return answer
 
     def _generate(self, messages: Messages) -> Generated:
-        told, (model, tokenizer) = self._options, (self._loaded.model, self._loaded.tokenizer)
-        prompts, seeds = [self._encoder.prompt(messages)], [self._chance.getrandbits(64)]
         (answer,) = generate(
-            model,
-            tokenizer,
-            prompts,
-            max_tokens=told.max_tokens,
-            temperature=told.temperature,
-            top_p=told.top_p,
-            seeds=seeds,
+            self._loaded.model,
+            self._loaded.tokenizer,
+            [self._encoder.prompt(messages)],
+            max_tokens=self._options.max_tokens,
+            temperature=self._options.temperature,
+            top_p=self._options.top_p,
+            seeds=[self._random.getrandbits(64)],
         )
         return answer
 
@@ -80,29 +78,29 @@ def run(model: str, options: Options) -> int:
         answer = chat.ask(options.prompt)
         if not answer.ids:
             raise InputError("the prompt fills the whole context of the model")
-        tell(answer)
+        print_answer(answer)
         return 0
     note(f"Talking to {printable(model)}. {HELP}")
-    for line in lines():
+    for line in input_lines():
         if line == "/quit":
             break
-        obey(chat, line)
+        handle_line(chat, line)
     return 0
 
 
-def obey(chat: Chat, line: str) -> None:
-    """Do what one line asks for."""
+def handle_line(chat: Chat, line: str) -> None:
+    """Run a command or send a message."""
     if line == "/reset":
         chat.reset()
         note("A new conversation.")
     elif line.startswith("/"):
         note(f"No such command. {HELP}")
     elif line:
-        tell(chat.ask(line))
+        print_answer(chat.ask(line))
 
 
-def lines() -> Iterator[str]:
-    """Yield what the person types, until the end of the input or Ctrl-C."""
+def input_lines() -> Iterator[str]:
+    """Yield the lines that a person types, until the end of the input or Ctrl-C."""
     prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
     while True:
         try:
@@ -111,8 +109,7 @@ def lines() -> Iterator[str]:
             return
 
 
-def tell(answer: Generated) -> None:
-    """Print an answer, and what there is to know about it."""
+def print_answer(answer: Generated) -> None:
     if not answer.ids:
         note("The conversation fills the whole context: /reset begins a new one.")
         return

@@ -1,4 +1,4 @@
-"""`datagen train check`: what a trainer would see, before it does. Tokens coloured by the loss, and the findings."""
+"""`datagen train check`: show what a trainer would train on, before it does: tokens coloured by the loss, findings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,9 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Preference, Record, request_text
-from datagen_train.data.checks import CheckInput, as_sequences, run_checks
-from datagen_train.data.encode import IGNORED, Account, Encoded, Encoder, UnusableRow, conversation
+from datagen_train.data.checks import CheckInput, run_checks
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
+from datagen_train.data.split import Account
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import ModelOptions
@@ -23,63 +24,59 @@ KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PRE
 
 @dataclass(frozen=True)
 class Options:
-    """What `datagen train check` can be told."""
+    """Options of `datagen train check`."""
 
-    trainer: str = option("sft", f"For which trainer: {', '.join(KINDS)}.")
-    model: str = option("tiny", "A folder, a hub name, or tiny.")
-    rows: int = option(2, "Rows to show.", least=0)
-    max_length: int = option(1024, "Longest sequence in tokens.", least=8)
-    all_turns: bool = option(False, "As in sft.")
+    trainer: str = option("sft", f"The trainer to check for: {', '.join(KINDS)}.")
+    model: str = option("tiny", "Base model: a folder, a hub name, or tiny.")
+    rows: int = option(2, "Sequences to print.", least=0)
+    max_length: int = option(1024, "Maximum sequence length in tokens.", least=8)
+    all_turns: bool = option(False, "Train on every assistant turn, as datagen train sft --all-turns does.")
 
 
 def run(data: str, options: Options) -> dict[str, Any]:
-    """Encode every row, show the first ones, run the checks; return the findings."""
+    """Encode every row, print the first sequences, run the checks; return the findings."""
     if options.trainer not in KINDS:
         raise InputError(f"--trainer {options.trainer}: expected one of {', '.join(KINDS)}")
     with open_input(data) as file:
         items = list(Reader(data, file, KINDS[options.trainer]).read())
     rows = [item for item in items if not isinstance(item, BadLine)]
     account = Account(read=len(items), unreadable=len(items) - len(rows))
-    loaded = load(options.model, ModelOptions(), (word for row in rows for word in words(row)), 0)
+    loaded = load(options.model, ModelOptions(), (text for row in rows for text in texts(row)), 0)
     ends = turn_end_ids(loaded.model, loaded.tokenizer)
     encoder = Encoder(loaded.tokenizer, ends, options.max_length)
     sequences: list[Encoded] = []
     for row in rows:
         try:
-            sequences += encode(encoder, row, all_turns=options.all_turns)
+            if isinstance(row, Preference):
+                sequences += encoder.preference(row.prompt, row.chosen, row.rejected).sequences()
+            else:
+                sequences += encode_row(encoder, row, all_turns=options.all_turns)
         except UnusableRow as reason:
             account.dropped[str(reason)] += 1
-    account.cut = sum(each.cut for each in sequences)
-    for each in sequences[: options.rows]:
-        colour(loaded, each)
+    account.cut = sum(sequence.cut for sequence in sequences)
+    for sequence in sequences[: options.rows]:
+        print_coloured(loaded, sequence)
     if not sequences:
         raise InputError(f"{data}: no row could be trained on: {dict(account.dropped)}")
     findings = run_checks(CheckInput(loaded, sequences, account, documents=options.trainer == "pretrain"))
-    rows_told = {
-        name: value for name, value in account.as_dict().items() if name in ("read", "unreadable", "dropped", "cut")
+    counts = account.as_dict()
+    return {
+        "rows": {name: counts[name] for name in ("read", "unreadable", "dropped", "cut")},
+        "notes": loaded.notes,
+        "checks": findings,
     }
-    return {"rows": rows_told, "notes": loaded.notes, "checks": findings}
 
 
-def words(row: Record | Preference | Document) -> list[str]:
-    """Return the texts of a row."""
+def texts(row: Record | Preference | Document) -> list[str]:
+    """Return the texts of a row, to train the tokenizer of `tiny` on."""
     if isinstance(row, Document):
         return [row.text]
     answers = [row.response or ""] if isinstance(row, Record) else [row.chosen, row.rejected]
     return [request_text(row.prompt), *answers]
 
 
-def encode(encoder: Encoder, row: Record | Preference | Document, *, all_turns: bool) -> list[Encoded]:
-    """Encode a row as its trainer does."""
-    if isinstance(row, Document):
-        return list(encoder.document(row.text))
-    if isinstance(row, Preference):
-        return as_sequences([encoder.preference(row.prompt, row.chosen, row.rejected)])
-    return [encoder.turns(conversation(row), all_turns=all_turns)]
-
-
-def colour(loaded: Loaded, sequence: Encoded) -> None:
-    """Print a sequence: what is trained in green, the rest dim; a bar parts the tokens."""
+def print_coloured(loaded: Loaded, sequence: Encoded) -> None:
+    """Print the tokens of a sequence with bars between them: those with a loss in green, the others dim."""
     line = Text()
     for token, label in zip(sequence.ids, sequence.labels, strict=True):
         text = printable(loaded.tokenizer.decode([token])).replace("\n", "\\n\n")

@@ -8,8 +8,9 @@ from datagen.records.files import open_input
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine
-from datagen_train.data.encode import UnusableRow, is_held_out, split_group
+from datagen_train.data.encode import UnusableRow
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder
+from datagen_train.data.split import is_held_out, split_group
 from datagen_train.models.reward_model import raw_scores
 from datagen_train.reward import describe, verdict
 from datagen_train.rewards.reward_model import load_reward

@@ -1,0 +1,107 @@
+"""Encoding all rows and splitting them into a training and a held-out side, with an account of every row.
+
+Rows are split by prompt, and those that evolved from one seed stay together: no held-out prompt is trained on, nor a
+prompt that is derived from the same seed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
+
+from datagen.records.record import Document, canonical
+from datagen_train.data.encode import Encoded, EncodedPair, UnusableRow
+
+Row = TypeVar("Row")
+Example = TypeVar("Example")
+"""What a row is encoded into: a sequence, a pair, a ranking."""
+
+
+@dataclass
+class Account:
+    """Counts of rows and tokens, for the report."""
+
+    read: int = 0
+    unreadable: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rows that cannot be trained on, by reason."""
+    cut: int = 0
+    train: int = 0
+    held_out: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    makers: Counter[str] = field(default_factory=Counter)
+    """Rows by the models that wrote or judged them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return vars(self) | {name: dict(sorted(getattr(self, name).items())) for name in ("dropped", "makers")}
+
+
+@dataclass
+class Split(Generic[Row, Example]):
+    """Encoded rows on both sides, and the held-out rows as they were read."""
+
+    train: list[Example] = field(default_factory=list)
+    held_out: list[Example] = field(default_factory=list)
+    held_out_rows: list[Row] = field(default_factory=list)
+
+
+def split_group(row: Any) -> object:
+    """Return the group of a row; rows of one group go to the same side of the split.
+
+    It is the seed that the prompt was evolved from, else the prompt itself; for a document its text.
+    """
+    return row.text if isinstance(row, Document) else row.meta.get("seed_id") or row.prompt
+
+
+def is_held_out(group: object, share: float) -> bool:
+    """Decide by a digest of the group alone, so that equal prompts are on one side in every run."""
+    return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
+
+
+def encode_rows(
+    rows: Iterable[Row],
+    encode: Callable[[Row], Iterable[Example]],
+    measure: Callable[[Example], tuple[int, int, bool]],
+    account: Account,
+    held_out_share: float,
+) -> Split[Row, Example]:
+    """Encode rows and split them; unusable rows are counted, never fatal.
+
+    Args:
+        rows: as datagen's reader yields them.
+        encode: makes the examples of a row; raises UnusableRow.
+        measure: returns an example's tokens, the trained ones among them, and whether it was cut.
+        account: counts are added to it.
+        held_out_share: share of the groups that is held out, 0 to 1.
+    """
+    split: Split[Row, Example] = Split()
+    for row in rows:
+        try:
+            examples = list(encode(row))
+        except UnusableRow as reason:
+            account.dropped[str(reason)] += 1
+            continue
+        if is_held_out(split_group(row), held_out_share):
+            split.held_out += examples
+            split.held_out_rows.append(row)
+        else:
+            split.train += examples
+        for tokens, trained, cut in map(measure, examples):
+            account.tokens += tokens
+            account.trained_tokens += trained
+            account.cut += cut
+    account.train, account.held_out = len(split.train), len(split.held_out)
+    return split
+
+
+def measure_sequence(sequence: Encoded) -> tuple[int, int, bool]:
+    """Return (tokens, trained tokens, cut)."""
+    return len(sequence.ids), sequence.trained, sequence.cut
+
+
+def measure_pair(pair: EncodedPair) -> tuple[int, int, bool]:
+    """Return (tokens of both sequences, trained tokens, cut)."""
+    answers = len(pair.chosen) + len(pair.rejected)
+    return 2 * len(pair.prompt) + answers, answers, pair.cut
