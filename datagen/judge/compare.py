@@ -143,17 +143,15 @@ class Compare(ModelJudge):
         Raises:
             CallFailed: A call got no reply.
         """
-        calls = [
-            self.ask_in_order(judges, member, *order)
-            for member in judges.members
-            for order in ((first, second), (second, first))
-        ]
-        shares = await asyncio.gather(*calls)
-        verdicts = [
-            Verdict(member, forward, None if swapped is None else round(1 - swapped, DIGITS))
-            for member, forward, swapped in zip(judges.members, shares[::2], shares[1::2], strict=True)
-        ]
-        return Comparison(first, second, tuple(verdicts), self.options.logprobs)
+        calls = (self.ask_both_orders(judges, member, first, second) for member in judges.members)
+        return Comparison(first, second, tuple(await asyncio.gather(*calls)), self.options.logprobs)
+
+    async def ask_both_orders(self, judges: Judges, member: int, first: int, second: int) -> Verdict:
+        """Ask one judge twice, each of the two answers being shown first once."""
+        forward, swapped = await asyncio.gather(
+            self.ask_in_order(judges, member, first, second), self.ask_in_order(judges, member, second, first)
+        )
+        return Verdict(member, forward, None if swapped is None else round(1 - swapped, DIGITS))
 
     async def ask_in_order(self, judges: Judges, member: int, first: int, second: int) -> float | None:
         """Ask one judge which of two answers is better, the first one shown first; return the first one's share."""
