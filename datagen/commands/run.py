@@ -48,7 +48,7 @@ def run_method(
             if not run.quiet:
                 meta = job.output.read_meta() or {}
                 display.print("\n".join(funnel_lines(meta["result"]["funnel"])))
-            code = 0
+            code, next_command = 0, job.method.next_command
         else:
             tune_garbage_collector()
             try:
@@ -56,14 +56,14 @@ def run_method(
             finally:
                 display.end()
             display.report(job, outcome)
-            code = EXIT_CODES.get(outcome.reason or "", 0)
+            code, next_command = EXIT_CODES.get(outcome.reason or "", 0), outcome.next_command
         if not code:
             if run.json:
                 print(job.output.meta_path.read_text(encoding="utf-8"), end="")
             if not job.output.piped and not run.quiet:
                 display.print(f"Rows: {job.output.path}   rejected: {job.output.rejected_path}")
                 if job.output.path.stat().st_size:
-                    display.print(job.method.next_command.format(shlex.quote(str(job.output.path))))
+                    display.print(next_command.format(shlex.quote(str(job.output.path))))
         return code
 
 

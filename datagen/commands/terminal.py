@@ -10,6 +10,8 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 
 from rich.console import Console, Group, RenderableType
@@ -81,16 +83,18 @@ def counts(counter: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {number}" for reason, number in ordered)
 
 
+@dataclass(eq=False)
 class Display:
     """A RunObserver that shows the run on standard error and stops it at Ctrl-C."""
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
-        self._quiet, self._verbose = quiet, verbose
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live: Live | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._bad_lines = 0
-        self._sent: deque[tuple[float, int]] = deque()
+    quiet: bool = False
+    verbose: bool = False
+    _console: Console = field(default_factory=partial(Console, stderr=True, highlight=False, soft_wrap=True))
+    _live: Live | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _bad_lines: int = 0
+    _sent: deque[tuple[float, int]] = field(default_factory=deque)
+    """The time, and the requests sent until then."""
 
     def print(self, text: str) -> None:
         """Print lines for the user, above the live bar if there is one."""
@@ -105,7 +109,7 @@ class Display:
         self._loop = asyncio.get_running_loop()
         for name in STOP_SIGNALS:
             self._loop.add_signal_handler(name, self._interrupt)
-        if not self._quiet:
+        if not self.quiet:
             if self._console.is_terminal:
                 self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
@@ -135,7 +139,7 @@ class Display:
             self._timer.cancel()
         if self._live:
             self._live.stop()
-        if self._bad_lines > MAX_BAD_LINES and not self._verbose:
+        if self._bad_lines > MAX_BAD_LINES and not self.verbose:
             self.print(f"and {self._bad_lines - MAX_BAD_LINES} more unusable lines")
 
     def report(self, job: Job, outcome: Outcome) -> None:
@@ -179,12 +183,12 @@ class Display:
     def bad_line(self, bad: BadLine) -> None:
         """Print an unusable input line: the first few, or with --verbose all of them."""
         self._bad_lines += 1
-        if self._verbose or self._bad_lines <= MAX_BAD_LINES:
+        if self.verbose or self._bad_lines <= MAX_BAD_LINES:
             self.print(f"{bad} (skipped)")
 
     def failed(self, candidate: Candidate) -> None:
         """Print a failed candidate, with --verbose."""
-        if self._verbose:
+        if self.verbose:
             row = candidate.row
             self.print(f"{row['record'].get('id')}: {row['stage']}: {row['reason']} {row['record'].get('error') or ''}")
 

@@ -61,6 +61,8 @@ class Outcome:
     """Times and numbers of requests of this run."""
     tables: list[list[list[str]]]
     """The method's tables, to be printed."""
+    next_command: str
+    """What to run on the output; `{}` stands for its name."""
     unrecorded: int
     """The most requests that an earlier, killed run may have paid for without a record."""
     error: BaseException | None
@@ -169,7 +171,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         drained = False
         try:
             await engine.run(items)
-            reason, requests, drained = engine.stop.reason, stack.sent, True
+            reason, requests, peak, drained = engine.stop.reason, stack.sent, stack.peak, True
         finally:
             await stack.close(drained=drained)
         seconds = round(monotonic() - start, 3)
@@ -196,12 +198,14 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "requests": requests,
             "replayed": stack.journal.replayed,
             "surplus": engine.surplus,
-            "peak_in_flight": stack.peak,
+            "peak_in_flight": peak,
         }
         output.finish({"result": result, "run": run_row})
         if status == "finished":
             method.finish(result)
-    return Outcome(status, reason, result, run_row, tables, stack.journal.unrecorded, engine.stop.error)
+    return Outcome(
+        status, reason, result, run_row, tables, method.next_command, stack.journal.unrecorded, engine.stop.error
+    )
 
 
 @dataclass(frozen=True)

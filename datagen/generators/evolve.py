@@ -122,16 +122,15 @@ class Evolve(Method):
         operator = record.random(f"operator, round {number}").choice(self.operators(number))
         language = self.language(record)
         meta = self.meta(record, parent, number, operator, language)
-        meta["evolver"] = llm.model("evolver", sample).identity
+        rewriting = self.rewrite_prompt(request, operator, language)
+        meta |= {"words_before": count_words(request), "evolver": llm.model("evolver", sample).identity}
 
         def dropped(reason: str, stage: str, reply: str) -> Candidate:
             return reject(reason, stage=stage, record=subject, reply=reply, meta=meta)
 
         try:
             # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
-            rewrite = await llm.chat(
-                "evolver", self.rewrite_prompt(request, operator, language), sample=sample, **SAMPLING
-            )
+            rewrite = await llm.chat("evolver", rewriting, sample=sample, **SAMPLING)
             child = rewrite.text.strip()
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
@@ -194,7 +193,7 @@ class Evolve(Method):
             "evolver": None,
             "judge": None,
             "model": None,
-            "words_before": count_words(request_text(parent.prompt)),
+            "words_before": None,
             "words_after": None,
             "finish_reason": None,
             "usage": None,
