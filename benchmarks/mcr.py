@@ -47,7 +47,7 @@ def measure(count: int, seed: int) -> dict[str, float]:
         path = Path(name, "questions.jsonl")
         path.write_bytes(b"".join(map(dump_line, questions(count, seed))))
         output = Path(name, "out.jsonl")
-        respond(path, MODEL, str(output), way="mcr", corpus=CORPUS, k=CHAINS, seed=seed)
+        respond(path, MODEL, str(output), strategy="mcr", corpus=CORPUS, k=CHAINS, seed=seed)
         told = {row["prompt"]: row["answer"] for row in rows(path)}
         made = rows(output)
         every = [(row["prompt"], row["meta"]) for row in made]

@@ -53,7 +53,7 @@ def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
 
         def run(way: str, output: str, **options: Any) -> Path:
             told: dict[str, Any] = {"seed": seed, "concurrency": "64", **options}
-            respond(puzzles, MODEL, str(folder / output), way=way, **told)
+            respond(puzzles, MODEL, str(folder / output), strategy=way, **told)
             return folder / output
 
         tree = run("tree", "tree.jsonl")

@@ -60,12 +60,13 @@ def evolve(
 
 
 def respond(
-    prompts: Path, model: str | Sequence[str], output: str = "out.jsonl", *, way: str = "direct", **given: Any
+    prompts: Path, model: str | Sequence[str], output: str = "out.jsonl", *, strategy: str = "direct", **settings: Any
 ) -> Outcome:
-    """Run `datagen respond`; `given` holds the strategy's options and those of every run."""
-    method = STRATEGIES[way]
-    own = {name: given.pop(name) for name in list(given) if name in {each.name for each in fields(method.options_type)}}
-    return perform(method, prompts, model, output, method.options_type(**own), **given)
+    """Run `datagen respond`; `settings` holds the strategy's options and those of every run."""
+    method = STRATEGIES[strategy]
+    names = {field.name for field in fields(method.options_type)}
+    options = {name: settings.pop(name) for name in list(settings) if name in names}
+    return perform(method, prompts, model, output, method.options_type(**options), **settings)
 
 
 def perform(

@@ -36,7 +36,7 @@ def reasons() -> list[str]:
 
 
 def test_a_row_of_ours_that_passes_is_the_very_row_that_came_in() -> None:
-    respond(write(GOOD, {**GOOD, "prompt": "Compute 4 * 5 + 1.", "answer": "21"}), "sim", "made.jsonl", way="cot")
+    respond(write(GOOD, {**GOOD, "prompt": "Compute 4 * 5 + 1.", "answer": "21"}), "sim", "made.jsonl", strategy="cot")
     run(Path("made.jsonl"))
     assert Path("out.jsonl").read_bytes() == Path("made.jsonl").read_bytes()
 

@@ -26,7 +26,7 @@ def sums(count: int, path: str = "sums.jsonl", **fields: Any) -> Path:
 
 
 def answers(count: int, skill: float) -> Path:
-    respond(sums(count), f"sim:skill={skill}", "answers.jsonl", way="cot")
+    respond(sums(count), f"sim:skill={skill}", "answers.jsonl", strategy="cot")
     return Path("answers.jsonl")
 
 

@@ -41,7 +41,7 @@ def test_a_line_with_a_task_answers_that_task_alone() -> None:
         {"prompt": "A?", "responses": ["So it is."]},
         {"task": "cot/extract", "fields": {"prompt": "A?"}, "responses": ["Answer: yes"]},
     )
-    respond(ask("A?"), model, way="cot")
+    respond(ask("A?"), model, strategy="cot")
     assert rows("out.jsonl")[0]["meta"]["answer"] == "yes"
 
 

@@ -37,21 +37,21 @@ def dropped(path: str = "out.rejected.jsonl") -> list[Row]:
 def test_rows_do_not_depend_on_concurrency_or_on_what_was_paid_before(way: str) -> None:
     model = "sim:skill=0.7,malformed=0.05,refuse=0.05"
     for name, concurrency in (("a", "1"), ("b", "256"), ("b", "16")):
-        respond(questions(30), model, f"{name}/out.jsonl", way=way, concurrency=concurrency, overwrite=True)
+        respond(questions(30), model, f"{name}/out.jsonl", strategy=way, concurrency=concurrency, overwrite=True)
     assert digest("a/out.jsonl") == digest("b/out.jsonl")
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cap_raised_gives_what_one_run_gives(way: str) -> None:
     path = questions(12)
-    respond(path, "sim:skill=0.7", "whole/out.jsonl", way=way, max_calls=1000)
+    respond(path, "sim:skill=0.7", "whole/out.jsonl", strategy=way, max_calls=1000)
     for cap in (20, 60, 1000):
-        respond(path, "sim:skill=0.7", "capped/out.jsonl", way=way, max_calls=cap)
+        respond(path, "sim:skill=0.7", "capped/out.jsonl", strategy=way, max_calls=cap)
     assert digest("whole/out.jsonl") == digest("capped/out.jsonl")
 
 
 def test_a_chain_of_thought_is_kept_apart_from_its_answer() -> None:
-    respond(questions(5), "sim", way="cot", verify=["answer"])
+    respond(questions(5), "sim", strategy="cot", verify=["answer"])
     for row in rows("out.jsonl"):
         meta = row["meta"]
         assert row["response"] == f"{meta['rationale']}\nAnswer: {meta['answer']}"
@@ -63,9 +63,9 @@ def test_an_answer_that_is_not_stated_is_asked_for_once_more() -> None:
         dump_line({"prompt": "Compute 2 * 3 + 0.", "responses": ["Two times three is six."]})
         + dump_line({"task": "cot/extract", "fields": {}, "responses": ["Answer: 6"]})
     )
-    respond(questions(1, "q.jsonl"), "sim", "q.out.jsonl", way="cot")  # the question is the one recorded
+    respond(questions(1, "q.jsonl"), "sim", "q.out.jsonl", strategy="cot")  # the question is the one recorded
     Path("one.jsonl").write_bytes(dump_line({"prompt": "Compute 2 * 3 + 0."}))
-    outcome = respond(Path("one.jsonl"), "replay:replies.jsonl", way="cot")
+    outcome = respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="cot")
     (row,) = rows("out.jsonl")
     assert row["response"] == "Two times three is six.\n\nAnswer: 6"
     assert (row["meta"]["rationale"], row["meta"]["answer"]) == ("Two times three is six.", "6")
@@ -74,12 +74,12 @@ def test_an_answer_that_is_not_stated_is_asked_for_once_more() -> None:
 
 def test_a_single_answer_that_is_wrong_is_dropped_and_among_several_it_is_marked() -> None:
     path = questions(40)
-    respond(path, "sim:skill=0.5", "one.jsonl", way="cot", verify=["answer"])
+    respond(path, "sim:skill=0.5", "one.jsonl", strategy="cot", verify=["answer"])
     right, wrong = rows("one.jsonl"), dropped("one.rejected.jsonl")
     assert {row["meta"]["verified"] for row in right} == {True}
     assert {row["reason"] for row in wrong} == {"wrong_answer"}
     assert len(right) + len(wrong) == 40 and 10 < len(wrong) < 30
-    respond(path, "sim:skill=0.5", "four.jsonl", way="cot", verify=["answer"], k=4)
+    respond(path, "sim:skill=0.5", "four.jsonl", strategy="cot", verify=["answer"], k=4)
     for row in rows("four.jsonl"):
         told = row["meta"]["responses"]
         assert len(row["responses"]) == len(told) == 4
@@ -88,15 +88,15 @@ def test_a_single_answer_that_is_wrong_is_dropped_and_among_several_it_is_marked
 
 
 def test_teachers_are_balanced_within_each_prompt() -> None:
-    respond(questions(9), ["sim", "sim:skill=0.5", "sim:skill=0.9"], way="cot", k=6)
+    respond(questions(9), ["sim", "sim:skill=0.5", "sim:skill=0.9"], strategy="cot", k=6)
     for row in rows("out.jsonl"):
         assert set(Counter(answer["model"] for answer in row["meta"]["responses"]).values()) == {2}
 
 
 def test_a_vote_is_right_more_often_than_one_chain() -> None:
     path = questions(150)
-    respond(path, "sim:skill=0.6", "one.jsonl", way="cot", verify=["answer"])
-    respond(path, "sim:skill=0.6", "vote.jsonl", way="vote", k=9, least_share=0.0)
+    respond(path, "sim:skill=0.6", "one.jsonl", strategy="cot", verify=["answer"])
+    respond(path, "sim:skill=0.6", "vote.jsonl", strategy="vote", k=9, least_share=0.0)
     voted = rows("vote.jsonl")
     right = sum(final_answer(row["response"]) == row["answer"] for row in voted)
     assert right / 150 > len(rows("one.jsonl")) / 150 + 0.2
@@ -107,7 +107,7 @@ def test_a_vote_counts_answers_by_value_and_drops_ties_and_minorities() -> None:
         said = [f"So be it.\nAnswer: {answer}" if answer else "I cannot say." for answer in answers]
         Path("replies.jsonl").write_bytes(dump_line({"prompt": "How many?", "responses": said}))
         Path("one.jsonl").write_bytes(dump_line({"prompt": "How many?"}))
-        respond(Path("one.jsonl"), "replay:replies.jsonl", way="vote", k=len(answers), overwrite=True)
+        respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="vote", k=len(answers), overwrite=True)
         return rows("out.jsonl"), dropped()
 
     (row,), _ = vote("4", "1,000", "1000 apples", "$1000.00")
@@ -123,7 +123,7 @@ def solutions(question: str, gold: str, *chains: str) -> list[tuple[str, str]]:
     """Run rft over recorded chains; return what became of each path: (kept or the reason, text)."""
     Path("replies.jsonl").write_bytes(dump_line({"prompt": question, "responses": list(chains)}))
     Path("one.jsonl").write_bytes(dump_line({"question": question, "answer": gold}))
-    respond(Path("one.jsonl"), "replay:replies.jsonl", way="rft", k=len(chains), overwrite=True)
+    respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="rft", k=len(chains), overwrite=True)
     return [("kept", row["response"]) for row in rows("out.jsonl")] + [
         (row["reason"], row["reply"]) for row in dropped()
     ]
@@ -163,15 +163,15 @@ def test_one_chain_stays_for_each_path(chains: list[str]) -> None:
 def test_a_question_without_a_known_answer_costs_rft_and_star_nothing() -> None:
     Path("open.jsonl").write_bytes(dump_line({"prompt": "Compute 2 * 3 + 1."}))
     for way in ("rft", "star"):
-        outcome = respond(Path("open.jsonl"), "sim", f"{way}.jsonl", way=way)
+        outcome = respond(Path("open.jsonl"), "sim", f"{way}.jsonl", strategy=way)
         assert outcome.run["requests"] == 0
         assert [row["reason"] for row in dropped(f"{way}.rejected.jsonl")] == ["no_gold"]
 
 
 def test_star_reasons_again_with_the_answer_and_never_shows_it() -> None:
     path = questions(60)
-    respond(path, "sim:skill=0.6", "plain.jsonl", way="star", no_hint=True)
-    respond(path, "sim:skill=0.6", "hinted.jsonl", way="star")
+    respond(path, "sim:skill=0.6", "plain.jsonl", strategy="star", no_hint=True)
+    respond(path, "sim:skill=0.6", "hinted.jsonl", strategy="star")
     plain, hinted = rows("plain.jsonl"), rows("hinted.jsonl")
     assert len(hinted) > len(plain) + 8
     again = [row for row in hinted if row["meta"]["rationalised"]]
@@ -181,12 +181,12 @@ def test_star_reasons_again_with_the_answer_and_never_shows_it() -> None:
 
 
 def test_orca_gives_each_prompt_a_system_message_and_the_row_keeps_it() -> None:
-    respond(questions(200), "sim", way="direct", system="orca")
+    respond(questions(200), "sim", strategy="direct", system="orca")
     systems = Counter(
         row["prompt"][0]["content"] if isinstance(row["prompt"], list) else "none" for row in rows("out.jsonl")
     )
     assert len(systems) == 16 and max(systems.values()) < 30
-    respond(questions(3), "sim", "told.jsonl", way="direct", system="Be brief {{ braces }}.")
+    respond(questions(3), "sim", "told.jsonl", strategy="direct", system="Be brief {{ braces }}.")
     assert {row["prompt"][0]["content"] for row in rows("told.jsonl")} == {"Be brief {{ braces }}."}
 
 
@@ -198,7 +198,7 @@ def test_worked_examples_stand_before_the_prompt_and_a_bad_file_is_told() -> Non
     assert messages[1]["content"] == "Compute 1 + 1."
     Path("examples.jsonl").write_bytes(dump_line({"prompt": "Compute 1 + 1."}))
     with pytest.raises(InputError, match=r"examples\.jsonl:1: a worked example needs"):
-        respond(questions(1), "sim", way="vote", examples=Path("examples.jsonl"))
+        respond(questions(1), "sim", strategy="vote", examples=Path("examples.jsonl"))
 
 
 def test_an_unknown_strategy_or_verifier_is_told_with_the_known_ones() -> None:
@@ -211,7 +211,7 @@ def test_an_unknown_strategy_or_verifier_is_told_with_the_known_ones() -> None:
 def test_every_strategy_has_its_own_number_of_samples() -> None:
     path = questions(2)
     for way, calls in (("direct", 2), ("vote", 16), ("rft", 16)):
-        assert respond(path, "sim", f"{way}.jsonl", way=way).result["usage"]["calls"] == calls
+        assert respond(path, "sim", f"{way}.jsonl", strategy=way).result["usage"]["calls"] == calls
     ran = datagen("respond", str(path), "--strategy", "vote", "-o", "cli.jsonl", "--json")
     assert json.loads(ran.stdout)["result"]["usage"]["calls"] == 16
 
@@ -245,7 +245,7 @@ def write_recorded(told: list[Row]) -> Path:
 
 def test_real_solutions_are_judged_as_they_were_recorded(real_data: Path) -> None:
     told = recorded(real_data)
-    respond(write_recorded(told), "replay:replies.jsonl", way="direct", k=4, verify=["answer"])
+    respond(write_recorded(told), "replay:replies.jsonl", strategy="direct", k=4, verify=["answer"])
     truth = {row["question"]: [row[model]["is_correct"] for model in MODELS] for row in told}
     found = {
         row["prompt"]: [answer["verified"] is True for answer in row["meta"]["responses"]] for row in rows("out.jsonl")
@@ -255,7 +255,7 @@ def test_real_solutions_are_judged_as_they_were_recorded(real_data: Path) -> Non
 
 def test_rft_on_real_solutions_keeps_only_recorded_right_ones(real_data: Path) -> None:
     told = recorded(real_data)
-    outcome = respond(write_recorded(told), "replay:replies.jsonl", way="rft", k=4)
+    outcome = respond(write_recorded(told), "replay:replies.jsonl", strategy="rft", k=4)
     right = sum(row[model]["is_correct"] for row in told for model in MODELS)
     table, reasons = outcome.result["table"], outcome.result["funnel"]["rejected"]
     assert table["right"] + reasons.get("wrong_equation", 0) == right

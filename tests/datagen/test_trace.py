@@ -46,7 +46,7 @@ def test_what_was_dropped_on_the_way_is_told_with_its_rule() -> None:
 
 
 def test_the_steps_are_there_for_programs_too() -> None:
-    respond(write_seeds(1), "sim", way="cot")
+    respond(write_seeds(1), "sim", strategy="cot")
     steps = [json.loads(line) for line in datagen("trace", rows("out.jsonl")[0]["id"], "--json").splitlines()]
     assert [step["prompt"] for step in steps] == ["Describe thing number 0 in a few words."] * 2
 

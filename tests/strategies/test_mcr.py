@@ -20,7 +20,7 @@ QUESTION = "What is the mouth of the river of Northgate?"
 def ask(
     output: str = "out.jsonl", model: str = "sim", questions: Path = EXAMPLES / "multihop.jsonl", **given: Any
 ) -> list[Row]:
-    respond(questions, model, output, way="mcr", **{"corpus": CORPUS, **given})
+    respond(questions, model, output, strategy="mcr", **{"corpus": CORPUS, **given})
     return rows(output)
 
 

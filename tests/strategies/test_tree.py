@@ -104,7 +104,7 @@ def test_unread_values_count_for_nothing() -> None:
         {"task": "tree/value", "fields": {}, "responses": ["Who knows?"] * 3},
     ]
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
-    respond(puzzles("12 12"), "replay:replies.jsonl", way="tree")
+    respond(puzzles("12 12"), "replay:replies.jsonl", strategy="tree")
     (row,) = rows("out.jsonl")
     assert row["response"] == "12 + 12 = 24\nAnswer: 12 + 12 = 24"
     values = {node["state"]: node["values"] for node in row["meta"]["nodes"]}
@@ -117,22 +117,22 @@ def test_rows_do_not_depend_on_concurrency(search: str, task: str) -> None:
     path = puzzles("4 9 10 13", "1 4 8 8", "3 8 9 10")
     for concurrency in ("1", "16", "256"):
         options: dict[str, Any] = {"search": search, "task": task, "concurrency": concurrency}
-        respond(path, "sim:skill=0.8,malformed=0.02", f"{concurrency}/out.jsonl", way="tree", **options)
+        respond(path, "sim:skill=0.8,malformed=0.02", f"{concurrency}/out.jsonl", strategy="tree", **options)
     assert len({digest(f"{concurrency}/out.jsonl") for concurrency in ("1", "16", "256")}) == 1
 
 
 def test_with_good_judgement_the_first_answer_is_right_and_a_wrong_one_is_no_row() -> None:
     path = puzzles("4 9 10 13", "1 4 8 8", "5 5 5 9", "2 3 5 12", "3 8 9 10", "1 2 7 7")
-    good = respond(path, "sim", "good.jsonl", way="tree")
+    good = respond(path, "sim", "good.jsonl", strategy="tree")
     assert good.result["table"]["verified_first"] == len(rows("good.jsonl")) >= 4
-    respond(path, "sim:skill=0.2", "bad.jsonl", way="tree")
+    respond(path, "sim:skill=0.2", "bad.jsonl", strategy="tree")
     assert all(row["meta"]["verified"] for row in rows("bad.jsonl"))
     assert {row["reason"] for row in rows("bad.rejected.jsonl")} <= {"wrong_answer", "no_path"}
 
 
 def test_the_budget_is_kept_and_said() -> None:
     for budget in (2, 30, 100):
-        respond(puzzles("4 9 10 13"), "sim:skill=0.7", f"{budget}.jsonl", way="tree", budget=budget)
+        respond(puzzles("4 9 10 13"), "sim:skill=0.7", f"{budget}.jsonl", strategy="tree", budget=budget)
         (row,) = all_rows(f"{budget}.jsonl")
         assert row["meta"]["calls"] <= budget
         if budget == 2:
@@ -160,16 +160,16 @@ def test_depth_first_goes_back_where_a_narrow_beam_is_lost() -> None:
         ("value", "24", sure),
     )  # fmt: skip
     path = puzzles("2 3 4")
-    respond(path, model, "narrow.jsonl", way="tree", beam=1)
+    respond(path, model, "narrow.jsonl", strategy="tree", beam=1)
     assert [row["reason"] for row in rows("narrow.rejected.jsonl")] == ["wrong_answer"]
-    respond(path, model, "deep.jsonl", way="tree", search="dfs")
+    respond(path, model, "deep.jsonl", strategy="tree", search="dfs")
     assert rows("deep.jsonl")[0]["response"].splitlines()[:2] == ["2 * 3 = 6", "4 * 6 = 24"]
-    respond(path, model, "wide.jsonl", way="tree", beam=2)
+    respond(path, model, "wide.jsonl", strategy="tree", beam=2)
     assert len(rows("wide.jsonl")) == 1
 
 
 def test_a_good_step_is_preferred_to_a_bad_one_from_the_same_state() -> None:
-    respond(puzzles("4 9 10 13", "1 4 8 8"), "sim:skill=0.7", way="tree", step_preferences=True)
+    respond(puzzles("4 9 10 13", "1 4 8 8"), "sim:skill=0.7", strategy="tree", step_preferences=True)
     made = rows("out.jsonl")
     assert len(made) >= 2
     for row in made:
@@ -184,7 +184,7 @@ def test_a_good_step_is_preferred_to_a_bad_one_from_the_same_state() -> None:
 
 
 def test_a_text_is_chosen_by_vote() -> None:
-    respond(puzzles("4 9 10 13"), "sim:skill=0.9", way="tree", task="text")
+    respond(puzzles("4 9 10 13"), "sim:skill=0.9", strategy="tree", task="text")
     (row,) = rows("out.jsonl")
     votes = [sum(node["values"]) for node in row["meta"]["nodes"] if node["parent"] == 0]
     kept = [node for node in row["meta"]["nodes"] if node["kept"]]
@@ -205,7 +205,7 @@ def expansions(nodes: list[Row]) -> int:
 
 @pytest.mark.parametrize("search", ["bfs", "dfs"])
 def test_a_state_that_comes_up_again_is_judged_once(search: str) -> None:
-    respond(puzzles("4 4 6 6", "2 2 12 12", "3 3 8 8"), "sim:skill=0.6", way="tree", search=search, budget=10_000)
+    respond(puzzles("4 4 6 6", "2 2 12 12", "3 3 8 8"), "sim:skill=0.6", strategy="tree", search=search, budget=10_000)
     for row in all_rows():
         nodes = row["meta"]["nodes"][1:]
         states = {node["state"] for node in nodes}
@@ -214,7 +214,7 @@ def test_a_state_that_comes_up_again_is_judged_once(search: str) -> None:
 
 
 def test_depth_first_ends_at_the_node_limit() -> None:
-    respond(puzzles("2 3 7 11 13"), "sim:skill=0.0", way="tree", search="dfs", budget=10_000)
+    respond(puzzles("2 3 7 11 13"), "sim:skill=0.0", strategy="tree", search="dfs", budget=10_000)
     (row,) = all_rows()
     assert 100 <= len(row["meta"]["nodes"]) <= 107 and not row["meta"]["budget_spent"]
 
@@ -222,7 +222,7 @@ def test_depth_first_ends_at_the_node_limit() -> None:
 def test_a_sampled_beam_keeps_other_states_than_the_best_and_the_same_ones_each_time() -> None:
     path, kept = puzzles("4 9 10 13", "1 4 8 8", "3 8 9 10"), {}
     for name, sampled in (("best", False), ("drawn", True), ("again", True)):
-        respond(path, "sim:skill=0.6", f"{name}.jsonl", way="tree", sampled=sampled, beam=2)
+        respond(path, "sim:skill=0.6", f"{name}.jsonl", strategy="tree", sampled=sampled, beam=2)
         kept[name] = [
             [node["id"] for node in row["meta"]["nodes"] if node["kept"]] for row in all_rows(f"{name}.jsonl")
         ]
@@ -230,10 +230,10 @@ def test_a_sampled_beam_keeps_other_states_than_the_best_and_the_same_ones_each_
 
 
 def test_what_is_spent_is_spent() -> None:
-    respond(puzzles("4 9 10 13"), "sim", way="tree", budget=27)
+    respond(puzzles("4 9 10 13"), "sim", strategy="tree", budget=27)
     (row,) = all_rows()
     assert row["meta"]["calls"] == 27 and row["meta"]["budget_spent"]
-    respond(puzzles("4 9 10 13"), "sim", "few.jsonl", way="tree", budget=3)
+    respond(puzzles("4 9 10 13"), "sim", "few.jsonl", strategy="tree", budget=3)
     (row,) = all_rows("few.jsonl")
     assert row["meta"]["calls"] == 1 and row["reason"] == "budget_spent"
 
@@ -241,10 +241,10 @@ def test_what_is_spent_is_spent() -> None:
 def test_options_that_do_not_fit_are_told() -> None:
     for given_ in ({"task": "chess"}, {"search": "astar"}, {"task": "text", "step_preferences": True}):
         with pytest.raises(InputError):
-            respond(puzzles("4 9 10 13"), "sim", way="tree", **given_)
-    respond(puzzles("7"), "sim", "none.jsonl", way="tree")
+            respond(puzzles("4 9 10 13"), "sim", strategy="tree", **given_)
+    respond(puzzles("7"), "sim", "none.jsonl", strategy="tree")
     assert rows("none.rejected.jsonl")[0]["reason"] == "no_numbers"
-    respond(puzzles("1 2 3 4 5 6"), "sim", "many.jsonl", way="tree")
+    respond(puzzles("1 2 3 4 5 6"), "sim", "many.jsonl", strategy="tree")
     assert rows("many.rejected.jsonl")[0]["reason"] == "too_many_numbers"
 
 
