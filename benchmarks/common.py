@@ -23,8 +23,7 @@ from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
-from datagen.prompts import plain_prompt
-from datagen.records.record import Candidate, Record, fail, keep
+from datagen.records.record import Candidate, Record, fail, keep, plain_prompt
 from tests.jobs import Quiet
 
 T = TypeVar("T")

@@ -20,8 +20,7 @@ from datagen.engine.method import Method
 from datagen.llm.model import Roles
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import StackOptions, build_stack
-from datagen.prompts import plain_prompt
-from datagen.records.record import Record
+from datagen.records.record import Record, plain_prompt
 from tests.server import Answer, evolve_answer
 
 METHODS: dict[str, type[Method]] = {"ask": Ask, "evolve": load_methods("evolve")["general"]}

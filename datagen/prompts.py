@@ -6,7 +6,6 @@ are split before values are filled in, and values are never rendered again: user
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +15,7 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from datagen.errors import InputError
-from datagen.records.record import Message, Messages, Text, as_messages, request_text
+from datagen.records.record import Message, Prompt
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = HERE / "prompts" if (HERE / "prompts").is_dir() else HERE.parent / "prompts"
@@ -25,22 +24,6 @@ ROLE_LINE = re.compile(r"^\[(system|user|assistant)\]\n", re.MULTILINE)
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A chat request."""
-
-    messages: Messages
-    task: str
-    """The name of the template; `answer` for a prompt without one."""
-    fields: Mapping[str, str]
-    """The values in the template. Task and fields are for the procedural teacher `sim` and for recorded answers."""
-
-
-def plain_prompt(prompt: Text) -> Prompt:
-    """Return a chat request for a prompt as it stands, without a template."""
-    return Prompt(as_messages(prompt), "answer", {"prompt": request_text(prompt)})
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed, ParseError
 from datagen.llm.model import Roles
-from datagen.prompts import plain_prompt
-from datagen.records.record import Candidate, Record, Row, Text, fail, keep, reject, row_id
+from datagen.records.record import Candidate, Record, Row, Text, fail, keep, plain_prompt, reject, row_id
 from datagen.sources.corpus import CORPUS
 from datagen.text import tokens
 

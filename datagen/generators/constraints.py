@@ -19,8 +19,19 @@ from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
-from datagen.prompts import plain_prompt
-from datagen.records.record import Candidate, Record, Row, Text, fail, keep, reject, request_text, row_id, with_request
+from datagen.records.record import (
+    Candidate,
+    Record,
+    Row,
+    Text,
+    fail,
+    keep,
+    plain_prompt,
+    reject,
+    request_text,
+    row_id,
+    with_request,
+)
 from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}

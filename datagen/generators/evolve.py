@@ -28,15 +28,16 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
-from datagen.prompts import Prompt, plain_prompt
 from datagen.records.record import (
     SAMPLES_PER_PASS,
     Candidate,
+    Prompt,
     Record,
     Row,
     Text,
     fail,
     keep,
+    plain_prompt,
     reject,
     request_text,
     row_id,

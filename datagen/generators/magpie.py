@@ -20,17 +20,18 @@ from datagen.engine.method import Growing, Memory, Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt, plain_prompt
 from datagen.records.record import (
     BadLine,
     Candidate,
     Messages,
+    Prompt,
     Record,
     Row,
     Text,
     as_messages,
     fail,
     keep,
+    plain_prompt,
     reject,
     row_id,
 )

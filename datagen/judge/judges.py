@@ -14,8 +14,7 @@ from typing import Any
 from datagen.errors import CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt
-from datagen.records.record import Record, Row, request_text
+from datagen.records.record import Prompt, Record, Row, request_text
 from datagen.verify import reference_answer
 
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}

@@ -12,8 +12,7 @@ from typing import Any
 
 from datagen.errors import CallFailed
 from datagen.llm.call import BadAnswer, Call, Completion, Layer, call_key, read_reply
-from datagen.prompts import Prompt
-from datagen.records.record import Record, Usage
+from datagen.records.record import Prompt, Record, Usage
 
 ATTEMPTS = 3
 """Bad answers to pay for before a call has failed."""

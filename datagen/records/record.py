@@ -6,7 +6,7 @@ the same ids, whatever runs before, beside or after it.
 
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
@@ -62,6 +62,22 @@ def request_text(prompt: Text) -> str:
 def with_request(prompt: Text, text: str) -> Text:
     """Return a prompt with another request; earlier turns stay."""
     return text if isinstance(prompt, str) else [*prompt[:-1], {**prompt[-1], "content": text}]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A chat request."""
+
+    messages: Messages
+    task: str
+    """The name of the prompt template; `answer` for a prompt without one."""
+    fields: Mapping[str, str]
+    """The values in the template. Task and fields are for the procedural teacher `sim` and for recorded answers."""
+
+
+def plain_prompt(prompt: Text) -> Prompt:
+    """Return a chat request for a prompt as it stands, without a template."""
+    return Prompt(as_messages(prompt), "answer", {"prompt": request_text(prompt)})
 
 
 @dataclass(frozen=True, slots=True)

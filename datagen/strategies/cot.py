@@ -12,8 +12,7 @@ from pathlib import Path
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt
-from datagen.records.record import Record
+from datagen.records.record import Prompt, Record
 from datagen.strategies.strategy import (
     EXAMPLES,
     REASON,

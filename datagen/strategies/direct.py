@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt
-from datagen.records.record import Candidate, Record, as_messages
+from datagen.records.record import Candidate, Prompt, Record, as_messages
 from datagen.strategies.strategy import VERIFY, Answer, IndependentAnswers, prompt_fields, samples_option
 from datagen.verify.answers import split_answer
 

@@ -17,12 +17,12 @@ from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt
 from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import (
     Candidate,
     Messages,
+    Prompt,
     Record,
     Row,
     Text,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import COMMANDS, load_methods
 from datagen.errors import InputError
-from datagen.prompts import SHIPPED, Prompts, parse_template, plain_prompt
+from datagen.prompts import SHIPPED, Prompts, parse_template
+from datagen.records.record import plain_prompt
 
 TEMPLATE = "---\nname: t\n---\n[system]\nBe brief.\n\n[user]\nFirst: {{ first }}\nSecond: {{ second }}\n"
 ODD = [

@@ -20,8 +20,7 @@ from datagen.errors import CallFailed
 from datagen.judge.judges import draw_labels
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
-from datagen.prompts import Prompt
-from datagen.records.record import Record, Row, request_text
+from datagen.records.record import Prompt, Record, Row, request_text
 from datagen.strategies.strategy import Strategy
 from datagen.strategies.tree.tasks import State, can_win, next_states
 
