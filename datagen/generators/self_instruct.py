@@ -120,20 +120,20 @@ class SelfInstruct(Method):
             return
         meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
 
-        # 2. Check and complete the new tasks, all at once. Where the reply was cut, its last line is incomplete.
-        last = len(reply.value) - 1
+        # 2. Check and complete the new tasks, all at once. Where the reply was cut, its last task is incomplete.
         tasks = []
         for place, item in enumerate(reply.value):
-            instruction = (item or {}).get("instruction")
-            of_task = {"task": row_id("task", [record.id], place, instruction), "instruction": instruction}
-            cut = reply.finish_reason == "length" and place == last
-            tasks.append(self.complete(record, llm, item or {}, meta | of_task, cut=cut))
+            task = item or {}
+            instruction = task.get("instruction")
+            identity = {"task": row_id("task", [record.id], place, instruction), "instruction": instruction}
+            cut = reply.finish_reason == "length" and place == len(reply.value) - 1
+            tasks.append(self.complete(record, llm, task, meta | identity, cut=cut))
         for candidates in await asyncio.gather(*tasks):
             for candidate in candidates:
                 yield candidate
 
     async def complete(self, record: Record, llm: Roles, task: Row, meta: Row, *, cut: bool) -> list[Candidate]:
-        """Return the candidates of one new task; `cut` if the reply broke off in it."""
+        """Return the candidates of one new task. `cut` says that the reply ended inside it."""
         view: TaskView = record.view
         subject: Row = {"id": record.id, "prompt": meta["instruction"]}
 
@@ -157,16 +157,15 @@ class SelfInstruct(Method):
         if not instances:
             return [rejected("no_instance", None)]
         candidates = []
-        for place, (instance, reason) in enumerate(
-            zip(instances, instance_reasons(instances, truncated=cut), strict=True)
-        ):
+        reasons = instance_reasons(instances, truncated=cut)
+        for place, (instance, reason) in enumerate(zip(instances, reasons, strict=True)):
             if reason:
                 candidates.append(rejected(reason, instance.output, instance.input))
                 continue
             prompt = join_input(instruction, instance.input)
             name = row_id(self.name, meta["parents"], [meta["task"], place], [prompt, instance.output])
-            row = {"id": name, "prompt": prompt, "response": instance.output}
-            candidates.append(keep({**row, "meta": meta | {"input": instance.input}}))
+            row = {"id": name, "prompt": prompt, "response": instance.output, "meta": meta | {"input": instance.input}}
+            candidates.append(keep(row))
         return candidates
 
     async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:

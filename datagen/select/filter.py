@@ -17,10 +17,11 @@ from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.records.files import content_digest
 from datagen.records.record import Candidate, Record, Row, keep, reject
+from datagen.select import Rule
 from datagen.select.contamination import Benchmark, BenchmarkIndex, BenchmarkTable, Hit, read_benchmarks
 from datagen.select.heuristics import FILTERS
 from datagen.select.novelty import Novelty
-from datagen.verify import pick_verifier
+from datagen.verify import Verifier, pick_verifier
 
 ALL, NONE = "all", "none"
 
@@ -52,17 +53,17 @@ class Filter(Method):
     name = "filter"
     options_type = Options
     options: Options
+    rules: list[Rule[Record]]
+    verifiers: list[tuple[str, Verifier]]
     benchmarks: list[Benchmark]
     index: BenchmarkIndex
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the row, kept or rejected."""
         # 1. Apply all rules, verifiers and benchmarks.
-        chosen = self.options.rule
-        rules = [rule for name, rule in FILTERS.items() if ALL in chosen or name in chosen]
-        reasons = [reason for rule in rules if (reason := rule(record))]
-        for name in self.options.verify:
-            verdict = pick_verifier(name)(record, record.response or "")
+        reasons = [reason for rule in self.rules if (reason := rule(record))]
+        for name, verify in self.verifiers:
+            verdict = verify(record, record.response or "")
             if verdict is False:
                 reasons.append(f"wrong:{name}")
             elif verdict is None and self.options.only_verified:
@@ -82,12 +83,13 @@ class Filter(Method):
         yield keep({"id": record.id, "prompt": record.prompt, **response, "meta": meta | tags, **record.extra})
 
     def check(self) -> None:
-        """Check the names of rules and verifiers, and read the benchmarks."""
-        for name in self.options.rule:
+        """Look up the rules and verifiers, and read the benchmarks."""
+        names = self.options.rule
+        for name in names:
             if name not in (*FILTERS, ALL, NONE):
                 raise InputError(f"--rule {name}: expected all, none, or one of {', '.join(FILTERS)}")
-        for name in self.options.verify:
-            pick_verifier(name)
+        self.rules = [rule for name, rule in FILTERS.items() if ALL in names or name in names]
+        self.verifiers = [(name, pick_verifier(name)) for name in self.options.verify]
         self.benchmarks = read_benchmarks(self.options.against)
         self.index = BenchmarkIndex(self.benchmarks)
 
