@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen_train.tools.metrics import classification, closed_labels, exact_match, normalise, rouge, rouge_l, rouge_n
+from datagen_train.run.metrics import classification, closed_labels, exact_match, normalise, rouge, rouge_l, rouge_n
 from tests.conftest import REAL_DATA
 
 PAIRS = REAL_DATA / "self_instruct" / "rougeL_reference_pairs.jsonl"

@@ -27,8 +27,8 @@ from datagen_train.models.actor_critic import Distribution
 from datagen_train.options import TrainOptions
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
+from datagen_train.run.answers import Answers, measure
 from datagen_train.run.session import Session
-from datagen_train.tools.evaluate import Answers, measure
 
 STATE = "state.json"
 """The file of a checkpoint that holds what the trainer learned beside the weights."""

@@ -201,7 +201,7 @@ class Session:
         """
         if not self.options.generate or not rows:
             return None
-        from datagen_train.tools.evaluate import evaluate_generation
+        from datagen_train.run.answers import evaluate_generation
 
         answered = [row for row in rows if row.response is not None][: self.options.generate]
         longest = max((len(self.encoder.ids(row.response or "")) for row in answered), default=0)

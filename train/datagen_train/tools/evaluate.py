@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.llm.local.generation import Generated, context_length, generate, in_batches, inference_mode, open_model
+from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
 from datagen.records.files import dump_line, open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
@@ -29,8 +29,9 @@ from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.specs import Rewards
+from datagen_train.run.answers import Answers, answer_prompts, measure
+from datagen_train.run.metrics import mean, normalise
 from datagen_train.tools import evaluate_reward
-from datagen_train.tools.metrics import classification, closed_labels, exact_match, mean, normalise, rouge
 
 MAX_LOGITS = 1 << 28
 """Elements of the logits of a batch: 1 GiB in float32."""
@@ -59,18 +60,6 @@ class Options:
     ignore_case: bool = option(False, "Ignore case in exact match.", panel=MEASURE)
     batch_size: int = option(32, "Rows per batch.", least=1, panel=MEASURE)
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel=MODEL)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of a model, and the rows with the expected ones."""
-
-    rows: list[Record]
-    generated: list[Generated]
-
-    @property
-    def texts(self) -> list[str]:
-        return [answer.text for answer in self.generated]
 
 
 def run(model: str, data: str, options: Options) -> dict[str, Any]:
@@ -107,7 +96,9 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
     answered = [row for row in rows if isinstance(row, Record) and row.response is not None][: options.generate]
     if not answered:
         return result
-    answers = answer(loaded.model, encoder, answered, max_tokens=options.max_tokens, batch_size=options.batch_size)
+    answers = answer_prompts(
+        loaded.model, encoder, answered, max_tokens=options.max_tokens, batch_size=options.batch_size
+    )
     if options.output is not None:
         write_answers(Path(options.output), answers, options.ignore_case)
     result |= {"answered": len(answered), **measure(answers, ignore_case=options.ignore_case)}
@@ -170,42 +161,6 @@ def batch_loss(model: PreTrainedModel, batch: list[Encoded]) -> tuple[float, int
     targets = labels[:, 1:].flatten()  # the first token of a sequence is never predicted
     loss = cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
     return float(loss), int((targets != IGNORED).sum())
-
-
-def evaluate_generation(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[Record],
-    *,
-    max_tokens: int,
-    batch_size: int,
-    limit: int | None = None,
-) -> dict[str, float]:
-    """Answer the first `limit` prompts of rows with responses, and compare: how trainers measure while they train."""
-    encoder = Encoder(tokenizer, turn_end_ids(model, tokenizer), context_length(model))
-    answered = [row for row in rows if row.response is not None][:limit]
-    answers = answer(model, encoder, answered, max_tokens=max_tokens, batch_size=batch_size)
-    return measure(answers) if answered else {}
-
-
-def answer(
-    model: PreTrainedModel, encoder: Encoder, rows: list[Record], *, max_tokens: int, batch_size: int
-) -> Answers:
-    """Answer the prompts of rows greedily."""
-    prompts = [encoder.prompt(row.prompt) for row in rows]
-    return Answers(rows, generate(model, encoder.tokenizer, prompts, max_tokens=max_tokens, batch_size=batch_size))
-
-
-def measure(answers: Answers, *, ignore_case: bool = False) -> dict[str, float]:
-    """Compare answers with the expected ones; `ended` is the share that ended by itself."""
-    predicted, expected = answers.texts, [row.response or "" for row in answers.rows]
-    labels = closed_labels(expected)
-    return {
-        "exact_match": exact_match(predicted, expected, ignore_case=ignore_case),
-        **rouge(predicted, expected),
-        "ended": mean([answer.finish_reason == "stop" for answer in answers.generated]),
-        **(classification(predicted, expected, labels) if labels else {}),
-    }
 
 
 def write_answers(path: Path, answers: Answers, ignore_case: bool) -> None:
