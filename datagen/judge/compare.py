@@ -116,21 +116,41 @@ class Compare(ModelJudge):
     details = {"cycles": None, "agreed_in_both_orders": None}
 
     async def judge(self, judges: Judges) -> Judgement:
-        """Compare every pair in both orders; scores are Bradley-Terry strengths."""
-        count = len(judges.answers)
-        comparisons = await self.tournament(judges, range(count))
-        outcomes = decided(comparisons)
-        strength = strengths(count, outcomes)
-        met = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
-        scores = [float(strength[place]) if place in met else None for place in range(count)]
-        return Judgement(scores, self.agreement(judges, comparisons), comparisons=comparisons)
+        """Compare every pair of answers; scores are strengths."""
+        return await self.tournament(judges, range(len(judges.answers)))
 
-    async def tournament(self, judges: Judges, places: Iterable[int]) -> list[Comparison]:
-        """Compare all pairs of the answers at some places."""
-        return list(await asyncio.gather(*(self.compare(judges, i, j) for i, j in combinations(places, 2))))
+    async def tournament(self, judges: Judges, places: Iterable[int]) -> Judgement:
+        """Compare all pairs of the answers at some places.
+
+        Args:
+            judges: The judges, and the answers.
+            places: The places of the answers to compare.
+
+        Returns:
+            Bradley-Terry strengths as scores; None for an answer of which no comparison was decided.
+        """
+        # 1. Every pair in both orders (MT-bench, section 3.4).
+        pairs = combinations(places, 2)
+        comparisons = await asyncio.gather(*(self.compare(judges, first, second) for first, second in pairs))
+
+        # 2. Strengths from the decided ones.
+        count = len(judges.answers)
+        outcomes = [Outcome(game.first, game.second, game.share) for game in comparisons if game.share is not None]
+        strength = strengths(count, outcomes)
+        compared = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
+        scores = [float(strength[place]) if place in compared else None for place in range(count)]
+
+        # 3. How far verdicts contradict each other.
+        verdicts = [verdict for game in comparisons for verdict in game.verdicts if verdict.share is not None]
+        agreed = sum(verdict.agrees for verdict in verdicts)
+        details = {
+            "cycles": count_cycles(count, outcomes),
+            "agreed_in_both_orders": agreed / len(verdicts) if verdicts else None,
+        }
+        return Judgement(scores, details, comparisons=comparisons)
 
     async def compare(self, judges: Judges, first: int, second: int) -> Comparison:
-        """Have every judge compare two answers, in both orders (section 3.4: swapping positions).
+        """Have every judge compare two answers, in both orders.
 
         Args:
             judges: The judges, and the answers.
@@ -173,15 +193,6 @@ class Compare(ModelJudge):
         soft = soft_share(completion, labels) if self.options.logprobs else None
         return float(completion.value) if soft is None else round(soft, DIGITS)
 
-    def agreement(self, judges: Judges, comparisons: Sequence[Comparison]) -> Row:
-        """Return the values of `details`: how far comparisons contradict each other."""
-        verdicts = [verdict for comparison in comparisons for verdict in comparison.verdicts]
-        agreed = [verdict.agrees for verdict in verdicts if verdict.share is not None]
-        return {
-            "cycles": count_cycles(len(judges.answers), decided(comparisons)),
-            "agreed_in_both_orders": sum(agreed) / len(agreed) if agreed else None,
-        }
-
     def check(self) -> None:
         if self.options.check and self.options.logprobs:
             raise InputError("--check measures verdicts, and --logprobs turns them into probabilities: leave one out")
@@ -189,8 +200,3 @@ class Compare(ModelJudge):
     def bound(self, record: Record) -> int:
         """Return the calls for the usual number of answers: every pair in both orders."""
         return USUAL_ANSWERS * (USUAL_ANSWERS - 1)
-
-
-def decided(comparisons: Iterable[Comparison]) -> list[Outcome]:
-    """Return the outcomes of the comparisons that have one."""
-    return [Outcome(game.first, game.second, game.share) for game in comparisons if game.share is not None]

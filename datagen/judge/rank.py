@@ -7,15 +7,14 @@ answers to be compared; what was never compared has no score then.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge import compare
-from datagen.judge.bradley_terry import strengths
-from datagen.judge.compare import COMPARE, Compare, decided
+from datagen.judge.compare import COMPARE, Compare
 from datagen.judge.judge_method import DIGITS, Judgement
 from datagen.judge.judges import Judges, draw_labels, labelled_answers
 from datagen.records.record import Record
@@ -47,17 +46,14 @@ class Rank(Compare):
 
         # 2. Pairwise: the first of that order against each other, in both orders.
         top = range(count) if order is None else sorted(order[: self.options.top])
-        comparisons = await self.tournament(judges, top)
-        outcomes = decided(comparisons)
-        strength = [round(float(value), DIGITS) for value in strengths(count, outcomes)]
+        judgement = await self.tournament(judges, top)
 
         # 3. The compared ones stand first, by strength; the rest follows in the order of the screening.
-        met = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
-        rest = [place for place in order or [] if place not in met]
-        ranks = merge_ranks(strength, sorted(met), rest)
+        strength = {place: round(score, DIGITS) for place, score in enumerate(judgement.scores) if score is not None}
+        ranks = merge_ranks(strength, [place for place in order or [] if place not in strength])
         last = max(ranks.values(), default=0)
         scores = [float(last - ranks[place]) if place in ranks else None for place in range(count)]
-        return Judgement(scores, self.agreement(judges, comparisons), comparisons=comparisons)
+        return replace(judgement, scores=scores)
 
     async def screen(self, judges: Judges) -> list[int] | None:
         """Ask a judge for the order of all answers: their places, the best first; None if it cannot be read."""
@@ -90,17 +86,16 @@ def read_order(text: str, labels: Sequence[str]) -> list[str]:
     raise ParseError(f"no line 'Order: ...' that names each of {', '.join(labels)} once")
 
 
-def merge_ranks(strength: Sequence[float], met: Sequence[int], rest: Sequence[int]) -> dict[int, int]:
+def merge_ranks(strength: Mapping[int, float], rest: Sequence[int]) -> dict[int, int]:
     """Rank the compared answers by their strength, equals alike, and the rest after them in their order.
 
     Args:
-        strength: Of every answer, by place.
-        met: The places of the compared answers.
+        strength: The strength of each compared answer, by its place.
         rest: The places of the others, the best first.
 
     Returns:
         Place to rank, 1 the best.
     """
-    order = sorted({strength[place] for place in met}, reverse=True)
-    ranks = {place: 1 + order.index(strength[place]) for place in met}
+    order = sorted(set(strength.values()), reverse=True)
+    ranks = {place: 1 + order.index(value) for place, value in strength.items()}
     return ranks | {place: len(order) + number for number, place in enumerate(rest, 1)}

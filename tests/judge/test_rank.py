@@ -83,7 +83,7 @@ def test_no_comparison_is_made_where_none_is_asked_for() -> None:
 
 
 def test_equal_strengths_share_a_place() -> None:
-    assert merge_ranks([1.0, 0.0, 1.0, 0.0], [0, 1, 2], [3]) == {0: 1, 2: 1, 1: 2, 3: 3}
+    assert merge_ranks({0: 1.0, 1: 0.0, 2: 1.0}, [3]) == {0: 1, 2: 1, 1: 2, 3: 3}
 
 
 @pytest.mark.parametrize(
