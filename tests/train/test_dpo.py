@@ -77,7 +77,7 @@ def test_dpo_starts_at_ln_2_with_no_margin(base: str) -> None:
 def test_label_smoothing_acts_as_conservative_dpo_does(base: str) -> None:
     """(1-e) L(d) + e L(-d), from TRL's own losses; TRL's sigmoid alone ignores e."""
     e, beta, delta = 0.2, 0.1, torch.tensor([-3.0, 0.5, 7.0])
-    settings = dpo.losses(dpo.Options(label_smoothing=e, beta=beta))
+    settings = dpo.loss_arguments(dpo.Options(label_smoothing=e, beta=beta))
     loss = {True: -torch.nn.functional.logsigmoid(beta * delta), False: -torch.nn.functional.logsigmoid(-beta * delta)}
     robust = ((1 - e) * loss[True] - e * loss[False]) / (1 - 2 * e)
     parts = {"sigmoid": loss[True], "robust": robust}

@@ -130,5 +130,5 @@ def test_an_adapter_is_measured_on_its_base(adapter: Path) -> None:
 
 
 def test_a_toy_made_from_nothing_is_not_measured() -> None:
-    with pytest.raises(InputError, match="made from nothing"):
+    with pytest.raises(InputError, match="is untrained"):
         run("tiny", write(colours()), Options())

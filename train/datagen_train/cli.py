@@ -12,32 +12,29 @@ from datagen.commands.main import HELP, Command, CommandGroup
 from datagen.errors import InputError
 
 TRAINERS = {
-    "pretrain": Command("datagen_train.pretrain", "Learn to continue documents."),
-    "sft": Command("datagen_train.sft", "Learn to answer prompts as the rows do."),
-    "reward": Command("datagen_train.reward", "Learn to score answers from ranked ones, or from preferences."),
-    "dpo": Command(
-        "datagen_train.dpo", "Learn to prefer the chosen answers to the rejected ones (DPO, KTO and others)."
-    ),
-    "ppo": Command("datagen_train.ppo", "Learn from rewards for its own answers, by PPO with a critic."),
-    "grpo": Command(
-        "datagen_train.grpo", "Learn from rewards for groups of its own answers, by GRPO or RLOO, with no critic."
-    ),
+    "pretrain": Command("datagen_train.pretrain", "Continue pre-training on documents."),
+    "sft": Command("datagen_train.sft", "Supervised fine-tuning: learn to answer prompts as the rows do."),
+    "reward": Command("datagen_train.reward", "Train a reward model on rankings or preferences."),
+    "dpo": Command("datagen_train.dpo", "Train on preferences without a reward model: DPO, KTO and others."),
+    "ppo": Command("datagen_train.ppo", "Train on rewards for the model's own answers: PPO, with a critic."),
+    "grpo": Command("datagen_train.grpo", "Train on rewards for groups of answers: GRPO or RLOO, without a critic."),
 }
 TOOLS = {
     "eval": Command("datagen_train.tools.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),
     "score": Command(
         "datagen_train.tools.score", "Rank samples by rewards: a reward model, a classifier, a verifier, a function."
     ),
-    "merge": Command("datagen_train.tools.merge", "Merge adapters into their model, and compare."),
+    "merge": Command("datagen_train.tools.merge", "Merge a LoRA adapter into its base model, and compare the logits."),
     "chat": Command("datagen_train.tools.chat", "Talk to a model."),
     "check": Command("datagen_train.tools.check", "Show what would be trained: tokens, loss mask, findings."),
 }
 ARGUMENTS = {
-    "eval": (("model", "A model's folder."), ("data", "Rows with prompts and responses.")),
-    "merge": (("adapter", "The folder of the adapters."),),
-    "chat": (("model", "A model's folder."),),
+    "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
+    "merge": (("adapter", "Folder of the adapter."),),
+    "chat": (("model", "Folder of a model."),),
     "check": (("data", "A file of rows."),),
 }
+"""Positional arguments of the tools."""
 
 
 class Commands(CommandGroup):

@@ -25,9 +25,9 @@ class Options:
     """Options of `datagen train pretrain` alone: none."""
 
 
-def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of documents; return the report, or None if exactly this run is finished."""
-    with open_session("pretrain", data, DOCUMENTS, options, algorithm, RATES, terminal) as session:
+def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of documents; return the report, or None if exactly this run is finished already."""
+    with open_session("pretrain", data, DOCUMENTS, training, options, RATES, terminal) as session:
         return train(session) if session else None
 
 

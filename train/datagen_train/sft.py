@@ -36,10 +36,10 @@ class Options:
     packing: bool = option(False, "Pack several short rows into one sequence, if the attention keeps them apart.")
 
 
-def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of rows; return the report, or None if exactly this run is finished."""
-    with open_session("sft", data, PROMPTS, options, algorithm, RATES, terminal) as session:
-        return train(session, algorithm) if session else None
+def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of rows; return the report, or None if exactly this run is finished already."""
+    with open_session("sft", data, PROMPTS, training, options, RATES, terminal) as session:
+        return train(session, options) if session else None
 
 
 def train(session: Session, options: Options) -> dict[str, Any]:
