@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from datagen.errors import ParseError
 from datagen.parse import parse_verdict, split_thinking
-from datagen.text import count_words
 
 ALLOWED = ("equal", "not equal")
 
@@ -76,27 +75,6 @@ def test_only_the_allowed_verdicts_count() -> None:
 @given(st.text(), st.sampled_from(ALLOWED))
 def test_a_verdict_at_the_end_is_found_after_any_text(text: str, expected: str) -> None:
     assert parse_verdict(f"{text}\nVerdict: {expected}", ALLOWED) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("", 0),
-        (" \n\t", 0),
-        ("one", 1),
-        ("one  two\nthree", 3),
-        ("don't stop", 2),
-        ("你好世界", 4),
-        ("写一首诗 about rain", 6),
-        ("我喜欢Python和Rust", 6),
-        ("ひらがなカナ", 6),
-        ("豈", 1),
-        ("안녕 세계", 2),
-        ("a\u00a0b\u3000c", 3),
-    ],
-)
-def test_words_are_counted_and_a_chinese_character_is_one(text: str, count: int) -> None:
-    assert count_words(text) == count
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tokens in every script, and what an exact duplicate is."""
+"""Words and tokens in every script, and what an exact duplicate is."""
 
 import re
 
@@ -6,9 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.text import exact_key, is_unspaced, tokens
+from datagen.text import count_words, exact_key, is_unspaced, tokens
 
 ASCII = st.text(st.characters(max_codepoint=127))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        (" \n\t", 0),
+        ("one", 1),
+        ("one  two\nthree", 3),
+        ("don't stop", 2),
+        ("你好世界", 4),
+        ("写一首诗 about rain", 6),
+        ("我喜欢Python和Rust", 6),
+        ("ひらがなカナ", 6),
+        ("豈", 1),
+        ("안녕 세계", 2),
+        ("a\u00a0b\u3000c", 3),
+    ],
+)
+def test_words_are_counted_and_a_chinese_character_is_one(text: str, count: int) -> None:
+    assert count_words(text) == count
 
 
 @given(ASCII.filter(lambda text: re.search("[a-zA-Z0-9]", text)))
