@@ -51,7 +51,7 @@ def through_the_stack(rows: Path, model: str) -> float:
         for prompt in prompts:
             await Roles(stack.models, Record("0", prompt), {}).chat("teacher", plain_prompt(prompt), temperature=1)
         took = perf_counter() - start
-        assert stack.sent == 0
+        assert stack.traffic.sent == 0
         await stack.close()
         return took
 

@@ -130,7 +130,7 @@ class Display:
         if self._live:
             self._live.stop()
             self._live = None
-        waiting = self._engine.stack.in_flight
+        waiting = self._engine.stack.traffic.in_flight
         self.print(f"Stopping: waiting for {waiting} requests in flight. Ctrl-C again to quit at once.")
 
     def end(self) -> None:
@@ -199,11 +199,12 @@ class Display:
         """
         engine, now = self._engine, monotonic()
         stack, usage, produced, run = engine.stack, engine.usage, engine.produced, self._job.run
-        self._sent.append((now, stack.sent))
+        traffic = stack.traffic
+        self._sent.append((now, traffic.sent))
         while self._sent[0][0] < now - RATE_WINDOW:
             self._sent.popleft()
         then, before = self._sent[0]
-        rate = (stack.sent - before) / (now - then) if now > then else 0.0
+        rate = (traffic.sent - before) / (now - then) if now > then else 0.0
         done, seconds = self._done(), now - self._start
         total = f" of {'' if run.n else 'about '}{self._total}" if self._total else ""
         left = f", about {clock(seconds * (self._total - done) / done)} left" if self._total and done else ""
@@ -211,7 +212,7 @@ class Display:
         numbers = [
             f"kept {produced['kept']}, rejected {produced['rejected']}, failed {produced['failed']}",
             f"{usage.calls:,} answers, {rate:.0f} requests/s",
-            f"in flight {stack.in_flight} of {stack.limit}",
+            f"in flight {traffic.in_flight} of {stack.limit}",
             f"replayed {stack.journal.replayed}",
             f"{usage.prompt_tokens + usage.completion_tokens:,} tokens",
         ]

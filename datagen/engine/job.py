@@ -171,7 +171,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         drained = False
         try:
             await engine.run(items)
-            reason, requests, peak, drained = engine.stop.reason, stack.sent, stack.peak, True
+            reason, traffic, drained = engine.stop.reason, stack.traffic, True
         finally:
             await stack.close(drained=drained)
         seconds = round(monotonic() - start, 3)
@@ -195,10 +195,10 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "seconds": seconds,
             "ended": reason or "input",
             "records": engine.records,
-            "requests": requests,
+            "requests": traffic.sent,
             "replayed": stack.journal.replayed,
             "surplus": engine.surplus,
-            "peak_in_flight": peak,
+            "peak_in_flight": traffic.peak,
         }
         output.finish({"result": result, "run": run_row})
         if status == "finished":

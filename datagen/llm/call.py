@@ -4,14 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 
 from datagen.errors import ParseError
 from datagen.parse import split_thinking
-from datagen.records.record import Messages, canonical
-
-KEY_VERSION = 1
+from datagen.records.record import Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +130,6 @@ class BadAnswer(Exception):
         self.reason, self.detail = reason, detail
         self.final = final
         """The server refused the request itself, so another attempt at once is pointless."""
-
-
-def call_key(model: str, messages: Messages, params: Mapping[str, Any], sample: int) -> bytes:
-    """Return the digest of everything that decides the answer to a request: 32 bytes."""
-    return sha256(canonical([KEY_VERSION, model, messages, params, sample])).digest()
 
 
 def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool = False) -> Completion:

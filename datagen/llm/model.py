@@ -7,15 +7,17 @@ nothing but raw replies is ever recorded.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import count
 from typing import Any
 
 from datagen.errors import CallFailed
-from datagen.llm.call import BadAnswer, Call, Completion, Layer, call_key, read_reply
-from datagen.records.record import Prompt, Record, Usage
+from datagen.llm.call import BadAnswer, Call, Completion, Layer, read_reply
+from datagen.records.record import Messages, Prompt, Record, Usage, canonical
 
 ATTEMPTS = 3
 """Bad answers to pay for before a call has failed."""
+KEY_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,8 @@ class Roles:
                         raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
                     bad_in_block = 0
         raise AssertionError
+
+
+def call_key(model: str, messages: Messages, params: Mapping[str, Any], sample: int) -> bytes:
+    """Return the digest of everything that decides the answer to a request: 32 bytes."""
+    return sha256(canonical([KEY_VERSION, model, messages, params, sample])).digest()

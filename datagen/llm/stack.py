@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from datagen.errors import InputError
 from datagen.llm.budget import Budget, Stop
@@ -15,6 +16,16 @@ from datagen.llm.journal import Journal
 from datagen.llm.limiter import ADAPTIVE_CEILING, Limiter
 from datagen.llm.model import Model
 from datagen.llm.spec import Spec
+
+
+class Traffic(NamedTuple):
+    """The requests of a run."""
+
+    in_flight: int
+    peak: int
+    """The most that were in flight at once, summed over the addresses."""
+    sent: int
+    """Retries included."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +46,14 @@ class Stack:
         return sum(int(limiter.limit) for limiter in self.limiters)
 
     @property
-    def in_flight(self) -> int:
-        """How many requests are in flight now."""
-        return sum(limiter.in_flight for limiter in self.limiters)
-
-    @property
-    def sent(self) -> int:
-        """How many requests were sent, retries included."""
-        return sum(limiter.sent for limiter in self.limiters)
-
-    @property
-    def peak(self) -> int:
-        """The most requests that were in flight at once."""
-        return sum(limiter.peak for limiter in self.limiters)
+    def traffic(self) -> Traffic:
+        """The requests of the run so far."""
+        limiters = self.limiters
+        return Traffic(
+            sum(limiter.in_flight for limiter in limiters),
+            sum(limiter.peak for limiter in limiters),
+            sum(limiter.sent for limiter in limiters),
+        )
 
     async def close(self, *, drained: bool = True) -> None:
         """Release connections, threads and the journal; `drained` means that no request is in flight any more."""

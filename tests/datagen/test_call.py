@@ -14,10 +14,10 @@ from datagen.llm.call import (
     BadAnswer,
     Completion,
     Reply,
-    call_key,
     error_message,
     read_reply,
 )
+from datagen.llm.model import call_key
 from datagen.llm.spec import parse_spec
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
@@ -74,14 +74,14 @@ def test_an_answer_comes_through_as_it_is(text: str) -> None:
     ],
 )
 def test_a_bad_answer_says_why(answer: Reply, reason: str, detail: str) -> None:
-    found = bad(answer)
-    assert (found.reason, found.detail, found.final) == (reason, detail, False)
+    error = bad(answer)
+    assert (error.reason, error.detail, error.final) == (reason, detail, False)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_a_refusal_of_the_request_is_final(status: int) -> None:
-    found = bad(Reply(status, '{"error": {"message": "too\\n long"}}'))
-    assert (found.reason, found.detail, found.final) == (f"refused (HTTP {status})", "too long", True)
+    error = bad(Reply(status, '{"error": {"message": "too\\n long"}}'))
+    assert (error.reason, error.detail, error.final) == (f"refused (HTTP {status})", "too long", True)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_refusal_of_the_request_is_final(status: int) -> None:
     ],
 )
 def test_thinking_is_kept_apart(content: str, message: Mapping[str, Any], text: str, reasoning: str) -> None:
-    found = read_reply(reply(content, **message), None)
-    assert (found.text, found.reasoning) == (text, reasoning)
+    completion = read_reply(reply(content, **message), None)
+    assert (completion.text, completion.reasoning) == (text, reasoning)
 
 
 def test_the_parser_sees_the_answer_without_thinking_and_its_value_is_kept() -> None:
@@ -209,8 +209,8 @@ def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
 ))  # fmt: skip
 def test_any_body_of_the_shape_can_be_read(body: object) -> None:
     """What the endpoint lets through, the reader reads: an answer, or a bad one. Nothing else."""
-    for made in (body, {"choices": [{"message": {"content": body}}]}, {"choices": [{"message": body}], "usage": body}):
-        if (answer := Reply(200, json.dumps(made))).is_chat_completion:
+    for value in (body, {"choices": [{"message": {"content": body}}]}, {"choices": [{"message": body}], "usage": body}):
+        if (answer := Reply(200, json.dumps(value))).is_chat_completion:
             with suppress(BadAnswer):
                 assert read_reply(answer, None).text.strip()
             assert all(isinstance(tokens, int | None) for tokens in answer.usage.values())
@@ -218,7 +218,7 @@ def test_any_body_of_the_shape_can_be_read(body: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ('{"error": {"message": "too long"}}', "too long"),
         ('{"error": "too long"}', "too long"),
@@ -233,8 +233,8 @@ def test_any_body_of_the_shape_can_be_read(body: object) -> None:
         ("x" * 1000, "x" * 200),
     ],
 )
-def test_what_a_server_complains_of_fits_in_one_line(body: str, told: str) -> None:
-    assert error_message(body) == told
+def test_what_a_server_complains_of_fits_in_one_line(body: str, message: str) -> None:
+    assert error_message(body) == message
 
 
 def test_the_record_of_a_reply_is_its_text_or_the_whole_refusal() -> None:

@@ -39,9 +39,9 @@ def answered(name: str, seed: int) -> tuple[str, str]:
 @given(SEEDS)
 def test_dates_are_those_of_the_calendar(seed: int) -> None:
     task, answer = answered("dates", seed)
-    days, way, start = re.findall(r"is (\d+) days (\w+) ([\d-]+)", task)[0]
+    days, direction, start = re.findall(r"is (\d+) days (\w+) ([\d-]+)", task)[0]
     off = date.fromisoformat(answer) - date.fromisoformat(start)
-    assert off == timedelta(int(days)) * (1 if way == "after" else -1)
+    assert off == timedelta(int(days)) * (1 if direction == "after" else -1)
 
 
 @given(SEEDS)

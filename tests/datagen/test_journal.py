@@ -43,7 +43,7 @@ def opened(source: Source) -> Iterator[Journal]:
 
 def ask(journal: Journal, *calls: Call) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
-        return await asyncio.gather(*(journal.send(each) for each in calls))
+        return await asyncio.gather(*(journal.send(call) for call in calls))
 
     return asyncio.run(all_of_them())
 
@@ -77,17 +77,17 @@ def test_attempts_and_keys_are_apart() -> None:
 
 def test_an_answer_is_handed_on_after_its_commit() -> None:
     """Whoever has seen an answer may rely on it: another connection sees it too."""
-    found: list[int] = []
+    counts: list[int] = []
 
-    async def look() -> None:
+    async def count_rows() -> None:
         with opened(Source()) as journal:
             await journal.send(call())
             other = sqlite3.connect(".datagen/journal.sqlite3")
-            found.extend(other.execute("SELECT count(*) FROM replies").fetchone())
+            counts.extend(other.execute("SELECT count(*) FROM replies").fetchone())
             other.close()
 
-    asyncio.run(look())
-    assert found == [1]
+    asyncio.run(count_rows())
+    assert counts == [1]
 
 
 def test_of_two_processes_that_asked_the_same_the_first_recorded_answer_stands() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.generators.evolve import read_verdict
-from datagen.llm.call import BadAnswer, Call, Reply, call_key, read_reply
+from datagen.llm.call import BadAnswer, Call, Reply, read_reply
+from datagen.llm.model import call_key
 from datagen.llm.sim import SimRandom
 from datagen.llm.sim.answer import DEMANDS, answer, compute, unmet
 from datagen.llm.sim.evolve import OPERATORS, apply_operator
@@ -51,7 +52,7 @@ def compare(first: str, second: str) -> Call:
 def ask(spec: str, *calls: Call) -> list[Reply]:
     async def all_replies() -> list[Reply]:
         teacher = parse_sim(spec)
-        return [await teacher.send(each) for each in calls]
+        return [await teacher.send(call) for call in calls]
 
     return asyncio.run(all_replies())
 
@@ -76,7 +77,7 @@ MIXED = [
 def test_the_same_call_gets_the_same_reply_whatever_came_before() -> None:
     forwards = ask(SPEC, *MIXED)
     assert ask(SPEC, *reversed(MIXED))[::-1] == forwards
-    assert [reply for each in MIXED for reply in ask(SPEC, each)] == forwards
+    assert [reply for call in MIXED for reply in ask(SPEC, call)] == forwards
 
 
 def test_another_sample_another_attempt_and_another_request_draw_anew() -> None:
@@ -96,11 +97,11 @@ def test_what_the_messages_say_beside_the_fields_does_not_matter() -> None:
 
 
 def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
-    for each, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
+    for sent, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
         assert reply.is_chat_completion
         usage = json.loads(reply.body)["usage"]
         assert usage["completion_tokens"] >= len(text_of(reply).split())
-        assert usage["prompt_tokens"] >= len(each.messages[0]["content"].split())
+        assert usage["prompt_tokens"] >= len(sent.messages[0]["content"].split())
 
 
 N = 4_000
@@ -113,19 +114,19 @@ N = 4_000
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 def test_a_fault_is_as_frequent_as_asked_for(task: str, fault: str, rate: float) -> None:
     calls = [call(task=task, sample=sample, first="a", second="b") for sample in range(N)]
-    found = faults(f"sim:{fault}={rate}", calls)
-    assert abs(found[fault] - rate * N) < 3.5 * sqrt(rate * (1 - rate) * N)
-    assert found[fault] + found[None] == N
+    counts = faults(f"sim:{fault}={rate}", calls)
+    assert abs(counts[fault] - rate * N) < 3.5 * sqrt(rate * (1 - rate) * N)
+    assert counts[fault] + counts[None] == N
 
 
 @pytest.mark.parametrize(
     ("task", "kinds"), [("answer", {"refuse", "malformed"}), (REWRITE, {"leak", "noop"}), (EQUAL, {"malformed"})]
 )
 def test_faults_that_fit_the_task_add_up_and_others_do_not_come(task: str, kinds: set[str]) -> None:
-    found = faults(SPEC, [call(task=task, sample=sample, first="a", second="b") for sample in range(N)])
-    assert found.keys() == {*kinds, None}
+    counts = faults(SPEC, [call(task=task, sample=sample, first="a", second="b") for sample in range(N)])
+    assert counts.keys() == {*kinds, None}
     for kind in kinds:
-        assert abs(found[kind] - 0.2 * N) < 3.5 * sqrt(0.16 * N)
+        assert abs(counts[kind] - 0.2 * N) < 3.5 * sqrt(0.16 * N)
 
 
 def test_without_rates_there_is_no_fault_and_with_certainty_nothing_else() -> None:
@@ -151,7 +152,7 @@ def test_each_fault_is_what_its_rule_catches() -> None:
 def test_a_method_never_sees_which_fault_it_was() -> None:
     for reply in ask(SPEC, *MIXED):
         body = json.loads(reply.body)
-        told = body.pop("fault")
+        fault = body.pop("fault")
         try:
             seen = read_reply(reply, None)
         except BadAnswer as bad:
@@ -160,7 +161,7 @@ def test_a_method_never_sees_which_fault_it_was() -> None:
             assert seen == read_reply(Reply(200, json.dumps(body)), None)
             seen_as = repr(seen)
         assert "fault" not in seen_as
-        assert told is None or f"'{told}'" not in seen_as
+        assert fault is None or f"'{fault}'" not in seen_as
 
 
 def test_a_fault_stands_in_no_row() -> None:
@@ -172,7 +173,7 @@ def test_a_fault_stands_in_no_row() -> None:
 
 
 def demanded(prompt: str) -> list[re.Pattern[str]]:
-    """Say in regular expressions what a prompt demands of its answer, found without the teacher's own code."""
+    """Say in regular expressions what a prompt demands of its answer, counts without the teacher's own code."""
     forms = (
         (r"Use the word '(\w+)' in the answer\.", r"(?is).*\b{}\b.*"),
         (r"Begin the answer with '([^']+)'\.", r"(?s){}.*"),
@@ -181,8 +182,8 @@ def demanded(prompt: str) -> list[re.Pattern[str]]:
     )
     return [
         re.compile(holds.replace("{}", re.escape(value)))
-        for asked, holds in forms
-        for value in re.findall(asked, prompt)
+        for demand, holds in forms
+        for value in re.findall(demand, prompt)
     ]
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from datagen.errors import InputError
 from datagen.llm.budget import Stop
-from datagen.llm.call import Call, Reply, call_key
+from datagen.llm.call import Call, Reply
 from datagen.llm.limiter import Limiter
 from datagen.llm.local.generation import Sampling, choose_tokens, context_length, generate, in_batches, open_model
 from datagen.llm.local.model import Local
 from datagen.llm.local.weights import weights_digest
+from datagen.llm.model import call_key
 from datagen.llm.spec import parse_spec
 from datagen.records.record import Messages
 from datagen_train.data.encode import Encoder
@@ -45,7 +46,7 @@ def send(folder: Path, calls: Sequence[Call], concurrency: int = 32) -> list[Rep
     return asyncio.run(run())
 
 
-def said(reply: Reply) -> str:
+def text_of(reply: Reply) -> str:
     return str(json.loads(reply.body)["choices"][0]["message"]["content"])
 
 
@@ -56,7 +57,7 @@ def questions(count: int, **params: Any) -> list[Call]:
 
 def test_a_trained_model_answers_as_a_server_does(taught: Path) -> None:
     replies = send(taught, [call(f"What colour is the {thing}?", temperature=0) for thing in COLOURS])
-    assert [said(reply) for reply in replies] == list(COLOURS.values())
+    assert [text_of(reply) for reply in replies] == list(COLOURS.values())
     body = json.loads(replies[0].body)
     assert (replies[0].status, body["model"]) == (200, "taught")
     assert body["choices"][0]["finish_reason"] == "stop"
@@ -71,21 +72,21 @@ def test_a_trained_model_answers_as_a_server_does(taught: Path) -> None:
 def test_an_answer_does_not_depend_on_what_else_is_asked(
     name: str, params: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    folder, asked = request.getfixturevalue(name), questions(40, **params)
-    assert send(folder, asked, concurrency=40) == send(folder, asked, concurrency=1)
-    assert send(folder, asked[::-3], concurrency=7) == send(folder, asked, concurrency=40)[::-3]
+    folder, calls = request.getfixturevalue(name), questions(40, **params)
+    assert send(folder, calls, concurrency=40) == send(folder, calls, concurrency=1)
+    assert send(folder, calls[::-3], concurrency=7) == send(folder, calls, concurrency=40)[::-3]
 
 
 def test_chance_comes_from_the_request_the_sample_and_the_attempt(fresh: Path) -> None:
-    asked = [call("Say something.", sample, attempt, **BABBLE) for sample in (0, 1) for attempt in (1, 2)]
-    replies = send(fresh, asked)
+    calls = [call("Say something.", sample, attempt, **BABBLE) for sample in (0, 1) for attempt in (1, 2)]
+    replies = send(fresh, calls)
     assert len(set(replies)) == 4
-    assert send(fresh, asked[::-1]) == replies[::-1]
+    assert send(fresh, calls[::-1]) == replies[::-1]
 
 
 def test_calls_with_other_parameters_are_not_mixed(fresh: Path) -> None:
-    asked = [call("Say something.", temperature=0, max_tokens=n) for n in (3, 5, 8)]
-    counted = [json.loads(reply.body)["usage"]["completion_tokens"] for reply in send(fresh, asked)]
+    calls = [call("Say something.", temperature=0, max_tokens=n) for n in (3, 5, 8)]
+    counted = [json.loads(reply.body)["usage"]["completion_tokens"] for reply in send(fresh, calls)]
     assert counted == [3, 5, 8]
 
 
@@ -102,10 +103,10 @@ def test_an_answer_ends_where_the_context_does(fresh: Path) -> None:
 
 
 def test_a_stop_string_ends_an_answer_and_is_not_part_of_it(fresh: Path) -> None:
-    (whole,) = send(fresh, [call("Say something.", temperature=0, max_tokens=24)])
-    stop = said(whole)[5:7]
+    (uncut,) = send(fresh, [call("Say something.", temperature=0, max_tokens=24)])
+    stop = text_of(uncut)[5:7]
     (cut,) = send(fresh, [call("Say something.", temperature=0, max_tokens=24, stop=["never", stop])])
-    assert said(cut) == said(whole)[: said(whole).index(stop)]
+    assert text_of(cut) == text_of(uncut)[: text_of(uncut).index(stop)]
     assert json.loads(cut.body)["choices"][0]["finish_reason"] == "stop"
 
 
@@ -148,7 +149,7 @@ def test_a_model_is_asked_exactly_as_it_was_trained(taught: Path) -> None:
 
 def test_an_adapter_answers_on_its_base(adapter: Path) -> None:
     (reply,) = send(adapter, [call("What colour is the sky?", temperature=0)])
-    assert said(reply) == "red"
+    assert text_of(reply) == "red"
 
 
 def test_a_whole_command_writes_the_same_rows_at_any_concurrency(taught: Path) -> None:
@@ -168,7 +169,7 @@ def test_left_padding_changes_no_logits_and_every_row_stops_by_itself(taught: Pa
     alone = [generate(model, tokenizer, [prompt], max_tokens=16)[0] for prompt in prompts]
     assert together == alone
     assert together == generate(model, tokenizer, prompts, max_tokens=16, batch_size=3)
-    assert [each.finish_reason for each in together[: len(COLOURS)]] == ["stop"] * len(COLOURS)
+    assert [answer.finish_reason for answer in together[: len(COLOURS)]] == ["stop"] * len(COLOURS)
 
 
 def test_batches_are_of_like_lengths_and_bounded() -> None:
@@ -220,7 +221,7 @@ def test_an_adapter_on_another_base_is_another_model(
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("missing", "no such folder"),
         ("empty", "holds no model"),
@@ -229,7 +230,7 @@ def test_an_adapter_on_another_base_is_another_model(
     ],
 )
 def test_a_folder_that_cannot_answer_is_told_at_once(
-    kind: str, said: str, fresh: Path, copied: Callable[[Path], Path]
+    kind: str, message: str, fresh: Path, copied: Callable[[Path], Path]
 ) -> None:
     folder = copied(fresh)
     if kind == "no template":
@@ -240,7 +241,7 @@ def test_a_folder_that_cannot_answer_is_told_at_once(
         folder = folder.parent / kind
     if kind == "empty":
         folder.mkdir()
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         Local(parse_spec(f"hf:{folder}").name)
 
 
