@@ -20,18 +20,20 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
 from datagen.records.files import dump_line, open_input
+from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
+from datagen_train.data.rankings import EncodedRanking, RankingEncoder
 from datagen_train.data.split import is_held_out, split_group
 from datagen_train.models.load import Loaded, load, pick_dtype
-from datagen_train.models.reward_model import is_reward_model
+from datagen_train.models.reward_model import is_reward_model, raw_scores
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
 from datagen_train.options import ModelOptions
+from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
 from datagen_train.run.answers import Answers, answer_prompts, measure
 from datagen_train.run.metrics import mean, normalise
-from datagen_train.tools import evaluate_reward
 
 MAX_LOGITS = 1 << 28
 """Elements of the logits of a batch: 1 GiB in float32."""
@@ -65,7 +67,7 @@ class Options:
 def run(model: str, data: str, options: Options) -> dict[str, Any]:
     """Measure a model on a file of rows; return the metrics by name."""
     if is_reward_model(model):
-        return evaluate_reward.run(model, data, options)
+        return evaluate_reward(model, data, options)
     loaded = load_trained(model, options.dtype)
     max_length = min(options.max_length, context_length(loaded.model))
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), max_length)
@@ -110,6 +112,36 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
         known = [score for score in scored.total if score is not None]
         result |= {"reward": mean(known) if known else None, "unscored": len(answered) - len(known)}
     return result
+
+
+def evaluate_reward(folder: str, data: str, options: Options) -> dict[str, Any]:
+    """Measure a reward model on a file of rankings; return how often it is right, by source, and the verdict."""
+    from datagen_train.reward import describe, verdict  # loads TRL, which nothing else here needs
+
+    reward = load_reward(folder)
+    with open_input(data) as file:
+        items: list[Ranked | BadLine] = list(Reader(data, file, RANKED, options.format).read())
+    readable, share = [item for item in items if isinstance(item, Ranked)], options.held_out
+    rows = [row for row in readable if share is None or is_held_out(split_group(row), share)][: options.limit]
+    encoder, rankings, dropped = RankingEncoder(reward.encoder), list[EncodedRanking](), Counter[str]()
+    for row in rows:
+        try:
+            rankings.append(encoder.encode(row))
+        except UnusableRow as reason:
+            dropped[str(reason)] += 1
+    if not rankings:
+        raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
+    answers = [ids for ranking in rankings for ids in ranking.answers]
+    raw = raw_scores(reward.model, answers, pad_id=reward.contract.pad, batch_size=options.batch_size)
+    metrics = describe(rankings, raw, seed=0)
+    return {
+        "rows": len(rows),
+        "unreadable": len(items) - len(readable),
+        "dropped": dict(sorted(dropped.items())),
+        "left_out": dict(sorted(encoder.left_out.items())),
+        **metrics,
+        "verdict": verdict(metrics),
+    }
 
 
 def load_trained(spec: str, dtype: str) -> Loaded:

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +23,7 @@ from datagen_train.errors import first_line
 from datagen_train.models.load import DTYPES
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
-from datagen_train.tools.merge_reward import merge_reward
+from datagen_train.rewards.reward_model import RewardModel, load_reward
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference between logits that rounding explains. In bfloat16 it is a share of the largest logit, since a
@@ -34,6 +35,8 @@ TEXTS = (
     "What is 17 * 23 + 4? Show each step:\n```python\nprint(17 * 23 + 4)\n```",
     "把这句话翻译成英文：今天天气很好。",
 )
+REWARD_PROMPTS = ("What is 17 * 23 + 4?", "把这句话翻译成英文。", "Name a river.")
+REWARD_ANSWERS = ("395.", "It is fine today.", "")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,29 @@ def write(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path
     finally:
         rmtree(part, ignore_errors=True)
     return difference
+
+
+def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
+    """Merge a reward model's adapters; head and contract are kept, and the scores must be the same."""
+    reward = load_reward(folder)
+    before = reward.score(REWARD_PROMPTS, REWARD_ANSWERS)
+    adapted: Any = reward.model
+    merged = RewardModel(adapted.merge_and_unload(safe_merge=True), reward.tokenizer, reward.contract)
+    part = out.with_name(f"{out.name}.part")
+    rmtree(part, ignore_errors=True)
+    try:
+        merged.model.save_pretrained(part)
+        reward.tokenizer.save_pretrained(part)
+        reward.contract.write(part)
+        after = load_reward(part).score(REWARD_PROMPTS, REWARD_ANSWERS)
+        difference = float(np.abs(np.subtract(before, after)).max())
+        if not difference <= ATOL[torch.float32]:
+            raise DatagenError(f"{folder}: merged, a score differs by {difference:.2g}. Nothing was written")
+        rmtree(out, ignore_errors=True)
+        part.rename(out)
+    finally:
+        rmtree(part, ignore_errors=True)
+    return {"output": str(out), "largest_difference": difference}
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
