@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from datagen.commands.terminal import counts, printable
 from datagen.engine.options import option
@@ -37,7 +37,10 @@ def run(input: str, options: Options) -> int:
     is_audit = options.to == "audit"
     with open_input(input) as file:
         name = "standard input" if input == "-" else input
-        kind = detect_kind(name, file) if options.format is None else PROMPTS
+        kind: Kind[Any] = PROMPTS
+        if options.format is None:  # the first row tells the kind; lines of text are documents
+            first = next((line.row for line in json_lines(name, file) if line.row is not None), None)
+            kind = next((kind for kind in KINDS if first is not None and kind.detect(first)), DOCUMENTS)
         reader = Reader(name, file, kind, options.format)
         converter = CONVERTERS[options.to].get(kind.name)
         if converter is None:
@@ -55,12 +58,6 @@ def run(input: str, options: Options) -> int:
     if not options.quiet and not is_audit:
         print(f"{len(rows)} rows; left out: {counts(left_out) or 'none'}", file=sys.stderr)
     return 0
-
-
-def detect_kind(name: str, file: BinaryIO) -> Kind[Any]:
-    """Detect by its first row what a file holds; lines of text are documents."""
-    first = next((line.row for line in json_lines(name, file) if line.row is not None), None)
-    return next((kind for kind in KINDS if first is not None and kind.detect(first)), DOCUMENTS)
 
 
 def convert_rows(reader: Reader[Any], converter: Converter, limit: int | None) -> tuple[list[Any], Counter[str]]:

@@ -59,7 +59,7 @@ def split_turns(messages: Messages) -> tuple[str, list[list[str]], str]:
 
 def sharegpt_turns(messages: Messages) -> list[dict[str, str]]:
     if any(message["role"] not in SHAREGPT_ROLES for message in messages):
-        raise ValueError("a turn of a role that ShareGPT has not")
+        raise ValueError("a turn in a role that ShareGPT does not have")
     return [{"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]} for message in messages]
 
 
@@ -81,14 +81,19 @@ def to_hh(row: Preference) -> Row:
         texts = [text for turn in turns for text in turn]
         if system or any(mark in text for text in texts for mark in ("\n\nHuman:", "\n\nAssistant:")):
             raise ValueError("a transcript cannot hold a system message, nor turns within a turn")
-        converted[name] = "".join(f"\n\nHuman: {user}\n\nAssistant: {answer}" for user, answer in turns)
+        converted[name] = "".join(f"\n\nHuman: {user}\n\nAssistant: {reply}" for user, reply in turns)
     return converted
 
 
-def to_medicalgpt_preference(row: Preference) -> Row:
+def to_medicalgpt(row: Preference) -> Row:
     system, history, request = split_turns(as_messages(row.prompt))
-    prompt = {"system": system, "history": history, "question": request}
-    return {**prompt, "response_chosen": row.chosen, "response_rejected": row.rejected}
+    return {
+        "system": system,
+        "history": history,
+        "question": request,
+        "response_chosen": row.chosen,
+        "response_rejected": row.rejected,
+    }
 
 
 def to_text_line(row: Document) -> str:
@@ -134,7 +139,7 @@ CONVERTERS: Mapping[str, Mapping[str, Converter]] = {
     "hh": {"preferences": to_hh},
     "medicalgpt": {
         "prompts": lambda row: {"conversations": sharegpt_turns(as_conversation(row))},
-        "preferences": to_medicalgpt_preference,
+        "preferences": to_medicalgpt,
         "documents": to_text_line,
     },
     "audit": {"prompts": lambda row: {"id": row.id, **to_alpaca(row)}},

@@ -68,11 +68,6 @@ def dump_line(row: Row) -> bytes:
         return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
-def part_path(path: Path) -> Path:
-    """Return where a file is written until it is complete."""
-    return path.with_name(path.name + ".part")
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step."""
     replace_file(path, json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n")
@@ -80,7 +75,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file in one step: whatever happens, it holds either its old content or all of `data`."""
-    part = part_path(path)
+    part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()
