@@ -68,7 +68,7 @@ OURS = "ours/"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `datagen train grpo` beyond those of all trainers."""
+    """Options of `datagen train grpo` alone."""
 
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
@@ -98,26 +98,26 @@ class Options:
         return {"reward": identity(self.reward)}
 
 
-def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None if exactly this run is finished already."""
-    check_options("GRPO", training, options.unscored)
+def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of rows; return the report, or None if exactly this run is finished."""
+    check_options("GRPO", options, algorithm.unscored)
     choices = {
-        "algorithm": (options.algorithm, tuple(KL_COEF)),
-        "loss": (options.loss or LOSSES[0], LOSSES),
-        "scale-rewards": (options.scale_rewards or SCALES[0], SCALES),
+        "algorithm": (algorithm.algorithm, tuple(KL_COEF)),
+        "loss": (algorithm.loss or LOSSES[0], LOSSES),
+        "scale-rewards": (algorithm.scale_rewards or SCALES[0], SCALES),
     }
     for name, (value, known) in choices.items():
         if value not in known:
             raise InputError(f"--{name} {value}: expected one of {', '.join(known)}")
-    if options.algorithm == "rloo" and (options.loss or options.scale_rewards):
+    if algorithm.algorithm == "rloo" and (algorithm.loss or algorithm.scale_rewards):
         raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
-    if training.batch_size % training.accumulate:
-        raise InputError(f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}")
-    with open_session("grpo", data, PROMPTS, training, options, RATES, terminal) as session:
+    if options.batch_size % options.accumulate:
+        raise InputError(f"--batch-size {options.batch_size} is no multiple of --accumulate {options.accumulate}")
+    with open_session("grpo", data, PROMPTS, options, algorithm, RATES, terminal) as session:
         if session is None:
             return None
-        with Rewards(options.reward) as rewards:
-            return train(session, options, rewards)
+        with Rewards(algorithm.reward) as rewards:
+            return train(session, algorithm, rewards)
 
 
 def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:

@@ -78,7 +78,7 @@ UPDATE_METRICS = (
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `datagen train ppo` beyond those of all trainers."""
+    """Options of `datagen train ppo` alone."""
 
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     reward_baseline: float = option(0.0, "Subtract this from every score.", panel=REWARD)
@@ -126,14 +126,14 @@ class Options:
         return {"reward": identity(self.reward)}
 
 
-def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None if exactly this run is finished already."""
-    check_options("PPO", training, options.unscored)
-    with open_session("ppo", data, PROMPTS, training, options, RATES, terminal) as session:
+def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of rows; return the report, or None if exactly this run is finished."""
+    check_options("PPO", options, algorithm.unscored)
+    with open_session("ppo", data, PROMPTS, options, algorithm, RATES, terminal) as session:
         if session is None:
             return None
-        with Rewards(options.reward) as rewards:
-            return train(session, options, rewards)
+        with Rewards(algorithm.reward) as rewards:
+            return train(session, algorithm, rewards)
 
 
 def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:

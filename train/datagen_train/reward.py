@@ -72,7 +72,7 @@ LOSS_COLUMNS = ("better", "worse", "weight", "target", "margin")
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `datagen train reward` beyond those of all trainers."""
+    """Options of `datagen train reward` alone."""
 
     ties: str = option("skip", "Answers of equal rank: skip them, or learn them as 1/2 (soft).")
     margin: float = option(0.0, "Factor of a comparison's margin, by which its rewards must differ.", least=0)
@@ -81,18 +81,18 @@ class Options:
     )
 
 
-def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train; return the report, or None if exactly this run is finished already."""
-    if options.ties not in TIES:
-        raise InputError(f"--ties {options.ties}: expected {' or '.join(TIES)}")
-    if training.generate or training.best != "loss":
+def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
+    """Train on a file of rows; return the report, or None if exactly this run is finished."""
+    if algorithm.ties not in TIES:
+        raise InputError(f"--ties {algorithm.ties}: expected {' or '.join(TIES)}")
+    if options.generate or options.best != "loss":
         raise InputError("a reward model answers nothing: leave out --generate and --best")
-    if training.lora_dropout:
+    if options.lora_dropout:
         raise InputError("--lora-dropout: a reward model is trained without dropout")
-    if is_reward_model(training.model):
-        raise InputError(f"--model {training.model}: is a reward model; start from the SFT model that it was made from")
-    with open_session("reward", data, RANKED, training, options, RATES, terminal) as session:
-        return train(session, options) if session else None
+    if is_reward_model(options.model):
+        raise InputError(f"--model {options.model}: is a reward model; start from the SFT model that it was made from")
+    with open_session("reward", data, RANKED, options, algorithm, RATES, terminal) as session:
+        return train(session, algorithm) if session else None
 
 
 def train(session: Session, options: Options) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, conversation
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
 from datagen_train.models.tokens import attention_mask, pad
 
 
@@ -52,7 +52,7 @@ def read_ptx(name: str, encoder: Encoder) -> PtxData:
     sequences, dropped = list[Encoded](), 0
     for row in rows:
         try:
-            sequences += encoder.document(row.text) if isinstance(row, Document) else [encoder.turns(conversation(row))]
+            sequences += encode_row(encoder, row)
         except UnusableRow:
             dropped += 1
     if not sequences:

@@ -52,15 +52,15 @@ class EncodedPrompt:
     """The prompt with an answer, for the checks before training."""
 
 
-def check_options(algorithm: str, training: TrainOptions, unscored: str) -> None:
+def check_options(algorithm: str, options: TrainOptions, unscored: str) -> None:
     """Refuse what neither PPO nor GRPO can do, before anything is loaded.
 
     Raises:
         InputError: The model is untrained, dropout is on, or `--unscored` has an unknown value.
     """
-    if training.is_tiny:
+    if options.is_tiny:
         raise InputError(f"{algorithm} starts from a trained model: --model FOLDER of datagen train sft")
-    if training.lora_dropout:
+    if options.lora_dropout:
         raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
     if unscored not in ("drop", "fail"):
         raise InputError(f"--unscored {unscored}: expected drop or fail")

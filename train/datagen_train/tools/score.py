@@ -1,12 +1,12 @@
-"""`datagen train score`: rank samples by whatever gives rewards, as `datagen judge` ranks them by what a model says.
+"""`datagen train score`: rank samples by rewards, as `datagen judge` ranks them by a judge.
 
-A reward model, a classifier, a function, a verifier, a service, or a sum of them (rewards.py) scores every answer; what
-comes out are ranked rows, for `datagen pairs` and for `datagen train reward`: best-of-n pairs, a refresh of the reward
-model, or the samples of a policy beside what their reward says of them. An answer that one of the rewards has no score
-for has none: null, and it ranks last. Nothing is invented for it, and a row with no score at all is dropped.
+Every answer is scored by a reward model, a classifier, a function, a verifier, a service, or a weighted sum of them
+(rewards/specs.py). The output is ranked rows for `datagen pairs` and `datagen train reward`: for best-of-n pairs, to
+refresh the reward model, or to look at the samples of a policy with their rewards. An answer that one of the rewards gives no score has
+no score (null) and ranks last; a row without any score is rejected.
 
-Answers of many rows are scored together. A function of your own that looks at the whole batch would see another one
-whenever the input changes: score each answer by itself. It gets no `completion_ids`, for here are only texts.
+Answers of many rows are scored together. A function of yours must score each answer by itself: the rest of its batch
+changes with the input. It gets empty `completion_ids`, since there are only texts.
 """
 
 import asyncio
@@ -22,104 +22,84 @@ from datagen.engine.method import Method, Table
 from datagen.engine.options import RunOptions, option
 from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order, subject_of
 from datagen.llm.model import Roles
-from datagen.prompts import Prompts
 from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, reject
+from datagen_train.rewards.functions import Score
 from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity
 
 BATCH = 256
 """Rows whose answers are scored together."""
-Score = float | None
 
 
 @dataclass(frozen=True)
 class Options:
-    """What scoring can be told."""
+    """Options of `datagen train score` alone."""
 
     reward: list[str] = option([], REWARD_HELP)
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """What the rewards said of a row's answers."""
+    """The scores of a row's answers, in the order of the input."""
 
     total: list[Score]
     parts: list[dict[str, Score]]
-    """For each answer, reward to score."""
+    """For each answer, name of the reward to its score."""
 
 
-class Scorer:
-    """Ranks the answers of rows; rows that come while others are being scored are scored together."""
+class BatchScorer:
+    """Scores rows in batches: rows that come while others are being scored form the next batch.
 
-    def __init__(self, specs: Sequence[str], opened: ExitStack) -> None:
-        """`specs` as Rewards takes them; what they hold on to is let go of with `opened`."""
-        self._specs, self._opened, self.names = specs, opened, list[str]()
-        self._rewards: Rewards
+    Args:
+        rewards: What scores the answers.
+    """
+
+    def __init__(self, rewards: Rewards) -> None:
+        self._rewards = rewards
         self._waiting: list[tuple[Record, asyncio.Future[RowScores]]] = []
         self._worker: asyncio.Task[None] | None = None
 
-    def load(self) -> None:
-        """Load what scores; raise InputError for what cannot be had."""
-        self._rewards, self.names = self._opened.enter_context(Rewards(self._specs)), identity(self._specs)
-
-    async def rank(self, record: Record, llm: Roles, prompts: Prompts, options: Options) -> AsyncIterator[Candidate]:
-        """Yield the ranked row."""
-        said = await self.score(record)
-        order = ranking_order(said.total)  # the order of the input where there is no score
-        answers = record.meta.get("responses") or [{} for _ in record.responses]
-        meta = {
-            "method": "judge",
-            "op": "reward",
-            "pass": record.pass_no,
-            **record.lineage,
-            "judges": self.names,
-            "responses": [answers[at] | {"rewards": said.parts[at]} for at in order],
-        }
-        if all(score is None for score in said.total):
-            yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
-        else:
-            yield ranked_row(record, "reward", said.total, order, meta)
-
     async def score(self, record: Record) -> RowScores:
-        """Score a row's answers; whatever goes wrong in its batch is raised."""
-        scored: asyncio.Future[RowScores] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, scored))
+        """Score a row's answers; an error in its batch is raised."""
+        future: asyncio.Future[RowScores] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, future))
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work())
-        return await scored
+        return await future
 
     async def _work(self) -> None:
-        await asyncio.sleep(0)  # whoever may begin has come by then
+        await asyncio.sleep(0)  # let all rows that are ready join the first batch
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                made = await asyncio.to_thread(self._score, [record for record, _ in batch])
+                scores = await asyncio.to_thread(self._score, [record for record, _ in batch])
             except Exception as error:
-                for _, scored in batch:
-                    scored.set_exception(error)
+                for _, future in batch:
+                    future.set_exception(error)
             else:
-                for (_, scored), row in zip(batch, made, strict=True):
-                    scored.set_result(row)
+                for (_, future), row_scores in zip(batch, scores, strict=True):
+                    future.set_result(row_scores)
         self._worker = None
 
     def _score(self, records: Sequence[Record]) -> list[RowScores]:
         pairs = [(record, answer) for record in records for answer in record.responses]
-        said = self._rewards.score([row for row, _ in pairs], [answer for _, answer in pairs], [[] for _ in pairs])
-        parts = [dict(zip(said.parts, column, strict=True)) for column in zip(*said.parts.values(), strict=True)]
-        made, at = [], 0
+        scored = self._rewards.score([row for row, _ in pairs], [answer for _, answer in pairs], [[] for _ in pairs])
+        parts = [dict(zip(scored.parts, column, strict=True)) for column in zip(*scored.parts.values(), strict=True)]
+        rows, start = [], 0
         for record in records:
-            end = at + len(record.responses)
-            made.append(RowScores(said.total[at:end], parts[at:end]))
-            at = end
-        return made
+            end = start + len(record.responses)
+            rows.append(RowScores(scored.total[start:end], parts[start:end]))
+            start = end
+        return rows
 
 
 class RewardTable:
-    """What the rewards gave: the mean says how the policy does that wrote the answers, the spread within a prompt
-    whether there is anything to learn from."""
+    """The rewards of the rows: the mean measures the policy that wrote the answers; without spread within a row there
+    is nothing to learn from."""
 
     def __init__(self) -> None:
         self.rows: list[list[float]] = []
+        """The scores of each row's answers, those without a score left out."""
         self.answers = 0
 
     def add(self, candidate: Candidate) -> None:
@@ -141,9 +121,9 @@ class RewardTable:
         }
 
     def tables(self) -> list[list[list[str]]]:
-        told = self.as_dict()
+        counts = self.as_dict()
         heading = ["rows", "answers", "without a score", "mean reward", "of the best answers", "spread within a row"]
-        return [[heading, [str(value) for value in told.values()]]] if told else []
+        return [[heading, [str(value) for value in counts.values()]]] if counts else []
 
 
 class RewardRanking(Method):
@@ -156,28 +136,42 @@ class RewardRanking(Method):
     unique = ("prompt", "responses")
     kind = SAMPLES
 
-    def __init__(self, options: Any, prompts: Prompts) -> None:
-        super().__init__(options, prompts)
-        self.scorer = Scorer(options.reward, OPENED)
-
     def check(self) -> None:
-        self.scorer.load()
+        """Load the rewards; raise InputError if one cannot be loaded."""
+        self.scorer = BatchScorer(OPEN_REWARDS.enter_context(Rewards(self.options.reward)))
+        self.judges = identity(self.options.reward)
 
     def identity(self) -> dict[str, Any]:
         return {"reward": identity(self.options.reward)}
 
-    def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        return self.scorer.rank(record, llm, self.prompts, self.options)
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the ranked row, or reject it where no answer has a score."""
+        scores = await self.scorer.score(record)
+        order = ranking_order(scores.total)  # the order of the input where there is no score
+        answers = record.meta.get("responses") or [{} for _ in record.responses]
+        meta = {
+            "method": "judge",
+            "op": "reward",
+            "pass": record.pass_no,
+            **record.lineage,
+            "judges": self.judges,
+            "responses": [answers[index] | {"rewards": scores.parts[index]} for index in order],
+        }
+        if all(score is None for score in scores.total):
+            yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
+        else:
+            yield ranked_row(record, "reward", scores.total, order, meta)
 
     def table(self) -> Table:
         return RewardTable()
 
 
-OPENED = ExitStack()
+OPEN_REWARDS = ExitStack()
+"""Closes what the rewards keep open, such as a judge's journal, at the end of the command."""
 
 
 def run(values: dict[str, Any]) -> int:
     """Run the command from the values of its flags; return the exit code."""
     options, run_options = fill_options(Options, values), fill_options(RunOptions, values)
-    with OPENED:
+    with OPEN_REWARDS:
         return run_method(RewardRanking, values["input"], options, run_options, {})
