@@ -27,6 +27,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 LONGEST_RETRY_AFTER = 600.0
 """Seconds. A server that asks for a longer wait is out of service."""
 ADAPTIVE_START, ADAPTIVE_CEILING = 16, 256
+"""Requests in flight."""
 GROWTH, CUT = 6, 0.9
 
 
@@ -90,7 +91,8 @@ class Limiter:
                         self.in_flight += 1
                         turn.set_result(None)
 
-            # 4. Give up, or lower the limit after a 429 and try again later. The wait holds no slot.
+            # 4. Give up, or lower the limit after a 429 and try again. The wait is the longer of what the server asked
+            #    for (Retry-After) and an exponential backoff with jitter; it holds no slot.
             self._check(fault, tries, call, is_silent=self._answered == answered_before)
             if fault.rate_limited and self._adaptive and (self._last_cut is None or sent_at > self._last_cut):
                 self.limit = max(1.0, min(self.limit, self.in_flight + 1) * CUT)

@@ -18,6 +18,7 @@ from datagen.records.record import Messages, Prompt, Record, Usage, canonical
 ATTEMPTS = 3
 """Bad answers to pay for before a call has failed."""
 KEY_VERSION = 1
+"""Part of every call key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,11 +127,6 @@ def plan(fields: Fields, rng: SimRandom) -> str:
     return "\n".join([*parts, f"Keep to {rng.choice(('one example', 'two examples', 'a short scene'))}."])
 
 
-def passage(fields: Fields, rng: SimRandom) -> str:
-    """Write a text after a plan."""
-    return f"{answer(fields, rng)}\n{' '.join(fields['plan'].split())}"
-
-
 def vote(fields: Fields, rng: SimRandom) -> str:
     """Vote for a candidate whose parts are in the right order, as often as the skill says."""
     parts = re.split(r"(?:\n\n|^)Candidate (\w{3}):\n<<<\n", fields["candidates"])
@@ -147,7 +142,7 @@ HANDLERS: dict[str, Handler] = {
     "tree/propose": propose,
     "tree/value": value,
     "tree/plan": plan,
-    "tree/passage": passage,
+    "tree/passage": lambda fields, rng: f"{answer(fields, rng)}\n{' '.join(fields['plan'].split())}",
     "tree/vote": vote,
 }
 """The names of the templates of `datagen respond --strategy tree`."""

@@ -53,6 +53,7 @@ FOLLOW_UPS = (
     "Why is that?",
     "What would somebody who disagrees reply to that?",
 )
+"""Magpie: the user's turns after an answer."""
 WORD = re.compile(r"[^\W\d_]{5,}")
 FIRST_PERSON = re.compile(r"\b(?:I|my|me|je|mon)\b")
 QUESTIONS = {
@@ -115,11 +116,6 @@ def instances(order: str, fields: Fields, rng: SimRandom) -> str:
     return "\n".join(json.dumps(row) for row in rows)
 
 
-def user_turn(fields: Fields, rng: SimRandom) -> str:
-    """Magpie: write the user's turn, first a task, and after an answer a follow-up question."""
-    return rng.choice(FOLLOW_UPS) if fields["answered"] else new_task(rng)
-
-
 def backtranslate(fields: Fields, rng: SimRandom) -> str:
     """Ask for the subject in the header of a text, or for the most frequent words of the text."""
     subject = fields["header"].rpartition(" / ")[2].strip()
@@ -157,7 +153,7 @@ HANDLERS: dict[str, Handler] = {
     "self_instruct/classification": classification,
     "self_instruct/input_first": partial(instances, "input first"),
     "self_instruct/output_first": partial(instances, "output first"),
-    "magpie": user_turn,
+    "magpie": lambda fields, rng: rng.choice(FOLLOW_UPS) if fields["answered"] else new_task(rng),
     "backtranslate/instruct": backtranslate,
     "backtranslate/rate": rate,
     "backtranslate/rewrite": rewrite,

@@ -46,11 +46,6 @@ def write_chain(solved: Solved, rng: SimRandom) -> str:
     return "\n".join([*filter(None, [start]), *solved.steps, f"Answer: {solved.answer}"])
 
 
-def extract(fields: Fields, rng: SimRandom) -> str:
-    """State the answer of a chain: the last word of its last line."""
-    return f"Answer: {fields['rationale'].split()[-1].rstrip('.')}"
-
-
 def reason_with_hint(fields: Fields, rng: SimRandom) -> str:
     """Reason to an answer that the prompt gives; without skill, only repeat that answer."""
     solved = solve(fields["prompt"])
@@ -109,7 +104,7 @@ def combine(fields: Fields, rng: SimRandom) -> str:
 
 HANDLERS: dict[str, Handler] = {
     "cot/reason": reason,
-    "cot/extract": extract,
+    "cot/extract": lambda fields, rng: f"Answer: {fields['rationale'].split()[-1].rstrip('.')}",
     "star/hint": reason_with_hint,
     "mcr/step": step,
     "mcr/meta": combine,
