@@ -27,7 +27,7 @@ def score(texts: list[str], at: int, query: str) -> float:
     words, lengths = [text.split() for text in texts], [len(text.split()) for text in texts]
     total = 0.0
     for word in set(query.split()):
-        holding = sum(word in each for each in words)
+        holding = sum(word in text for text in words)
         often = Counter(words[at])[word]
         rarity = log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
         total += rarity * often * (K1 + 1) / (often + K1 * (1 - B + B * lengths[at] / (sum(lengths) / len(lengths))))
@@ -36,20 +36,20 @@ def score(texts: list[str], at: int, query: str) -> float:
 
 @given(st.lists(TEXT, min_size=1, max_size=8), TEXT)
 def test_the_best_passages_are_those_of_the_formula(texts: list[str], query: str) -> None:
-    found = BM25Index(as_passages(texts)).search(query, len(texts))
+    passages = BM25Index(as_passages(texts)).search(query, len(texts))
     scores = [score(texts, at, query) for at in range(len(texts))]
-    expected = sorted((at for at, each in enumerate(scores) if each > 0), key=lambda at: (-scores[at], at))
-    got = [int(passage.document) for passage in found]
+    expected = sorted((at for at, value in enumerate(scores) if value > 0), key=lambda at: (-scores[at], at))
+    got = [int(passage.document) for passage in passages]
     assert sorted(got) == sorted(expected)
     assert all(isclose(scores[a], scores[b], rel_tol=1e-9) for a, b in zip(got, expected, strict=True))
 
 
 @given(st.lists(st.text(alphabet="ab .\n\t\u3000你", max_size=12), max_size=5).map("\n\n".join))
 def test_a_passage_is_where_it_says(text: str) -> None:
-    found = list(passages_of("d", text))
-    assert all(text[each.start : each.end] == each.text and each.text.strip() for each in found)
-    assert all(a.end <= b.start for a, b in pairwise(found))
-    assert "".join("".join(each.text.split()) for each in found) == "".join(text.split())
+    passages = list(passages_of("d", text))
+    assert all(text[passage.start : passage.end] == passage.text and passage.text.strip() for passage in passages)
+    assert all(a.end <= b.start for a, b in pairwise(passages))
+    assert "".join("".join(passage.text.split()) for passage in passages) == "".join(text.split())
 
 
 def test_nothing_is_found_where_no_word_is_shared() -> None:
@@ -58,13 +58,13 @@ def test_nothing_is_found_where_no_word_is_shared() -> None:
 
 def test_chinese_is_found_by_its_characters() -> None:
     texts = ["码头在城北，冬天常常结冰。", "钟楼建于十八世纪，由行会出资。", "集市每周四开张。"]
-    (found,) = BM25Index(as_passages(texts)).search("钟楼是谁出资建的？")
-    assert found.text == texts[1]
+    (passage,) = BM25Index(as_passages(texts)).search("钟楼是谁出资建的？")
+    assert passage.text == texts[1]
 
 
 def test_a_corpus_is_rows_or_lines_and_an_empty_one_is_told() -> None:
     Path("a.jsonl").write_bytes(dump_line({"id": "x", "text": "One river.\n\nTwo bridges."}))
-    assert [each.document for each in load_index(Path("a.jsonl")).passages] == ["x", "x"]
+    assert [passage.document for passage in load_index(Path("a.jsonl")).passages] == ["x", "x"]
     Path("a.txt").write_text("One river.\nTwo bridges.\n")
     assert len(load_index(Path("a.txt")).passages) == 2
     Path("none.jsonl").write_bytes(dump_line({"text": " "}))
@@ -73,9 +73,9 @@ def test_a_corpus_is_rows_or_lines_and_an_empty_one_is_told() -> None:
 
 
 def test_real_paragraphs_are_found_by_their_own_words(real_data: Path) -> None:
-    told = [row for row in rows(real_data / "corpus/paragraphs_dev.jsonl") if len(row["text"]) > 200]
-    evidence = load_index(real_data / "corpus/paragraphs_dev.jsonl")
-    for row in told[:: len(told) // 20]:
+    paragraphs = [row for row in rows(real_data / "corpus/paragraphs_dev.jsonl") if len(row["text"]) > 200]
+    index = load_index(real_data / "corpus/paragraphs_dev.jsonl")
+    for row in paragraphs[:: len(paragraphs) // 20]:
         words = row["text"].split() if row["lang"] != "zh" else list(row["text"])
-        (found,) = evidence.search(" ".join(words[3:30]))
-        assert found.document == row["id"]
+        (passage,) = index.search(" ".join(words[3:30]))
+        assert passage.document == row["id"]

@@ -18,14 +18,14 @@ from datagen.strategies.rft import path_key, select_diverse
 from datagen.verify.answers import final_answer
 from tests.jobs import digest, respond, rows
 
-WAYS = ("direct", "cot", "vote", "rft", "star")
+STRATEGIES = ("direct", "cot", "vote", "rft", "star")
 
 
 def questions(count: int, path: str = "questions.jsonl") -> Path:
     """Write sums with their answers."""
     sums = ((n % 7 + 2, n % 11 + 3, n) for n in range(count))
-    made = ({"prompt": f"Compute {a} * {b} + {c}.", "answer": str(a * b + c)} for a, b, c in sums)
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    lines = ({"prompt": f"Compute {a} * {b} + {c}.", "answer": str(a * b + c)} for a, b, c in sums)
+    Path(path).write_bytes(b"".join(map(dump_line, lines)))
     return Path(path)
 
 
@@ -33,20 +33,20 @@ def dropped(path: str = "out.rejected.jsonl") -> list[Row]:
     return rows(path)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_rows_do_not_depend_on_concurrency_or_on_what_was_paid_before(way: str) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rows_do_not_depend_on_concurrency_or_on_what_was_paid_before(strategy: str) -> None:
     model = "sim:skill=0.7,malformed=0.05,refuse=0.05"
     for name, concurrency in (("a", "1"), ("b", "256"), ("b", "16")):
-        respond(questions(30), model, f"{name}/out.jsonl", strategy=way, concurrency=concurrency, overwrite=True)
+        respond(questions(30), model, f"{name}/out.jsonl", strategy=strategy, concurrency=concurrency, overwrite=True)
     assert digest("a/out.jsonl") == digest("b/out.jsonl")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cap_raised_gives_what_one_run_gives(way: str) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cap_raised_gives_what_one_run_gives(strategy: str) -> None:
     path = questions(12)
-    respond(path, "sim:skill=0.7", "whole/out.jsonl", strategy=way, max_calls=1000)
+    respond(path, "sim:skill=0.7", "whole/out.jsonl", strategy=strategy, max_calls=1000)
     for cap in (20, 60, 1000):
-        respond(path, "sim:skill=0.7", "capped/out.jsonl", strategy=way, max_calls=cap)
+        respond(path, "sim:skill=0.7", "capped/out.jsonl", strategy=strategy, max_calls=cap)
     assert digest("whole/out.jsonl") == digest("capped/out.jsonl")
 
 
@@ -81,10 +81,10 @@ def test_a_single_answer_that_is_wrong_is_dropped_and_among_several_it_is_marked
     assert len(right) + len(wrong) == 40 and 10 < len(wrong) < 30
     respond(path, "sim:skill=0.5", "four.jsonl", strategy="cot", verify=["answer"], k=4)
     for row in rows("four.jsonl"):
-        told = row["meta"]["responses"]
-        assert len(row["responses"]) == len(told) == 4
+        answers = row["meta"]["responses"]
+        assert len(row["responses"]) == len(answers) == 4
         truth = [final_answer(response) == row["answer"] for response in row["responses"]]
-        assert [answer["verified"] for answer in told] == truth
+        assert [answer["verified"] for answer in answers] == truth
 
 
 def test_teachers_are_balanced_within_each_prompt() -> None:
@@ -104,8 +104,8 @@ def test_a_vote_is_right_more_often_than_one_chain() -> None:
 
 def test_a_vote_counts_answers_by_value_and_drops_ties_and_minorities() -> None:
     def vote(*answers: str) -> tuple[list[Row], list[Row]]:
-        said = [f"So be it.\nAnswer: {answer}" if answer else "I cannot say." for answer in answers]
-        Path("replies.jsonl").write_bytes(dump_line({"prompt": "How many?", "responses": said}))
+        chains = [f"So be it.\nAnswer: {answer}" if answer else "I cannot say." for answer in answers]
+        Path("replies.jsonl").write_bytes(dump_line({"prompt": "How many?", "responses": chains}))
         Path("one.jsonl").write_bytes(dump_line({"prompt": "How many?"}))
         respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="vote", k=len(answers), overwrite=True)
         return rows("out.jsonl"), dropped()
@@ -140,9 +140,9 @@ def test_rft_keeps_right_chains_with_right_equations_one_for_each_path() -> None
         "Two and two and two.\nAnswer: 6": "kept",
         "Three and three.\nAnswer: 6": "kept",
     }
-    found = solutions("How many?", gold, *chains)
-    assert ("kept", gold) in found
-    assert {text: reason for reason, text in found if text != gold} == chains
+    outcomes = solutions("How many?", gold, *chains)
+    assert ("kept", gold) in outcomes
+    assert {text: reason for reason, text in outcomes if text != gold} == chains
 
 
 def test_of_two_chains_of_one_path_the_one_that_differs_more_stays() -> None:
@@ -162,10 +162,10 @@ def test_one_chain_stays_for_each_path(chains: list[str]) -> None:
 
 def test_a_question_without_a_known_answer_costs_rft_and_star_nothing() -> None:
     Path("open.jsonl").write_bytes(dump_line({"prompt": "Compute 2 * 3 + 1."}))
-    for way in ("rft", "star"):
-        outcome = respond(Path("open.jsonl"), "sim", f"{way}.jsonl", strategy=way)
+    for strategy in ("rft", "star"):
+        outcome = respond(Path("open.jsonl"), "sim", f"{strategy}.jsonl", strategy=strategy)
         assert outcome.run["requests"] == 0
-        assert [row["reason"] for row in dropped(f"{way}.rejected.jsonl")] == ["no_gold"]
+        assert [row["reason"] for row in dropped(f"{strategy}.rejected.jsonl")] == ["no_gold"]
 
 
 def test_star_reasons_again_with_the_answer_and_never_shows_it() -> None:
@@ -210,8 +210,8 @@ def test_an_unknown_strategy_or_verifier_is_told_with_the_known_ones() -> None:
 
 def test_every_strategy_has_its_own_number_of_samples() -> None:
     path = questions(2)
-    for way, calls in (("direct", 2), ("vote", 16), ("rft", 16)):
-        assert respond(path, "sim", f"{way}.jsonl", strategy=way).result["usage"]["calls"] == calls
+    for strategy, calls in (("direct", 2), ("vote", 16), ("rft", 16)):
+        assert respond(path, "sim", f"{strategy}.jsonl", strategy=strategy).result["usage"]["calls"] == calls
     ran = datagen("respond", str(path), "--strategy", "vote", "-o", "cli.jsonl", "--json")
     assert json.loads(ran.stdout)["result"]["usage"]["calls"] == 16
 
@@ -231,32 +231,32 @@ def recorded(real_data: Path) -> list[Row]:
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
 
-def write_recorded(told: list[Row]) -> Path:
+def write_recorded(solutions_of_models: list[Row]) -> Path:
     """Write the recorded solutions of four real models as replies, and their questions with the known answers."""
     replies: list[dict[str, Any]] = []
-    for row in told:
+    for row in solutions_of_models:
         chains = [row[model]["solution"].replace("A: ", "Answer: ") for model in MODELS]
         replies.append({"prompt": row["question"], "responses": chains})
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
-    asked = ({"question": row["question"], "answer": row["ground_truth"]} for row in told)
-    Path("asked.jsonl").write_bytes(b"".join(map(dump_line, asked)))
+    lines = ({"question": row["question"], "answer": row["ground_truth"]} for row in solutions_of_models)
+    Path("asked.jsonl").write_bytes(b"".join(map(dump_line, lines)))
     return Path("asked.jsonl")
 
 
 def test_real_solutions_are_judged_as_they_were_recorded(real_data: Path) -> None:
-    told = recorded(real_data)
-    respond(write_recorded(told), "replay:replies.jsonl", strategy="direct", k=4, verify=["answer"])
-    truth = {row["question"]: [row[model]["is_correct"] for model in MODELS] for row in told}
-    found = {
+    recorded_rows = recorded(real_data)
+    respond(write_recorded(recorded_rows), "replay:replies.jsonl", strategy="direct", k=4, verify=["answer"])
+    truth = {row["question"]: [row[model]["is_correct"] for model in MODELS] for row in recorded_rows}
+    verified = {
         row["prompt"]: [answer["verified"] is True for answer in row["meta"]["responses"]] for row in rows("out.jsonl")
     }
-    assert found == truth
+    assert verified == truth
 
 
 def test_rft_on_real_solutions_keeps_only_recorded_right_ones(real_data: Path) -> None:
-    told = recorded(real_data)
-    outcome = respond(write_recorded(told), "replay:replies.jsonl", strategy="rft", k=4)
-    right = sum(row[model]["is_correct"] for row in told for model in MODELS)
+    recorded_rows = recorded(real_data)
+    outcome = respond(write_recorded(recorded_rows), "replay:replies.jsonl", strategy="rft", k=4)
+    right = sum(row[model]["is_correct"] for row in recorded_rows for model in MODELS)
     table, reasons = outcome.result["table"], outcome.result["funnel"]["rejected"]
     assert table["right"] + reasons.get("wrong_equation", 0) == right
     kept = [row for row in rows("out.jsonl") if row["meta"]["model"]]

@@ -19,40 +19,41 @@ METHODS = load_methods("judge")
 ANSWER = re.compile(r"Answer (\w{3}):\n<<<\n(.*?)\n>>>", re.DOTALL)
 
 
-def write(made: list[Row], path: str = "samples.jsonl") -> Path:
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+def write(samples: list[Row], path: str = "samples.jsonl") -> Path:
+    Path(path).write_bytes(b"".join(map(dump_line, samples)))
     return Path(path)
 
 
-def sample(*responses: str, **more: Any) -> Row:
-    return {"prompt": "Say something.", "responses": list(responses), **more}
+def sample(*responses: str, **fields: Any) -> Row:
+    return {"prompt": "Say something.", "responses": list(responses), **fields}
 
 
 def judge(
-    made: list[Row], way: str, model: str | list[str] = "sim", output: str = "out.jsonl", **given: Any
+    inputs: list[Row], variant: str, model: str | list[str] = "sim", output: str = "out.jsonl", **settings: Any
 ) -> Outcome:
-    """Run `datagen judge`; `given` holds the way's options and those of every run."""
-    method = METHODS[way]
-    known = {each.name for each in fields(method.options_type)}
-    own = {name: given.pop(name) for name in list(given) if name in known}
-    return perform(method, write(made), model, output, method.options_type(**own), **{"overwrite": True, **given})
+    """Run `datagen judge`; `settings` holds the method's options and those of every run."""
+    method = METHODS[variant]
+    names = {field.name for field in fields(method.options_type)}
+    options = {name: settings.pop(name) for name in list(settings) if name in names}
+    settings = {"overwrite": True, **settings}
+    return perform(method, write(inputs), model, output, method.options_type(**options), **settings)
 
 
-def shown(messages: list[Message]) -> dict[str, str]:
-    """Return the answers that a judge is shown by their labels, in the order they stand in."""
+def answers_by_label(messages: list[Message]) -> dict[str, str]:
+    """Return the answers that a request shows to a judge, by label, in the order they stand in."""
     return dict(ANSWER.findall(messages[-1]["content"]))
 
 
-def asked_of(say: Callable[[dict[str, str]], str], made: list[Row], way: str, **given: Any) -> list[Row]:
-    """Have a judge of a test's own judge, who says something about the answers shown; return the ranked rows."""
-    with running(Server(answer=lambda model, messages, sample, task: say(shown(messages)))) as server:
-        judge(made, way, f"judge@{server.url}", **given)
+def judged_by(say: Callable[[dict[str, str]], str], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:
+    """Judge samples with `say`, which writes a reply from the answers by label; return the ranked rows."""
+    with running(Server(answer=lambda model, messages, sample, task: say(answers_by_label(messages)))) as server:
+        judge(inputs, variant, f"judge@{server.url}", **settings)
     return rows("out.jsonl")
 
 
-def replied(entries: list[tuple[str, list[str]]], made: list[Row], way: str, **given: Any) -> list[Row]:
-    """Have recorded replies judge."""
-    lines = [{"task": task, "fields": {}, "responses": said} for task, said in entries]
+def replied(entries: list[tuple[str, list[str]]], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:
+    """Judge samples with recorded replies."""
+    lines = [{"task": task, "fields": {}, "responses": replies} for task, replies in entries]
     Path("replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judge(made, way, "replay:replies.jsonl", **given)
+    judge(inputs, variant, "replay:replies.jsonl", **settings)
     return rows("out.jsonl")

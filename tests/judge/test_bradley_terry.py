@@ -26,32 +26,32 @@ def won(pairs: str, times: int = 1) -> list[Outcome]:
 
 def plainly(count: int, games: list[Outcome], prior: float = PRIOR) -> NDArray[np.float64]:
     """Climb the same likelihood by small steps."""
-    found: NDArray[np.float64] = np.zeros(count)
+    strength: NDArray[np.float64] = np.zeros(count)
     for _ in range(60_000):
-        slope = -prior * found
+        slope = -prior * strength
         for game in games:
-            surprise = game.share - 1 / (1 + np.exp(found[game.second] - found[game.first]))
+            surprise = game.share - 1 / (1 + np.exp(strength[game.second] - strength[game.first]))
             slope[game.first] += surprise
             slope[game.second] -= surprise
         if np.abs(slope).max() < 1e-9:
             break
-        found += slope / (len(games) + prior)
-    centred: NDArray[np.float64] = found - found.mean()
+        strength += slope / (len(games) + prior)
+    centred: NDArray[np.float64] = strength - strength.mean()
     return centred
 
 
 def test_two_wins_for_one_put_three_in_order_and_odds_of_two_come_out_where_the_prior_is_weak() -> None:
     games = [*won("ab bc ac", 2), *won("ba cb ca")]
-    found = strengths(3, games)
-    assert found[0] > found[1] > found[2] and abs(found.sum()) < 1e-9
+    strength = strengths(3, games)
+    assert strength[0] > strength[1] > strength[2] and abs(strength.sum()) < 1e-9
     two = strengths(2, [*won("ab", 2000), *won("ba", 1000)])
     assert np.exp(two[0] - two[1]) == pytest.approx(2, rel=1e-3)
 
 
 def test_who_never_met_anybody_is_in_the_middle_and_parts_that_never_met_do_not_diverge() -> None:
-    found = strengths(5, won("ab cd", 50))
-    assert np.isfinite(found).all() and np.abs(found).max() < 10
-    assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[3]) and found[4] == 0
+    strength = strengths(5, won("ab cd", 50))
+    assert np.isfinite(strength).all() and np.abs(strength).max() < 10
+    assert strength[0] == pytest.approx(strength[2]) and strength[1] == pytest.approx(strength[3]) and strength[4] == 0
     assert list(strengths(3, [])) == [0, 0, 0] and len(strengths(0, [])) == 0
 
 

@@ -13,7 +13,7 @@ from datagen.judge.rank import merge_ranks, read_order
 from datagen.records.record import Row
 from datagen.select import pairs
 from tests.jobs import digest, perform, rows
-from tests.judge.rows import judge, sample, shown, write
+from tests.judge.rows import answers_by_label, judge, sample, write
 from tests.server import Message, Server, running
 
 SIX = ("a", "bb", "ccc", "dddd", "eeeee", "ffffff")
@@ -23,19 +23,19 @@ def longest_first(labels: dict[str, str]) -> list[str]:
     return sorted(labels, key=lambda label: -len(labels[label]))
 
 
-def ranked(made: list[Row], order: str = "", verdict: str = "", **given: Any) -> tuple[Row, Counter[str]]:
+def ranked(samples: list[Row], order: str = "", verdict: str = "", **settings: Any) -> tuple[Row, Counter[str]]:
     """Rank by length, but where a reply is given; return the row, and how often which template asked."""
     tasks = Counter[str]()
 
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:
         tasks[task] += 1
-        best = longest_first(shown(messages))
+        best = longest_first(answers_by_label(messages))
         if task == "judge/screen":
             return order or f"Order: {' > '.join(best)}"
         return verdict or f"Verdict: {best[0]}"
 
     with running(Server(answer=say)) as server:
-        judge(made, "rank", f"judge@{server.url}", **given)
+        judge(samples, "rank", f"judge@{server.url}", **settings)
     return rows("out.jsonl")[0], tasks
 
 
@@ -43,7 +43,7 @@ def test_the_first_three_are_compared_and_the_rest_keep_their_order() -> None:
     row, tasks = ranked([sample(*SIX)])
     assert row["responses"] == [*reversed(SIX)] and row["ranks"] == [1, 2, 3, 4, 5, 6]
     assert tasks == {"judge/screen": 1, "judge/compare": 6}
-    assert all(max(each["first"], each["second"]) < 3 for each in row["meta"]["comparisons"])
+    assert all(max(comparison["first"], comparison["second"]) < 3 for comparison in row["meta"]["comparisons"])
 
 
 def test_comparing_has_the_last_word_about_those_that_it_sees() -> None:
@@ -66,7 +66,7 @@ def test_without_any_reading_there_is_no_score_and_with_a_screening_alone_there_
 
 def test_an_answer_that_no_comparison_could_be_read_of_has_no_score_unless_it_was_screened() -> None:
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:
-        answers = shown(messages)
+        answers = answers_by_label(messages)
         if task == "judge/screen" or "bb" in answers.values():
             return "Who knows?"
         return f"Verdict: {longest_first(answers)[0]}"
@@ -107,31 +107,31 @@ def test_an_order_names_every_answer_once(text: str, order: list[str] | None) ->
 
 
 def test_a_verifier_puts_right_above_wrong_and_says_nothing_of_what_it_does_not_know() -> None:
-    made = sample("Answer: 5", "I do not know.", "Answer: 4", "It is 4.\nAnswer: 4.0", answer="4")
-    outcome = judge([made], "verify")
+    row_of_four = sample("Answer: 5", "I do not know.", "Answer: 4", "It is 4.\nAnswer: 4.0", answer="4")
+    outcome = judge([row_of_four], "verify")
     (row,) = rows("out.jsonl")
     assert (row["scores"], row["ranks"]) == ([1, 1, 0, None], [1, 1, 2, 3])
     assert row["responses"][2:] == ["Answer: 5", "I do not know."]
-    assert [each["verified"] for each in row["meta"]["responses"]] == [True, True, False, None]
+    assert [answer["verified"] for answer in row["meta"]["responses"]] == [True, True, False, None]
     assert outcome.result["table"] == {"right": 2, "wrong": 1, "unknown": 1} and outcome.run["requests"] == 0
 
 
 def test_of_several_verifiers_one_that_says_wrong_decides() -> None:
-    made = sample("2 + 2 = 5, so it is that.\nAnswer: 4", "2 + 2 = 4.\nAnswer: 4", "Answer: 4", answer="4")
-    judge([made], "verify", verify=["answer", "equations"])
+    row_of_three = sample("2 + 2 = 5, so it is that.\nAnswer: 4", "2 + 2 = 4.\nAnswer: 4", "Answer: 4", answer="4")
+    judge([row_of_three], "verify", verify=["answer", "equations"])
     assert rows("out.jsonl")[0]["scores"] == [1, 0, None]
     with pytest.raises(InputError, match="no verifier 'taste'"):
-        judge([made], "verify", verify=["taste"])
+        judge([row_of_three], "verify", verify=["taste"])
 
 
-def vote(name: str, by: str, ranks: list[int] | None = None, verdict: str = "order", **more: Any) -> Row:
+def vote(name: str, by: str, ranks: list[int] | None = None, verdict: str = "order", **fields: Any) -> Row:
     return {"prompt_id": name, "prompt": "Say something.", "responses": ["a", "bb", "ccc"], "ranks": ranks,
-            "verdict": verdict, "by": by, "at": "2026-01-01T00:00:00Z", **more}  # fmt: skip
+            "verdict": verdict, "by": by, "at": "2026-01-01T00:00:00Z", **fields}  # fmt: skip
 
 
-def by_people(votes: list[Row], made: list[Row] | None = None) -> list[Row]:
+def by_people(votes: list[Row], samples: list[Row] | None = None) -> list[Row]:
     write(votes, "votes.jsonl")
-    judge(made or [sample("a", "bb", "ccc", id="one")], "human", votes=Path("votes.jsonl"))
+    judge(samples or [sample("a", "bb", "ccc", id="one")], "human", votes=Path("votes.jsonl"))
     return rows("out.jsonl")
 
 
@@ -215,14 +215,14 @@ def test_rows_ranked_by_people_become_pairs() -> None:
     assert [(row["chosen"], row["rejected"]) for row in rows("pairs.jsonl")] == [("bb", "ccc")]
 
 
-@pytest.mark.parametrize("way", ["verify", "human"])
-def test_rows_do_not_depend_on_concurrency(way: str) -> None:
-    made = write([sample(f"Answer: {n}", f"Answer: {n + 1}", id=f"row {n}", answer=n) for n in range(40)])
+@pytest.mark.parametrize("variant", ["verify", "human"])
+def test_rows_do_not_depend_on_concurrency(variant: str) -> None:
+    path = write([sample(f"Answer: {n}", f"Answer: {n + 1}", id=f"row {n}", answer=n) for n in range(40)])
     votes = [vote(f"row {n}", "kim", [2, 1], responses=[f"Answer: {n}", f"Answer: {n + 1}"]) for n in range(0, 40, 3)]
-    options: dict[str, Any] = {"votes": write(votes, "votes.jsonl")} if way == "human" else {}
+    options: dict[str, Any] = {"votes": write(votes, "votes.jsonl")} if variant == "human" else {}
     for concurrency in ("1", "64"):
-        method = load_methods("judge")[way]
+        method = load_methods("judge")[variant]
         output = f"{concurrency}/out.jsonl"
-        perform(method, made, "sim", output, method.options_type(**options), concurrency=concurrency)
+        perform(method, path, "sim", output, method.options_type(**options), concurrency=concurrency)
     assert digest("1/out.jsonl") == digest("64/out.jsonl")
     assert len({json.dumps(list(row["meta"])) for row in rows("1/out.jsonl")}) == 1

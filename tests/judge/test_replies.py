@@ -91,8 +91,8 @@ def test_a_reply_of_a_megabyte_is_read_at_once() -> None:
 
 def winner(share: float | None, order: str) -> str | None:
     """Map a verdict back to the outputs: those of order "ba" were shown the second one first."""
-    shown = order if share == FIRST else order[::-1]
-    return None if share in (None, TIE) else str("ab".index(shown[0]) + 1)
+    placed = order if share == FIRST else order[::-1]
+    return None if share in (None, TIE) else str("ab".index(placed[0]) + 1)
 
 
 def test_recorded_replies_are_read_as_their_last_sentence_has_it(real_data: Path) -> None:
@@ -102,14 +102,14 @@ def test_recorded_replies_are_read_as_their_last_sentence_has_it(real_data: Path
     counts: Counter[str] = Counter()
     for row in map(json.loads, lines):
         try:
-            said = winner(read_verdict(row["completion"], ("Output (a)", "Output (b)")), row["order"])
+            preferred = winner(read_verdict(row["completion"], ("Output (a)", "Output (b)")), row["order"])
         except ParseError:
-            said = None
+            preferred = None
         expected, key = row["upstream_winner"], tuple(row[name] for name in KEY)
         if expected is None:
-            assert said is None, key
-        elif said != expected:
-            assert said == known.pop(key)["ours"]
+            assert preferred is None, key
+        elif preferred != expected:
+            assert preferred == known.pop(key)["ours"]
             counts["differs"] += 1
         counts["read"] += expected is not None
     assert known == {}

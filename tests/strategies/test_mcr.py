@@ -18,9 +18,9 @@ QUESTION = "What is the mouth of the river of Northgate?"
 
 
 def ask(
-    output: str = "out.jsonl", model: str = "sim", questions: Path = EXAMPLES / "multihop.jsonl", **given: Any
+    output: str = "out.jsonl", model: str = "sim", questions: Path = EXAMPLES / "multihop.jsonl", **settings: Any
 ) -> list[Row]:
-    respond(questions, model, output, strategy="mcr", **{"corpus": CORPUS, **given})
+    respond(questions, model, output, strategy="mcr", **{"corpus": CORPUS, **settings})
     return rows(output)
 
 
@@ -29,7 +29,7 @@ def every(path: str = "out.jsonl") -> list[Row]:
 
 
 def record(*replies: tuple[str, list[str]]) -> str:
-    lines = ({"task": f"mcr/{task}", "fields": {}, "responses": said} for task, said in replies)
+    lines = ({"task": f"mcr/{task}", "fields": {}, "responses": texts} for task, texts in replies)
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, lines)))
     return "replay:replies.jsonl"
 
@@ -40,18 +40,18 @@ def one_question() -> Path:
 
 
 def test_a_teacher_that_reads_well_answers_every_question() -> None:
-    made = ask(verify=["answer"])
-    assert len(made) == 12 and all(row["meta"]["verified"] for row in made)
+    answered = ask(verify=["answer"])
+    assert len(answered) == 12 and all(row["meta"]["verified"] for row in answered)
 
 
 def test_every_fact_keeps_its_document_and_its_place_word_for_word() -> None:
     texts = {row["id"]: row["text"] for row in rows(CORPUS)}
-    passages = {(each.document, each.start, each.end): each.text for each in load_index(CORPUS).passages}
+    passages = {(passage.document, passage.start, passage.end): passage.text for passage in load_index(CORPUS).passages}
     for row in ask(model="sim:skill=0.8"):
         for fact in (fact for chain in row["meta"]["chains"] for fact in chain["facts"]):
             start, end = fact["span"]
             assert texts[fact["doc_id"]][start:end] == passages[fact["doc_id"], start, end]
-        assert all(each["doc_id"] for each in row["meta"]["cited"])
+        assert all(passage["doc_id"] for passage in row["meta"]["cited"])
 
 
 def test_rows_do_not_depend_on_concurrency_and_have_one_schema() -> None:
@@ -94,8 +94,8 @@ def test_a_fact_without_a_passage_carries_no_answer() -> None:
 
 def test_unfinished_chains_are_dropped_and_counted() -> None:
     endless = [f"Intermediate answer: A\nFollow-up: What is the river of Quill number {n}?" for n in range(9)]
-    said = [*endless, "Final answer: Amber Sea"]
-    replies = ({"task": "mcr/step", "fields": {}, "responses": [endless[0], said[-1], "Hm."]},)
+    turns = [*endless, "Final answer: Amber Sea"]
+    replies = ({"task": "mcr/step", "fields": {}, "responses": [endless[0], turns[-1], "Hm."]},)
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
     ask(model="replay:replies.jsonl", questions=one_question(), k=3)
     (row,) = every()
@@ -105,22 +105,21 @@ def test_unfinished_chains_are_dropped_and_counted() -> None:
 
 
 def test_a_chain_that_asks_on_and_on_is_ended() -> None:
-    made = ask("short.jsonl", turns=1, model="sim")
-    assert not made
-    told = every("short.jsonl")
-    assert {chain["ended"] for row in told for chain in row["meta"]["chains"]} == {"turns"}
-    assert all(len(chain["facts"]) == 1 for row in told for chain in row["meta"]["chains"])
+    assert not ask("short.jsonl", turns=1, model="sim")
+    all_rows = every("short.jsonl")
+    assert {chain["ended"] for row in all_rows for chain in row["meta"]["chains"]} == {"turns"}
+    assert all(len(chain["facts"]) == 1 for row in all_rows for chain in row["meta"]["chains"])
 
 
 def test_an_abstention_is_no_row() -> None:
     Path("odd.jsonl").write_bytes(dump_line({"prompt": "What is the river of the birthplace of Nobody Known?"}))
     replies = {"mcr/step": "Final answer: River Sorn", "mcr/meta": "Answer: unsure"}
-    asked = {
+    step = {
         "task": "mcr/step",
         "fields": {"facts": "(nothing)"},
         "responses": ["Follow-up: What is the guild of Ada Quist?"],
     }
-    lines = [asked, *({"task": task, "fields": {}, "responses": [said]} for task, said in replies.items())]
+    lines = [step, *({"task": task, "fields": {}, "responses": [text]} for task, text in replies.items())]
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, lines)))
     assert not ask(model="replay:replies.jsonl", questions=Path("odd.jsonl"), k=1)
     (row,) = rows("out.rejected.jsonl")
@@ -135,13 +134,13 @@ def test_numbers_of_facts_do_not_reach_the_response() -> None:
 
 def test_disagreement_is_measured_in_bits() -> None:
     answers: list[list[str]] = [["A", "a.", "A"], ["A", "B"], ["A", "B", "C", "D"], []]
-    assert [entropy(each) for each in answers] == [0.0, 1.0, 2.0, None]
+    assert [entropy(finals) for finals in answers] == [0.0, 1.0, 2.0, None]
 
 
 def test_weighing_several_chains_is_better_than_one() -> None:
-    made = ask(model="sim:skill=0.7", verify=["answer"], k=9)
+    answered = ask(model="sim:skill=0.7", verify=["answer"], k=9)
     alone = [row for row in every() if row["meta"]["chains"] and row["meta"]["chains"][0]["final"] == row.get("answer")]
-    assert len(made) > len(alone)
+    assert len(answered) > len(alone)
 
 
 def test_without_a_corpus_there_is_nothing_to_look_up() -> None:

@@ -25,8 +25,8 @@ HAND = start_game([Fraction(n) for n in (4, 9, 10, 13)])
 
 
 def puzzles(*hands: str, path: str = "puzzles.jsonl") -> Path:
-    made = ({"prompt": f"Make 24 of {hand}.", "numbers": list(map(int, hand.split()))} for hand in hands)
-    Path(path).write_bytes(b"".join(map(dump_line, made)))
+    lines = ({"prompt": f"Make 24 of {hand}.", "numbers": list(map(int, hand.split()))} for hand in hands)
+    Path(path).write_bytes(b"".join(map(dump_line, lines)))
     return Path(path)
 
 
@@ -75,9 +75,9 @@ def test_whatever_is_played_ends_in_an_expression_of_all_numbers(numbers: list[F
     random, state = Random(seed), start_game(numbers)
     while len(state.terms) > 1:
         hand = tuple(Term(term.value, str(term.value)) for term in state.terms)
-        made = play(state, random.choice(moves(hand)).text)
-        assert made is not None
-        state = made
+        following = play(state, random.choice(moves(hand)).text)
+        assert following is not None
+        state = following
     text = f"Answer: {final_expression(state)}"
     assert game24(numbers, text) is (state.terms[0].value == 24)
 
@@ -142,8 +142,8 @@ def test_the_budget_is_kept_and_said() -> None:
 def record_game(*entries: tuple[str, str, str]) -> str:
     """Write replies: (what is asked, numbers, reply)."""
     lines = (
-        {"task": f"tree/{task}", "fields": {"numbers": numbers}, "responses": [said] * 3}
-        for task, numbers, said in entries
+        {"task": f"tree/{task}", "fields": {"numbers": numbers}, "responses": [text] * 3}
+        for task, numbers, text in entries
     )
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, lines)))
     return "replay:replies.jsonl"
@@ -170,9 +170,9 @@ def test_depth_first_goes_back_where_a_narrow_beam_is_lost() -> None:
 
 def test_a_good_step_is_preferred_to_a_bad_one_from_the_same_state() -> None:
     respond(puzzles("4 9 10 13", "1 4 8 8"), "sim:skill=0.7", strategy="tree", step_preferences=True)
-    made = rows("out.jsonl")
-    assert len(made) >= 2
-    for row in made:
+    preferences = rows("out.jsonl")
+    assert len(preferences) >= 2
+    for row in preferences:
         state = start_game([Fraction(number) for number in row["numbers"]])
         for line in row["prompt"].splitlines()[2:]:
             following = play(state, line)
@@ -262,12 +262,12 @@ def test_all_real_puzzles_are_solvable(real_data: Path) -> None:
 
 
 def test_real_samples_come_to_what_was_recorded(real_data: Path) -> None:
-    told = rows(real_data / "game24/gpt4_cot_samples_50x100.jsonl")
-    replies = ({"prompt": each["puzzle"], "responses": [said["text"] for said in each["samples"]]} for each in told)
+    recorded = rows(real_data / "game24/gpt4_cot_samples_50x100.jsonl")
+    replies = ({"prompt": row["puzzle"], "responses": [chain["text"] for chain in row["samples"]]} for row in recorded)
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
-    Path("asked.jsonl").write_bytes(b"".join(dump_line({"prompt": each["puzzle"]}) for each in told))
+    Path("asked.jsonl").write_bytes(b"".join(dump_line({"prompt": row["puzzle"]}) for row in recorded))
     respond(Path("asked.jsonl"), "replay:replies.jsonl", k=100, verify=["game24"])
-    found = [[about["verified"] is True for about in row["meta"]["responses"]] for row in rows("out.jsonl")]
-    truth = {json.dumps([said["r"] == 1 for said in each["samples"]]) for each in told}
-    assert {json.dumps(each) for each in found} == truth
-    assert sum(map(sum, found)) == 254 and sum(map(any, found)) == 28
+    verified = [[answer["verified"] is True for answer in row["meta"]["responses"]] for row in rows("out.jsonl")]
+    truth = {json.dumps([chain["r"] == 1 for chain in row["samples"]]) for row in recorded}
+    assert {json.dumps(answers) for answers in verified} == truth
+    assert sum(map(sum, verified)) == 254 and sum(map(any, verified)) == 28

@@ -11,7 +11,7 @@ from datagen_train import ppo
 from datagen_train.rewards.judge import TOGETHER, JudgeReward, group_by_prompt
 from datagen_train.rewards.specs import Rewards, identity
 from tests.jobs import perform, rows
-from tests.judge.rows import shown
+from tests.judge.rows import answers_by_label
 from tests.server import Message, Server, running
 from tests.train.runs import train
 
@@ -26,20 +26,20 @@ def score(spec: str, answers: list[str], records: list[Record]) -> list[float | 
 
 def by_length(model: str, messages: list[Message], sample: int, task: str) -> str:
     """Give as many points as an answer has letters."""
-    return "\n".join(f"{label} helpful: {len(text)}" for label, text in shown(messages).items())
+    return "\n".join(f"{label} helpful: {len(text)}" for label, text in answers_by_label(messages).items())
 
 
 def test_the_points_are_those_of_the_command() -> None:
     from datagen.judge.score import Score
 
-    samples = [{"prompt": row.prompt, "responses": [said]} for row, said in zip(SUMS, ANSWERS, strict=True)]
+    samples = [{"prompt": row.prompt, "responses": [answer]} for row, answer in zip(SUMS, ANSWERS, strict=True)]
     Path("samples.jsonl").write_bytes(b"".join(map(dump_line, samples)))
     perform(Score, Path("samples.jsonl"), "sim", "ranked.jsonl", Score.options_type(allow_self=True))
-    told = {(row["prompt"], row["responses"][0]): row["scores"][0] for row in rows("ranked.jsonl")}
+    points = {(row["prompt"], row["responses"][0]): row["scores"][0] for row in rows("ranked.jsonl")}
     assert score("judge:sim", ANSWERS, SUMS) == [
-        told[row.prompt, said] for row, said in zip(SUMS, ANSWERS, strict=True)
+        points[row.prompt, answer] for row, answer in zip(SUMS, ANSWERS, strict=True)
     ]
-    assert len(set(told.values())) > 1
+    assert len(set(points.values())) > 1
 
 
 def test_answers_to_one_prompt_are_seen_together_and_each_gets_its_own_points() -> None:
@@ -47,9 +47,9 @@ def test_answers_to_one_prompt_are_seen_together_and_each_gets_its_own_points() 
     records = [SUMS[at % 2] for at in range(len(answers))]
     with running(Server(answer=by_length)) as server:
         spec = f"judge:m@{server.url}"
-        assert score(spec, answers, records) == [len(each) for each in answers]
+        assert score(spec, answers, records) == [len(answer) for answer in answers]
         assert server.requests == len(group_by_prompt(records)) == 4
-        assert score(spec, answers, records) == [len(each) for each in answers]
+        assert score(spec, answers, records) == [len(answer) for answer in answers]
         assert server.requests == 4, "what was judged before is recorded"
     assert max(map(len, group_by_prompt(records))) <= TOGETHER
 
@@ -82,8 +82,8 @@ def test_another_rubric_is_another_run() -> None:
 
 
 def test_ppo_learns_from_a_judge_and_says_that_nobody_checked_it(base: str, few: str) -> None:
-    own = ppo.Options(reward=["judge:sim"], max_tokens=6)
-    result = train(ppo, few, own, model=base, output="out", steps=2, batch_size=8, held_out=0.2, warmup=0.0)
+    options = ppo.Options(reward=["judge:sim"], max_tokens=6)
+    result = train(ppo, few, options, model=base, output="out", steps=2, batch_size=8, held_out=0.2, warmup=0.0)
     assert 0 <= result["end"]["eval_reward"] <= 5
     assert "unchecked" in result["checks"]["judge"]
     assert "accuracy against people: unchecked" in Path("out/README.md").read_text()
