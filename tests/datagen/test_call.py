@@ -42,7 +42,7 @@ def test_a_good_reply_becomes_a_completion() -> None:
     )
 
 
-def test_what_is_not_said_is_not_made_up() -> None:
+def test_missing_fields_of_a_reply_are_empty_or_none() -> None:
     body = {"choices": [{"message": {"content": "So."}}]}
     assert read_reply(Reply(200, json.dumps(body)), None) == Completion("So.", "", None, NOT_COUNTED, None, "")
 
@@ -192,7 +192,7 @@ BODIES: list[tuple[object, bool]] = [
 
 
 @pytest.mark.parametrize(("body", "is_one"), BODIES, ids=[json.dumps(body) for body, _ in BODIES])
-def test_a_chat_completion_is_told_by_its_shape(body: object, is_one: bool) -> None:
+def test_a_chat_completion_is_recognised_by_its_shape(body: object, is_one: bool) -> None:
     assert Reply(200, json.dumps(body)).is_chat_completion == is_one
 
 
@@ -233,7 +233,7 @@ def test_any_body_of_the_shape_can_be_read(body: object) -> None:
         ("x" * 1000, "x" * 200),
     ],
 )
-def test_what_a_server_complains_of_fits_in_one_line(body: str, message: str) -> None:
+def test_the_error_message_of_a_server_fits_in_one_line(body: str, message: str) -> None:
     assert error_message(body) == message
 
 
@@ -244,7 +244,7 @@ def test_the_record_of_a_reply_is_its_text_or_the_whole_refusal() -> None:
 
 
 @given(st.text(st.characters()))
-def test_half_a_character_is_told_from_a_whole_one(text: str) -> None:
+def test_a_lone_surrogate_makes_an_answer_broken(text: str) -> None:
     is_broken = any("\ud800" <= character <= "\udfff" for character in text)
     answer = f"So: {text}"
     if is_broken:

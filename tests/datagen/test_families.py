@@ -82,5 +82,5 @@ def test_the_tallest_is_taller_than_everybody(seed: int) -> None:
         "Write about dates and figs.",
     ],
 )
-def test_what_is_no_such_task_is_left_alone(prompt: str) -> None:
+def test_other_prompts_are_solved_by_no_family(prompt: str) -> None:
     assert solve(prompt) is None

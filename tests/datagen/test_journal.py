@@ -48,7 +48,7 @@ def ask(journal: Journal, *calls: Call) -> list[Reply]:
     return asyncio.run(all_of_them())
 
 
-def test_an_answer_survives_the_process_and_is_marked_old() -> None:
+def test_an_answer_survives_the_process_and_is_marked_as_from_an_earlier_run() -> None:
     source = Source()
     with opened(source) as journal:
         (first,) = ask(journal, call())

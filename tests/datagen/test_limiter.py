@@ -1,4 +1,4 @@
-"""The limiter and the budget, over a layer that behaves as told, in real (short) time."""
+"""The limiter and the budget, over a layer that behaves as scripted, in real (short) time."""
 
 import asyncio
 from collections.abc import Callable, Sequence

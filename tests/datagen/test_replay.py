@@ -1,4 +1,4 @@
-"""Recorded replies as a model: found by prompt or by task, sample by sample; what is not recorded is refused."""
+"""Recorded replies as a model: looked up by prompt or by task, sample by sample; what is not recorded is refused."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ BAD = (b"{", b"[1]", b'{"prompt": "A?"}', b'{"prompt": "A?", "responses": "one"}
 
 
 @pytest.mark.parametrize("line", BAD, ids=range(len(BAD)))
-def test_a_bad_line_is_told_by_its_place(line: bytes) -> None:
+def test_a_bad_line_is_reported_with_its_place(line: bytes) -> None:
     Path("replies.jsonl").write_bytes(b'{"prompt": "A?", "responses": ["one"]}\n' + line + b"\n")
     with pytest.raises(InputError, match=r"replies\.jsonl:2: "):
         load_replay(Path("replies.jsonl"))

@@ -231,7 +231,7 @@ def test_a_rewrite_is_new_and_passes_the_rules_that_need_no_answer(seed: str, na
         ("Version 1.2 + 3.4", [], None),
     ],
 )  # fmt: skip
-def test_an_expression_is_worked_out_products_first(prompt: str, steps: list[str], result: int | None) -> None:
+def test_an_expression_is_evaluated_products_first(prompt: str, steps: list[str], result: int | None) -> None:
     assert compute(prompt) == (steps, result)
 
 
@@ -275,7 +275,7 @@ def test_every_rewrite_and_the_comparison_can_be_played() -> None:
         ("sim:leak=0.1,noop", "noop"), ("sim:leak=0.1;noop=0.1", "leak=0.1;noop=0.1"),
     ],
 )  # fmt: skip
-def test_a_fault_that_is_none_is_said(spec: str, part: str) -> None:
+def test_an_unknown_fault_or_rate_is_an_error(spec: str, part: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_sim(spec)
     assert str(raised.value).startswith(f"model {spec!r}: expected skill, refuse, leak")

@@ -75,7 +75,7 @@ def test_a_base_url_from_the_environment_is_where_a_bare_name_goes(monkeypatch: 
      "http://127.0.0.1:8000/v1", "m@http://[::1", "m@http://example.com:port/v1", "m@http://example.com:99999/v1",
      "m@http://example.com/v1#part"],
 )  # fmt: skip
-def test_what_is_no_spec_is_said_with_the_way_out(text: str) -> None:
+def test_an_invalid_spec_is_an_error_that_shows_a_valid_one(text: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_spec(text)
     assert str(raised.value) == (
@@ -84,7 +84,7 @@ def test_what_is_no_spec_is_said_with_the_way_out(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["hf:", "hf:nowhere", "sim:nonsense=1", "sim:leak", "sim:leak=2"])
-def test_a_folder_or_a_fault_that_is_none_is_said(text: str) -> None:
+def test_an_unknown_folder_or_fault_is_an_error(text: str) -> None:
 
     with pytest.raises(InputError, match=r"^model "):
         parse_sim(parse_spec(text).name)
@@ -125,7 +125,7 @@ def test_any_name_without_signs_of_its_own_is_the_name(name: str) -> None:
         ("http://example.com/localhost", False), ("https://example.com", False), ("nonsense", False),
     ],
 )  # fmt: skip
-def test_this_machine_is_told_by_address(url: str, is_here: bool) -> None:
+def test_this_machine_is_recognised_by_address(url: str, is_here: bool) -> None:
     assert is_loopback(url) == is_here
 
 

@@ -77,7 +77,7 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(
     assert send(folder, calls[::-3], concurrency=7) == send(folder, calls, concurrency=40)[::-3]
 
 
-def test_chance_comes_from_the_request_the_sample_and_the_attempt(fresh: Path) -> None:
+def test_random_numbers_come_from_the_request_the_sample_and_the_attempt(fresh: Path) -> None:
     calls = [call("Say something.", sample, attempt, **BABBLE) for sample in (0, 1) for attempt in (1, 2)]
     replies = send(fresh, calls)
     assert len(set(replies)) == 4
@@ -229,7 +229,7 @@ def test_an_adapter_on_another_base_is_another_model(
         ("torn", "cannot be loaded"),
     ],
 )
-def test_a_folder_that_cannot_answer_is_told_at_once(
+def test_a_folder_that_cannot_answer_is_an_error_at_once(
     kind: str, message: str, fresh: Path, copied: Callable[[Path], Path]
 ) -> None:
     folder = copied(fresh)
