@@ -1,1 +1,1 @@
-"""What flows between commands: rows, and the files of rows that are read and written. Start with record.py and reader.py."""
+"""Rows: what flows between commands, and the files that it is read from and written to. Start with record.py."""
