@@ -157,8 +157,8 @@ def test_the_coefficient_rises_with_too_much_kl_by_a_bounded_step() -> None:
 def test_the_spread_of_rewards_is_that_of_all_so_far_and_1_where_there_is_none(values: list[int]) -> None:
     spread = RunningStd()
     for value in values:
-        spread.update([float(value)])
-    assert spread.std == pytest.approx(math.sqrt(pvariance(values)) or 1.0)
+        std = spread.update([float(value)])
+    assert std == pytest.approx(math.sqrt(pvariance(values)) or 1.0)
 
 
 HEALTHY = {

@@ -37,7 +37,7 @@ from datagen_train.reward import (
     interval,
     ranking_loss,
     verdict,
-    win_rate,
+    wins,
 )
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.tools import evaluate, merge
@@ -293,8 +293,9 @@ def test_a_score_is_the_same_alone_and_beside_longer_ones() -> None:
 
 
 def judged(differences: Sequence[float], longer: Sequence[float], prompts: Sequence[int]) -> Comparisons:
-    zero = np.zeros(len(differences))
-    return Comparisons(np.array(differences), zero, np.array(longer, dtype=float), np.array(prompts, dtype=float))
+    return Comparisons(
+        np.array(differences, dtype=float), np.array(longer, dtype=float), np.array(prompts, dtype=float)
+    )
 
 
 def test_the_interval_is_wider_where_the_comparisons_come_from_few_prompts() -> None:
@@ -314,7 +315,7 @@ def test_calibration_tells_a_sure_model_from_a_right_one() -> None:
 
 
 def test_length_alone_is_told_beside_the_accuracy() -> None:
-    assert win_rate(judged([0] * 4, [3, -1, 0, 2], range(4)).longer) == 0.625
+    assert wins(judged([0] * 4, [3, -1, 0, 2], range(4)).longer).mean() == 0.625
     assert correlation([1, 2, 3], [1, 1, 1]) is None
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
 

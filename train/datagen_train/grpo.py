@@ -216,7 +216,7 @@ class GroupTrainer(OnPolicyTrainer):
                 f"in {PATIENCE} iterations all answers of each group got the same reward: nothing is learned. Raise "
                 "--group-size or --temperature, or take a reward that tells answers apart"
             )
-            self.announce([self.alarms.alarm(step, "no signal", text)])
+            self.session.terminal.say(self.alarms.alarm(step, "no signal", text))
         samples = zip(rows, completions, scored.total, strict=True)
         rows_of_samples = [
             {"prompt": row.prompt, "response": answer, "reward": score} for row, answer, score in samples

@@ -17,6 +17,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -26,7 +27,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from datagen.engine.options import option
 from datagen.records.reader import PROMPTS
@@ -48,7 +49,7 @@ from datagen_train.run.on_policy import (
     load_policy,
     loop_arguments,
 )
-from datagen_train.run.rollout import Rollout, sample, sampling_seed, score_tokens
+from datagen_train.run.rollout import Rollout, sample, score_tokens
 from datagen_train.run.session import Session, Terminal, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=6e-4)
@@ -210,7 +211,8 @@ class Ppo(OnPolicyTrainer):
         # 1. Sample an answer to each prompt of the batch (1909.08593, section 2).
         indices = inputs["row"].tolist()
         rows, prompts = [self.prompts[i].row for i in indices], [self.prompts[i].ids for i in indices]
-        seeds = [sampling_seed(self.args.seed, step, i) for i in indices]
+        digests = (sha256(f"{self.args.seed}:{step}:{i}".encode()).digest() for i in indices)
+        seeds = [int.from_bytes(digest[:7]) for digest in digests]  # those of an answer in any batch, on any process
         completions = sample(self.model, self.session.loaded.tokenizer, prompts, seeds, options.max_tokens)
 
         # 2. Compute log-probabilities of policy and reference, values and entropies of all tokens, once.
@@ -219,7 +221,7 @@ class Ppo(OnPolicyTrainer):
             self.check_reference(rollout)
 
         # 3. Score the answers. One without a score is masked out: nothing is learned from it.
-        texts, ids = [each.text for each in completions], [each.ids for each in completions]
+        texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
         scored = self.rewards.score(rows, texts, ids, self.state)
         self.check_scored(scored)
         device = rollout.mask.device
@@ -307,7 +309,7 @@ class Ppo(OnPolicyTrainer):
             self.accelerator.backward(loss + options.ptx_coef * micro_ptx_loss / len(micro_batches))
 
             watched = (policy.ratio, policy.approx_kl, policy.clipped.float(), value_clipped.float())
-            sums += torch.stack([*(masked_sum(each, mask) for each in watched), policy_loss, value_loss]).detach()
+            sums += torch.stack([*(masked_sum(values, mask) for values in watched), policy_loss, value_loss]).detach()
             ptx_loss += float(micro_ptx_loss.detach()) / len(micro_batches)
         mean = UpdateSums(*(self.add_up(sums) / tokens))
         return {
@@ -327,8 +329,8 @@ class Ppo(OnPolicyTrainer):
         scores = [0.0 if score is None else score - options.reward_baseline for score in scored.total]
         if options.scale_reward:
             known = [score - options.reward_baseline for score in scored.total if score is not None]
-            self.reward_std.update(gather_object(known) if self.args.world_size > 1 else known)
-            scores = [score / self.reward_std.std for score in scores]
+            std = self.reward_std.update(gather_object(known) if self.args.world_size > 1 else known)
+            scores = [score / std for score in scores]
         if options.clip_reward is not None:
             scores = [min(max(score, -options.clip_reward), options.clip_reward) for score in scores]
         penalty, replacement = options.missing_end_penalty, options.missing_end_score
@@ -362,7 +364,8 @@ class Ppo(OnPolicyTrainer):
         metrics = dict(zip(metrics, means.tolist(), strict=True))
         for name, value in metrics.items():
             self.pending[name].append(value)
-        self.announce(self.alarms.iteration(step, metrics))
+        for text in self.alarms.iteration(step, metrics):
+            self.session.terminal.say(text)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -371,9 +374,6 @@ class Ppo(OnPolicyTrainer):
             logs |= {name: fmean(values) for name, values in self.pending.items()}
             self.pending.clear()
         super().log(logs, start_time)
-
-    def policy(self) -> PreTrainedModel:
-        return self.model.policy
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint if the library calls, else the policy, ready to be used, and its critic."""
@@ -526,7 +526,9 @@ def describe(rollout: Rollout, scored: Scored, rewards: Tensor, returns: Tensor)
     kl = torch.where(mask, k1(rollout.log_probs, rollout.reference), 0.0).sum(1)[answers]
     kl_k3 = torch.where(mask, k3(rollout.log_probs, rollout.reference), 0.0).sum(1)[answers]
     scores = torch.tensor([score for score in scored.total if score is not None])
-    lengths = rollout.lengths[[score is not None for score in scored.total]]
+    lengths = torch.tensor([float(len(completion.ids)) for completion in rollout.completions])
+    scored_lengths = lengths[[score is not None for score in scored.total]]
+    vary = len(scores) > 1 and float(scores.std()) >= 1e-6 and float(scored_lengths.std()) >= 1e-6
     return {
         "reward": float(scores.mean()),
         "reward_std": float(scores.std()) if len(scores) > 1 else 0.0,
@@ -540,17 +542,10 @@ def describe(rollout: Rollout, scored: Scored, rewards: Tensor, returns: Tensor)
         "kl_k3": float(kl_k3.mean()),
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "ended": sum(rollout.ended) / len(rollout.ended),
-        "response_length": float(rollout.lengths.mean()),
-        "length_correlation": length_correlation(scores, lengths),
+        "response_length": float(lengths.mean()),
+        "length_correlation": float(torch.corrcoef(torch.stack([scores, scored_lengths]))[0, 1]) if vary else 0.0,
         "explained_variance": explained_variance(rollout.values, returns, mask),
     }
-
-
-def length_correlation(scores: Tensor, lengths: Tensor) -> float:
-    """Return Pearson's correlation of scores and lengths; 0 where one of them does not vary."""
-    if len(scores) < 2 or float(scores.std()) < 1e-6 or float(lengths.std()) < 1e-6:
-        return 0.0
-    return float(torch.corrcoef(torch.stack([scores, lengths]))[0, 1])
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:

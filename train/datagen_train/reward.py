@@ -34,7 +34,7 @@ from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import UnusableRow
-from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, measure_ranking, scored_ids
+from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.split import Split
 from datagen_train.models.reward_model import (
     Contract,
@@ -43,8 +43,7 @@ from datagen_train.models.reward_model import (
     end_token,
     is_reward_model,
     raw_scores,
-    template_digest,
-    tokenizer_digest,
+    tokenizer_digests,
     with_score_head,
 )
 from datagen_train.models.tokens import attention_mask, pad
@@ -103,7 +102,7 @@ def train(session: Session, options: Options) -> dict[str, Any]:
     loaded = session.load(texts, partial(with_score_head, seed=session.options.seed))
     loaded.model.score.requires_grad_(True)  # the head is new, so it is trained even where layers are frozen
     encoder = RankingEncoder(session.encoder, options.ties, options.margin)
-    split = session.encode(rows, lambda row: [encoder.encode(row)], measure_ranking)
+    split = session.encode(rows, lambda row: [encoder.encode(row)], EncodedRanking.size)
     if encoder.left_out:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in sorted(encoder.left_out.items()))
         session.terminal.say(f"answers left out: {reasons}")
@@ -116,9 +115,8 @@ def train(session: Session, options: Options) -> dict[str, Any]:
 
     def conclude() -> dict[str, Any]:
         """Measure the best model, write its contract, and return what joins the report."""
-        metrics = (
-            describe(split.held_out, trainer.score(split.held_out), session.options.seed) if split.held_out else {}
-        )
+        raw = trainer.score([ids for ranking in split.held_out for ids in ranking.answers])
+        metrics = describe(split.held_out, raw, session.options.seed) if split.held_out else {}
         answers = reference_answers(session, split, references)
         contract = make_contract(session, trainer, answers, metrics.get("accuracy"))
         if trainer.is_world_process_zero():
@@ -219,23 +217,22 @@ class RewardTrainer(Trainer):
             self._since_log.clear()
         super().log(logs, *args, **kwargs)
 
-    def score(self, rankings: Sequence[EncodedRanking]) -> Numbers:
-        """Return the raw rewards of all answers, one ranking after another."""
-        return self.score_ids([ids for ranking in rankings for ids in ranking.answers])
-
-    def score_ids(self, sequences: Sequence[TokenIds]) -> Numbers:
+    def score(self, sequences: Sequence[TokenIds]) -> Numbers:
+        """Return the raw reward of each sequence, in order."""
         model: Any = self.model
         return raw_scores(model, sequences, pad_id=self.pad_id, batch_size=self.args.eval_batch_size)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure loss, accuracy and margin on the held-out rankings; every process measures on all of them."""
         rankings: Any = self.eval_dataset
-        raw, batch = self.score(rankings), collate(rankings, pad_id=0)
+        raw = self.score([ids for ranking in rankings for ids in ranking.answers])
+        batch = collate(rankings, pad_id=0)
         loss = ranking_loss(torch.from_numpy(raw), **{name: batch[name] for name in LOSS_COLUMNS})
         metrics = {"eval_loss": float(loss)}
-        if len(comparisons := compare(rankings, raw)):
+        comparisons = compare(rankings, raw)
+        if len(comparisons.difference):
             margin = float(comparisons.difference.mean())
-            metrics |= {"eval_accuracy": win_rate(comparisons.difference), "eval_margin": margin}
+            metrics |= {"eval_accuracy": float(wins(comparisons.difference).mean()), "eval_margin": margin}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -293,14 +290,14 @@ def make_contract(
 
     References whose raw rewards are all equal are only centred.
     """
-    raw, tokenizer = trainer.score_ids(references), session.loaded.tokenizer
-    std = float(raw.std())
+    raw, tokenizer = trainer.score(references), session.loaded.tokenizer
+    digests, std = tokenizer_digests(tokenizer), float(raw.std())
     gain = 1 / std if std > 1e-6 else 1.0
     with open_input(session.data) as file:
         data = input_digest(file)
     return Contract(
-        tokenizer=tokenizer_digest(tokenizer),
-        template=template_digest(tokenizer),
+        tokenizer=digests["tokenizer"],
+        template=digests["template"],
         end=end_token(tokenizer),
         pad=trainer.pad_id,
         max_length=session.options.max_length,
@@ -320,46 +317,33 @@ def make_contract(
 class Comparisons:
     """Comparisons with the scores of their answers, as columns of shape (comparisons,). Ties are left out."""
 
-    better: Numbers
-    """Raw reward of the better answer."""
-    worse: Numbers
+    difference: Numbers
+    """Raw reward of the better answer minus that of the worse one."""
     longer: Numbers
     """Tokens by which the better answer is longer."""
     prompt: Numbers
     """Number of the prompt: comparisons of one prompt are not independent."""
     source: tuple[str, ...] = ()
 
-    @property
-    def difference(self) -> Numbers:
-        return self.better - self.worse
-
-    def __len__(self) -> int:
-        return len(self.better)
-
 
 def compare(rankings: Sequence[EncodedRanking], scores: Numbers) -> Comparisons:
     """Return the comparisons that are no ties; `scores` are the raw rewards of all answers, one after another."""
     by_prompt = np.split(scores, np.cumsum([len(ranking.answers) for ranking in rankings])[:-1])
     rows = [
-        (raw[c.better], raw[c.worse], ranking.lengths[c.better] - ranking.lengths[c.worse], number, ranking.source)
+        (raw[c.better] - raw[c.worse], ranking.lengths[c.better] - ranking.lengths[c.worse], number, ranking.source)
         for number, (ranking, raw) in enumerate(zip(rankings, by_prompt, strict=True))
         for c in ranking.comparisons
         if c.target != 0.5
     ]
-    *columns, sources = zip(*rows, strict=True) if rows else ((),) * 5
-    better, worse, longer, prompt = (np.array(column, dtype=np.float64) for column in columns)
-    return Comparisons(better, worse, longer, prompt, tuple(sources))
+    *columns, sources = zip(*rows, strict=True) if rows else ((),) * 4
+    difference, longer, prompt = (np.array(column, dtype=np.float64) for column in columns)
+    return Comparisons(difference, longer, prompt, tuple(sources))
 
 
 def wins(differences: Numbers) -> Numbers:
-    """Return 1 where the better answer is ahead, 0 where it is behind, and 1/2 where they are equal."""
+    """Return 1 where the better answer is ahead, 0 where it is behind, 1/2 where they are equal. The mean: accuracy."""
     result: Numbers = (np.sign(differences) + 1) / 2
     return result
-
-
-def win_rate(differences: Numbers) -> float:
-    """Return the share of comparisons in which the better answer is ahead: of rewards the accuracy."""
-    return float(wins(differences).mean())
 
 
 def interval(comparisons: Comparisons, seed: int) -> tuple[float, float]:
@@ -387,7 +371,7 @@ def calibration(comparisons: Comparisons) -> tuple[float, list[dict[str, float]]
         bins.append(
             {"from": CONFIDENCE_BINS[place], "count": int(inside.sum()), "confidence": mean, "accuracy": accuracy}
         )
-    error = sum(each["count"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / len(comparisons)
+    error = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(correct)
     return float(error), bins
 
 
@@ -402,16 +386,16 @@ def correlation(first: Sequence[float] | Numbers, second: Sequence[float] | Numb
 def describe(rankings: Sequence[EncodedRanking], scores: Numbers, seed: int) -> dict[str, Any]:
     """Measure a model on rankings; `scores` are its raw rewards of all answers, one after another."""
     comparisons = compare(rankings, scores)
-    metrics: dict[str, Any] = {"prompts": len(rankings), "comparisons": len(comparisons)}
-    if not len(comparisons):
+    metrics: dict[str, Any] = {"prompts": len(rankings), "comparisons": len(comparisons.difference)}
+    if not metrics["comparisons"]:
         return metrics
     error, bins = calibration(comparisons)
     lengths, names = [length for ranking in rankings for length in ranking.lengths], np.array(comparisons.source)
     correct = {name: wins(comparisons.difference[names == name]) for name in sorted(set(comparisons.source))}
     return metrics | {
-        "accuracy": win_rate(comparisons.difference),
+        "accuracy": float(wins(comparisons.difference).mean()),
         "interval": interval(comparisons, seed),
-        "longer_wins": win_rate(comparisons.longer),
+        "longer_wins": float(wins(comparisons.longer).mean()),
         "margin": float(comparisons.difference.mean()),
         "length_gap": float(comparisons.longer.mean()),
         "reward_length_correlation": correlation(scores, lengths),

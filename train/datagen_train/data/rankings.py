@@ -47,6 +47,10 @@ class EncodedRanking:
     """Where the row comes from, for the report."""
     cut: bool = False
 
+    def size(self) -> tuple[int, int, bool]:
+        """Return (tokens of all sequences, tokens that are scored, cut)."""
+        return sum(map(len, self.answers)), len(self.answers), self.cut
+
 
 class EncodedAnswer(NamedTuple):
     """One answer that can be compared."""
@@ -139,11 +143,6 @@ def _margin(row: Ranked, better: int, worse: int) -> float:
         return row.margin if row.ranks[better] < row.ranks[worse] else 0.0
     higher, lower = (row.scores[index] if row.scores else None for index in (better, worse))
     return 0.0 if higher is None or lower is None else max(0.0, higher - lower)
-
-
-def measure_ranking(ranking: EncodedRanking) -> tuple[int, int, bool]:
-    """Return (tokens of all sequences, tokens that are scored, cut)."""
-    return sum(map(len, ranking.answers)), len(ranking.answers), ranking.cut
 
 
 def as_sequences(rankings: Sequence[EncodedRanking]) -> list[Encoded]:

@@ -90,13 +90,10 @@ def read_contract(folder: Path) -> Contract:
     return contract
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest a tokenizer by its vocabulary and its behaviour, not by how its files are written."""
-    return digest([sorted(tokenizer.get_vocab().items()), tokenizer(PROBE, add_special_tokens=False)["input_ids"]])[:16]
-
-
-def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    return digest(tokenizer.chat_template)[:16]
+def tokenizer_digests(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return digests of the tokenizer (its vocabulary and behaviour, not its files) and of the chat template."""
+    behaviour = [sorted(tokenizer.get_vocab().items()), tokenizer(PROBE, add_special_tokens=False)["input_ids"]]
+    return {"tokenizer": digest(behaviour)[:16], "template": digest(tokenizer.chat_template)[:16]}
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:

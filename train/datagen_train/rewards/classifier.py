@@ -46,7 +46,7 @@ class Classifier:
         self._max_length = min(positions or self._tokenizer.model_max_length, self._tokenizer.model_max_length)
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
-        texts = [completion_text(each) for each in completions]
+        texts = [completion_text(completion) for completion in completions]
         ids = [self._tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"] for text in texts]
         scores: list[Score] = [None] * len(texts)
         filled = [i for i, tokens in enumerate(ids) if tokens]  # a text without tokens gets no score

@@ -24,12 +24,12 @@ An exception ends the run: it says nothing about any answer.
 import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datagen.errors import InputError
 from datagen.records.record import Messages, Record, Text
-from datagen.verify import pick_verifier
 from datagen_train.errors import TrainingStopped, first_line
 
 RewardFunction = Callable[..., Any]
@@ -71,46 +71,46 @@ def import_function(path: str, name: str) -> RewardFunction:
     return imported
 
 
+@dataclass(frozen=True)
 class Verifier:
     """A verifier of answers as a reward: 1 for right, 0 for wrong, no score where it does not know."""
 
-    def __init__(self, name: str) -> None:
-        self._verify = pick_verifier(name)
+    verify: Callable[[Record, str], bool | None]
 
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Any], record: Sequence[Record], **_: Any
     ) -> list[Score]:
-        verdicts = [self._verify(row, completion_text(each)) for row, each in zip(record, completions, strict=True)]
+        verdicts = [self.verify(row, completion_text(answer)) for row, answer in zip(record, completions, strict=True)]
         return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
+@dataclass(frozen=True)
 class Service:
     """The user's HTTP service: POST {"prompts": [...], "responses": [...]} returns {"rewards": [number or null, ...]}.
 
     Connection faults, HTTP 429 and 5xx are retried; any other refusal ends the run.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    url: str
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
         import httpx2
 
-        body = {"prompts": list(prompts), "responses": [completion_text(each) for each in completions]}
-        fault = ""
+        body = {"prompts": list(prompts), "responses": [completion_text(completion) for completion in completions]}
+        reason = ""
         for _try in range(TRIES):
             try:
-                reply = httpx2.post(self._url, json=body, timeout=TIMEOUT)
+                reply = httpx2.post(self.url, json=body, timeout=TIMEOUT)
             except httpx2.TransportError as error:
-                fault = first_line(error)
+                reason = first_line(error)
                 continue
             if reply.status_code >= 500 or reply.status_code == 429:
-                fault = f"HTTP {reply.status_code}"
+                reason = f"HTTP {reply.status_code}"
                 continue
             if reply.status_code != 200:
-                raise TrainingStopped(f"reward {self._url}: HTTP {reply.status_code}: {reply.text[:200]!r}")
+                raise TrainingStopped(f"reward {self.url}: HTTP {reply.status_code}: {reply.text[:200]!r}")
             try:
                 return list(reply.json()["rewards"])
             except (ValueError, KeyError, TypeError):
-                raise TrainingStopped(f'reward {self._url}: no JSON with "rewards": {reply.text[:200]!r}') from None
-        raise TrainingStopped(f"reward {self._url}: {fault}, {TRIES} times")
+                raise TrainingStopped(f'reward {self.url}: no JSON with "rewards": {reply.text[:200]!r}') from None
+        raise TrainingStopped(f"reward {self.url}: {reason}, {TRIES} times")

@@ -66,7 +66,7 @@ class JudgeReward:
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Any], record: Sequence[Record], **_: Any
     ) -> list[Score]:
-        answers = [completion_text(each) for each in completions]
+        answers = [completion_text(completion) for completion in completions]
         return self._thread.submit(lambda: self._runner.run(self._score(record, answers))).result()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class JudgeReward:
             aspects = None
         except Stopped:
             raise self._stack.stop.error or TrainingStopped("the judge was stopped") from None
-        return [None] * len(record.responses) if aspects is None else [sum(each.values()) for each in aspects]
+        return [None] * len(record.responses) if aspects is None else [sum(points.values()) for points in aspects]
 
 
 def group_by_prompt(records: Sequence[Record]) -> list[list[int]]:

@@ -24,8 +24,7 @@ from datagen_train.models.reward_model import (
     load_weights,
     raw_scores,
     read_contract,
-    template_digest,
-    tokenizer_digest,
+    tokenizer_digests,
 )
 from datagen_train.rewards.functions import Score, completion_text
 
@@ -44,7 +43,7 @@ class RewardModel:
         self.encoder = Encoder(tokenizer, {contract.end, tokenizer.eos_token_id}, contract.max_length)
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
-        return list(self.score(list(prompts), [completion_text(each) for each in completions]))
+        return list(self.score(list(prompts), [completion_text(completion) for completion in completions]))
 
     def score(self, prompts: Sequence[Text], responses: Sequence[str], *, batch_size: int = 32) -> list[float]:
         """Return one normalised score per answer: gain * raw + bias.
@@ -97,7 +96,7 @@ def load_reward(path: str | Path) -> RewardModel:
     folder = Path(path)
     contract = read_contract(folder)
     tokenizer = load_tokenizer(str(folder))
-    for name, digest in (("tokenizer", tokenizer_digest(tokenizer)), ("template", template_digest(tokenizer))):
+    for name, digest in tokenizer_digests(tokenizer).items():
         if digest != getattr(contract, name):
             raise InputError(
                 f"{folder}: its {name} is not the one it was trained with, so scores would be read from other tokens; "

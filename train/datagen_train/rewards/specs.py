@@ -31,6 +31,7 @@ from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import Ids
 from datagen.llm.local.weights import weights_digest
 from datagen.records.record import Record
+from datagen.verify import pick_verifier
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.reward_model import CONTRACT, is_reward_model
 from datagen_train.rewards.classifier import Classifier
@@ -65,7 +66,7 @@ def load_function(spec: str) -> RewardFunction:
         path, _, label = rest.partition("#")
         return Classifier(path, label)
     if scheme == "verifier":
-        return Verifier(rest)
+        return Verifier(pick_verifier(rest))
     if scheme == "judge":
         return JudgeReward(rest)
     path, _, name = spec.rpartition(":")
@@ -135,6 +136,9 @@ class Rewards:
         pairs = [split_weight(spec) for spec in specs]
         self.weights, self.names = [weight for weight, _ in pairs], [name for _, name in pairs]
         self.functions = [load_function(name) for name in self.names]
+        judges = [function for function in self.functions if isinstance(function, JudgeReward)]
+        self.judges = "; ".join(judge.agreement for judge in judges)
+        """How far the judges among them agree with people."""
 
     def __enter__(self) -> "Rewards":
         return self
@@ -143,11 +147,6 @@ class Rewards:
         for function in self.functions:
             if isinstance(function, JudgeReward):
                 function.close()
-
-    @property
-    def judges(self) -> str:
-        """How far the judges among them agree with people."""
-        return "; ".join(judge.agreement for judge in self.functions if isinstance(judge, JudgeReward))
 
     def score(
         self, rows: Sequence[Record], answers: Sequence[str], ids: Sequence[Ids], trainer_state: Any = None
@@ -227,15 +226,12 @@ class RunningStd:
     mean: float = 0.0
     squares: float = 0.0
 
-    def update(self, values: list[float]) -> None:
+    def update(self, values: list[float]) -> float:
+        """Take in scores; return the standard deviation of all so far, or 1 where they do not vary."""
         for value in values:
             self.count += 1
             step = value - self.mean
             self.mean += step / self.count
             self.squares += step * (value - self.mean)
-
-    @property
-    def std(self) -> float:
-        """The standard deviation; 1 where scores do not vary."""
         std = (self.squares / self.count) ** 0.5 if self.count > 1 else 0.0
         return std if std > MIN_STD else 1.0

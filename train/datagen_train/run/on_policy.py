@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import Generated, Ids, context_length, generate
+from datagen.llm.local.generation import Ids, context_length, generate
 from datagen.records.files import dump_line
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
@@ -153,39 +153,31 @@ class OnPolicyTrainer(Trainer):
         """Tokens that are never sampled."""
         self.samples: Path = session.folder.run / "samples.jsonl"
 
-    def policy(self) -> PreTrainedModel:
-        """Return the model that answers."""
-        policy: PreTrainedModel = self.accelerator.unwrap_model(self.model)
-        return policy
-
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Answer the held-out prompts greedily; return the mean reward and, where the answer is known, exact match."""
+        rows, loaded = [prompt.row for prompt in self.held_out], self.session.loaded
         completions = generate(
-            self.policy(), self.session.loaded.tokenizer, [prompt.ids for prompt in self.held_out],
+            loaded.model, loaded.tokenizer, [prompt.ids for prompt in self.held_out],
             max_tokens=self.options.max_tokens, suppressed=self.suppressed,
         )  # fmt: skip
-        metrics = self.measure([prompt.row for prompt in self.held_out], completions)
-        self.log(metrics)
-        self.announce(self.alarms.measurement(self.state.global_step, metrics))
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def measure(self, rows: list[Record], completions: list[Generated]) -> dict[str, float]:
-        """Score completions of held-out prompts, and compare them with the rows' responses where there are any."""
-        texts, ids = [each.text for each in completions], [each.ids for each in completions]
+        texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
         scores = [score for score in self.rewards.score(rows, texts, ids, self.state).total if score is not None]
         if not scores:
             raise TrainingStopped(f"--reward: none of {len(completions)} answers to held-out prompts got a score")
         metrics = {
             "eval_reward": fmean(scores),
             "eval_unscored": float(len(completions) - len(scores)),
-            "eval_ended": fmean(each.finish_reason == "stop" for each in completions),
+            "eval_ended": fmean(completion.finish_reason == "stop" for completion in completions),
             "eval_response_length": fmean(map(len, ids)),
         }
-        pairs = [(row, each) for row, each in zip(rows, completions, strict=True) if row.response is not None]
+        pairs = [pair for pair in zip(rows, completions, strict=True) if pair[0].response is not None]
         if pairs:
-            compared = measure(Answers([row for row, _ in pairs], [each for _, each in pairs]))
+            compared = measure(Answers([row for row, _ in pairs], [completion for _, completion in pairs]))
             metrics |= {f"eval_{name}": value for name, value in compared.items()}
+        self.log(metrics)
+        for text in self.alarms.measurement(self.state.global_step, metrics):
+            self.session.terminal.say(text)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def check_scored(self, scored: Scored) -> None:
@@ -194,11 +186,6 @@ class OnPolicyTrainer(Trainer):
         if missing and (self.options.unscored == "fail" or missing > MAX_UNSCORED * len(scored.total)):
             name = next(name for name, part in scored.parts.items() if None in part)
             raise TrainingStopped(f"reward {name}: {missing} of {len(scored.total)} answers got no score")
-
-    def announce(self, alarms: Sequence[str]) -> None:
-        """Print alarms."""
-        for text in alarms:
-            self.session.terminal.say(text)
 
     def write_samples(self, step: int, samples: Sequence[dict[str, Any]]) -> None:
         """Append the first few samples of a step to samples.jsonl, as often as metrics are logged."""

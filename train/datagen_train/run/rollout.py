@@ -8,7 +8,6 @@ critic and reference run once over all answers, in batches sorted by length.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -49,12 +48,7 @@ class Rollout:
     @property
     def ended(self) -> list[bool]:
         """Whether each answer ended by itself (and was not cut at the longest length)."""
-        return [each.finish_reason == "stop" for each in self.completions]
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each answer, (answers,)."""
-        return torch.tensor([float(len(each.ids)) for each in self.completions])
+        return [completion.finish_reason == "stop" for completion in self.completions]
 
     def samples(self, scored: Scored) -> list[dict[str, Any]]:
         """Return the answers with their scores, as rows of samples.jsonl."""
@@ -94,11 +88,6 @@ def sample(
     )
 
 
-def sampling_seed(seed: int, step: int, row: int) -> int:
-    """Return the seed of one answer. It depends on no batch or process, so a resumed run samples the same answers."""
-    return int.from_bytes(sha256(f"{seed}:{step}:{row}".encode()).digest()[:7])
-
-
 @torch.no_grad()
 def score_tokens(
     model: ActorCritic,
@@ -122,12 +111,12 @@ def score_tokens(
         A rollout without scores; its tensors have the shape (answers, tokens of the longest answer).
     """
     device = model.head.weight.device
-    shape = (len(completions), max(len(each.ids) for each in completions))
+    shape = (len(completions), max(len(completion.ids) for completion in completions))
     log_probs, values, entropy, reference_log_probs = (torch.zeros(shape, device=device) for _ in range(4))
     mask = torch.zeros(shape, dtype=torch.bool, device=device)
     vocabulary = int(model.policy.config.get_text_config().vocab_size)
     max_tokens = min(MAX_TOKENS, max(1, MAX_LOGITS // vocabulary))
-    lengths = [len(prompt) + len(each.ids) for prompt, each in zip(prompts, completions, strict=True)]
+    lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, completions, strict=True)]
     for indices in in_batches(lengths, MAX_BATCH, max_tokens):
         batch = make_batch([prompts[i] for i in indices], [completions[i].ids for i in indices], device)
         with autocast():

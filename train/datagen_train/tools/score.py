@@ -2,8 +2,8 @@
 
 Every answer is scored by a reward model, a classifier, a function, a verifier, a service, or a weighted sum of them
 (rewards/specs.py). The output is ranked rows for `datagen pairs` and `datagen train reward`: for best-of-n pairs, to
-refresh the reward model, or to look at the samples of a policy with their rewards. An answer that one of the rewards gives no score has
-no score (null) and ranks last; a row without any score is rejected.
+refresh the reward model, or to look at the samples of a policy with their rewards. An answer that one of the rewards
+gives no score has no score (null) and ranks last; a row without any score is rejected.
 
 Answers of many rows are scored together. A function of yours must score each answer by itself: the rest of its batch
 changes with the input. It gets empty `completion_ids`, since there are only texts.
