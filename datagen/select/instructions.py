@@ -46,8 +46,10 @@ NOT_AS_TEXT = (
 )
 START = r"(?:(?:^|[.!?:;\n])\s*(?:please\s+|first,?\s+|then\s+)?|\b(?:please|can\s+you|could\s+you)\s+)"
 START_OR_AND = rf"(?:{START}|\b(?:and|then)\s+)"
-LOOK = r"(?:describe|look\s+at|watch|listen\s+to|play|edit|open|read|upload|download|save|delete|rename|print|scan)"
-MAKE = r"(?:create|make|generate|design|produce|render|draw|sketch|paint|plot|compose|show|take|record)"
+USE_VERBS = (
+    r"(?:describe|look\s+at|watch|listen\s+to|play|edit|open|read|upload|download|save|delete|rename|print|scan)"
+)
+CREATE_VERBS = r"(?:create|make|generate|design|produce|render|draw|sketch|paint|plot|compose|show|take|record)"
 DRAWN_IN_WORDS = (
     r"(?!\w*\s*(?:conclusions?|inferences?|comparisons?|parallels?|distinctions?|lessons?|contrasts?|analog(?:y|ies)"
     r"|cards?|balls?|marbles?|names?|tickets?|samples?|numbers?)\b)"
@@ -57,8 +59,8 @@ NEEDS_MEDIA = re.compile(
     rf"""
       \b(?:this|the\s+(?:following|attached|given|provided|uploaded))\s+(?:[a-z]+\s+)?{MEDIUM}{NOT_AS_TEXT}
     | \b{MEDIUM}\s+(?:below|above|attached|provided|uploaded|shown)\b
-    | {START}{LOOK}\s+(?:the|some|my|your|that)\s+(?:\w+\s+)?{MEDIUM}{NOT_AS_TEXT}
-    | {START_OR_AND}{MAKE}\s+(?:me\s+|us\s+)?(?:(?:an?|the|some|your)\s+)?(?:\w+\s+)?{MEDIUM}{NOT_AS_TEXT}
+    | {START}{USE_VERBS}\s+(?:the|some|my|your|that)\s+(?:\w+\s+)?{MEDIUM}{NOT_AS_TEXT}
+    | {START_OR_AND}{CREATE_VERBS}\s+(?:me\s+|us\s+)?(?:(?:an?|the|some|your)\s+)?(?:\w+\s+)?{MEDIUM}{NOT_AS_TEXT}
     | {START_OR_AND}(?:draw|sketch|paint)\s+(?:me\s+)?(?:an?|the|your|some)\s+{DRAWN_IN_WORDS}
     | {START_OR_AND}plot\s+(?:the|an?|this|these)\s+(?:\w+\s+)?{PLOTTED}
     | {START}go\s+to\b
