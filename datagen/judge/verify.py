@@ -16,7 +16,7 @@ from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judge.judges import answer_metas
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record
-from datagen.verify import VERIFIERS, pick_verifier
+from datagen.verify import VERIFIERS, pick_verifier, verify_all
 
 SCORES = {True: 1.0, False: 0.0, None: None}
 
@@ -38,10 +38,7 @@ class Verify(JudgeMethod):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record."""
-        verdicts: list[bool | None] = []
-        for response in record.responses:
-            votes = {pick_verifier(name)(record, response) for name in self.options.verify}
-            verdicts.append(False if False in votes else None if None in votes else True)
+        verdicts = [verify_all(record, response, self.options.verify) for response in record.responses]
         answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
         scores = [SCORES[verdict] for verdict in verdicts]
         order = ranking_order(scores)

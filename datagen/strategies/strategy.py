@@ -25,7 +25,6 @@ from datagen.records.record import (
     Prompt,
     Record,
     Row,
-    Text,
     as_messages,
     fail,
     keep,
@@ -33,7 +32,7 @@ from datagen.records.record import (
     request_text,
     row_id,
 )
-from datagen.verify import pick_verifier
+from datagen.verify import pick_verifier, verify_all
 from datagen.verify.answers import same_answer, split_answer
 from datagen.verify.equations import equations_hold
 
@@ -135,18 +134,28 @@ class Strategy(Method):
         return [Answer.from_chain(completion) for completion in completions]
 
     def reasoning_prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
-        """Ask for a rationale that ends in a stated answer, after the worked examples of `--examples`."""
+        """Ask for a rationale that ends in a stated answer.
+
+        Args:
+            record: The input row.
+            template: The template of the instruction; it goes into the system message, after what stands there.
+            fields: The values of the template.
+
+        Returns:
+            The system message, the worked examples of `--examples` as turns, and the record's own turns.
+        """
         instruction = self.prompts[template].render(**fields).messages[0]["content"]
         examples = load_examples(self.options.examples) if self.options.examples else []
-        messages = with_instruction(record.prompt, instruction, examples)
+        messages = as_messages(record.prompt)
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        turns = messages[1:] if system else messages
+        content = "\n\n".join(filter(None, (system, instruction)))
+        messages = [{"role": "system", "content": content}, *examples, *turns]
         return Prompt(messages, template, prompt_fields(record, **fields))
 
     def verify(self, record: Record, response: str) -> bool | None:
-        """Check an answer with every `--verify`: one that says wrong decides, then one that does not know."""
-        verdicts = [pick_verifier(name)(record, response) for name in self.options.verify]
-        if False in verdicts:
-            return False
-        return None if None in verdicts or not verdicts else True
+        """Check an answer with every verifier of `--verify`; None without any."""
+        return verify_all(record, response, self.options.verify) if self.options.verify else None
 
     def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
         """Make the row of one answer, or of several.
@@ -207,7 +216,7 @@ class Strategy(Method):
 
 
 class IndependentAnswers(Strategy):
-    """A strategy whose `-k` answers know nothing of each other and stand in one row."""
+    """A strategy whose `-k` answers are independent of each other and stand in one row."""
 
     unique = ("prompt", "response", "responses")
 
@@ -249,15 +258,6 @@ def rejection_reason(chain: Answer, reference: str) -> str | None:
     if same_answer(chain.answer, reference) is not True:
         return "wrong_answer"
     return "wrong_equation" if equations_hold(chain.response) is False else None
-
-
-def with_instruction(prompt: Text, instruction: str, examples: Messages) -> Messages:
-    """Put an instruction, and worked examples, before a conversation; one system message stays one."""
-    messages = as_messages(prompt)
-    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-    turns = messages[1:] if system else messages
-    content = "\n\n".join(filter(None, (system, instruction)))
-    return [{"role": "system", "content": content}, *examples, *turns]
 
 
 def prompt_fields(record: Record, **fields: str) -> dict[str, str]:

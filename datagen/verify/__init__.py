@@ -9,7 +9,7 @@ Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and
     game24        the expression uses each of the given numbers once and makes 24                expressions.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from datagen.errors import InputError
 from datagen.parse import split_thinking
@@ -77,6 +77,12 @@ VERIFIERS: dict[str, Verifier] = {
     "equations": verify_equations,
     "game24": verify_game24,
 }
+
+
+def verify_all(record: Record, response: str, names: Iterable[str]) -> bool | None:
+    """Return the verdict of several verifiers: False if one says wrong, else None if one does not know, else True."""
+    verdicts = [pick_verifier(name)(record, response) for name in names]
+    return False if False in verdicts else None if None in verdicts else True
 
 
 def pick_verifier(name: str) -> Verifier:
