@@ -13,7 +13,7 @@ from datagen.records.files import dump_line
 from datagen.records.record import Record
 from datagen_train.data.encode import IGNORED, Encoded
 from datagen_train.data.split import is_held_out
-from datagen_train.run.answers import evaluate_generation
+from datagen_train.run.metrics import evaluate_generation
 from datagen_train.tools.evaluate import Options, load_trained, run, sequence_loss
 from tests.train.conftest import COLOURS, colour_rows, encode
 

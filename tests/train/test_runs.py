@@ -23,9 +23,9 @@ def checkpoint(folder: RunFolder, step: int, *, complete: bool = True) -> Path:
 
 @pytest.fixture
 def folder() -> RunFolder:
-    made = RunFolder(Path("out"))
-    made.begin(CONFIG)
-    return made
+    begun = RunFolder(Path("out"))
+    with begun.locked(CONFIG):
+        return begun
 
 
 def test_the_newest_complete_checkpoint_is_found_by_number_and_not_by_name(folder: RunFolder) -> None:
@@ -92,7 +92,7 @@ def test_a_folder_that_is_no_run_is_never_touched() -> None:
 
 
 def test_two_processes_do_not_write_one_folder() -> None:
-    first, second = RunFolder(Path("out")).held(), RunFolder(Path("out")).held()
+    first, second = RunFolder(Path("out")).locked(CONFIG), RunFolder(Path("out")).locked(CONFIG)
     with first, pytest.raises(DatagenError, match="another run is writing"), second:
         pass
 

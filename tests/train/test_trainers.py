@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from datagen_train import pretrain, sft
+from datagen_train.data.checks import check_packing
 from datagen_train.data.encode import Encoder
-from datagen_train.data.packing import check_packing
 from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.options import TrainOptions
 from datagen_train.tools.evaluate import load_trained

@@ -72,38 +72,32 @@ def run(data: str, training: TrainOptions, options: Options, terminal: Terminal)
     if training.is_tiny:
         raise InputError("DPO starts from a trained model: --model FOLDER of datagen train sft")
     with open_session("dpo", data, PREFERENCES, training, options, RATES, terminal) as session:
-        return train(session, options) if session else None
+        if session is None:
+            return None
+        loss = {} if options.loss == "kto" else loss_arguments(options)
 
+        # 1. Read the pairs, and load the model. Dropout is off, also that of the attention, which TRL leaves on.
+        rows: list[Preference] = session.read()
+        loaded = session.load(request_text(row.prompt) for row in rows)
+        without_dropout(loaded.model)
 
-def train(session: Session, options: Options) -> dict[str, Any]:
-    arguments = {} if options.loss == "kto" else loss_arguments(options)
+        # 2. Encode both answers after the same prompt ids, hold some pairs out, and check what will be trained.
+        split = session.encode(
+            rows, lambda row: [session.encoder.preference(row.prompt, row.chosen, row.rejected)], measure_pair
+        )
+        sequences = [sequence for pair in split.train + split.held_out for sequence in pair.sequences()]
+        session.check(CheckInput(loaded, sequences, session.account))
+        session.report_check("lengths", compare_lengths(split.train))
 
-    # 1. Read the pairs, and load the model. Dropout is off, also that of the attention, which TRL leaves on.
-    rows: list[Preference] = session.read()
-    loaded = session.load(request_text(row.prompt) for row in rows)
-    without_dropout(loaded.model)
-
-    # 2. Encode both answers after the same prompt ids, hold some pairs out, and check what will be trained.
-    def encode(row: Preference) -> list[EncodedPair]:
-        return [session.encoder.preference(row.prompt, row.chosen, row.rejected)]
-
-    split = session.encode(rows, encode, measure_pair)
-    sequences = [sequence for pair in split.train + split.held_out for sequence in pair.sequences()]
-    session.check(CheckInput(loaded, sequences, session.account))
-    session.report_check("lengths", compare_lengths(split.train))
-
-    # 3. Train; check the first measurement, and compare the last one with it.
-    if options.loss == "kto":
-        trainer: Dpo | Kto = kto_trainer(session, options, split)
-    else:
-        trainer = dpo_trainer(session, arguments, split)
-    trainer.measure = session.generation_measure(read_gate(options.gate, session.options))
-    best = session.options.best
-    return session.train(
-        trainer,
-        check_start=lambda start: check_start(start, options, str(trainer.model.dtype)),
-        compare=lambda start, end: {"gate": compare_gate(start, end, best)} if options.gate else {},
-    )
+        # 3. Train; check the first measurement, and compare the last one with it.
+        trainer: Dpo | Kto
+        trainer = dpo_trainer(session, loss, split) if loss else kto_trainer(session, options, split)
+        trainer.measure = session.generation_measure(read_gate(options.gate, training))
+        return session.train(
+            trainer,
+            check_start=lambda start: check_start(start, options, str(trainer.model.dtype)),
+            compare=lambda start, end: {"gate": compare_gate(start, end, training.best)} if options.gate else {},
+        )
 
 
 def loss_arguments(options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from datagen.records.record import Document
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.split import measure_sequence
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.session import Terminal, open_session
 from datagen_train.run.trl_adapter import Sft, sequence_dataset
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=6e-3)
@@ -28,19 +28,17 @@ class Options:
 def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
     """Train on a file of documents; return the report, or None if exactly this run is finished already."""
     with open_session("pretrain", data, DOCUMENTS, training, options, RATES, terminal) as session:
-        return train(session) if session else None
-
-
-def train(session: Session) -> dict[str, Any]:
-    rows: list[Document] = session.read()
-    loaded = session.load(row.text for row in rows)
-    split = session.encode(rows, lambda row: session.encoder.document(row.text), measure_sequence)
-    session.check(CheckInput(loaded, split.train + split.held_out, session.account, documents=True))
-    trainer = Sft(
-        model=loaded.model,
-        args=SFTConfig(**session.arguments(split), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
-        processing_class=loaded.tokenizer,
-        train_dataset=sequence_dataset(split.train),
-        eval_dataset=sequence_dataset(split.held_out),
-    )
-    return session.train(trainer)
+        if session is None:
+            return None
+        rows: list[Document] = session.read()
+        loaded = session.load(row.text for row in rows)
+        split = session.encode(rows, lambda row: session.encoder.document(row.text), measure_sequence)
+        session.check(CheckInput(loaded, split.train + split.held_out, session.account, documents=True))
+        trainer = Sft(
+            model=loaded.model,
+            args=SFTConfig(**session.arguments(split), max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
+            processing_class=loaded.tokenizer,
+            train_dataset=sequence_dataset(split.train),
+            eval_dataset=sequence_dataset(split.held_out),
+        )
+        return session.train(trainer)

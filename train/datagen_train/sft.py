@@ -16,12 +16,11 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, request_text
-from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import Encoded, conversation
-from datagen_train.data.packing import check_packing
+from datagen_train.data.checks import CheckInput, check_packing
+from datagen_train.data.encode import conversation
 from datagen_train.data.split import measure_sequence
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.session import Terminal, open_session
 from datagen_train.run.trl_adapter import Sft, sequence_dataset
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3)
@@ -39,39 +38,40 @@ class Options:
 def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
     """Train on a file of rows; return the report, or None if exactly this run is finished already."""
     with open_session("sft", data, PROMPTS, training, options, RATES, terminal) as session:
-        return train(session, options) if session else None
+        if session is None:
+            return None
 
+        # 1. Read the rows, and load the model (the tokenizer of `tiny` is trained on their texts).
+        rows: list[Record] = session.read()
+        if all(row.response is None for row in rows):
+            raise InputError(f"{data}: no row has a response; answer them first: datagen respond {data}")
+        loaded = session.load(text for row in rows for text in (request_text(row.prompt), row.response or ""))
 
-def train(session: Session, options: Options) -> dict[str, Any]:
-    # 1. Read the rows, and load the model (the tokenizer of `tiny` is trained on their texts).
-    rows: list[Record] = session.read()
-    if all(row.response is None for row in rows):
-        raise InputError(f"{session.data}: no row has a response; answer them first: datagen respond {session.data}")
-    loaded = session.load(text for row in rows for text in (request_text(row.prompt), row.response or ""))
+        # 2. Encode them with a loss on the responses alone, hold some out, and check what will be trained.
+        split = session.encode(
+            rows,
+            lambda row: [
+                session.encoder.turns(conversation(row, backward=options.backward), all_turns=options.all_turns)
+            ],
+            measure_sequence,
+        )
+        session.check(CheckInput(loaded, split.train + split.held_out, session.account))
+        if options.packing:
+            check_packing(loaded, split.train)
 
-    # 2. Encode them with a loss on the responses alone, hold some out, and check what will be trained.
-    def encode(row: Record) -> list[Encoded]:
-        messages = conversation(row, backward=options.backward)
-        return [session.encoder.turns(messages, all_turns=options.all_turns)]
-
-    split = session.encode(rows, encode, measure_sequence)
-    session.check(CheckInput(loaded, split.train + split.held_out, session.account))
-    if options.packing:
-        check_packing(loaded, split.train)
-
-    # 3. Train.
-    trainer = Sft(
-        model=loaded.model,
-        args=SFTConfig(
-            **session.arguments(split),
-            packing=options.packing,
-            eval_packing=False,
-            max_length=session.options.max_length if options.packing else None,
-            dataset_kwargs={"skip_prepare_dataset": not options.packing},
-        ),
-        processing_class=loaded.tokenizer,
-        train_dataset=sequence_dataset(split.train),
-        eval_dataset=sequence_dataset(split.held_out),
-    )
-    trainer.measure = session.generation_measure(split.held_out_rows)
-    return session.train(trainer)
+        # 3. Train.
+        trainer = Sft(
+            model=loaded.model,
+            args=SFTConfig(
+                **session.arguments(split),
+                packing=options.packing,
+                eval_packing=False,
+                max_length=training.max_length if options.packing else None,
+                dataset_kwargs={"skip_prepare_dataset": not options.packing},
+            ),
+            processing_class=loaded.tokenizer,
+            train_dataset=sequence_dataset(split.train),
+            eval_dataset=sequence_dataset(split.held_out),
+        )
+        trainer.measure = session.generation_measure(split.held_out_rows)
+        return session.train(trainer)

@@ -1,5 +1,4 @@
-"""Checks before the first step, for faults that training would not report. Each returns a finding, or raises
-CheckFailed.
+"""Checks before the first step, for faults that training would not report.
 
 end          every answer ends in a token that ends generation, and that token is trained
 pad          the pad token is not the end token
@@ -7,10 +6,15 @@ start        no sequence begins with two start tokens
 length       few rows are cut, and few are dropped
 vocabulary   every token has a row in the embedding
 trained      there are tokens with a loss and parameters with a gradient
+
+Packing has a check of its own. It puts several short rows in one sequence, so it is right only where the attention
+keeps the rows apart. Whether it does depends on the attention implementation, the library's version and the model.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from datagen_train.data.encode import Encoded
 from datagen_train.data.split import Account
@@ -20,6 +24,8 @@ from datagen_train.models.tokens import turn_end_ids
 
 MAX_CUT, MAX_DROPPED = 0.5, 0.5
 """Shares of the rows above which something must be wrong."""
+PACKING_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""Largest difference of a logit between packed and single rows, by the data type of the weights."""
 SHORT_EMBEDDING = 0.5
 """Share of the median norm of an embedding below which a token is hardly trained; Qwen3-Base's <|im_end|> has 0.25."""
 
@@ -35,7 +41,45 @@ class CheckInput:
     """The sequences are windows of documents: only the last one of a document ends in an end token."""
 
 
+def run_checks(inputs: CheckInput) -> dict[str, str]:
+    """Run every check.
+
+    Returns:
+        The findings by the name of the check.
+
+    Raises:
+        CheckFailed: training would not do what it should; the message says what to change.
+    """
+    model, tokenizer, sequences = inputs.loaded.model, inputs.loaded.tokenizer, inputs.sequences
+    findings = {"end": check_end(inputs)}
+
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        raise CheckFailed("pad: the pad token is missing or the end token, which would then never be trained")
+    findings["pad"] = f"padding is {tokenizer.pad_token!r}, the end {tokenizer.eos_token!r}"
+
+    start = tokenizer.bos_token_id
+    if start is not None and any(sequence.ids[:2] == [start, start] for sequence in sequences):
+        raise CheckFailed("start: sequences begin with two start tokens; the chat template writes one already")
+    findings["start"] = "no sequence begins with two start tokens"
+
+    findings["length"] = check_length(inputs)
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(max(sequence.ids) for sequence in sequences)
+    if highest >= rows:
+        raise CheckFailed(f"vocabulary: token {highest} has no embedding ({rows} rows); tokenizer and model do not fit")
+    findings["vocabulary"] = f"tokens up to {highest} of {rows}"
+
+    trained, total = count_parameters(model)
+    tokens = sum(sequence.trained for sequence in sequences)
+    if not tokens or not trained:
+        raise CheckFailed(f"trained: {tokens} tokens and {trained} parameters are trained; nothing would be learned")
+    findings["trained"] = f"{tokens:,} tokens, {trained:,} of {total:,} parameters"
+    return findings
+
+
 def check_end(inputs: CheckInput) -> str:
+    """Check that answers end in a trained end token, and that generation stops there; name hardly trained ones."""
     model, tokenizer = inputs.loaded.model, inputs.loaded.tokenizer
     ends = turn_end_ids(model, tokenizer)
     uncut = [sequence for sequence in inputs.sequences if not sequence.cut]
@@ -63,21 +107,8 @@ def check_end(inputs: CheckInput) -> str:
     return finding
 
 
-def check_pad(inputs: CheckInput) -> str:
-    tokenizer = inputs.loaded.tokenizer
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        raise CheckFailed("pad: the pad token is missing or the end token, which would then never be trained")
-    return f"padding is {tokenizer.pad_token!r}, the end {tokenizer.eos_token!r}"
-
-
-def check_start(inputs: CheckInput) -> str:
-    start = inputs.loaded.tokenizer.bos_token_id
-    if start is not None and any(sequence.ids[:2] == [start, start] for sequence in inputs.sequences):
-        raise CheckFailed("start: sequences begin with two start tokens; the chat template writes one already")
-    return "no sequence begins with two start tokens"
-
-
 def check_length(inputs: CheckInput) -> str:
+    """Check that most rows are neither cut nor dropped."""
     account, total = inputs.account, max(1, len(inputs.sequences))
     dropped, readable = account.dropped.total(), account.read - account.unreadable
     if account.cut / total > MAX_CUT:
@@ -88,32 +119,28 @@ def check_length(inputs: CheckInput) -> str:
     return f"{account.cut} cut, {dropped} dropped" + "".join(f"; {n}: {why}" for why, n in account.dropped.items())
 
 
-def check_vocabulary(inputs: CheckInput) -> str:
-    rows = inputs.loaded.model.get_input_embeddings().weight.shape[0]
-    highest = max(max(sequence.ids) for sequence in inputs.sequences)
-    if highest >= rows:
-        raise CheckFailed(f"vocabulary: token {highest} has no embedding ({rows} rows); tokenizer and model do not fit")
-    return f"tokens up to {highest} of {rows}"
+def check_packing(loaded: Loaded, sequences: Sequence[Encoded]) -> float:
+    """Compare the logits of two rows packed with those of the same rows alone.
 
+    Returns:
+        The largest difference.
 
-def check_trained(inputs: CheckInput) -> str:
-    trained, total = count_parameters(inputs.loaded.model)
-    tokens = sum(sequence.trained for sequence in inputs.sequences)
-    if not tokens or not trained:
-        raise CheckFailed(f"trained: {tokens} tokens and {trained} parameters are trained; nothing would be learned")
-    return f"{tokens:,} tokens, {trained:,} of {total:,} parameters"
-
-
-CHECKS = {
-    "end": check_end,
-    "pad": check_pad,
-    "start": check_start,
-    "length": check_length,
-    "vocabulary": check_vocabulary,
-    "trained": check_trained,
-}
-
-
-def run_checks(inputs: CheckInput) -> dict[str, str]:
-    """Run every check; return the findings by name."""
-    return {name: check(inputs) for name, check in CHECKS.items()}
+    Raises:
+        CheckFailed: it is larger than rounding explains.
+    """
+    first, second = (torch.tensor([sequence.ids]) for sequence in (sequences[0], sequences[-1]))
+    model = loaded.model
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        alone = torch.cat([model(ids.to(model.device)).logits[0] for ids in (first, second)])
+        positions = torch.cat([torch.arange(ids.shape[1]) for ids in (first, second)])[None]
+        packed = torch.cat([first, second], dim=1).to(model.device)
+        together = model(packed, position_ids=positions.to(model.device), use_cache=False).logits[0]
+    model.train(was_training)
+    difference = float((alone - together).abs().max())
+    if difference > PACKING_TOLERANCE.get(model.dtype, PACKING_TOLERANCE[torch.bfloat16]):
+        raise CheckFailed(
+            f"packing: rows in one sequence see each other (logits differ by {difference:.2g}); leave --packing out"
+        )
+    return difference

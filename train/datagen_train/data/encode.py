@@ -9,6 +9,7 @@ A row that cannot be trained on is dropped with a reason and counted (data/split
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -60,6 +61,7 @@ class Encoder:
         self.tokenizer, self.ends, self.max_length = tokenizer, ends, max_length
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = sorted({*tokenizer.all_special_tokens, *added} - {""})
+        self._eos: Any = tokenizer.eos_token_id
 
     def turns(self, messages: Messages, *, all_turns: bool = False) -> Encoded:
         """Encode a conversation that ends in an assistant turn.
@@ -91,7 +93,7 @@ class Encoder:
             done = answered
             # 3. Train on the answer up to the token that ends it; add one where the template has none.
             end = next((i for i, token in enumerate(after) if token in self.ends), None)
-            answer = [*after, self._eos()] if end is None else after[: end + 1]
+            answer = [*after, self._eos] if end is None else after[: end + 1]
             rest = after[len(answer) :]
             ids += before + answer + rest
             labels += [IGNORED] * len(before) + answer + [IGNORED] * len(rest)
@@ -121,7 +123,7 @@ class Encoder:
         """Encode a document in windows of `max_length` tokens; nothing of it is lost, and an end token follows it."""
         if any(token in text for token in self._special):
             raise UnusableRow("the text holds a special token")
-        ids = [*self.ids(text), self._eos()]
+        ids = [*self.ids(text), self._eos]
         for start in range(0, len(ids), self.max_length):
             window = ids[start : start + self.max_length]
             yield Encoded(window, window)
@@ -144,11 +146,6 @@ class Encoder:
 
     def _render(self, messages: Messages, *, ask: bool = False) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
-
-    def _eos(self) -> int:
-        end = self.tokenizer.eos_token_id
-        assert isinstance(end, int)
-        return end
 
 
 def conversation(record: Record, *, backward: bool = False) -> Messages:

@@ -39,14 +39,15 @@ class RunFolder:
         self.dropped = self.run / "dropped.jsonl"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Make the folder, and lock it against other processes."""
+    def locked(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Make the folder, lock it against other processes, and write the config, which says what the run is."""
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise DatagenError(f"{self.path}: another run is writing it") from None
+            write_json(self.config, config)
             yield
 
     def is_done(self, config: Mapping[str, Any], *, overwrite: bool) -> bool:
@@ -76,11 +77,6 @@ class RunFolder:
                 f"{self.path}: holds another run:\n  " + "\n  ".join(changes) + "\nChoose another -o, or --overwrite."
             )
         return self.report.exists()
-
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the config, which says what the run is."""
-        self.run.mkdir(parents=True, exist_ok=True)
-        write_json(self.config, config)
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint."""

@@ -27,7 +27,7 @@ from datagen_train.models.actor_critic import Distribution
 from datagen_train.options import TrainOptions
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
-from datagen_train.run.answers import Answers, measure
+from datagen_train.run.metrics import Answers, measure
 from datagen_train.run.session import Session
 
 STATE = "state.json"

@@ -201,7 +201,7 @@ class Session:
         """
         if not self.options.generate or not rows:
             return None
-        from datagen_train.run.answers import evaluate_generation
+        from datagen_train.run.metrics import evaluate_generation
 
         answered = [row for row in rows if row.response is not None][: self.options.generate]
         longest = max((len(self.encoder.ids(row.response or "")) for row in answered), default=0)
@@ -348,8 +348,7 @@ def open_session(
         session.folder.run.mkdir(parents=True, exist_ok=True)
         yield session
         return
-    with disk_full_as_one_line(), session.folder.held():
-        session.folder.begin(config)
+    with disk_full_as_one_line(), session.folder.locked(config):
         yield session
 
 

@@ -32,8 +32,7 @@ from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
-from datagen_train.run.answers import Answers, answer_prompts, measure
-from datagen_train.run.metrics import mean, normalise
+from datagen_train.run.metrics import Answers, answer_prompts, mean, measure, normalise
 
 MAX_LOGITS = 1 << 28
 """Elements of the logits of a batch: 1 GiB in float32."""
