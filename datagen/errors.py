@@ -29,6 +29,10 @@ class Outage(DatagenError):
     exit_code = 5
 
 
+UNPARSED = "unparsed answer"
+"""The reason of a CallFailed whose replies were read but hold no value: of a judge or a voter, that is no opinion."""
+
+
 class CallFailed(Exception):
     """A call got no usable answer in all its attempts.
 

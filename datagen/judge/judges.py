@@ -11,7 +11,7 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from datagen.errors import CallFailed
+from datagen.errors import UNPARSED, CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Prompt, Record, Row, request_text
@@ -19,9 +19,6 @@ from datagen.verify import reference_answer
 
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
 """MT-bench judges at temperature 0 (2306.05685)."""
-UNREAD = "unparsed answer"
-"""Why a call failed whose reply holds no verdict: it leaves one comparison undecided, where another failure leaves the
-row to be asked for again."""
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Of labels. No vowels: no words."""
 
@@ -73,10 +70,10 @@ class Judges:
             params: Sampling parameters, in place of those of JUDGING.
 
         Returns:
-            The reply; None if it cannot be read.
+            The reply; None if it cannot be read, which leaves one question undecided.
 
         Raises:
-            CallFailed: There is no reply.
+            CallFailed: There is no reply. The row has failed, and the same command asks for it again.
         """
         sample = self.record.sample(sample)
         try:
@@ -84,7 +81,7 @@ class Judges:
                 "judge", prompt, sample=sample, parse=parse, member=member, **{**JUDGING, **params}
             )
         except CallFailed as error:
-            if error.reason != UNREAD:
+            if error.reason != UNPARSED:
                 raise
             self.unread += 1
             return None

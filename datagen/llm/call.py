@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-from datagen.errors import ParseError
+from datagen.errors import UNPARSED, ParseError
 from datagen.parse import split_thinking
 from datagen.records.record import Messages
 
@@ -161,7 +161,7 @@ def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool
     try:
         value = parse(text) if parse else None
     except ParseError as error:
-        raise BadAnswer("unparsed answer", str(error)) from error
+        raise BadAnswer(UNPARSED, str(error)) from error
     reasoning = message.get("reasoning") or message.get("reasoning_content") or thinking
     model = str(reply.parsed.get("model") or "")
     return Completion(text, reasoning, finish, reply.usage, choice.get("logprobs"), model, value)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datagen.engine.options import option
-from datagen.errors import CallFailed, InputError, ParseError
+from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, request_text
 from datagen.sources.bm25 import BM25Index, Passage, load_index
@@ -163,7 +163,7 @@ class MetaReasoning(Strategy):
                     record, llm, prompt, number, parse=read_turn, temperature=temperature, max_tokens=CHAIN_TOKENS
                 )
             except CallFailed as error:
-                if error.reason != "unparsed answer":
+                if error.reason != UNPARSED:
                     raise
                 return Chain(facts, ended="unread")
             turn: Turn = completion.value

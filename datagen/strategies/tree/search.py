@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from datagen.engine.options import option
-from datagen.errors import CallFailed
+from datagen.errors import UNPARSED, CallFailed
 from datagen.judge.judges import draw_labels
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
@@ -251,7 +251,7 @@ class Search:
         try:
             completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=parse, **EVALUATING)
         except CallFailed as error:
-            if error.reason != "unparsed answer":
+            if error.reason != UNPARSED:
                 raise
             self.unread += 1
             return None
