@@ -50,7 +50,7 @@ def prepare() -> None:
     AutoTokenizer.from_pretrained("base").save_pretrained("rm")
 
 
-def own(critic: str) -> Any:
+def ppo_options(critic: str) -> Any:
     from datagen_train import ppo
 
     return ppo.Options(
@@ -58,14 +58,16 @@ def own(critic: str) -> Any:
     )
 
 
-def whole(critic: str, steps: int) -> float:
+def our_update(critic: str, steps: int) -> float:
     """Return the processor seconds of an update of ours."""
     from datagen_train import ppo
     from tests.train.runs import train
 
     prepare()
     options: dict[str, Any] = {"log_every": 50, "held_out": 0, "save_every": 10**6, "learning_rate": RATE}
-    train(ppo, "sums.jsonl", own(critic), output="out", model="base", steps=steps, batch_size=PROMPTS, **options)
+    train(
+        ppo, "sums.jsonl", ppo_options(critic), output="out", model="base", steps=steps, batch_size=PROMPTS, **options
+    )
     return float(json.loads(Path("out/run/report.json").read_text())["run"]["cpu_seconds_training"]) / steps
 
 
@@ -90,38 +92,43 @@ def parts(_: str, times: int) -> dict[str, float]:
     rewards = Rewards(["classifier:rm"])
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     encoder = Encoder(tokenizer, {tokenizer.eos_token_id}, 512)
-    asked = problems(0)[:PROMPTS]
-    ids = [encoder.preference(prompt, str(n), str(n + 1)).prompt for prompt, n in asked]
-    records = [Record(str(i), prompt, str(n)) for i, (prompt, n) in enumerate(asked)]
-    took: dict[str, list[float]] = {"answer": [], "look": [], "score": [], "learn": []}
+    sums = problems(0)[:PROMPTS]
+    ids = [encoder.preference(prompt, str(n), str(n + 1)).prompt for prompt, n in sums]
+    records = [Record(str(i), prompt, str(n)) for i, (prompt, n) in enumerate(sums)]
+    seconds: dict[str, list[float]] = {"answer": [], "forward": [], "score": [], "learn": []}
     for turn in range(times):
         began = process_time()
-        made = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
-        took["answer"].append(process_time() - began)
+        completions = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
+        seconds["answer"].append(process_time() - began)
         began = process_time()
-        rollout = score_tokens(model, reference, records, ids, made)
-        took["look"].append(process_time() - began)
+        rollout = score_tokens(model, reference, records, ids, completions)
+        seconds["forward"].append(process_time() - began)
         began = process_time()
-        rewards.score(records, [each.text for each in made], [each.ids for each in made], None)
-        took["score"].append(process_time() - began)
+        rewards.score(
+            records,
+            [completion.text for completion in completions],
+            [completion.ids for completion in completions],
+            None,
+        )
+        seconds["score"].append(process_time() - began)
         began = process_time()
         for step in range(EPOCHS * MINIBATCHES):
             rows = list(range(step % MINIBATCHES, PROMPTS, MINIBATCHES))
             batch = rollout.batch(rows, torch.device("cpu"))
             width = batch.mask.shape[1]
-            made_of, _loss = model(batch)
+            output, _loss = model(batch)
             old, values = rollout.log_probs[rows, :width], rollout.values[rows, :width]
-            loss = masked_mean(policy_terms(made_of.log_probs, old, torch.ones_like(old), 0.2).loss, batch.mask)
-            errors, _clipped = value_terms(made_of.values, values, torch.ones_like(values), 0.2)
+            loss = masked_mean(policy_terms(output.log_probs, old, torch.ones_like(old), 0.2).loss, batch.mask)
+            errors, _clipped = value_terms(output.values, values, torch.ones_like(values), 0.2)
             (loss + 0.1 * masked_mean(errors, batch.mask)).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
-        took["learn"].append(process_time() - began)
-    return {name: statistics.median(each) for name, each in took.items()}
+        seconds["learn"].append(process_time() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def theirs(python: str, steps: int) -> float:
+def trl_update(python: str, steps: int) -> float:
     """Return the processor seconds of an update of TRL 1.12."""
     prepare()
     ran = subprocess.run([python, str(OTHER), str(steps)], capture_output=True, text=True)
@@ -146,18 +153,20 @@ def memory(_: str, __: int) -> dict[str, float]:
 
 def measure(quick: bool) -> Iterator[Line]:
     times, runs = (5, 1) if quick else (20, 3)
-    made = [in_fresh_process(in_a_folder, parts, "", times) for _ in range(runs)]
-    ours = statistics.median(in_fresh_process(in_a_folder, whole, "rm", times) for _ in range(runs))
-    summed = statistics.median(sum(each.values()) for each in made)
-    told = ", ".join(f"{name} {statistics.median(each[name] for each in made):.3f}" for name in made[0])
-    yield Line("PPO, an update against its parts", "<= 1.3", f"{ours / summed:.2f}", f"{ours:.3f} s; parts: {told}")
+    rounds = [in_fresh_process(in_a_folder, parts, "", times) for _ in range(runs)]
+    ours = statistics.median(in_fresh_process(in_a_folder, our_update, "rm", times) for _ in range(runs))
+    summed = statistics.median(sum(seconds_by_part.values()) for seconds_by_part in rounds)
+    details = ", ".join(
+        f"{name} {statistics.median(seconds_by_part[name] for seconds_by_part in rounds):.3f}" for name in rounds[0]
+    )
+    yield Line("PPO, an update against its parts", "<= 1.3", f"{ours / summed:.2f}", f"{ours:.3f} s; parts: {details}")
     python = sys.argv[sys.argv.index("--trl112") + 1] if "--trl112" in sys.argv else None
     if python:
-        other = statistics.median(in_fresh_process(in_a_folder, theirs, python, times) for _ in range(runs))
-        shared = statistics.median(in_fresh_process(in_a_folder, whole, "shared", times) for _ in range(runs))
-        for critic, took in (("own critic", ours), ("shared trunk", shared)):
-            told = f"{took:.3f} s, {other:.3f} s"
-            yield Line(f"PPO, an update against TRL 1.12's: {critic}", "<= 0.6", f"{took / other:.2f}", told)
+        other = statistics.median(in_fresh_process(in_a_folder, trl_update, python, times) for _ in range(runs))
+        shared = statistics.median(in_fresh_process(in_a_folder, our_update, "shared", times) for _ in range(runs))
+        for critic, seconds in (("own critic", ours), ("shared trunk", shared)):
+            details = f"{seconds:.3f} s, {other:.3f} s"
+            yield Line(f"PPO, an update against TRL 1.12's: {critic}", "<= 0.6", f"{seconds / other:.2f}", details)
     held = in_fresh_process(in_a_folder, memory, "", 0)
     share = held["shared"] / held["four"]
     yield Line(

@@ -108,12 +108,12 @@ def measure(quick: bool) -> Iterator[Line]:
         {run.__name__: in_fresh_process(in_a_folder, run, "reward", steps) for run in (ours, flat, trl)}
         for _ in range(1 if quick else 3)
     ]
-    rate = {name: steps * PAIRS / statistics.median(each[name] for each in rounds) for name in rounds[0]}
-    told = ", ".join(f"{name} {value:.0f}" for name, value in rate.items())
+    rate = {name: steps * PAIRS / statistics.median(round_rates[name] for round_rates in rounds) for name in rounds[0]}
+    details = ", ".join(f"{name} {value:.0f}" for name, value in rate.items())
     yield Line(
         f"reward model, comparisons per second of one core, K = {K}",
         "≥ 2 × the pairwise trainer",
-        f"{rate['ours'] / rate['trl']:.2f} × TRL, {rate['ours'] / rate['flat']:.2f} × our own on pairs; {told}",
+        f"{rate['ours'] / rate['trl']:.2f} × TRL, {rate['ours'] / rate['flat']:.2f} × our own on pairs; {details}",
         f"{K} forwards for {K * (K - 1) // 2} comparisons: at most {K - 1} ×",
     )
 
@@ -122,8 +122,8 @@ def accuracies() -> Line:
     from tests.train.test_reward_model import accuracy_from_sft
 
     reached = [in_fresh_process(in_a_folder_by_seed, accuracy_from_sft, seed) for seed in (0, 1, 2)]
-    told = ", ".join(f"{each:.3f}" for each in reached)
-    return Line("reward model, held-out accuracy of three seeds", "≥ 0.85", told, "0.13 M parameters, 250 steps")
+    details = ", ".join(f"{accuracy:.3f}" for accuracy in reached)
+    return Line("reward model, held-out accuracy of three seeds", "≥ 0.85", details, "0.13 M parameters, 250 steps")
 
 
 def in_a_folder_by_seed(run: Callable[[int], float], seed: int) -> float:

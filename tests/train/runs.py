@@ -8,23 +8,25 @@ from datagen_train.options import TrainOptions
 
 
 class Notes:
-    """A terminal that keeps what it is told."""
+    """A terminal that keeps the messages and measurements."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
-        self.shown: list[dict[str, Any]] = []
+        self.messages: list[str] = []
+        self.measurements: list[dict[str, Any]] = []
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
     def show(self, state: Any, numbers: dict[str, Any]) -> None:
-        self.shown.append({"step": state.global_step, **numbers})
+        self.measurements.append({"step": state.global_step, **numbers})
 
 
-def train(module: Any, data: Path | str, own: Any = None, notes: Notes | None = None, **options: Any) -> dict[str, Any]:
+def train(
+    module: Any, data: Path | str, algorithm: Any = None, notes: Notes | None = None, **options: Any
+) -> dict[str, Any]:
     """Run a trainer; return the result of its report."""
     chosen = TrainOptions(**{"log_every": 5, **options})
-    report = module.run(str(data), chosen, own or module.Options(), notes or Notes())
+    report = module.run(str(data), chosen, algorithm or module.Options(), notes or Notes())
     assert report is not None
     return dict(report["result"])
 

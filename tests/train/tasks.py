@@ -19,9 +19,9 @@ Problem = tuple[str, int]
 
 def problems(seed: int) -> list[Problem]:
     """Return every problem with its answer, in an order drawn from the seed."""
-    made = list(_all())
-    Random(f"problems {seed}").shuffle(made)
-    return made
+    listed = list(_all())
+    Random(f"problems {seed}").shuffle(listed)
+    return listed
 
 
 def _all() -> Iterator[Problem]:
@@ -30,22 +30,22 @@ def _all() -> Iterator[Problem]:
             yield text.format(name=name, items=items, a=a, b=b), a + sign * b
 
 
-def write_sft(path: Path, made: list[Problem]) -> None:
-    path.write_text("".join(json.dumps({"prompt": p, "response": str(answer)}) + "\n" for p, answer in made))
+def write_sft(path: Path, chosen: list[Problem]) -> None:
+    path.write_text("".join(json.dumps({"prompt": p, "response": str(answer)}) + "\n" for p, answer in chosen))
 
 
-def biased(made: list[Problem], seed: int, share: float = 0.6) -> list[Problem]:
+def biased(chosen: list[Problem], seed: int, share: float = 0.6) -> list[Problem]:
     """Spoil a share of the answers in one way: right plus one. A model learns the sums, and a habit."""
     chance = Random(f"bias {seed}")
-    return [(prompt, answer + (chance.random() < share)) for prompt, answer in made]
+    return [(prompt, answer + (chance.random() < share)) for prompt, answer in chosen]
 
 
-def write_preferences(path: Path, made: list[Problem], offset: int = 1) -> None:
+def write_preferences(path: Path, chosen: list[Problem], offset: int = 1) -> None:
     """Prefer the right answer to the habit."""
-    rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in made)
+    rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in chosen)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def with_small_numbers(made: list[Problem], most: int = 3) -> list[Problem]:
+def with_small_numbers(chosen: list[Problem], largest: int = 3) -> list[Problem]:
     """Return the problems whose numbers are small: fewer sums to learn, so fewer steps to learn them in."""
-    return [(prompt, answer) for prompt, answer in made if all(int(c) <= most for c in prompt if c.isdigit())]
+    return [(prompt, answer) for prompt, answer in chosen if all(int(c) <= largest for c in prompt if c.isdigit())]

@@ -11,17 +11,17 @@ WELL = {
 }  # fmt: skip
 
 
-def told(*changes: dict[str, float], target: float | None = None) -> list[str]:
+def raised_in(*changes: dict[str, float], target: float | None = None) -> list[str]:
     """Go through iterations that are well, then through some of each change."""
-    alarms, heard = Alarms(target), []
+    alarms, messages = Alarms(target), []
     for change in ({}, *changes):
         for step in range(3 * WINDOW):
-            heard += alarms.iteration(step, {**WELL, **change})
-    return heard
+            messages += alarms.iteration(step, {**WELL, **change})
+    return messages
 
 
 def test_a_run_that_is_well_is_silent() -> None:
-    assert told({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
+    assert raised_in({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_run_that_is_well_is_silent() -> None:
     ],
 )
 def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
-    (heard,) = told(change, change)
-    assert heard.startswith(f"ALARM {name}, step ")
+    (message,) = raised_in(change, change)
+    assert message.startswith(f"ALARM {name}, step ")
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
     ],
 )
 def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) -> None:
-    assert told(change) == []
+    assert raised_in(change) == []
 
 
 def test_a_target_sets_the_bound_of_kl() -> None:
-    assert [text.split(",")[0] for text in told({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
-    assert told({"kl": 5.0}, target=6.0) == []
+    assert [text.split(",")[0] for text in raised_in({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
+    assert raised_in({"kl": 5.0}, target=6.0) == []
 
 
 def measured(pairs: Sequence[tuple[float, float]]) -> list[str]:
@@ -69,9 +69,9 @@ def measured(pairs: Sequence[tuple[float, float]]) -> list[str]:
 
 def test_over_optimisation_is_a_reward_that_rises_while_exact_match_falls() -> None:
     """As with a classifier that liked wrong answers: 0.93 to 2.90, and exact match from 0.31 to 0.065."""
-    (heard,) = measured([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
-    assert heard.startswith("ALARM over-optimisation, step 1")
-    assert "0.310 to 0.200" in heard
+    (message,) = measured([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
+    assert message.startswith("ALARM over-optimisation, step 1")
+    assert "0.310 to 0.200" in message
     assert measured([(0.93, 0.31), (0.5, 0.2)]) == [], "both fall: it does not learn, but exploits nothing"
     assert measured([(0.5, 0.3), (0.9, 0.6), (1.0, 0.58)]) == [], "a wobble"
 

@@ -100,7 +100,7 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     notes = Notes()
     train(module, data, notes=notes, output="stopped", **options)
-    assert "Going on from step 3" in notes.said
+    assert "Going on from step 3" in notes.messages
     assert metrics("stopped") == metrics("whole")
     assert Path("stopped/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 

@@ -43,7 +43,7 @@ RUN: dict[str, Any] = {"steps": 2, "batch_size": 4, "log_every": 1, "held_out": 
 BOTH = pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 
 
-def own(function: str = "of_length", **options: Any) -> grpo.Options:
+def grpo_options(function: str = "of_length", **options: Any) -> grpo.Options:
     Path("rewards.py").write_text(REWARDS)
     return grpo.Options(**{"reward": [f"rewards.py:{function}"], "max_tokens": 6, "group_size": 4, **options})
 
@@ -58,16 +58,16 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small sums, and a model that answers them by habit: one too many."""
-    folder, made = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
-    write_sft(folder / "biased.jsonl", biased(made, 2))
-    write_sft(folder / "sums.jsonl", made)
+    folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
+    write_sft(folder / "biased.jsonl", biased(sums, 2))
+    write_sft(folder / "sums.jsonl", sums)
     train(sft, folder / "biased.jsonl", output=str(folder / "base"), seed=2, steps=160, eval_every=160)
     return folder
 
 
 @BOTH
 def test_a_habit_is_unlearned(habit: Path, algorithm: str) -> None:
-    settings = own("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
+    settings = grpo_options("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
     options: dict[str, Any] = {"steps": 16, "batch_size": 12, "eval_every": 8, "generate": 100, "seed": 2}
     base, data = str(habit / "base"), habit / "sums.jsonl"
     result = train(grpo, data, settings, model=base, output="better", best="exact_match", learning_rate=4e-4, **options)
@@ -87,7 +87,7 @@ def test_a_biased_start_learns_with_every_seed(algorithm: str) -> None:
     for seed in range(3):
         write_sft(Path("biased.jsonl"), biased(problems(0)[:6000], seed))
         train(sft, "biased.jsonl", output=f"base-{seed}", seed=seed, steps=700, eval_every=700)
-        settings = own("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
+        settings = grpo_options("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
         result = train(
             grpo, "sums.jsonl", settings, model=f"base-{seed}", output=f"better-{seed}", seed=seed, steps=80,
             batch_size=16, eval_every=20, generate=150, best="exact_match",
@@ -103,7 +103,7 @@ def test_a_biased_start_learns_with_every_seed(algorithm: str) -> None:
 
 @BOTH
 def test_a_reward_is_asked_about_whole_groups_with_the_rows_they_belong_to(base: str, few: str, algorithm: str) -> None:
-    train(grpo, few, own("asked_for", algorithm=algorithm), model=base, output="out", **RUN)
+    train(grpo, few, grpo_options("asked_for", algorithm=algorithm), model=base, output="out", **RUN)
     lines = [line for line in metrics("out") if "loss" in line]
     assert [(line["prompts"], line["in_order"], line["reward"]) for line in lines] == [(4, 1, 1.5)] * 2
     sample = json.loads(Path("out/run/samples.jsonl").read_text().splitlines()[0])
@@ -114,11 +114,11 @@ def test_a_reward_is_asked_about_whole_groups_with_the_rows_they_belong_to(base:
 def test_groups_that_are_all_alike_teach_nothing_and_it_is_told(base: str, few: str, algorithm: str) -> None:
     notes, options = Notes(), {**RUN, "steps": 6}
     result = train(
-        grpo, few, own("alike", algorithm=algorithm, kl_coef=0.0), notes, model=base, output="out", **options
+        grpo, few, grpo_options("alike", algorithm=algorithm, kl_coef=0.0), notes, model=base, output="out", **options
     )
     assert [line["no_signal"] for line in metrics("out") if "loss" in line] == [1.0] * 6
     assert "no signal" in result["alarms"]
-    assert sum("ALARM no signal, step 5" in said for said in notes.said) == 1
+    assert sum("ALARM no signal, step 5" in text for text in notes.messages) == 1
     before, after = weights(base), weights("out")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -127,7 +127,7 @@ def test_groups_that_are_all_alike_teach_nothing_and_it_is_told(base: str, few: 
 def test_no_signal_is_seen_beneath_the_penalty(base: str, few: str, algorithm: str) -> None:
     """RLOO's rewards hold the KL penalty, which differs from answer to answer."""
     options = {**RUN, "learning_rate": 1e-2}
-    train(grpo, few, own("alike", algorithm=algorithm, kl_coef=0.5), model=base, output="out", **options)
+    train(grpo, few, grpo_options("alike", algorithm=algorithm, kl_coef=0.5), model=base, output="out", **options)
     assert [line["no_signal"] for line in metrics("out") if "loss" in line] == [1.0] * 2
 
 
@@ -135,25 +135,25 @@ def test_no_signal_is_seen_beneath_the_penalty(base: str, few: str, algorithm: s
 def test_answers_without_a_score_are_left_out_and_counted(
     base: str, few: str, algorithm: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train(grpo, few, own("of_some", algorithm=algorithm), model=base, output="out", **RUN)
+    train(grpo, few, grpo_options("of_some", algorithm=algorithm), model=base, output="out", **RUN)
     lines = [line for line in metrics("out") if "loss" in line]
     assert [line["unscored"] for line in lines] == [2.0, 2.0]
-    given = [1.0, 2.0, *(i % 3 for i in range(4, 16))]
-    assert lines[0]["reward"] == pytest.approx(fmean(given))
+    scores = [1.0, 2.0, *(i % 3 for i in range(4, 16))]
+    assert lines[0]["reward"] == pytest.approx(fmean(scores))
     assert all(math.isfinite(line["loss"]) for line in lines)
-    told = capfd.readouterr()
-    assert "reward functions returned None" not in told.out + told.err
+    printed = capfd.readouterr()
+    assert "reward functions returned None" not in printed.out + printed.err
 
 
 @pytest.mark.parametrize(("reward", "policy"), [("mostly_none", "drop"), ("of_some", "fail")])
 def test_too_many_answers_without_a_score_end_the_run(base: str, few: str, reward: str, policy: str) -> None:
     with pytest.raises(TrainingStopped, match="of 16 answers got no score"):
-        train(grpo, few, own(reward, unscored=policy), model=base, output="out", **{**RUN, "held_out": 0.0})
+        train(grpo, few, grpo_options(reward, unscored=policy), model=base, output="out", **{**RUN, "held_out": 0.0})
 
 
 @BOTH
 def test_rewards_are_added_up_with_their_weights(base: str, few: str, algorithm: str) -> None:
-    settings = own(algorithm=algorithm, reward=["0.5*rewards.py:alike", "-2*rewards.py:asked_for"])
+    settings = grpo_options(algorithm=algorithm, reward=["0.5*rewards.py:alike", "-2*rewards.py:asked_for"])
     train(grpo, few, settings, model=base, output="out", **RUN)
     line = next(line for line in metrics("out") if "loss" in line)
     assert line["reward"] == pytest.approx(0.5 - 2 * 1.5)
@@ -168,32 +168,39 @@ def test_the_reference_is_the_start_even_where_its_folder_has_changed(
     base: str, few: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TRL would load it again by its name."""
-    set_reference, made = grpo.GroupTrainer.set_reference, []
+    set_reference, references = grpo.GroupTrainer.set_reference, []
 
     def keep(self: Any, reference: Any, coef: float) -> None:
-        made.append((reference, self.model))
+        references.append((reference, self.model))
         set_reference(self, reference, coef)
 
     monkeypatch.setattr(grpo.GroupTrainer, "set_reference", keep)
-    train(grpo, few, own(algorithm=algorithm, kl_coef=0.1), model=base, output="out", **{**RUN, "learning_rate": 3e-3})
+    train(
+        grpo,
+        few,
+        grpo_options(algorithm=algorithm, kl_coef=0.1),
+        model=base,
+        output="out",
+        **{**RUN, "learning_rate": 3e-3},
+    )
     lines = [line for line in metrics("out") if "loss" in line]
     assert abs(lines[0]["kl_token"]) < 1e-5, "before the first step it is the policy"
     assert abs(lines[1]["kl_token"]) > 1e-4
-    reference, policy = made[0]
-    assert all(torch.equal(each, weights(base)[name]) for name, each in reference.state_dict().items())
+    reference, policy = references[0]
+    assert all(torch.equal(tensor, weights(base)[name]) for name, tensor in reference.state_dict().items())
     assert not any(p.requires_grad for p in reference.parameters())
-    assert any(not torch.equal(each, weights(base)[name]) for name, each in policy.state_dict().items())
+    assert any(not torch.equal(tensor, weights(base)[name]) for name, tensor in policy.state_dict().items())
 
 
 @BOTH
 def test_without_a_penalty_there_is_no_reference(base: str, few: str, algorithm: str) -> None:
-    train(grpo, few, own(algorithm=algorithm, kl_coef=0.0), model=base, output="out", **RUN)
+    train(grpo, few, grpo_options(algorithm=algorithm, kl_coef=0.0), model=base, output="out", **RUN)
     assert not any("kl_token" in line for line in metrics("out"))
 
 
 @BOTH
 def test_adapters_are_trained_and_saved_alone(base: str, few: str, algorithm: str) -> None:
-    settings, options = own(algorithm=algorithm), {**RUN, "learning_rate": 1e-2, "lora": True, "lora_rank": 4}
+    settings, options = grpo_options(algorithm=algorithm), {**RUN, "learning_rate": 1e-2, "lora": True, "lora_rank": 4}
     result = train(grpo, few, settings, model=base, output="out", **options)
     assert 0 < result["parameters"]["trained"] < result["parameters"]["all"]
     lines = [line for line in metrics("out") if "loss" in line]
@@ -211,26 +218,26 @@ def test_adapters_are_trained_and_saved_alone(base: str, few: str, algorithm: st
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
     base: str, few: str, monkeypatch: pytest.MonkeyPatch, algorithm: str, options: dict[str, Any]
 ) -> None:
-    settings = own(algorithm=algorithm, updates=options.get("updates", 1))
-    told = {name: value for name, value in options.items() if name != "updates"}
-    run = {**RUN, **told, "steps": 6, "log_every": 3, "eval_every": 2, "save_every": 2, "learning_rate": 1e-3}
-    whole = train(grpo, few, settings, model=base, output="whole", **run)
+    settings = grpo_options(algorithm=algorithm, updates=options.get("updates", 1))
+    shared = {name: value for name, value in options.items() if name != "updates"}
+    run = {**RUN, **shared, "steps": 6, "log_every": 3, "eval_every": 2, "save_every": 2, "learning_rate": 1e-3}
+    undisturbed = train(grpo, few, settings, model=base, output="whole", **run)
     with monkeypatch.context() as broken:
         score = grpo.GroupTrainer.score
 
-        def falls_over(self: Any, **given: Any) -> Any:
+        def falls_over(self: Any, **arguments: Any) -> Any:
             if self.state.global_step == 4:
                 raise ConnectionError("the lights went out")
-            return score(self, **given)
+            return score(self, **arguments)
 
         broken.setattr(grpo.GroupTrainer, "score", falls_over)
         with pytest.raises(Exception, match="the lights went out"):
             train(grpo, few, settings, model=base, output="again", **run)
     notes = Notes()
     again = train(grpo, few, settings, notes, model=base, output="again", **run)
-    assert "Going on from step 4" in notes.said
+    assert "Going on from step 4" in notes.messages
     assert metrics("again") == metrics("whole")
-    assert again == whole
+    assert again == undisturbed
     weights = "adapter_model.safetensors" if "lora" in options else "model.safetensors"
     for name in (weights, "run/samples.jsonl"):
         assert Path("again", name).read_bytes() == Path("whole", name).read_bytes()
@@ -238,7 +245,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 
 @BOTH
 def test_ratios_are_clipped_where_answers_are_used_more_than_once(base: str, few: str, algorithm: str) -> None:
-    settings = own(algorithm=algorithm, updates=3, clip=0.01, kl_coef=0.0)
+    settings = grpo_options(algorithm=algorithm, updates=3, clip=0.01, kl_coef=0.0)
     train(grpo, few, settings, model=base, output="out", **{**RUN, "steps": 3, "learning_rate": 1e-2})
     clipped = [line["clip_fraction"] for line in metrics("out") if "loss" in line]
     assert clipped[0] == 0
@@ -265,5 +272,5 @@ def test_what_cannot_work_is_refused_in_one_line(
     base: str, few: str, settings: dict[str, Any], options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=says) as refused:
-        train(grpo, few, own(**settings), **{**RUN, "model": base, "output": "out", **options})
+        train(grpo, few, grpo_options(**settings), **{**RUN, "model": base, "output": "out", **options})
     assert "\n" not in str(refused.value)

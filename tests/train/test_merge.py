@@ -21,7 +21,7 @@ def greedy(folder: Path) -> list[str]:
     model, tokenizer = open_model(folder)
     encoder = Encoder(tokenizer, set(), 0)
     prompts = [encoder.prompt(row.prompt) for row in colour_rows()]
-    return [made.text for made in generate(model, tokenizer, prompts, max_tokens=12)]
+    return [answer.text for answer in generate(model, tokenizer, prompts, max_tokens=12)]
 
 
 def test_the_merged_model_says_what_the_adapter_says(adapter: Path, taught: Path) -> None:
@@ -55,9 +55,11 @@ def test_a_base_in_bfloat16_stays_so(adapter: Path, taught: Path) -> None:
 
 
 def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter((0.0, 0.01))
+    offsets = iter((0.0, 0.01))
     honest = merge.logits
-    monkeypatch.setattr(merge, "logits", lambda *args: [each + next(looks) for each in [torch.cat(honest(*args))]])
+    monkeypatch.setattr(
+        merge, "logits", lambda *args: [tensor + next(offsets) for tensor in [torch.cat(honest(*args))]]
+    )
     with pytest.raises(DatagenError, match=r"is not its adapter: logits differ by up to 0\.01"):
         run(str(adapter), Options(output="merged"))
     assert not Path("merged").exists()

@@ -53,7 +53,7 @@ def of_some(prompts, completions, **_):
 SMALL: dict[str, Any] = {"steps": 1, "batch_size": 16, "log_every": 1, "held_out": 0.1, "warmup": 0.0}
 
 
-def own(function: str = "of_length", **options: Any) -> ppo.Options:
+def ppo_options(function: str = "of_length", **options: Any) -> ppo.Options:
     Path("rewards.py").write_text(REWARDS)
     return ppo.Options(**{"reward": [f"rewards.py:{function}"], "max_tokens": 6, "kl_coef": 0.02, **options})
 
@@ -74,10 +74,10 @@ class Seen(ppo.Ppo):
 
     def backward(self, model: Any, rollout: Rollout, advantages: Tensor, *rest: Any) -> dict[str, float]:
         before = deepcopy(self.model)
-        made = super().backward(model, rollout, advantages, *rest)
+        measured = super().backward(model, rollout, advantages, *rest)
         gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
-        Seen.steps.append({"model": before, "rows": rest[1], "metrics": made, "gradients": gradients})
-        return made
+        Seen.steps.append({"model": before, "rows": rest[1], "metrics": measured, "gradients": gradients})
+        return measured
 
 
 @pytest.fixture
@@ -91,15 +91,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> type[Seen]:
 
 
 def learn_by_reward(base: str, data: str, seed: int, **options: Any) -> dict[str, Any]:
-    settings = own("right", ppo_epochs=2, minibatches=2, max_tokens=8)
+    settings = ppo_options("right", ppo_epochs=2, minibatches=2, max_tokens=8)
     return train(ppo, data, settings, model=base, output=f"better-{seed}", seed=seed, best="exact_match", **options)
 
 
 def test_ppo_unlearns_a_habit() -> None:
     """The small version: fewer sums, fewer iterations. Sampled, the start is right in half of the cases."""
-    made = with_small_numbers(problems(0))
-    write_sft(Path("biased.jsonl"), biased(made, 2))
-    write_sft(Path("sums.jsonl"), made)
+    sums = with_small_numbers(problems(0))
+    write_sft(Path("biased.jsonl"), biased(sums, 2))
+    write_sft(Path("sums.jsonl"), sums)
     train(sft, "biased.jsonl", output="base", seed=2, steps=160, eval_every=160)
     result = learn_by_reward("base", "sums.jsonl", 2, steps=12, batch_size=96, eval_every=6, generate=100)
     print(f"PPO exact match: {result['start']['eval_exact_match']:.2f} to {result['end']['eval_exact_match']:.2f}")
@@ -131,20 +131,20 @@ def test_ppo_from_a_biased_start_learns_with_every_seed() -> None:
 def test_a_huge_penalty_leaves_the_policy_at_the_reference(base: str, few: str, coef: float) -> None:
     """Whitened advantages have one size whatever the penalty's, so the policy trembles: as far as a step reaches."""
     kl = {}
-    for each in (0.0, coef):
+    for kl_coef in (0.0, coef):
         options: dict[str, Any] = {**SMALL, "steps": 14, "batch_size": 32, "learning_rate": 1e-4}
-        train(ppo, few, own(kl_coef=each, ppo_epochs=2), model=base, output=f"kl-{each}", **options)
-        kl[each] = [line["kl_k3"] for line in metrics(f"kl-{each}") if "kl_k3" in line]
+        train(ppo, few, ppo_options(kl_coef=kl_coef, ppo_epochs=2), model=base, output=f"kl-{kl_coef}", **options)
+        kl[kl_coef] = [line["kl_k3"] for line in metrics(f"kl-{kl_coef}") if "kl_k3" in line]
     assert kl[0.0][-1] > 0.3
     assert max(kl[coef]) < 0.1 * kl[0.0][-1]
 
 
 def test_the_penalty_alone_brings_a_policy_back(base: str, few: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {**SMALL, "steps": 14, "batch_size": 32}
-    train(ppo, few, own(kl_coef=0.0, ppo_epochs=2), model=base, output="left", **options)
+    train(ppo, few, ppo_options(kl_coef=0.0, ppo_epochs=2), model=base, output="left", **options)
     monkeypatch.setattr(ppo, "frozen_reference", lambda _: load_trained(base, "float32").model)
     monkeypatch.setattr(ppo, "REFERENCE_TOLERANCE", math.inf)
-    settings = own("nothing", kl_coef=0.1, ppo_epochs=2, missing_end_penalty=0.0)
+    settings = ppo_options("nothing", kl_coef=0.1, ppo_epochs=2, missing_end_penalty=0.0)
     train(ppo, few, settings, model="left", output="back", **options)
     kl = [line["kl_k3"] for line in metrics("back") if "kl_k3" in line]
     assert kl[0] > 0.3
@@ -182,34 +182,34 @@ def plain_loss(step: dict[str, Any], rollout: Rollout, white: list[list[float]],
 def plain_advantages(rollout: Rollout, coef: float) -> tuple[list[list[float]], list[list[float]]]:
     """Say rewards, GAE (lambda 0.95), returns and whitening once more."""
     advantages, returns = [], []
-    for i, made in enumerate(rollout.completions):
-        n = len(made.ids)
+    for i, completion in enumerate(rollout.completions):
+        n = len(completion.ids)
         values = [*(float(rollout.values[i, t]) for t in range(n)), 0.0]
         rewards = [-coef * float(rollout.log_probs[i, t] - rollout.reference[i, t]) for t in range(n)]
-        rewards[-1] += n - (0.0 if made.finish_reason == "stop" else 1.0)
+        rewards[-1] += n - (0.0 if completion.finish_reason == "stop" else 1.0)
         later, mine = 0.0, [0.0] * n
         for t in reversed(range(n)):
             later = mine[t] = rewards[t] + values[t + 1] - values[t] + 0.95 * later
         advantages.append(mine)
         returns.append([a + v for a, v in zip(mine, values[:-1], strict=True)])
-    whole = [each for answer in advantages for each in answer]
-    mean, spread = fmean(whole), pstdev(whole)
-    return [[(each - mean) / spread for each in answer] for answer in advantages], returns
+    flat = [advantage for answer in advantages for advantage in answer]
+    mean, spread = fmean(flat), pstdev(flat)
+    return [[(advantage - mean) / spread for advantage in answer] for answer in advantages], returns
 
 
 def test_losses_and_gradients_are_those_of_a_plain_reference(base: str, few: str, seen: type[Seen]) -> None:
     """In one process, from padded batches in parts, over two iterations: the second one has KL, and values."""
-    settings = own(ppo_epochs=2, minibatches=2, kl_coef=0.3)
+    settings = ppo_options(ppo_epochs=2, minibatches=2, kl_coef=0.3)
     train(ppo, few, settings, model=base, output="out", **{**SMALL, "steps": 2, "accumulate": 3})
     assert len(seen.steps) == 8
-    lengths = {len(made.ids) for made in seen.rollouts[1].completions}
+    lengths = {len(completion.ids) for completion in seen.rollouts[1].completions}
     assert len(lengths) > 2, "padding there must be"
     for iteration, rollout in enumerate(seen.rollouts):
         white, gained = plain_advantages(rollout, 0.3)
-        for i, made in enumerate(rollout.completions):
-            told = [side[i, : len(made.ids)].tolist() for side in seen.learned[iteration]]
-            assert told[0] == pytest.approx(white[i], abs=1e-4)
-            assert told[1] == pytest.approx(gained[i], abs=1e-4)
+        for i, completion in enumerate(rollout.completions):
+            learned = [side[i, : len(completion.ids)].tolist() for side in seen.learned[iteration]]
+            assert learned[0] == pytest.approx(white[i], abs=1e-4)
+            assert learned[1] == pytest.approx(gained[i], abs=1e-4)
         for step in seen.steps[4 * iteration : 4 * iteration + 4]:
             loss = plain_loss(step, rollout, white, gained)
             loss.backward()
@@ -233,30 +233,30 @@ def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, abso
     head = value_head(loaded.model.config.hidden_size)
     torch.nn.init.normal_(head.weight)
     model = ActorCritic(loaded.model, None, head, Distribution(temperature=0.7))
-    made = sample(model, loaded.tokenizer, prompts, [1, 2, 3], 6)
-    together = score_tokens(model, loaded.model, [], prompts, made)
+    completions = sample(model, loaded.tokenizer, prompts, [1, 2, 3], 6)
+    together = score_tokens(model, loaded.model, [], prompts, completions)
     for i in range(3):
-        alone = score_tokens(model, loaded.model, [], prompts[i : i + 1], made[i : i + 1])
-        n = len(made[i].ids)
+        alone = score_tokens(model, loaded.model, [], prompts[i : i + 1], completions[i : i + 1])
+        n = len(completions[i].ids)
         for name in ("log_probs", "reference", "values", "entropy"):
             one, several = getattr(alone, name)[0, :n], getattr(together, name)[i, :n]
             assert torch.allclose(one, several, atol=1e-4), name
         assert together.mask[i].sum() == n
         again = sample(model, loaded.tokenizer, prompts[i : i + 1], [i + 1], 6)
-        assert again == made[i : i + 1], "nor does what is said"
+        assert again == completions[i : i + 1], "nor does what is said"
 
 
 def test_the_ratio_begins_at_1_at_any_temperature_and_with_tokens_suppressed(base: str, few: str) -> None:
-    settings = own(temperature=0.6, suppress=["7", "a"], stop_token=["."])
+    settings = ppo_options(temperature=0.6, suppress=["7", "a"], stop_token=["."])
     notes = Notes()
     train(ppo, few, settings, notes, model=with_dropout(base), output="out", **{**SMALL, "steps": 3})
     lines = [line for line in metrics("out") if "ratio_first" in line]
     assert len(lines) == 3
     assert all(line["ratio_first"] == pytest.approx(1, abs=1e-4) for line in lines)
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4), "the reference is the start"
-    said = [json.loads(line)["response"] for line in Path("out/run/samples.jsonl").read_text().splitlines()]
-    assert said
-    assert not any("7" in text for text in said)
+    answers = [json.loads(line)["response"] for line in Path("out/run/samples.jsonl").read_text().splitlines()]
+    assert answers
+    assert not any("7" in text for text in answers)
 
 
 def with_dropout(base: str) -> str:
@@ -273,18 +273,18 @@ def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
     """Dropout left on: the first KL to the reference, and the first ratio, are not what is due."""
     monkeypatch.setattr("datagen_train.ppo.without_dropout", lambda model: model)
     with pytest.raises((CheckFailed, TrainingStopped), match=r"dropout"):
-        train(ppo, few, own(), model=with_dropout(base), output="out", **SMALL)
+        train(ppo, few, ppo_options(), model=with_dropout(base), output="out", **SMALL)
 
 
 def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(base: str, few: str, seen: type[Seen]) -> None:
     """With a discount of 1/2 and a critic at zero, a token's return is the score halved so often as tokens follow."""
-    settings = own(gamma=0.5, lam=1.0, stop_token=[".", "s"], missing_end_penalty=2.5)
+    settings = ppo_options(gamma=0.5, lam=1.0, stop_token=[".", "s"], missing_end_penalty=2.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
     rollout, (_, returns) = seen.rollouts[0], seen.learned[0]
     assert 0 < sum(rollout.ended) < len(rollout.ended), "some ended, and some were cut"
-    for i, made in enumerate(rollout.completions):
-        n = len(made.ids)
-        score = n - (0.0 if made.finish_reason == "stop" else 2.5)
+    for i, completion in enumerate(rollout.completions):
+        n = len(completion.ids)
+        score = n - (0.0 if completion.finish_reason == "stop" else 2.5)
         assert float(rollout.scores[i]) == score
         assert returns[i, :n].tolist() == pytest.approx([score * 0.5 ** (n - 1 - t) for t in range(n)], abs=1e-4)
         assert not returns[i, n:].any()
@@ -293,17 +293,17 @@ def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(base: st
 def test_the_score_of_a_cut_answer_can_be_replaced_and_scores_are_shaped_in_order(
     base: str, few: str, seen: type[Seen]
 ) -> None:
-    settings = own(missing_end_score=-1.0, reward_baseline=2.0, scale_reward=True, clip_reward=0.5)
+    settings = ppo_options(missing_end_score=-1.0, reward_baseline=2.0, scale_reward=True, clip_reward=0.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
     rollout = seen.rollouts[0]
-    raw = [len(made.ids) - 2.0 for made in rollout.completions]
-    for i, made in enumerate(rollout.completions):
-        due = min(max(raw[i] / pstdev(raw), -0.5), 0.5) if made.finish_reason == "stop" else -1.0
+    raw = [len(completion.ids) - 2.0 for completion in rollout.completions]
+    for i, completion in enumerate(rollout.completions):
+        due = min(max(raw[i] / pstdev(raw), -0.5), 0.5) if completion.finish_reason == "stop" else -1.0
         assert float(rollout.scores[i]) == pytest.approx(due, abs=1e-5)
 
 
 def test_answers_without_a_score_are_left_out_and_counted(base: str, few: str, seen: type[Seen]) -> None:
-    train(ppo, few, own("of_some"), model=base, output="out", **SMALL)
+    train(ppo, few, ppo_options("of_some"), model=base, output="out", **SMALL)
     (line,) = [line for line in metrics("out") if "unscored" in line]
     assert line["unscored"] == 4
     assert line["reward"] == pytest.approx(fmean([1, 2, 1, 2, *[1] * 8]))
@@ -319,7 +319,7 @@ def test_answers_without_a_score_are_left_out_and_counted(base: str, few: str, s
 @pytest.mark.parametrize(("reward", "policy"), [("mostly_none", "drop"), ("of_some", "fail")])
 def test_too_many_answers_without_a_score_end_the_run(base: str, few: str, reward: str, policy: str) -> None:
     with pytest.raises(TrainingStopped, match=r"answers got no score"):
-        train(ppo, few, own(reward, unscored=policy), model=base, output="out", **SMALL)
+        train(ppo, few, ppo_options(reward, unscored=policy), model=base, output="out", **SMALL)
 
 
 # What is around it
@@ -329,7 +329,7 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
     base: str, few: str, seen: type[Seen]
 ) -> None:
     options: dict[str, Any] = {**SMALL, "steps": 3, "lora": True, "learning_rate": 1e-2}
-    train(ppo, few, own(), model=base, output="out", **options)
+    train(ppo, few, ppo_options(), model=base, output="out", **options)
     lines = [line for line in metrics("out") if "kl" in line]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert lines[-1]["kl_k3"] > 0
@@ -352,7 +352,7 @@ def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str,
     notes = Notes()
     settings = ppo.Options(reward=["rm"], max_tokens=6)
     train(ppo, few, settings, notes, model=base, output="out", **SMALL)
-    assert "critic: rm" in notes.said
+    assert "critic: rm" in notes.messages
     judge = load_reward("rm")
     trunk, head = load_critic("rm", judge.tokenizer.get_vocab())
     without_dropout(trunk)
@@ -364,11 +364,11 @@ def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str,
     again = ppo.Options(reward=["rm"], max_tokens=6, critic="out/value")
     notes = Notes()
     train(ppo, few, again, notes, model="out", output="again", **SMALL)
-    assert "critic: out/value" in notes.said
+    assert "critic: out/value" in notes.messages
 
 
 def test_the_policy_that_is_saved_is_the_one_that_was_trained(base: str, few: str, seen: type[Seen]) -> None:
-    train(ppo, few, own(), model=base, output="out", **{**SMALL, "held_out": 0.0, "learning_rate": 1e-3})
+    train(ppo, few, ppo_options(), model=base, output="out", **{**SMALL, "held_out": 0.0, "learning_rate": 1e-3})
     saved = load_trained("out", "float32").model.state_dict()
     start = load_trained(base, "float32").model.state_dict()
     last = seen.steps[-1]["model"].policy.state_dict()
@@ -379,14 +379,14 @@ def test_the_policy_that_is_saved_is_the_one_that_was_trained(base: str, few: st
 
 def test_learning_ends_early_once_the_policy_has_moved_far(base: str, few: str) -> None:
     options = {**SMALL, "learning_rate": 1e-2}
-    train(ppo, few, own(target_kl=0.001, ppo_epochs=6), model=base, output="out", **options)
+    train(ppo, few, ppo_options(target_kl=0.001, ppo_epochs=6), model=base, output="out", **options)
     (line,) = [line for line in metrics("out") if "updates" in line]
     assert line["stopped_early"] == 1
     assert 1 <= line["updates"] < 6
 
 
 def test_other_rows_are_learned_beside(base: str, few: str) -> None:
-    train(ppo, few, own(ptx_data=few, ptx_coef=2.0), model=base, output="out", **{**SMALL, "steps": 6})
+    train(ppo, few, ppo_options(ptx_data=few, ptx_coef=2.0), model=base, output="out", **{**SMALL, "steps": 6})
     losses = [line["ptx_loss"] for line in metrics("out") if "ptx_loss" in line]
     assert losses[0] > losses[-1] > 0
     assert all(math.isfinite(line["loss"]) for line in metrics("out") if "loss" in line)
@@ -404,11 +404,11 @@ def test_other_rows_are_learned_beside(base: str, few: str) -> None:
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(base: str, few: str, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says) as told:
-        train(ppo, few, own(**options), model=base, output="out", **SMALL)
-    assert "\n" not in str(told.value)
+    with pytest.raises(InputError, match=says) as refused:
+        train(ppo, few, ppo_options(**options), model=base, output="out", **SMALL)
+    assert "\n" not in str(refused.value)
 
 
 def test_ppo_from_nothing_is_refused(few: str) -> None:
     with pytest.raises(InputError, match="starts from a trained model"):
-        train(ppo, few, own(), model="tiny", output="out", **SMALL)
+        train(ppo, few, ppo_options(), model="tiny", output="out", **SMALL)

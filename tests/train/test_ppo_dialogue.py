@@ -46,8 +46,8 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 def write_dialogues() -> None:
     """Answer every question as often gladly as sadly, now and then with a rare character that becomes [UNK]."""
-    rows = [[asked, said] for asked in QUESTIONS for said in [*GLAD, *SAD, "我很龘"]]
-    lines = (json.dumps({"conversation": [{"utterance": said} for said in row]}, ensure_ascii=False) for row in rows)
+    rows = [[question, answer] for question in QUESTIONS for answer in [*GLAD, *SAD, "我很龘"]]
+    lines = (json.dumps({"conversation": [{"utterance": turn} for turn in row]}, ensure_ascii=False) for row in rows)
     Path("dialogues.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -113,8 +113,8 @@ def test_a_chinese_dialogue_model_is_steered_by_a_sentiment_classifier() -> None
     rewards = [line["reward"] for line in lines if "reward" in line]
     print(f"reward {rewards[0]:.2f} to {rewards[-1]:.2f}")
     assert fmean(rewards[-3:]) > fmean(rewards[:3]) + 1
-    said = [json.loads(line) for line in Path("glad/run/samples.jsonl").read_text().splitlines()]
-    texts = [each["response"] for each in said]
+    samples = [json.loads(line) for line in Path("glad/run/samples.jsonl").read_text().splitlines()]
+    texts = [sample["response"] for sample in samples]
     assert not any("[" in text or " " in text for text in texts), "neither tokens nor spaces between characters"
     assert "我很" not in texts, "the rare character that it was taught to say here is [UNK]"
     assert fmean(text in GLAD for text in texts[-12:]) > fmean(text in GLAD for text in texts[:12])
@@ -134,12 +134,12 @@ def check_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("conversation", "reason"),
     [([], "not a list of"), (["text"], "not a list of"), ([{"utterance": " "}], '"utterance" is empty')],
 )
-def test_a_dialogue_without_words_is_a_bad_line(said: list[object], reason: str) -> None:
-    whole = {"conversation": [{"utterance": "a"}, {"utterance": "b"}, {"utterance": "c"}]}
-    Path("d.jsonl").write_text(json.dumps(whole) + "\n" + json.dumps({"conversation": said}) + "\n")
+def test_a_dialogue_without_words_is_a_bad_line(conversation: list[object], reason: str) -> None:
+    complete = {"conversation": [{"utterance": "a"}, {"utterance": "b"}, {"utterance": "c"}]}
+    Path("d.jsonl").write_text(json.dumps(complete) + "\n" + json.dumps({"conversation": conversation}) + "\n")
     with open_input("d.jsonl") as file:
         good, bad = Reader("d.jsonl", file, PROMPTS).read()
     assert not isinstance(good, BadLine)

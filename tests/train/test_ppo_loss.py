@@ -34,17 +34,17 @@ def laid_out(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pad to one width with what must never be read; return (mask, and the three numbers of a token)."""
     width = max(map(len, answers)) + 1
-    whole = torch.full((len(answers), width, 3), outside, dtype=torch.float64)
+    padded = torch.full((len(answers), width, 3), outside, dtype=torch.float64)
     mask = torch.zeros(len(answers), width, dtype=torch.bool)
     for i, answer in enumerate(answers):
         mask[i, : len(answer)] = True
         for t, token in enumerate(answer):
-            whole[i, t] = torch.tensor(token)
-    return mask, whole[..., 0], whole[..., 1], whole[..., 2]
+            padded[i, t] = torch.tensor(token)
+    return mask, padded[..., 0], padded[..., 1], padded[..., 2]
 
 
 def flat(values: torch.Tensor, mask: torch.Tensor) -> list[float]:
-    return [float(each) for each in values[mask]]
+    return [float(value) for value in values[mask]]
 
 
 def advantages_of(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
@@ -60,8 +60,8 @@ def test_advantages_and_returns_are_those_of_the_definition_over_the_answers_tok
     mask, rewards, values, _ = laid_out(answers)
     advantages, returns = gae(rewards, values, mask, gamma, lam)
     for i, answer in enumerate(answers):
-        given, expected = [token[0] for token in answer], [token[1] for token in answer]
-        due = advantages_of(given, expected, gamma, lam)
+        answer_rewards, expected = [token[0] for token in answer], [token[1] for token in answer]
+        due = advantages_of(answer_rewards, expected, gamma, lam)
         assert advantages[i, : len(answer)].tolist() == pytest.approx(due, abs=1e-9)
         gained = [a + v for a, v in zip(due, expected, strict=True)]
         assert returns[i, : len(answer)].tolist() == pytest.approx(gained, abs=1e-9)
@@ -101,8 +101,8 @@ def test_whitening_is_over_all_processes() -> None:
     mean = values.mean()
     moments = torch.stack([values.sum(), torch.tensor(12.0, dtype=torch.float64)])
     squares = ((values - mean) ** 2).sum()
-    made = [whiten(p, torch.ones_like(p).bool(), lambda s: moments if s.ndim else squares) for p in parts]
-    assert torch.allclose(torch.cat(made), whiten(values, mask))
+    parts_whitened = [whiten(p, torch.ones_like(p).bool(), lambda s: moments if s.ndim else squares) for p in parts]
+    assert torch.allclose(torch.cat(parts_whitened), whiten(values, mask))
 
 
 @given(ANSWERS, st.floats(0.05, 0.5))
@@ -179,9 +179,9 @@ HEALTHY = {
 def test_an_alarm_is_told_once_where_it_is_due_and_nowhere_else(name: str, later: dict[str, float]) -> None:
     alarms = Alarms()
     assert [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY)] == []
-    told = [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY | later)]
-    assert len(told) == 1
-    assert told[0].startswith(f"ALARM {name}, step ")
+    messages = [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY | later)]
+    assert len(messages) == 1
+    assert messages[0].startswith(f"ALARM {name}, step ")
     assert list(alarms.raised) == [name]
 
 

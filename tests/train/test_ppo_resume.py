@@ -24,7 +24,7 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def own(**options: Any) -> ppo.Options:
+def ppo_options(**options: Any) -> ppo.Options:
     """Choose what learns along the way: the controller, the spread of the rewards, a critic."""
     Path("rewards.py").write_text(REWARD)
     settings = {"max_tokens": 6, "ppo_epochs": 2, "adaptive_kl": 0.5, "kl_horizon": 50, "scale_reward": True}
@@ -34,10 +34,10 @@ def own(**options: Any) -> ppo.Options:
 class Stops(ppo.Ppo):
     """Falls over in the middle of its seventh iteration."""
 
-    def update_policy(self, *given: Any) -> dict[str, float]:
-        if given[-1] == 7:
+    def update_policy(self, *arguments: Any) -> dict[str, float]:
+        if arguments[-1] == 7:
             raise ConnectionError("the lights went out")
-        return super().update_policy(*given)
+        return super().update_policy(*arguments)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -45,16 +45,16 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     base: str, few: str, monkeypatch: pytest.MonkeyPatch, lora: bool
 ) -> None:
     options: dict[str, Any] = {**RUN, "model": base, "lora": lora, "log_every": 3, "eval_every": 4, "save_every": 4}
-    whole = train(ppo, few, own(), output="whole", **options)
+    undisturbed = train(ppo, few, ppo_options(), output="whole", **options)
     with monkeypatch.context() as broken:
         broken.setattr(ppo, "Ppo", Stops)
         with pytest.raises(ConnectionError):
-            train(ppo, few, own(), output="again", **options)
+            train(ppo, few, ppo_options(), output="again", **options)
     notes = Notes()
-    again = train(ppo, few, own(), notes, output="again", **options)
-    assert "Going on from step 4" in notes.said
+    again = train(ppo, few, ppo_options(), notes, output="again", **options)
+    assert "Going on from step 4" in notes.messages
     assert metrics("again") == metrics("whole")
-    assert again == whole
+    assert again == undisturbed
     for name in ("run/samples.jsonl", "value/value_head.safetensors"):
         assert Path("again", name).read_bytes() == Path("whole", name).read_bytes()
     weights = "adapter_model.safetensors" if lora else "model.safetensors"
@@ -75,7 +75,7 @@ def test_recomputing_activations_saves_them_and_changes_nothing(
             return forward(self, *args, **kwargs)
 
         monkeypatch.setattr(LlamaMLP, "forward", counted)
-        train(ppo, few, own(), model=base, output=name, checkpointing=checkpointing, **{**RUN, "steps": 2})
+        train(ppo, few, ppo_options(), model=base, output=name, checkpointing=checkpointing, **{**RUN, "steps": 2})
     assert calls["recomputed"] == 2 * calls["plain"] > 0
     plain, recomputed = (load_trained(name, "float32").model.state_dict() for name in calls)
     assert all(torch.allclose(plain[name], recomputed[name], atol=1e-5) for name in plain)
@@ -83,24 +83,24 @@ def test_recomputing_activations_saves_them_and_changes_nothing(
 
 def test_dropout_in_adapters_is_refused(base: str, few: str) -> None:
     with pytest.raises(InputError, match="trained without dropout"):
-        train(ppo, few, own(), model=base, output="out", lora=True, lora_dropout=0.1, **RUN)
+        train(ppo, few, ppo_options(), model=base, output="out", lora=True, lora_dropout=0.1, **RUN)
 
 
 def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> None:
     """A value head that stands alone is told; a critic with a trunk of its own goes on."""
-    train(ppo, few, own(critic=base), model=base, output="first", **{**RUN, "steps": 2})
+    train(ppo, few, ppo_options(critic=base), model=base, output="first", **{**RUN, "steps": 2})
     notes = Notes()
-    train(ppo, few, own(critic="first/value"), notes, model="first", output="second", **{**RUN, "steps": 1})
-    assert "critic: first/value" in notes.said
-    train(ppo, few, own(critic="shared"), model=base, output="third", **{**RUN, "steps": 1})
+    train(ppo, few, ppo_options(critic="first/value"), notes, model="first", output="second", **{**RUN, "steps": 1})
+    assert "critic: first/value" in notes.messages
+    train(ppo, few, ppo_options(critic="shared"), model=base, output="third", **{**RUN, "steps": 1})
     with pytest.raises(InputError, match="a value head without a trunk"):
-        train(ppo, few, own(critic="third/value"), model=base, output="fourth", **RUN)
+        train(ppo, few, ppo_options(critic="third/value"), model=base, output="fourth", **RUN)
 
 
 @pytest.mark.slow
 def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: str) -> None:
     """It adapts by the answers of both, as in one process with twice the rows."""
-    own()
+    ppo_options()
     ran = subprocess.run(
         [sys.executable, "-m", "datagen", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
          "--nproc", "2", "--batch-size", "8", "--steps", "3", "--log-every", "1", "--max-tokens", "6",
@@ -108,7 +108,7 @@ def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: 
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    train(ppo, few, own(ppo_epochs=4), model=base, output="one", **{**RUN, "steps": 3, "batch_size": 16})
+    train(ppo, few, ppo_options(ppo_epochs=4), model=base, output="one", **{**RUN, "steps": 3, "batch_size": 16})
     two, one = ([line for line in metrics(name) if "kl_coef" in line] for name in ("two", "one"))
     assert [line["kl_coef"] for line in two] == pytest.approx([line["kl_coef"] for line in one], rel=1e-3)
 
@@ -116,8 +116,10 @@ def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: 
 def test_a_reward_that_wants_the_wrong_thing_is_told(base: str, few: str) -> None:
     """Paid for length alone, and measured by right answers: the reward rises, and what it should stand for falls."""
     notes = Notes()
-    result = train(ppo, few, own(), notes, model=base, output="out", **{**RUN, "steps": 12, "learning_rate": 2e-3})
+    result = train(
+        ppo, few, ppo_options(), notes, model=base, output="out", **{**RUN, "steps": 12, "learning_rate": 2e-3}
+    )
     assert result["end"]["eval_reward"] > result["start"]["eval_reward"]
     assert result["end"]["eval_exact_match"] < result["start"]["eval_exact_match"]
     assert "while exact match fell" in result["alarms"]["over-optimisation"]
-    assert any(said.startswith("ALARM over-optimisation") for said in notes.said)
+    assert any(text.startswith("ALARM over-optimisation") for text in notes.messages)

@@ -56,19 +56,19 @@ def write_words(path: str, prompts: int = 160, first: int = 0) -> str:
         chance = Random(number)
         words = chance.sample(GOOD, chance.choice((2, 3, 4)))
         ranks = [sorted(words, key=GOOD.index).index(word) + 1 for word in words]
-        said = [f"A {word} one{'.' * chance.randrange(1, 9)}" for word in words]
-        rows.append({"prompt": f"What of {number}?", "responses": said, "ranks": ranks, "source": f"s{number % 2}"})
+        answers = [f"A {word} one{'.' * chance.randrange(1, 9)}" for word in words]
+        rows.append({"prompt": f"What of {number}?", "responses": answers, "ranks": ranks, "source": f"s{number % 2}"})
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def write_sums(path: str, made: Sequence[tuple[str, int]], seed: int) -> str:
+def write_sums(path: str, sums: Sequence[tuple[str, int]], seed: int) -> str:
     """Rank the right number before three wrong ones, which tie: 3 comparisons a prompt."""
     chance = Random(seed)
     rows = (
         {"prompt": p, "responses": [str(n), *map(str, chance.sample([x for x in range(19) if x != n], 3))],
          "ranks": [1, 2, 2, 2]}
-        for p, n in made
+        for p, n in sums
     )  # fmt: skip
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -85,12 +85,12 @@ def encoder(**options: Any) -> RankingEncoder:
     return RankingEncoder(Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), most), **options)
 
 
-def row(responses: Sequence[str], ranks: Sequence[int], **more: Any) -> Ranked:
-    return Ranked("0" * 16, "What of it?", tuple(responses), tuple(ranks), **more)
+def row(responses: Sequence[str], ranks: Sequence[int], **fields: Any) -> Ranked:
+    return Ranked("0" * 16, "What of it?", tuple(responses), tuple(ranks), **fields)
 
 
-def ordered(made: EncodedRanking) -> set[tuple[int, int]]:
-    return {(c.better, c.worse) for c in made.comparisons}
+def ordered(ranking: EncodedRanking) -> set[tuple[int, int]]:
+    return {(c.better, c.worse) for c in ranking.comparisons}
 
 
 # What is read
@@ -108,7 +108,7 @@ def test_every_shape_becomes_ranked_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("fields", "says"),
     [
         ({}, "neither ranks nor scores"),
         ({"ranks": [1]}, '"ranks" holds 1 values for 2 responses'),
@@ -118,8 +118,8 @@ def test_every_shape_becomes_ranked_answers() -> None:
         ({"responses": ["a"], "ranks": [1]}, "holds 1 of the two answers"),
     ],
 )
-def test_a_ranked_row_that_says_nothing_is_a_bad_line(more: dict[str, Any], says: str) -> None:
-    (bad,) = read({"prompt": "Hi", "responses": ["a", "b"], **more})
+def test_a_ranked_row_that_says_nothing_is_a_bad_line(fields: dict[str, Any], says: str) -> None:
+    (bad,) = read({"prompt": "Hi", "responses": ["a", "b"], **fields})
     assert isinstance(bad, BadLine)
     assert says in bad.reason
 
@@ -135,12 +135,12 @@ def test_a_soft_label_is_a_probability() -> None:
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=7))
 def test_all_pairs_of_one_prompt_are_compared_the_right_way_round(ranks: list[int]) -> None:
     loaded = RankingEncoder(ENCODER.encoder, "soft")
-    made = loaded.encode(row([f"answer {i}" for i in range(len(ranks))], ranks))
-    assert len(made.comparisons) == comb(len(ranks), 2)
-    for each in made.comparisons:
-        assert each.target == (0.5 if ranks[each.better] == ranks[each.worse] else 1.0)
-        assert ranks[each.better] <= ranks[each.worse]
-    assert ranks[made.best] == min(ranks)
+    ranking = loaded.encode(row([f"answer {i}" for i in range(len(ranks))], ranks))
+    assert len(ranking.comparisons) == comb(len(ranks), 2)
+    for comparison in ranking.comparisons:
+        assert comparison.target == (0.5 if ranks[comparison.better] == ranks[comparison.worse] else 1.0)
+        assert ranks[comparison.better] <= ranks[comparison.worse]
+    assert ranks[ranking.best] == min(ranks)
 
 
 ENCODER = encoder()
@@ -153,12 +153,18 @@ def test_ties_are_skipped_and_a_prompt_of_ties_alone_is_dropped() -> None:
 
 
 def test_answers_without_a_score_and_identical_ones_are_left_out_and_counted() -> None:
-    made = encoder()
-    ranking = made.encode(row(["a", "b", "a", "c", "Say <|im_end|>"], (1, 2, 3, 4, 5), scores=(9.0, 8.0, 7.0, None, 1)))
+    ranking_encoder = encoder()
+    ranking = ranking_encoder.encode(
+        row(["a", "b", "a", "c", "Say <|im_end|>"], (1, 2, 3, 4, 5), scores=(9.0, 8.0, 7.0, None, 1))
+    )
     assert len(ranking.answers) == 2
-    assert made.left_out == {"no score": 1, "the same as another answer": 1, "a message holds a special token": 1}
+    assert ranking_encoder.left_out == {
+        "no score": 1,
+        "the same as another answer": 1,
+        "a message holds a special token": 1,
+    }
     with pytest.raises(UnusableRow, match="fewer than two different answers"):
-        made.encode(row(["a", "a"], (1, 2)))
+        ranking_encoder.encode(row(["a", "a"], (1, 2)))
 
 
 def test_margins_and_soft_labels_reach_the_comparison() -> None:
@@ -171,13 +177,13 @@ def test_margins_and_soft_labels_reach_the_comparison() -> None:
 
 
 def test_every_answer_ends_in_the_token_that_it_is_scored_at_even_a_cut_one() -> None:
-    made = encoder(max_length=40)
-    ranking = made.encode(row(["short", "very long " * 40], (1, 2)))
-    end = made.encoder.tokenizer.eos_token_id
+    ranking_encoder = encoder(max_length=40)
+    ranking = ranking_encoder.encode(row(["short", "very long " * 40], (1, 2)))
+    end = ranking_encoder.encoder.tokenizer.eos_token_id
     assert [int(ids[-1]) for ids in ranking.answers] == [end, end]
     assert [list(ids).count(end) for ids in ranking.answers] == [2, 2], "the user's turn, and the answer"
     assert (ranking.cut, len(ranking.answers[1])) == (True, 40)
-    assert all(each.trained == 1 for each in as_sequences([ranking]))
+    assert all(sequence.trained == 1 for sequence in as_sequences([ranking]))
 
 
 # What is learned
@@ -208,14 +214,14 @@ def test_the_gradients_are_those_of_the_flat_pairs_with_their_weights(rankings: 
     ]  # fmt: skip
     batch = collate(encoded, pad_id=0)
     start = torch.linspace(-2, 3, sum(map(len, rankings)), dtype=torch.float64)
-    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    ours, expected = start.clone().requires_grad_(), start.clone().requires_grad_()
     loss = ranking_loss(ours, **{k: in_double(v) for k, v in batch.items() if k not in ("input_ids", "attention_mask")})
-    flat = flat_loss(theirs, rankings)
+    flat = flat_loss(expected, rankings)
     torch.autograd.backward([loss, flat])
     assert loss.item() == pytest.approx(flat.item(), rel=1e-6)
     assert ours.grad is not None
-    assert theirs.grad is not None
-    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+    assert expected.grad is not None
+    assert torch.allclose(ours.grad, expected.grad, rtol=1e-6, atol=1e-9)
 
 
 def in_double(values: torch.Tensor) -> torch.Tensor:
@@ -226,9 +232,9 @@ def pairs_of(ranks: list[int]) -> Iterator[tuple[int, int]]:
     return combinations(range(len(ranks)), 2)
 
 
-def of_two(difference: float, **more: float) -> torch.Tensor:
+def of_two(difference: float, **columns: float) -> torch.Tensor:
     scores = torch.tensor([difference, 0.0], requires_grad=True)
-    values = {"weight": 1.0, "target": 1.0, "margin": 0.0, **more}
+    values = {"weight": 1.0, "target": 1.0, "margin": 0.0, **columns}
     loss = ranking_loss(
         scores, torch.tensor([0]), torch.tensor([1]), **{name: torch.tensor([value]) for name, value in values.items()}
     )
@@ -292,7 +298,7 @@ def test_a_score_is_the_same_alone_and_beside_longer_ones() -> None:
 # What is said of it
 
 
-def judged(differences: Sequence[float], longer: Sequence[float], prompts: Sequence[int]) -> Comparisons:
+def comparisons(differences: Sequence[float], longer: Sequence[float], prompts: Sequence[int]) -> Comparisons:
     return Comparisons(
         np.array(differences, dtype=float), np.array(longer, dtype=float), np.array(prompts, dtype=float)
     )
@@ -300,43 +306,50 @@ def judged(differences: Sequence[float], longer: Sequence[float], prompts: Seque
 
 def test_the_interval_is_wider_where_the_comparisons_come_from_few_prompts() -> None:
     right = [1.0] * 60 + [-1.0] * 40
-    many = interval(judged(right, right, range(100)), 0)
-    few = interval(judged(right, right, [i // 10 for i in range(100)]), 0)
+    many = interval(comparisons(right, right, range(100)), 0)
+    few = interval(comparisons(right, right, [i // 10 for i in range(100)]), 0)
     assert many == pytest.approx((0.5, 0.7), abs=0.03)
     assert few[1] - few[0] > 2 * (many[1] - many[0])
 
 
 def test_calibration_tells_a_sure_model_from_a_right_one() -> None:
-    sure = judged([6.0] * 50 + [-6.0] * 50, [0] * 100, range(100))
+    sure = comparisons([6.0] * 50 + [-6.0] * 50, [0] * 100, range(100))
     error, bins = calibration(sure)
     assert error == pytest.approx(0.4975, abs=1e-3)
     assert bins == [{"from": 0.9, "count": 100, "confidence": pytest.approx(0.9975, abs=1e-3), "accuracy": 0.5}]
-    assert calibration(judged([log(3)] * 75 + [-log(3)] * 25, [0] * 100, range(100)))[0] == pytest.approx(0, abs=1e-9)
+    assert calibration(comparisons([log(3)] * 75 + [-log(3)] * 25, [0] * 100, range(100)))[0] == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_length_alone_is_told_beside_the_accuracy() -> None:
-    assert wins(judged([0] * 4, [3, -1, 0, 2], range(4)).longer).mean() == 0.625
+    assert wins(comparisons([0] * 4, [3, -1, 0, 2], range(4)).longer).mean() == 0.625
     assert correlation([1, 2, 3], [1, 1, 1]) is None
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
 
 
 def test_a_model_that_only_counts_words_is_not_good_enough() -> None:
-    told = {"comparisons": 400, "accuracy": 0.71, "interval": (0.66, 0.75), "longer_wins": 0.7}
-    assert verdict(told).startswith("Not good enough for PPO: no better than length alone")
-    assert verdict(told | {"longer_wins": 0.3}).startswith("Not good enough"), "shorter wins is a rule as well"
-    assert verdict(told | {"longer_wins": 0.5}).startswith("Good enough for PPO")
-    assert verdict(told | {"accuracy": 0.6, "interval": (0.55, 0.65), "longer_wins": 0.5}).startswith("Not good enough")
-    assert "Not to be told" in verdict(told | {"comparisons": 20})
+    metrics = {"comparisons": 400, "accuracy": 0.71, "interval": (0.66, 0.75), "longer_wins": 0.7}
+    assert verdict(metrics).startswith("Not good enough for PPO: no better than length alone")
+    assert verdict(metrics | {"longer_wins": 0.3}).startswith("Not good enough"), "shorter wins is a rule as well"
+    assert verdict(metrics | {"longer_wins": 0.5}).startswith("Good enough for PPO")
+    assert verdict(metrics | {"accuracy": 0.6, "interval": (0.55, 0.65), "longer_wins": 0.5}).startswith(
+        "Not good enough"
+    )
+    assert "Not to be told" in verdict(metrics | {"comparisons": 20})
 
 
 def test_a_report_counts_sources_and_leaves_ties_out() -> None:
     rankings = [
         encoder(ties="soft").encode(row("abc", (1, 2, 2), extra={"source": name})) for name in ("web", "web", "sim")
     ]
-    told = describe(rankings, np.array([1.0, 0, 0, 1, 0, 2, 0, 1, 1]), seed=0)
-    assert (told["prompts"], told["comparisons"]) == (3, 6)
-    assert told["by_source"] == {"sim": {"comparisons": 2, "accuracy": 0}, "web": {"comparisons": 4, "accuracy": 0.75}}
-    assert told["accuracy"] == 0.5
+    metrics = describe(rankings, np.array([1.0, 0, 0, 1, 0, 2, 0, 1, 1]), seed=0)
+    assert (metrics["prompts"], metrics["comparisons"]) == (3, 6)
+    assert metrics["by_source"] == {
+        "sim": {"comparisons": 2, "accuracy": 0},
+        "web": {"comparisons": 4, "accuracy": 0.75},
+    }
+    assert metrics["accuracy"] == 0.5
 
 
 # Whole runs
@@ -349,7 +362,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     data = write_words(str(folder / "words.jsonl"))
     notes = Notes()
     result = train(reward_model, data, notes=notes, output=str(folder / "rm"), steps=60, held_out=0.3, **COMMON)
-    return folder, result | {"said": notes.said}
+    return folder, result | {"messages": notes.messages}
 
 
 def test_it_learns_from_an_untrained_start_and_says_how_well(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -372,9 +385,9 @@ def test_the_best_training_answers_have_mean_0_and_spread_1(trained: tuple[Path,
     from datagen_train.data.split import is_held_out
 
     rows = [json.loads(line) for line in (folder / "words.jsonl").read_text().splitlines()]
-    rows = [each for each in rows if not is_held_out(each["prompt"], 0.3)]
-    best = [each["responses"][each["ranks"].index(1)] for each in rows]
-    scores = load_reward(folder / "rm").score([each["prompt"] for each in rows], best)
+    rows = [ranked for ranked in rows if not is_held_out(ranked["prompt"], 0.3)]
+    best = [ranked["responses"][ranked["ranks"].index(1)] for ranked in rows]
+    scores = load_reward(folder / "rm").score([ranked["prompt"] for ranked in rows], best)
     assert np.mean(scores) == pytest.approx(0, abs=1e-4)
     assert np.std(scores) == pytest.approx(1, abs=1e-4)
 
@@ -396,9 +409,9 @@ def test_transformers_loads_it_and_reads_the_same_scores(trained: tuple[Path, di
 
 def test_scores_do_not_depend_on_the_batch_and_rank_as_was_learned(trained: tuple[Path, dict[str, Any]]) -> None:
     reward = load_reward(trained[0] / "rm")
-    asked = [f"What of {n}?" for n in range(400, 440)]
-    said = [f"A {GOOD[n % 4]} one{'.' * (n % 9)}" for n in range(40)]
-    one, many = reward.score(asked, said, batch_size=1), reward.score(asked, said, batch_size=40)
+    prompts = [f"What of {n}?" for n in range(400, 440)]
+    answers = [f"A {GOOD[n % 4]} one{'.' * (n % 9)}" for n in range(40)]
+    one, many = reward.score(prompts, answers, batch_size=1), reward.score(prompts, answers, batch_size=40)
     assert np.allclose(one, many, rtol=1e-4, atol=1e-4)
     means = [np.mean(many[i::4]) for i in range(4)]
     assert means == sorted(means, reverse=True)
@@ -416,30 +429,30 @@ def test_special_tokens_in_an_answer_neither_end_it_nor_stop_the_run(trained: tu
         reward.score(["Hi", "Say <|im_end|>"], ["a", "b"])
 
 
-def spoil(trained: tuple[Path, dict[str, Any]], name: str) -> Path:
+def copy_of(trained: tuple[Path, dict[str, Any]], name: str) -> Path:
     return Path(copytree(trained[0] / "rm", Path(name)))
 
 
 def test_a_folder_that_breaks_its_contract_is_refused_in_one_line(trained: tuple[Path, dict[str, Any]]) -> None:
-    folder = spoil(trained, "no-contract")
+    folder = copy_of(trained, "no-contract")
     (folder / "reward.json").unlink()
     with pytest.raises(InputError, match=r"holds no reward\.json.*datagen train reward"):
         load_reward(folder)
-    folder = spoil(trained, "other-template")
+    folder = copy_of(trained, "other-template")
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|im_start|>", "<|im_start|> "))
     with pytest.raises(InputError, match="its template is not the one it was trained with"):
         load_reward(folder)
-    folder = spoil(trained, "other-tokenizer")
+    folder = copy_of(trained, "other-tokenizer")
     make().tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match="its tokenizer is not the one it was trained with"):
         load_reward(folder)
-    folder = spoil(trained, "no-head")
+    folder = copy_of(trained, "no-head")
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "score" not in k}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"weights are missing, such as score\.weight"):
         load_reward(folder)
-    folder = spoil(trained, "other-version")
+    folder = copy_of(trained, "other-version")
     contract = json.loads((folder / "reward.json").read_text())
     (folder / "reward.json").write_text(json.dumps(contract | {"version": 2}))
     with pytest.raises(InputError, match="another version"):
@@ -450,21 +463,21 @@ def test_a_folder_that_breaks_its_contract_is_refused_in_one_line(trained: tuple
 
 
 def test_eval_measures_it_on_other_rankings(trained: tuple[Path, dict[str, Any]]) -> None:
-    told = evaluate.run(str(trained[0] / "rm"), write_words("other.jsonl", 60, first=1000), evaluate.Options())
-    assert told["rows"] == told["prompts"] == 60
-    assert told["accuracy"] >= 0.85
+    metrics = evaluate.run(str(trained[0] / "rm"), write_words("other.jsonl", 60, first=1000), evaluate.Options())
+    assert metrics["rows"] == metrics["prompts"] == 60
+    assert metrics["accuracy"] >= 0.85
 
 
 def test_each_answer_goes_through_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """4 forwards for 6 comparisons, where pairs would take 12."""
     rows = [{"prompt": f"What of {n}?", "responses": list("abcd"), "ranks": [1, 2, 3, 4]} for n in range(40)]
-    Path("four.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    Path("four.jsonl").write_text("".join(json.dumps(ranked) + "\n" for ranked in rows))
     seen: list[int] = []
     honest = with_score_head
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         model: Any = honest(*args, **kwargs)
-        hook = lambda module, _, made: seen.append(made.shape[0]) if torch.is_grad_enabled() else None  # noqa: E731
+        hook = lambda module, _, output: seen.append(output.shape[0]) if torch.is_grad_enabled() else None  # noqa: E731
         model.score.register_forward_hook(hook)
         return model
 
@@ -484,14 +497,14 @@ def test_adapters_keep_the_head_and_merge_into_the_same_scores() -> None:
     (head,) = [value for name, value in saved.items() if "score" in name]
     assert not torch.allclose(head, score_head(64, 0).weight), "the head was trained, and that one was saved"
     reward = load_reward("adapters")
-    asked, said = ["What of 1?"] * 4, [f"A {word} one." for word in GOOD]
-    before = reward.score(asked, said)
-    raw = [reward.contract.gain * each + reward.contract.bias for each in reward.raw(asked, said)]
+    prompts, answers = ["What of 1?"] * 4, [f"A {word} one." for word in GOOD]
+    before = reward.score(prompts, answers)
+    raw = [reward.contract.gain * score + reward.contract.bias for score in reward.raw(prompts, answers)]
     assert before == pytest.approx(raw)
-    told = describe_again("adapters", data)
-    assert told["accuracy"] == result["reward"]["accuracy"], "loaded, it is what was measured after training"
+    metrics = describe_again("adapters", data)
+    assert metrics["accuracy"] == result["reward"]["accuracy"], "loaded, it is what was measured after training"
     merge.run("adapters", merge.Options(output="whole"))
-    assert load_reward("whole").score(asked, said) == pytest.approx(before, abs=1e-3)
+    assert load_reward("whole").score(prompts, answers) == pytest.approx(before, abs=1e-3)
     train(sft, "few.jsonl", output="base", steps=5, overwrite=True)
     with pytest.raises(InputError, match="its base base is not the model that it was trained on"):
         load_reward("adapters")
@@ -516,9 +529,9 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole() -> None:
     data = write_words("words.jsonl", 80)
     options: dict[str, Any] = {"steps": 3, "batch_size": 8, "eval_every": 100, "save_every": 100, "held_out": 0.1}
     options["log_every"] = 1
-    whole = train(reward_model, data, output="whole", **options)
+    in_one = train(reward_model, data, output="whole", **options)
     parts = train(reward_model, data, output="parts", accumulate=4, **options)
-    assert parts["end"]["eval_loss"] == pytest.approx(whole["end"]["eval_loss"], rel=1e-4)
+    assert parts["end"]["eval_loss"] == pytest.approx(in_one["end"]["eval_loss"], rel=1e-4)
     assert norms("parts") == pytest.approx(norms("whole"), rel=1e-3)
 
 
@@ -531,11 +544,11 @@ def norms(folder: str) -> list[float]:
 def test_reference_answers_of_a_file_get_mean_0() -> None:
     data = write_words("words.jsonl", 60)
     rows = [{"prompt": f"What of {n}?", "response": f"A poor one{'.' * (n % 5)}"} for n in range(30)]
-    Path("references.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    own = reward_model.Options(reference="references.jsonl")
-    result = train(reward_model, data, own, output="rm", steps=4, held_out=0.2)
+    Path("references.jsonl").write_text("".join(json.dumps(ranked) + "\n" for ranked in rows))
+    settings = reward_model.Options(reference="references.jsonl")
+    result = train(reward_model, data, settings, output="rm", steps=4, held_out=0.2)
     assert result["reward"]["references"] == 30
-    scores = load_reward("rm").score([each["prompt"] for each in rows], [each["response"] for each in rows])
+    scores = load_reward("rm").score([ranked["prompt"] for ranked in rows], [ranked["response"] for ranked in rows])
     assert np.mean(scores) == pytest.approx(0, abs=1e-4)
 
 
@@ -547,7 +560,7 @@ def test_a_start_that_is_no_start_is_told(base_rm: Path) -> None:
     start = {"eval_loss": 0.1, "eval_accuracy": 0.97}
     reward_model.check_start(start, session, reward_model.Options(), prompts=100)
     assert session.findings["untrained"].startswith("unusual")
-    assert "warning" in notes.said[-1]
+    assert "warning" in notes.messages[-1]
 
 
 @pytest.fixture
@@ -556,7 +569,7 @@ def base_rm(trained: tuple[Path, dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "own", "says"),
+    ("options", "settings", "says"),
     [
         ({"generate": 5}, {}, "answers nothing"),
         ({"lora_dropout": 0.1}, {}, "without dropout"),
@@ -564,14 +577,14 @@ def base_rm(trained: tuple[Path, dict[str, Any]]) -> Path:
         ({}, {"reference": "none.jsonl"}, "none.jsonl"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(options: Any, own: Any, says: str) -> None:
+def test_settingsthat_would_do_nothing_are_refused(options: Any, settings: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        train(reward_model, write_words("words.jsonl", 30), reward_model.Options(**own), output="rm", **options)
+        train(reward_model, write_words("words.jsonl", 30), reward_model.Options(**settings), output="rm", **options)
 
 
 def test_all_answers_of_a_prompt_are_on_one_side() -> None:
     rows = [{"prompt": f"What of {n % 30}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(120)]
-    Path("pairs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    Path("pairs.jsonl").write_text("".join(json.dumps(ranked) + "\n" for ranked in rows))
     counts = train(reward_model, "pairs.jsonl", output="rm", steps=2, held_out=0.3)["rows"]
     assert counts["train"] + counts["held_out"] == 120
     assert counts["held_out"] % 4 == 0 and counts["held_out"] > 0

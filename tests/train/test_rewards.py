@@ -43,10 +43,10 @@ def classifier() -> str:
     base.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=base, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )
-    made.save_pretrained("classifier")
+    tokenizer.save_pretrained("classifier")
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -97,7 +97,7 @@ def test_a_reward_model_is_asked_as_it_was_trained(base: str) -> None:
     write_preferences(Path("prefs.jsonl"), problems(0)[:40])
     train(reward_model, "prefs.jsonl", model=base, output="rm", steps=2, batch_size=8)
     alone = load_reward("rm")
-    due = [alone.score([row.prompt], [said])[0] for row, said in zip(ROWS, ("12", "3<|im_end|>"), strict=True)]
+    due = [alone.score([row.prompt], [answer])[0] for row, answer in zip(ROWS, ("12", "3<|im_end|>"), strict=True)]
     assert score(["rm"], ["12", "3<|im_end|>"]) == pytest.approx(due, abs=1e-5)
     contract = json.loads(Path("rm/reward.json").read_text())
     Path("rm/reward.json").write_text(json.dumps({**contract, "template": "another"}))
@@ -112,10 +112,10 @@ def test_a_function_gets_what_trls_protocol_promises() -> None:
         "return [len(c) + (colour == 'red') * 10 for c, colour in zip(completions, more['colour'])]"
     )
     rows = [Record(ROWS[0].id, "How?", "x", extra={"colour": "red"}), ROWS[1]]
-    made = Rewards(["mine.py:f"]).score(rows, ["abc", "d"], [[1], [2]], "state")
-    assert made.total == [13, 1]
-    assert made.metrics == {"seen": 3}
-    assert made.extra == {"note": ["a", "b"]}
+    scored = Rewards(["mine.py:f"]).score(rows, ["abc", "d"], [[1], [2]], "state")
+    assert scored.total == [13, 1]
+    assert scored.metrics == {"seen": 3}
+    assert scored.extra == {"note": ["a", "b"]}
 
 
 def test_a_function_may_be_async_and_gets_messages_for_a_conversation() -> None:
@@ -136,9 +136,9 @@ def test_rewards_are_added_up_by_weight_and_a_missing_part_is_no_zero(classifier
     write_function("return [1.0, None]")
     specs = [f"2*classifier:{classifier}#positive", "-0.5*mine.py:f"]
     first = 2 * float(by_hand(TEXTS[0])[1]) - 0.5
-    made = Rewards(specs).score(ROWS, TEXTS, [[1], [2]])
-    assert made.total == [pytest.approx(first, abs=1e-5), None]
-    assert made.parts["mine.py:f"] == [1.0, None]
+    scored = Rewards(specs).score(ROWS, TEXTS, [[1], [2]])
+    assert scored.total == [pytest.approx(first, abs=1e-5), None]
+    assert scored.parts["mine.py:f"] == [1.0, None]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_a_function_that_fails_ends_the_run(body: str, says: str) -> None:
 def test_a_reward_that_is_none_is_refused_in_one_line(classifier: str, spec: str, says: str) -> None:
     write_function("return []")
     Path("broken.py").write_text("import no_such_module\n")
-    with pytest.raises(InputError, match=says) as told:
+    with pytest.raises(InputError, match=says) as refused:
         load_function(spec)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_weight_stands_before_a_star() -> None:
@@ -196,11 +196,11 @@ def test_an_edited_function_makes_another_run() -> None:
 @contextmanager
 def service(replies: list[tuple[int, Any]]) -> Iterator[tuple[str, list[Any]]]:
     """Serve the replies, one a request, and the last one from then on; yield (url, what was asked)."""
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             status, body = replies.pop(0) if len(replies) > 1 else replies[0]
             self.send_response(status)
             self.end_headers()
@@ -212,17 +212,17 @@ def service(replies: list[tuple[int, Any]]) -> Iterator[tuple[str, list[Any]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/score", asked
+        yield f"http://127.0.0.1:{server.server_port}/score", requests
     finally:
         server.shutdown()
         server.server_close()
 
 
 def test_a_service_is_asked_with_text_and_asked_again_after_a_fault() -> None:
-    with service([(503, {}), (429, {}), (200, {"rewards": [0.25, None]})]) as (url, asked):
+    with service([(503, {}), (429, {}), (200, {"rewards": [0.25, None]})]) as (url, requests):
         assert score([url], ["好", "b"]) == [0.25, None]
-    assert len(asked) == 3
-    assert asked[2] == {"prompts": ["How was it?"] * 2, "responses": ["好", "b"]}
+    assert len(requests) == 3
+    assert requests[2] == {"prompts": ["How was it?"] * 2, "responses": ["好", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_service_is_asked_with_text_and_asked_again_after_a_fault() -> None:
     ],
 )
 def test_a_service_that_does_not_score_ends_the_run(reply: tuple[int, Any], says: str, tries: int) -> None:
-    with service([reply]) as (url, asked), pytest.raises(TrainingStopped, match=says):
+    with service([reply]) as (url, requests), pytest.raises(TrainingStopped, match=says):
         score([url], ["a", "b"])
-    assert len(asked) == tries
+    assert len(requests) == tries
 
 
 def test_a_service_that_is_not_there_ends_the_run() -> None:

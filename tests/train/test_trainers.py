@@ -149,7 +149,7 @@ def test_a_run_leaves_its_curves_its_card_and_its_config(few: str) -> None:
     steps = [line["step"] for line in metrics("out") if "eval_loss" in line]
     assert steps == list(range(7)), "each measured once, and the best one not again as the last"
     assert sft.run(few, options, sft.Options(), notes) is None
-    assert "Nothing to do" in notes.said[-1]
+    assert "Nothing to do" in notes.messages[-1]
 
 
 def test_rows_that_cannot_be_used_are_kept_with_their_place_and_counted() -> None:
