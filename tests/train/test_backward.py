@@ -30,7 +30,7 @@ SENTENCES = (
 )
 
 
-def about(subject: str, number: int) -> str:
+def write_text(subject: str, number: int) -> str:
     """Write a text about a subject; no two have the same order of sentences."""
     chance = Random(f"{subject} {number}")
     return " ".join(sentence.format(subject) for sentence in chance.sample(SENTENCES, len(SENTENCES) - 1))
@@ -42,19 +42,19 @@ def question(subject: str) -> str:
 
 @pytest.mark.slow
 def test_a_trained_backward_model_asks_for_what_new_texts_answer() -> None:
-    seeds: list[Row] = [{"prompt": question(s), "response": about(s, n)} for n in range(25) for s in SUBJECTS]
+    seeds: list[Row] = [{"prompt": question(s), "response": write_text(s, n)} for n in range(25) for s in SUBJECTS]
     Path("seeds.jsonl").write_bytes(b"".join(map(dump_line, seeds)))
     folder = Path("corpus")
     folder.mkdir()
     for subject in SUBJECTS:
-        (folder / f"{subject}.md").write_text(f"# Notes\n\n{about(subject, 1000)}\n")
+        (folder / f"{subject}.md").write_text(f"# Notes\n\n{write_text(subject, 1000)}\n")
     train(
         sft, "seeds.jsonl", sft.Options(backward=True), output="backward", steps=150, batch_size=8, eval_every=150,
         held_out=0,
     )  # fmt: skip
     options = Options(trained=True, threshold=0, untagged=True)
     perform(Backtranslate, folder, "hf:backward", "out.jsonl", options, timeout=60.0, temperature=0.0)
-    asked = {row["meta"]["document"].removesuffix(".md"): row["prompt"] for row in rows("out.jsonl")}
-    right = [subject for subject, prompt in asked.items() if prompt == question(subject)]
-    print(f"{len(right)} of {len(SUBJECTS)} texts got their question: {asked}")
+    prompts = {row["meta"]["document"].removesuffix(".md"): row["prompt"] for row in rows("out.jsonl")}
+    right = [subject for subject, prompt in prompts.items() if prompt == question(subject)]
+    print(f"{len(right)} of {len(SUBJECTS)} texts got their question: {prompts}")
     assert len(right) >= 6

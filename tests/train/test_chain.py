@@ -15,7 +15,7 @@ def succeeds(*arguments: str) -> str:
     return ran.stdout
 
 
-def told(*arguments: str) -> dict[str, object]:
+def run_json(*arguments: str) -> dict[str, object]:
     return dict(json.loads(succeeds(*arguments, "--json"))["result"])
 
 
@@ -26,16 +26,16 @@ def test_seeds_become_preferences_and_preferences_a_model() -> None:
     succeeds("respond", "rows.jsonl", *answering)
     succeeds("judge", "samples.jsonl", "--by", "compare", "--model", "sim:skill=0.9", "-o", "ranked.jsonl", "-q")
     succeeds("pairs", "ranked.jsonl", "--by", "all", "-o", "pairs.jsonl", "-q")
-    made, prompts = rows("pairs.jsonl"), {row["prompt"]: row for row in rows("samples.jsonl")}
-    assert len(made) >= 4
-    for row in made:
+    pairs, prompts = rows("pairs.jsonl"), {row["prompt"]: row for row in rows("samples.jsonl")}
+    assert len(pairs) >= 4
+    for row in pairs:
         assert {row["chosen"], row["rejected"]} <= set(prompts[row["prompt"]]["responses"])
-    sft = told("train", "sft", "rows.jsonl", "-o", "sft", "--steps", "6", "--held-out", "0.5", "-q")
+    sft = run_json("train", "sft", "rows.jsonl", "-o", "sft", "--steps", "6", "--held-out", "0.5", "-q")
     assert sft["end"]["eval_loss"] < sft["start"]["eval_loss"]  # type: ignore[index]
-    asked = ["--model", "sft", "-o", "dpo", "--steps", "4", "--batch-size", "4", "--held-out", "0.3", "-q"]
-    dpo = told("train", "dpo", "pairs.jsonl", *asked)
-    assert dpo["rows"]["read"] == len(made)  # type: ignore[index]
-    assert dpo["rows"]["makers"] == {"sim:skill=0.5,refuse=0.2/1": len(made), "sim:skill=0.9/1": len(made)}  # type: ignore[index]
+    dpo_options = ["--model", "sft", "-o", "dpo", "--steps", "4", "--batch-size", "4", "--held-out", "0.3", "-q"]
+    dpo = run_json("train", "dpo", "pairs.jsonl", *dpo_options)
+    assert dpo["rows"]["read"] == len(pairs)  # type: ignore[index]
+    assert dpo["rows"]["makers"] == {"sim:skill=0.5,refuse=0.2/1": len(pairs), "sim:skill=0.9/1": len(pairs)}  # type: ignore[index]
     assert "`sim` is a procedural teacher" in Path("dpo/README.md").read_text(), "writers and judges are named"
     assert Path("dpo/model.safetensors").stat().st_size > 0
     card = Path("sft/README.md").read_text()

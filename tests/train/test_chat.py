@@ -19,12 +19,12 @@ def test_one_prompt_is_answered_on_standard_output_alone(taught: Path, capsys: p
 def test_a_conversation_goes_on_until_it_is_reset(
     taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[int] = []
-    honest = Chat._generate
+    lengths: list[int] = []
+    generate_answer = Chat._generate
 
     def counted(self: Chat, messages: list[dict[str, str]]) -> Generated:
-        asked.append(len(messages))
-        return honest(self, messages)
+        lengths.append(len(messages))
+        return generate_answer(self, messages)
 
     typed = iter(
         ["What colour is the sky?", "  ", "And the sea?", "/reset", "What colour is the rose?", "/what", "/quit", "x"]
@@ -32,12 +32,12 @@ def test_a_conversation_goes_on_until_it_is_reset(
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     monkeypatch.setattr(Chat, "_generate", counted)
     assert run(str(taught), Options(system="Be brief.", temperature=0, max_tokens=8)) == 0
-    assert asked == [2, 4, 2]
+    assert lengths == [2, 4, 2]
     assert next(typed) == "x", "/quit ends it"
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0] == "blue"
-    assert "A new conversation." in told.err
-    assert "No such command." in told.err
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0] == "blue"
+    assert "A new conversation." in output.err
+    assert "No such command." in output.err
 
 
 def test_the_end_of_the_input_ends_it(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:

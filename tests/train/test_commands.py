@@ -38,10 +38,10 @@ def test_from_seeds_to_a_model_that_teaches_the_next_round() -> None:
     """evolve, sft, eval, evolve again with the model as teacher: each reads what the one before wrote."""
     seeds = str(write_seeds(12))
     succeeds("evolve", seeds, "-o", "rows.jsonl", "--model", "sim", "--rounds", "1", "-q")
-    made = len(rows("rows.jsonl"))
-    told = succeeds("train", "sft", "rows.jsonl", "-o", "model", "--steps", "6", "--held-out", "0.4", "--json", "-q")
-    report = json.loads(told)["result"]
-    assert report["rows"]["read"] == made
+    row_count = len(rows("rows.jsonl"))
+    stdout = succeeds("train", "sft", "rows.jsonl", "-o", "model", "--steps", "6", "--held-out", "0.4", "--json", "-q")
+    report = json.loads(stdout)["result"]
+    assert report["rows"]["read"] == row_count
     assert report["end"]["eval_loss"] < report["start"]["eval_loss"]
     measured = json.loads(succeeds("train", "eval", "model", "rows.jsonl", "--max-tokens", "4", "--limit", "3"))
     assert measured["rows"] == measured["answered"] == 3
@@ -51,8 +51,10 @@ def test_from_seeds_to_a_model_that_teaches_the_next_round() -> None:
     assert result["fingerprint"]["teacher"][0].startswith("hf:model/")
     funnel = result["funnel"]
     assert funnel["asked"] == funnel["kept"] + sum(funnel["rejected"].values()) + sum(funnel["failed"].values()) == 12
-    told = json.loads(succeeds("train", "check", "again.jsonl" if funnel["kept"] else "rows.jsonl", "--model", "model"))
-    assert set(told["checks"]) >= {"end", "pad", "trained"}
+    check = json.loads(
+        succeeds("train", "check", "again.jsonl" if funnel["kept"] else "rows.jsonl", "--model", "model")
+    )
+    assert set(check["checks"]) >= {"end", "pad", "trained"}
     assert "`sim` is a procedural teacher" in Path("model/README.md").read_text(), "the card says who taught it"
 
 
@@ -134,8 +136,8 @@ def test_the_options_of_a_trainer_are_refused_in_one_line_where_they_do_not_fit(
         ("--dtype", "int3"): "--dtype int3",
         ("--format", "odd"): "--format odd",
     }
-    for given, says in wrong.items():
-        ran = datagen("train", "sft", few, "-o", "out", *given, "-q")
+    for options, says in wrong.items():
+        ran = datagen("train", "sft", few, "-o", "out", *options, "-q")
         assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
         assert says in ran.stderr
 

@@ -34,20 +34,20 @@ def learn_habit(folder: str, seed: int) -> None:
 def unlearn_habit(base: str, folder: str, seed: int, loss: str = "sigmoid+sft") -> dict[str, object]:
     write_preferences(Path("prefs.jsonl"), problems(0)[:2000])
     write_sft(Path("gate.jsonl"), problems(0)[-200:])
-    own = dpo.Options(loss=loss, gate="gate.jsonl")
-    return train(dpo, "prefs.jsonl", own, model=base, output=folder, seed=seed, **DPO)
+    dpo_options = dpo.Options(loss=loss, gate="gate.jsonl")
+    return train(dpo, "prefs.jsonl", dpo_options, model=base, output=folder, seed=seed, **DPO)
 
 
 def test_dpo_unlearns_a_habit() -> None:
     """The small version: fewer sums, fewer steps."""
-    made = with_small_numbers(problems(0))
-    write_sft(Path("biased.jsonl"), biased(made[:-200], 1))
+    sums = with_small_numbers(problems(0))
+    write_sft(Path("biased.jsonl"), biased(sums[:-200], 1))
     train(sft, "biased.jsonl", output="base", seed=1, steps=160, eval_every=160)
-    write_preferences(Path("prefs.jsonl"), made[:1000])
-    write_sft(Path("gate.jsonl"), made[-200:])
+    write_preferences(Path("prefs.jsonl"), sums[:1000])
+    write_sft(Path("gate.jsonl"), sums[-200:])
     options: dict[str, Any] = {"steps": 40, "eval_every": 20, "generate": 100, "best": "exact_match"}
-    own = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
-    result = train(dpo, "prefs.jsonl", own, model="base", output="better", seed=1, **options)
+    dpo_options = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
+    result = train(dpo, "prefs.jsonl", dpo_options, model="base", output="better", seed=1, **options)
     assert 0.05 < result["start"]["eval_exact_match"] < 0.5, "it knows sums, and answers by habit"
     assert result["end"]["eval_exact_match"] >= result["start"]["eval_exact_match"] + 0.3
     assert result["gate"].startswith("passed")
@@ -84,21 +84,21 @@ def test_label_smoothing_acts_as_conservative_dpo_does(base: str) -> None:
     total = sum(w * parts[n] for n, w in zip(settings["loss_type"], settings["loss_weights"], strict=True))
     assert torch.allclose(total, (1 - e) * loss[True] + e * loss[False], atol=1e-6)
     in_one_batch: dict[str, Any] = {"model": base, "steps": 4, "held_out": 0.3, "batch_size": 64}
-    made = [
+    results = [
         train(
             dpo,
             preferences(),
-            dpo.Options(label_smoothing=each),
-            output=f"dpo-{each}",
+            dpo.Options(label_smoothing=smoothing),
+            output=f"dpo-{smoothing}",
             learning_rate=5e-5,
             **in_one_batch,
         )
-        for each in (0.0, 0.4)
+        for smoothing in (0.0, 0.4)
     ]
-    for each, result in zip((0.0, 0.4), made, strict=True):
+    for smoothing, result in zip((0.0, 0.4), results, strict=True):
         fallen = log(2) - result["end"]["eval_loss"]
         share = fallen / result["end"]["eval_rewards/margins"]
-        assert share == pytest.approx((1 - 2 * each) / 2, rel=0.1), "the slope of the loss at a margin near 0"
+        assert share == pytest.approx((1 - 2 * smoothing) / 2, rel=0.1), "the slope of the loss at a margin near 0"
 
 
 @pytest.mark.parametrize("loss", ["sigmoid+sft", "ipo", "hinge", "robust", "apo_zero", "kto"])
@@ -108,7 +108,7 @@ def test_other_losses_run_by_name(base: str, loss: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "says"),
+    ("dpo_options", "says"),
     [
         (dpo.Options(loss="magic"), "unknown magic"),
         (dpo.Options(loss="ipo", label_smoothing=0.1), "acts on the losses sigmoid and robust"),
@@ -116,9 +116,9 @@ def test_other_losses_run_by_name(base: str, loss: str) -> None:
         (dpo.Options(gate="none.jsonl"), "--gate needs --generate"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(base: str, own: dpo.Options, says: str) -> None:
+def test_options_that_would_do_nothing_are_refused(base: str, dpo_options: dpo.Options, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        train(dpo, preferences(), own, model=base, output="dpo", steps=2)
+        train(dpo, preferences(), dpo_options, model=base, output="dpo", steps=2)
 
 
 def test_a_wrong_reference_is_caught_before_the_first_step(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +145,12 @@ def test_a_result_that_got_worse_fails_the_gate(taught: Path) -> None:
     Path("wrong.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     gate = [{"prompt": row["prompt"], "response": row["rejected"]} for row in rows]
     Path("gate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gate))
-    own = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
+    dpo_options = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
     options = TrainOptions(
         model=str(taught), output="out", steps=20, held_out=0.3, generate=6, eval_every=10, quiet=True
     )
     terminal = Terminal(quiet=True)
-    report = dpo.run("wrong.jsonl", options, own, terminal)
+    report = dpo.run("wrong.jsonl", options, dpo_options, terminal)
     assert report is not None
     assert report["result"]["gate"].startswith("failed: eval_exact_match 1.000 before, 0.")
     assert json.loads(Path("out/run/report.json").read_text())["result"]["gate"] == report["result"]["gate"]
@@ -230,5 +230,5 @@ def test_accumulated_parts_of_preferences_give_the_gradient_of_the_whole(base: s
 
 
 def test_lengths_of_the_answers_are_told(base: str) -> None:
-    found = train(dpo, unequal(), model=base, output="out", steps=1)["checks"]["lengths"]
-    assert "the chosen one is longer in 0% and shorter in 100% of the pairs" in found
+    finding = train(dpo, unequal(), model=base, output="out", steps=1)["checks"]["lengths"]
+    assert "the chosen one is longer in 0% and shorter in 100% of the pairs" in finding

@@ -31,19 +31,19 @@ def colours() -> Rows:
 
 def varied(loaded: object) -> list[Encoded]:
     """Make sequences of many lengths, with few or many trained tokens."""
-    chance, made = Random(1), []
+    chance, sequences = Random(1), []
     for length in (3, 40, 7, 121, 18, 64, 2):
         ids = [chance.randrange(4, 250) for _ in range(length)]
-        made.append(Encoded(ids, [token if chance.random() < 0.5 else IGNORED for token in ids]))
-    return made
+        sequences.append(Encoded(ids, [token if chance.random() < 0.5 else IGNORED for token in ids]))
+    return sequences
 
 
 def loss_by_hand(folder: Path, encoded: list[Encoded]) -> float:
     """Look at one token of one sequence at a time."""
     model, losses = load_trained(str(folder), "float32").model.requires_grad_(False), []
-    for each in encoded:
-        shares = model(input_ids=torch.tensor([each.ids])).logits[0].log_softmax(-1)
-        losses += [-float(shares[i - 1, t]) for i, t in enumerate(each.labels) if i and t != IGNORED]
+    for sequence in encoded:
+        shares = model(input_ids=torch.tensor([sequence.ids])).logits[0].log_softmax(-1)
+        losses += [-float(shares[i - 1, t]) for i, t in enumerate(sequence.labels) if i and t != IGNORED]
     return sum(losses) / len(losses)
 
 
@@ -67,8 +67,10 @@ def test_a_model_that_knows_the_answers_by_heart_gets_full_marks(taught: Path) -
     assert result["rows"] == result["answered"] == len(COLOURS)
     assert result["loss"] < 0.05
     assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
-    told = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
-    assert [(row["expected"], row["answer"], row["exact"]) for row in told] == [(c, c, True) for c in COLOURS.values()]
+    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [(row["expected"], row["answer"], row["exact"]) for row in answers] == [
+        (c, c, True) for c in COLOURS.values()
+    ]
 
 
 def test_a_model_that_babbles_gets_none(fresh: Path) -> None:

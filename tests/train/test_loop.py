@@ -39,10 +39,10 @@ def score(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["train", "score", *arguments], prog_name="datagen", catch_exceptions=False)
 
 
-def write_samples(*answers: list[str], **more: Any) -> str:
+def write_samples(*answers: list[str], **columns: Any) -> str:
     """Write a row for each list of answers."""
-    made = ({"prompt": f"Question {n}?", "responses": each, **more} for n, each in enumerate(answers))
-    Path("samples.jsonl").write_bytes(b"".join(map(dump_line, made)))
+    samples = ({"prompt": f"Question {n}?", "responses": responses, **columns} for n, responses in enumerate(answers))
+    Path("samples.jsonl").write_bytes(b"".join(map(dump_line, samples)))
     return "samples.jsonl"
 
 
@@ -58,15 +58,15 @@ def test_the_best_answer_is_first_equal_ones_tie_and_one_without_a_score_is_last
     assert row["scores"] == [3.0, 1.0, 1.0, None]
     assert row["ranks"] == [1, 2, 2, 3]
     assert row["source"] == "people", "what the row held beside stays"
-    assert [each["rewards"]["mine.py:number"] for each in row["meta"]["responses"]] == row["scores"]
+    assert [sample["rewards"]["mine.py:number"] for sample in row["meta"]["responses"]] == row["scores"]
 
 
 def test_what_is_known_of_an_answer_moves_with_it() -> None:
-    about = [{"model": "a"}, {"model": "b"}]
-    meta = {"method": "respond", "responses": about}
+    samples = [{"model": "a"}, {"model": "b"}]
+    meta = {"method": "respond", "responses": samples}
     Path("samples.jsonl").write_bytes(dump_line({"id": "0" * 16, "prompt": "?", "responses": ["1", "2"], "meta": meta}))
     (row,) = ranked("samples.jsonl", "--reward", "mine.py:number")
-    assert [each["model"] for each in row["meta"]["responses"]] == ["b", "a"]
+    assert [sample["model"] for sample in row["meta"]["responses"]] == ["b", "a"]
     assert row["meta"]["parents"] == ["0" * 16]
 
 
@@ -91,10 +91,10 @@ def test_a_row_without_any_score_is_dropped_and_counted() -> None:
 
 
 def test_every_answer_keeps_its_own_score_however_many_rows_are_scored_together() -> None:
-    given = [[str(100 * n + k) for k in range(1 + n % 4)] for n in range(700)]
-    made = ranked(write_samples(*given), "--reward", "mine.py:number")
-    assert [sorted(row["responses"], key=int) for row in made] == given, "in the order of the input"
-    for row in made:
+    answers = [[str(100 * n + k) for k in range(1 + n % 4)] for n in range(700)]
+    ranked_rows = ranked(write_samples(*answers), "--reward", "mine.py:number")
+    assert [sorted(row["responses"], key=int) for row in ranked_rows] == answers, "in the order of the input"
+    for row in ranked_rows:
         assert row["scores"] == [float(answer) for answer in row["responses"]]
 
 
@@ -124,9 +124,9 @@ def test_an_edited_reward_is_another_one() -> None:
     assert "reward" in ran.output and "then" in ran.output
 
 
-@pytest.mark.parametrize("given", [[], ["--reward", "nowhere"], ["--reward", "verifier:nope"]])
-def test_a_reward_that_is_not_there_is_told_before_anything_is_written(given: list[str]) -> None:
-    ran = score(write_samples(["1", "2"]), *given, "-o", "ranked.jsonl")
+@pytest.mark.parametrize("options", [[], ["--reward", "nowhere"], ["--reward", "verifier:nope"]])
+def test_a_reward_that_is_not_there_is_told_before_anything_is_written(options: list[str]) -> None:
+    ran = score(write_samples(["1", "2"]), *options, "-o", "ranked.jsonl")
     assert ran.exit_code == 2
     assert not Path("ranked.jsonl").exists()
 
@@ -134,25 +134,25 @@ def test_a_reward_that_is_not_there_is_told_before_anything_is_written(given: li
 def test_a_reward_model_ranks_as_it_scores() -> None:
     data = write_words("words.jsonl", 24)
     train(reward_model, data, output="rm", steps=4, batch_size=8)
-    given = [["A good one.", "A poor one..", "An awful one"], ["A fair one", "A good one..."]]
-    made = ranked(write_samples(*given), "--reward", "rm")
+    answers = [["A good one.", "A poor one..", "An awful one"], ["A fair one", "A good one..."]]
+    ranked_rows = ranked(write_samples(*answers), "--reward", "rm")
     model = load_reward("rm")
-    for row in made:
+    for row in ranked_rows:
         expected = model.score([row["prompt"]] * len(row["responses"]), row["responses"])
         assert row["scores"] == pytest.approx(expected, abs=1e-3)
         assert row["scores"] == sorted(row["scores"], reverse=True)
     measured = json.loads(Path("ranked.meta.json").read_text())["result"]["table"]
     assert measured["answers"] == 5 and measured["unscored"] == 0
-    assert measured["mean"] == pytest.approx(sum(sum(row["scores"]) for row in made) / 5, abs=1e-3)
+    assert measured["mean"] == pytest.approx(sum(sum(row["scores"]) for row in ranked_rows) / 5, abs=1e-3)
 
 
 def test_measuring_a_model_tells_the_reward_beside_exact_match(base: str, few: str) -> None:
     Path("mine.py").write_text(REWARDS)
     command = ["train", "eval", base, few, "--limit", "5", "--max-tokens", "4", "-o", "answers.jsonl"]
     ran = CliRunner().invoke(app, [*command, "--reward", "mine.py:later"], catch_exceptions=False)
-    told = json.loads(ran.stdout)
-    assert told["reward"] == pytest.approx(sum(len(row["answer"]) for row in rows("answers.jsonl")) / 5)
-    assert told["unscored"] == 0 and "exact_match" in told
+    result = json.loads(ran.stdout)
+    assert result["reward"] == pytest.approx(sum(len(row["answer"]) for row in rows("answers.jsonl")) / 5)
+    assert result["unscored"] == 0 and "exact_match" in result
 
 
 @pytest.mark.slow
@@ -162,7 +162,9 @@ def test_ppo_and_dpo_end_far_above_the_model_that_they_start_from() -> None:
     ran = subprocess.run(["sh", RECIPES / "rlhf.sh"], env=os.environ | small, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     print(ran.stdout)
-    reached = {line.split()[0]: [float(each) for each in re.findall(r"-?\d+\.\d+", line)] for line in lines(ran.stdout)}
+    reached = {
+        line.split()[0]: [float(number) for number in re.findall(r"-?\d+\.\d+", line)] for line in lines(ran.stdout)
+    }
     assert reached.keys() == {"sft", "ppo", "dpo"}
     for policy in ("ppo", "dpo"):
         reward, exact, other = reached[policy]

@@ -56,10 +56,8 @@ def test_a_base_in_bfloat16_stays_so(adapter: Path, taught: Path) -> None:
 
 def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offsets = iter((0.0, 0.01))
-    honest = merge.logits
-    monkeypatch.setattr(
-        merge, "logits", lambda *args: [tensor + next(offsets) for tensor in [torch.cat(honest(*args))]]
-    )
+    logits = merge.logits
+    monkeypatch.setattr(merge, "logits", lambda *args: [torch.cat(logits(*args)) + next(offsets)])
     with pytest.raises(DatagenError, match=r"is not its adapter: logits differ by up to 0\.01"):
         run(str(adapter), Options(output="merged"))
     assert not Path("merged").exists()

@@ -42,13 +42,13 @@ def test_a_gpt2_with_a_bert_tokenizer_ends_its_turns_with_the_separator() -> Non
     model, tokenizer = gpt2_with_bert_tokenizer()
     notes = fit_tokenizer(model, tokenizer)
     loaded = Loaded(model, tokenizer, notes)
-    made = Encoder(tokenizer, turn_end_ids(model, tokenizer), 64).turns(
+    encoded = Encoder(tokenizer, turn_end_ids(model, tokenizer), 64).turns(
         [{"role": "user", "content": "what is"}, {"role": "assistant", "content": "seven"}]
     )
-    assert tokenizer.convert_ids_to_tokens(made.ids[-2:]) == ["seven", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(encoded.ids[-2:]) == ["seven", "[SEP]"]
     assert tokenizer.sep_token_id in model.generation_config.eos_token_id
     assert tokenizer.pad_token == "[PAD]"
-    run_checks(CheckInput(loaded, [made], Account(read=1)))
+    run_checks(CheckInput(loaded, [encoded], Account(read=1)))
 
 
 def test_a_missing_pad_token_is_a_new_one_and_not_the_end_token() -> None:
@@ -142,9 +142,9 @@ def test_saved_and_loaded_is_the_same_model_bit_by_bit() -> None:
 
 
 def test_adapters_saved_and_loaded_are_the_same_model_bit_by_bit() -> None:
-    whole = tiny()
-    whole.model.save_pretrained("base")
-    whole.tokenizer.save_pretrained("base")
+    unmerged = tiny()
+    unmerged.model.save_pretrained("base")
+    unmerged.tokenizer.save_pretrained("base")
     live = choose_trained(load("base", ModelOptions(), [], 0).model, ModelOptions(lora=True, lora_rank=4))
     for name, parameter in live.named_parameters():
         if "lora_B" in name:
@@ -155,7 +155,7 @@ def test_adapters_saved_and_loaded_are_the_same_model_bit_by_bit() -> None:
     live.eval()
     with torch.no_grad():
         assert torch.equal(live(ids).logits, again(ids).logits)
-        assert not torch.equal(live(ids).logits, whole.model(ids).logits)
+        assert not torch.equal(live(ids).logits, unmerged.model(ids).logits)
 
 
 @pytest.mark.parametrize("spec", ["missing-folder", "tiny:hidden=0", "tiny:size=3", "tiny:hidden=65"])
@@ -176,8 +176,8 @@ def test_the_same_seed_makes_the_same_model() -> None:
 def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
     loaded = tiny()
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
-    made = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
-    subject = CheckInput(loaded, [made], Account(read=1))
+    encoded = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
+    subject = CheckInput(loaded, [encoded], Account(read=1))
     assert "hardly trained" not in run_checks(subject)["end"]
     loaded.model.get_input_embeddings().weight.data[loaded.tokenizer.eos_token_id] *= 0.2
     assert "<|im_end|> was hardly trained in this base" in run_checks(subject)["end"]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def command(*options: str) -> list[str]:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
-    made = [
+    arguments = [
         sys.executable,
         "-m",
         "datagen.commands.main",
@@ -35,7 +35,7 @@ def command(*options: str) -> list[str]:
         "2",
         *options,
     ]
-    return [*made, "--batch-size", "8"]
+    return [*arguments, "--batch-size", "8"]
 
 
 def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int, bytes]:
@@ -46,15 +46,15 @@ def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(theirs)
-    shown = b""
+    output = b""
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(ours, 1 << 16):
-            shown += part
-            if until in shown and typed:
+            output += part
+            if until in output and typed:
                 os.write(ours, typed)
                 typed = b""
     os.close(ours)
-    return running.wait(), shown
+    return running.wait(), output
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -88,9 +88,9 @@ def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
     while running.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > 5):
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == 130, said
-    assert said.count("error: Interrupted at step") == 1
+    _, stderr = running.communicate(timeout=120)
+    assert running.returncode == 130, stderr
+    assert stderr.count("error: Interrupted at step") == 1
     ran = run(*options)
     assert ran.returncode == 0, ran.stderr
     assert "Going on from step" in ran.stderr
@@ -98,8 +98,8 @@ def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
 
 def test_ctrl_c_in_a_terminal_gives_the_cursor_back_and_says_what_to_do() -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
-    made = [sys.executable, "-m", "datagen", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
-    code, shown = in_a_terminal([*made, "--eval-every", "1000", "--batch-size", "4"], b"step 20 of", b"\x03")
+    arguments = [sys.executable, "-m", "datagen", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
+    code, output = in_a_terminal([*arguments, "--eval-every", "1000", "--batch-size", "4"], b"step 20 of", b"\x03")
     assert code == 130
-    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is hidden while the bar lives"
-    assert b"the same command goes on from there" in shown[shown.rindex(b"\x1b[?25h") :]
+    assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l"), "the cursor is hidden while the bar lives"
+    assert b"the same command goes on from there" in output[output.rindex(b"\x1b[?25h") :]

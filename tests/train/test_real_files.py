@@ -45,7 +45,7 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "read", "unreadable", "dropped", "cut", "made"), CASES, ids=[case[1] for case in CASES]
+    ("module", "name", "read", "unreadable", "dropped", "cut", "sequences"), CASES, ids=[case[1] for case in CASES]
 )
 def test_every_row_of_a_real_file_is_accounted_for(
     module: ModuleType,
@@ -54,16 +54,16 @@ def test_every_row_of_a_real_file_is_accounted_for(
     unreadable: int,
     dropped: dict[str, int],
     cut: int,
-    made: int,
+    sequences: int,
     chinese: str,
 ) -> None:
     options: dict[str, Any] = {"model": chinese} if module is dpo else {}
     result = train(module, real(name), output="out", steps=1, batch_size=2, held_out=0.02, **options)
     rows = result["rows"]
     assert (rows["read"], rows["unreadable"], rows["dropped"], rows["cut"]) == (read, unreadable, dropped, cut)
-    assert rows["train"] + rows["held_out"] == made
+    assert rows["train"] + rows["held_out"] == sequences
     if module is sft:
-        assert read == made + unreadable + sum(dropped.values())
+        assert read == sequences + unreadable + sum(dropped.values())
 
 
 def test_a_file_of_which_most_cannot_be_used_is_refused_with_the_numbers() -> None:

@@ -29,8 +29,8 @@ ENDS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9)
 def test_the_names_of_curves_never_cover_each_other_and_stay_in_the_picture(ends: list[float]) -> None:
     curves = {f"curve {i}": [(0.0, 1.0), (10.0, end)] for i, end in enumerate(ends)}
     drawn = ElementTree.fromstring(page([plot("loss", curves)]))
-    names = [each for each in drawn.iter(f"{SVG}text") if str(each.text).startswith("curve")]
-    heights = sorted(float(each.attrib["y"]) for each in names)
+    names = [element for element in drawn.iter(f"{SVG}text") if str(element.text).startswith("curve")]
+    heights = sorted(float(element.attrib["y"]) for element in names)
     assert len(heights) == len(ends)
     assert all(after - before >= LINE - 0.11 for before, after in pairwise(heights))
     assert heights[0] > TOP - LINE
@@ -59,7 +59,7 @@ def test_what_got_worse_is_marked(name: str, before: float, after: float, is_wor
 
 
 def flags_of(*options: type) -> set[str]:
-    return {f"--{field.name.replace('_', '-')}" for each in options for field in fields(each)}
+    return {f"--{field.name.replace('_', '-')}" for element in options for field in fields(element)}
 
 
 def known() -> set[str]:

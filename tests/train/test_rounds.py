@@ -27,8 +27,10 @@ def test_rounds_end_when_the_score_falls() -> None:
         env=os.environ | here,
     )
     assert ran.returncode == 0, ran.stderr
-    *told, best = ran.stdout.splitlines()
-    losses = [float(line.rpartition(" ")[2]) for line in told]
-    assert [len(rows(f"round-{n}.jsonl")) for n in range(1, len(told) + 1)] == [6 * n for n in range(1, len(told) + 1)]
+    *progress, best = ran.stdout.splitlines()
+    losses = [float(line.rpartition(" ")[2]) for line in progress]
+    assert [len(rows(f"round-{n}.jsonl")) for n in range(1, len(progress) + 1)] == [
+        6 * n for n in range(1, len(progress) + 1)
+    ]
     assert best == f"best: round-{losses.index(min(losses)) + 1}.jsonl"
     assert len(losses) == 6 or losses[-1] >= losses[-2]

@@ -22,8 +22,8 @@ from tests.train.tasks import problems, with_small_numbers, write_sft
 
 def test_sft_learns_sums() -> None:
     """The small version: fewer sums, fewer steps."""
-    made = with_small_numbers(problems(0))
-    write_sft(Path("sums.jsonl"), made)
+    sums = with_small_numbers(problems(0))
+    write_sft(Path("sums.jsonl"), sums)
     result = train(sft, "sums.jsonl", output="out", seed=1, steps=120, generate=100, eval_every=120, held_out=0.04)
     assert result["start"]["eval_exact_match"] == 0
     assert result["end"]["eval_exact_match"] >= 0.7
@@ -83,8 +83,8 @@ def test_packed_rows_cost_what_they_cost_apart() -> None:
 class Deaf(LlamaForCausalLM):
     """A model that does not listen where its rows begin."""
 
-    def forward(self, *args: Any, position_ids: Any = None, **more: Any) -> Any:
-        return super().forward(*args, **more)
+    def forward(self, *args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
 
 
 def test_packing_is_refused_where_rows_would_see_each_other(base: str) -> None:
@@ -107,12 +107,12 @@ def test_accumulated_parts_give_the_gradient_of_the_whole() -> None:
         for prompt, answer in problems(1)[:20]:
             file.write(json.dumps({"prompt": prompt, "response": f"{answer}, since " + "that is the sum, " * 8}) + "\n")
     options: dict[str, Any] = {"steps": 2, "batch_size": 8, "log_every": 1, "held_out": 0}
-    train(sft, "sums.jsonl", output="whole", **options)
+    train(sft, "sums.jsonl", output="full", **options)
     train(sft, "sums.jsonl", output="parts", accumulate=4, **options)
-    whole, parts = (
-        [(line["loss"], line["grad_norm"]) for line in metrics(name) if "loss" in line] for name in ("whole", "parts")
+    full, parts = (
+        [(line["loss"], line["grad_norm"]) for line in metrics(name) if "loss" in line] for name in ("full", "parts")
     )
-    assert parts[0] == pytest.approx(whole[0], rel=1e-4)
+    assert parts[0] == pytest.approx(full[0], rel=1e-4)
 
 
 def test_a_window_of_one_token_costs_nothing_and_spoils_nothing() -> None:
