@@ -58,11 +58,6 @@ class Verdict(NamedTuple):
         return self.forward if self.forward == self.backward else TIE
 
     @property
-    def soft_label(self) -> float | None:
-        """How likely the first answer is better: the mean of both orders; None unless both could be read."""
-        return None if self.forward is None or self.backward is None else (self.forward + self.backward) / 2
-
-    @property
     def agrees(self) -> bool:
         """Whether both orders prefer the same answer."""
         signs = [None if share is None else (share > TIE) - (share < TIE) for share in (self.forward, self.backward)]
@@ -80,8 +75,9 @@ class Comparison(NamedTuple):
 
     @property
     def soft_label(self) -> float | None:
-        """How likely the first answer is better, on average over the judges."""
-        labels = [verdict.soft_label for verdict in self.verdicts if verdict.soft_label is not None]
+        """How likely the first answer is better: the mean over orders, then over judges; unread verdicts left out."""
+        orders = [(forward, backward) for _, forward, backward in self.verdicts]
+        labels = [(x + y) / 2 for x, y in orders if x is not None and y is not None]
         return round(fmean(labels), DIGITS) if self.soft and labels else None
 
     @property

@@ -1,4 +1,4 @@
-"""What the ways to judge share: rubrics, the judges that are asked, and the ranked row that comes of it."""
+"""What the ways to judge share: their options and rubrics, the order of a run, and the ranked row of a record."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +36,10 @@ class JudgeOptions:
 
 @dataclass
 class Judgement:
-    """What the judges of one record came to."""
+    """The result of judging one record."""
 
     scores: list[float | None]
-    """A score for each answer, in the order of the input; None where none could be had."""
+    """A score for each answer, in the order of the input; None where there is none."""
     details: Row
     """Values of `ModelJudge.details`."""
     answers: list[Row] | None = None
@@ -122,17 +122,15 @@ class ModelJudge(JudgeMethod):
 
         Args:
             judges: The judges of the record.
-            judgement: What they came to; None if nothing came of it.
+            judgement: Their result; None if there is none.
             order: The places in the input of the row's answers. Empty: as they stand there.
         """
         record, names = judges.record, judges.llm.identities("judge")
         answers, details, comparisons = answer_metas(record), self.details, []
         if judgement:
             details = judgement.details
-            comparisons = [
-                comparison.as_meta([order.index(at) for at in range(len(order))])
-                for comparison in judgement.comparisons
-            ]
+            places = [order.index(at) for at in range(len(order))]
+            comparisons = [comparison.as_meta(places) for comparison in judgement.comparisons]
             if judgement.answers:
                 answers = [entry | addition for entry, addition in zip(answers, judgement.answers, strict=True)]
         return {

@@ -87,9 +87,6 @@ class Chain(NamedTuple):
     ended: str = "final"
     """Why it ended: final, turns, repeated or unread."""
 
-    def as_meta(self) -> Row:
-        return {"facts": [fact.as_meta() for fact in self.facts], "final": self.final, "ended": self.ended}
-
 
 class MetaReasoning(Strategy):
     """MCR: the explanation in which a meta-reasoner combines the facts of several chains."""
@@ -114,7 +111,7 @@ class MetaReasoning(Strategy):
         index = load_index(self.options.corpus)
         chains = await gather_all(self.follow_chain(record, llm, index, number) for number in range(self.options.k))
         details |= {
-            "chains": [chain.as_meta() for chain in chains],
+            "chains": [chain._asdict() | {"facts": [fact.as_meta() for fact in chain.facts]} for chain in chains],
             "chains_unfinished": sum(chain.final is None for chain in chains),
             "entropy": entropy([chain.final for chain in chains if chain.final is not None]),
         }
