@@ -44,7 +44,9 @@ class Options:
     """Options of `datagen constraints`."""
 
     most: int = option(MOST, "The most constraints on one prompt.", least=1, most=6)
-    pairs: bool = option(False, "Write preferences instead of responses: all constraints over one left out.")
+    pairs: bool = option(
+        False, "Write preferences: an answer to all constraints over one to a prompt that leaves one out."
+    )
 
 
 class Constraints(Method):

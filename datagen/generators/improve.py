@@ -45,7 +45,7 @@ PRINCIPLE = "Judge how well the answer serves the request: is it right, complete
 class Options:
     """Options of `datagen improve`."""
 
-    most_growth: float = option(MOST_GROWTH, "Maximum length of a new answer, as a ratio to the old one.", least=1)
+    most_growth: float = option(MOST_GROWTH, "Maximum ratio of the new answer's length to the old one's.", least=1)
     pairs: bool = option(False, "Write preferences, new over old, instead of responses.")
     only_better: bool = option(False, "Drop the rows whose answer did not improve.")
     allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")

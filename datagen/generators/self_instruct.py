@@ -54,7 +54,7 @@ class Options:
     """Options of `datagen self-instruct`."""
 
     lag: int = option(
-        LAG, "Draws after which a kept task can be an example and is compared. Lower: less parallel.", least=1
+        LAG, "Draws before a kept task becomes visible to later draws; fewer draws run in parallel if lower.", least=1
     )
     threshold: float = option(
         THRESHOLD, "Near-duplicate threshold (ROUGE-L F1) between instructions; 0.7 as in the paper.", least=0, most=1

@@ -32,7 +32,7 @@ class Options:
 
     rule: list[str] = option([ALL], f"Rules to apply: all, none, or {', '.join(FILTERS)}. Repeatable.")
     verify: list[str] = option([], "Drop rows that a verifier rejects: answer, equations, constraints, ... Repeatable.")
-    only_verified: bool = option(False, "Drop rows that a verifier cannot decide as well.")
+    only_verified: bool = option(False, "Also drop rows that a verifier cannot decide.")
     dedup: float | None = option(
         None,
         "Near-duplicate threshold (ROUGE-L F1) between prompts; 0.7 as in Self-Instruct, 1 = exact only.",
