@@ -44,9 +44,7 @@ class Options:
     """Options of `datagen constraints`."""
 
     most: int = option(MOST, "The most constraints on one prompt.", least=1, most=6)
-    pairs: bool = option(
-        False, "Write preferences: an answer to all constraints over one to a prompt that leaves one out."
-    )
+    pairs: bool = option(False, "Write preferences: an answer to all constraints over one where one is left out.")
 
 
 class Constraints(Method):
