@@ -1,8 +1,8 @@
-"""Ranking by people: the votes that they cast on the page of `datagen review` (review/votes.py says what a line holds).
+"""Ranking by people: the votes that they cast on the page of `datagen review` (format: review/votes.py).
 
 The votes on a row are comparisons of every two of its answers, and Bradley-Terry makes strengths of them
-(bradley_terry.py), so people may disagree; where the majorities go in circles `meta.cycles` says so. A row that most
-people call all bad is dropped, for no pair can be made of it.
+(bradley_terry.py), so people may disagree; `meta.cycles` counts the circles of the majorities. A row that most people
+call all bad is rejected, for no pair can be made of it.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ from datagen.records.record import Candidate, Record, Row, reject
 class Options:
     """Options of `datagen judge --by human`."""
 
-    votes: Path | None = option(None, "human: the log of 'datagen review': who ranked what.")
+    votes: Path | None = option(None, "human: log of votes, written by 'datagen review'.")
 
 
 class Human(JudgeMethod):

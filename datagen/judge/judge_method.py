@@ -19,19 +19,19 @@ from datagen.records.record import ID_LENGTH, Candidate, Record, Row, digest, fa
 DIGITS = 4
 """Decimals of a score."""
 RUBRICS = "helpful, honest, harmless, relevance, consistency, creativity"
-LOGPROBS = "Ask for the judge's token probabilities: expected points, soft labels."
-CHECK = "The rows hold human labels (ranks or choices): measure how far the judge agrees with them."
+LOGPROBS = "Use the judge's token log-probabilities: expected points, soft labels."
+CHECK = "Measure how well the judge agrees with people: the rows hold human ranks or choices."
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
     """Options of every way to judge that asks models."""
 
-    rubric: list[str] = option(["helpful"], f"What to judge by: {RUBRICS}, or a file NAME.md. Repeat it for more.")
+    rubric: list[str] = option(["helpful"], f"Rubric to judge by: {RUBRICS}, or a file NAME.md. Repeatable.")
     panel: bool = option(
-        False, "Every --judge judges everything, and their verdicts are combined; else they take turns."
+        False, "Every --judge judges every row, and their verdicts are combined; otherwise they take turns."
     )
-    allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")
+    allow_self: bool = option(False, "Let a model judge answers of its own model family.")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The models that judge one record's answers: which of them may, and how they are asked.
+"""The models that judge one record's answers: which of them may judge, and how they are called.
 
 Answers stand before a judge under random labels, drawn anew for each question. An answer that names a verdict cannot
 know its own label, so it cannot smuggle a verdict into the judge's reply. Random labels also keep a judge from
@@ -28,7 +28,7 @@ class Judges:
 
     Args:
         record: A row with several responses.
-        llm: The models by role; those of "judge" are asked.
+        llm: The models by role; the role "judge" is used.
         allow_self: Whether a model may judge answers of its own family.
         panel: Whether all models judge everything; else they take turns.
     """
@@ -88,7 +88,7 @@ class Judges:
 
 
 def answer_metas(record: Record) -> list[Row]:
-    """Return what `meta` of a row says of each of its answers, such as the model that wrote it."""
+    """Return the entries of `meta.responses`, one for each answer of a row: the model that wrote it, for example."""
     metas = record.meta.get("responses")
     return list(metas) if isinstance(metas, list) else [{"model": None} for _ in record.responses]
 

@@ -37,7 +37,7 @@ class Options(JudgeOptions):
     """Options of `datagen judge --by score`."""
 
     check: bool = option(False, CHECK)
-    samples: int = option(1, "score: calls for each prompt, whose points are averaged.", least=1, most=100)
+    samples: int = option(1, "score: samples per prompt, whose points are averaged.", least=1, most=100)
     logprobs: bool = option(False, LOGPROBS)
 
 

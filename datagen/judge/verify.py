@@ -1,8 +1,8 @@
-"""Ranking by a verifier: a right answer stands above a wrong one, and no model is asked.
+"""Ranking by a verifier: right answers above wrong ones, without calling a model.
 
 A right answer scores 1, a wrong one 0; one that the verifier does not know about has no score: null, never a number.
-Right answers tie with each other: that they are right is all that is known. Of several verifiers one that says wrong
-decides, then one that does not know.
+Right answers tie with each other: nothing more is known of them. Of several verifiers one that says wrong decides, then
+one that does not know.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ SCORES = {True: 1.0, False: 0.0, None: None}
 class Options:
     """Options of `datagen judge --by verify`."""
 
-    verify: list[str] = option(["answer"], f"verify: what checks the answers: {', '.join(VERIFIERS)}. Repeat it.")
+    verify: list[str] = option(["answer"], f"verify: verifier of the answers: {', '.join(VERIFIERS)}. Repeatable.")
 
 
 class Verify(JudgeMethod):

@@ -31,7 +31,7 @@ EXTRACT = "cot/extract"
 class Options:
     """Options of `datagen respond --strategy cot`."""
 
-    k: int = samples_option(1, "Answers for each prompt. [1; vote and rft: 8]")
+    k: int = samples_option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]")
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
 

@@ -21,9 +21,9 @@ SYSTEMS = "direct/systems"
 class Options:
     """Options of `datagen respond --strategy direct`."""
 
-    k: int = samples_option(1, "Answers for each prompt. [1; vote and rft: 8]")
+    k: int = samples_option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]")
     verify: list[str] = option([], VERIFY)
-    system: str | None = option(None, "A system message for every prompt, or orca: one of sixteen for each.")
+    system: str | None = option(None, "System message of every prompt; orca draws one of sixteen for each prompt.")
 
 
 class Direct(IndependentAnswers):

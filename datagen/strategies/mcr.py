@@ -46,10 +46,10 @@ UNSURE = "unsure"
 class Options:
     """Options of `datagen respond --strategy mcr`."""
 
-    k: int = samples_option(CHAINS, "Chains for each prompt.")
+    k: int = samples_option(CHAINS, "Chains per prompt.")
     verify: list[str] = option([], VERIFY)
-    corpus: Path | None = option(None, "mcr: the texts to look facts up in: rows with a text, or lines.")
-    turns: int = option(TURNS, "mcr: the most questions that a chain may ask.", least=1, most=20)
+    corpus: Path | None = option(None, "mcr: corpus to retrieve from: rows with a text, or lines of text.")
+    turns: int = option(TURNS, "mcr: maximum follow-up questions of a chain.", least=1, most=20)
 
 
 class Turn(NamedTuple):

@@ -33,7 +33,7 @@ CHAINS = 8
 class Options:
     """Options of `datagen respond --strategy rft`."""
 
-    k: int = samples_option(CHAINS, "Chains for each prompt.")
+    k: int = samples_option(CHAINS, "Chains per prompt.")
     examples: Path | None = option(None, EXAMPLES)
 
 

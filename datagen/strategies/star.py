@@ -1,6 +1,6 @@
 """STaR (arXiv 2203.14465): a chain of thought; where it is wrong, another with the answer as a hint, stored without it.
 
-A rationale is kept if it comes to the known answer (section 3.1). One that does not is written again by a teacher who
+A rationale is kept if it reaches the known answer (section 3.1). One that does not is written again by a teacher who
 sees the answer (rationalisation, section 3.2); the row holds the plain prompt, as if there had been no hint.
 Decoding is near greedy, since a higher temperature gives right answers with wrong reasons (section 4.1). Beyond the
 paper: a chain that mentions the hint is dropped, and so is one with an equation that does not hold. The loop over
@@ -31,7 +31,7 @@ class Options:
     """Options of `datagen respond --strategy star`."""
 
     examples: Path | None = option(None, EXAMPLES)
-    no_hint: bool = option(False, "star: drop a wrong chain at once, without a second one.")
+    no_hint: bool = option(False, "star: reject a wrong chain at once, without a second one (rationalisation).")
 
 
 class Star(Strategy):
@@ -49,7 +49,7 @@ class Star(Strategy):
         if reference is None:
             return [self.reject(record, details, "no_gold")]
 
-        # 1. Rationale generation (section 3.1): kept if it comes to the known answer.
+        # 1. Rationale generation (section 3.1): kept if it reaches the known answer.
         prompt = self.reasoning_prompt(record)
         chain = Answer.from_chain(await self.ask(record, llm, prompt, **DECODING))
         reason = rejection_reason(chain, reference)

@@ -32,7 +32,7 @@ from datagen.records.record import (
     request_text,
     row_id,
 )
-from datagen.verify import pick_verifier, verify_all
+from datagen.verify import VERIFIERS, pick_verifier, verify_all
 from datagen.verify.answers import same_answer, split_answer
 from datagen.verify.equations import equations_hold
 
@@ -42,8 +42,8 @@ REASON = "cot/reason"
 """The prompt template of a chain of thought."""
 WRONG = ("no_answer", "wrong_answer", "wrong_equation")
 """Why a chain of thought is not right; see rejection_reason."""
-EXAMPLES = "A file of prompts with worked answers, placed before each prompt."
-VERIFY = "Check every answer: answer, equations, constraints and others. Repeat it for more."
+EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
+VERIFY = f"Verifier of every answer: {', '.join(VERIFIERS)}. Repeatable."
 
 
 def samples_option(default: int, help: str) -> Any:
@@ -138,7 +138,7 @@ class Strategy(Method):
 
         Args:
             record: The input row.
-            template: The template of the instruction; it goes into the system message, after what stands there.
+            template: The template of the instruction; it goes into the system message, after the text that it has.
             fields: The values of the template.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Self-consistency (arXiv 2203.11171): several chains of thought, and the answer that most of them come to.
+"""Self-consistency (arXiv 2203.11171): several chains of thought, and the answer that most of them reach.
 
 The paper samples 40 chains; the default here is 8, since the gain flattens early. Answers are counted by value
 (verify/answers.py); a chain without a stated answer votes for nothing. The row is the first chain that agrees with
@@ -25,10 +25,10 @@ LEAST_SHARE = 0.5
 class Options:
     """Options of `datagen respond --strategy vote`."""
 
-    k: int = samples_option(CHAINS, "Chains for each prompt.")
+    k: int = samples_option(CHAINS, "Chains per prompt.")
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
-    least_share: float = option(LEAST_SHARE, "vote: the least share of the chains that must agree.", least=0, most=1)
+    least_share: float = option(LEAST_SHARE, "vote: minimum share of chains that agree.", least=0, most=1)
 
 
 class Vote(Strategy):

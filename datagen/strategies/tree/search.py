@@ -46,12 +46,12 @@ Parser = Callable[[str], Any]
 class Options:
     """Options of `datagen respond --strategy tree`."""
 
-    task: str = option("game24", "tree: what is searched: game24 or text.")
-    search: str = option("bfs", "tree: bfs or dfs.")
-    beam: int | None = option(None, "tree: states kept of each level. [5; text: 1]", least=1)
-    sampled: bool = option(False, "tree: draw the kept states in proportion to their values, in place of the best.")
-    budget: int = option(BUDGET, "tree: the most calls for one prompt.", least=2)
-    step_preferences: bool = option(False, "tree: write good steps over bad ones, in place of responses.")
+    task: str = option("game24", "tree: task: game24 or text.")
+    search: str = option("bfs", "tree: search algorithm: bfs or dfs.")
+    beam: int | None = option(None, "tree: beam width of bfs: states kept per level. [5; text: 1]", least=1)
+    sampled: bool = option(False, "tree: sample the beam in proportion to the values of states, instead of the best.")
+    budget: int = option(BUDGET, "tree: maximum calls per prompt.", least=2)
+    step_preferences: bool = option(False, "tree: write preferences between next steps instead of responses.")
 
     @property
     def beam_width(self) -> int:
