@@ -39,12 +39,11 @@ from trl import DPOConfig, KTOConfig
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.records.files import open_input
-from datagen.records.reader import PREFERENCES, PROMPTS, Reader
+from datagen.records.reader import PREFERENCES, PROMPTS
 from datagen.records.record import Preference, Record, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import EncodedPair
-from datagen_train.data.split import Split, measure_pair
+from datagen_train.data.split import Split, measure_pair, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
@@ -211,11 +210,11 @@ def read_gate(name: str | None, training: TrainOptions) -> list[Record]:
         return []
     if not training.generate:
         raise InputError("--gate needs --generate N: how many of its prompts to answer at every measurement")
-    with open_input(name) as file:
-        rows = [row for row in Reader(name, file, PROMPTS).read() if isinstance(row, Record) and row.response]
-    if not rows:
+    rows, _ = read_rows(name, PROMPTS)
+    answered = [row for row in rows if row.response]
+    if not answered:
         raise InputError(f"--gate {name}: no row has a prompt and a response")
-    return rows
+    return answered
 
 
 def compare_gate(start: Metrics, end: Metrics, best: str) -> str:

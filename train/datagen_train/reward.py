@@ -30,12 +30,12 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.files import input_digest, open_input
 from datagen.records.ranked import RANKED, Ranked
-from datagen.records.reader import PROMPTS, Reader
-from datagen.records.record import BadLine, Record, canonical, request_text
+from datagen.records.reader import PROMPTS
+from datagen.records.record import Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import UnusableRow
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
-from datagen_train.data.split import Split
+from datagen_train.data.split import Split, read_rows
 from datagen_train.models.reward_model import (
     Contract,
     Numbers,
@@ -257,12 +257,11 @@ def read_references(name: str | None) -> list[Record]:
     """Read the prompts with responses whose mean score becomes 0; none without --reference."""
     if name is None:
         return []
-    with open_input(name) as file:
-        items: list[Record | BadLine] = list(Reader(name, file, PROMPTS).read())
-    rows = [item for item in items if isinstance(item, Record) and item.response is not None]
-    if not rows:
+    rows, _ = read_rows(name, PROMPTS)
+    answered = [row for row in rows if row.response is not None]
+    if not answered:
         raise InputError(f"--reference {name}: no row has a prompt and a response")
-    return rows
+    return answered
 
 
 def reference_answers(session: Session, split: Split[Any, EncodedRanking], rows: Sequence[Record]) -> list[TokenIds]:

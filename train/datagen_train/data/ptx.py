@@ -13,7 +13,8 @@ from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, encode_row
+from datagen_train.data.split import encode_usable
 from datagen_train.models.tokens import attention_mask, pad
 
 
@@ -49,12 +50,7 @@ def read_ptx(name: str, encoder: Encoder) -> PtxData:
         if not rows:
             file.seek(0)
             rows += [item for item in Reader(name, file, DOCUMENTS).read() if not isinstance(item, BadLine)]
-    sequences, dropped = list[Encoded](), 0
-    for row in rows:
-        try:
-            sequences += encode_row(encoder, row)
-        except UnusableRow:
-            dropped += 1
+    sequences, dropped = encode_usable(rows, lambda row: encode_row(encoder, row))
     if not sequences:
         raise InputError(f"--ptx-data {name}: no row could be used")
-    return PtxData(sequences, dropped)
+    return PtxData(sequences, dropped.total())

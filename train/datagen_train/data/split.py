@@ -1,4 +1,4 @@
-"""Encoding all rows and splitting them into a training and a held-out side, with an account of every row.
+"""Reading and encoding all rows of a file, and splitting them into a training and a held-out side.
 
 Rows are split by prompt, and those that evolved from one seed stay together: no held-out prompt is trained on, nor a
 prompt that is derived from the same seed.
@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
-from datagen.records.record import Document, canonical
+from datagen.records.files import open_input
+from datagen.records.reader import Kind, Reader
+from datagen.records.record import BadLine, Document, canonical
 from datagen_train.data.encode import Encoded, EncodedPair, UnusableRow
 
 Row = TypeVar("Row")
@@ -45,6 +47,27 @@ class Split(Generic[Row, Example]):
     train: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
     held_out_rows: list[Row] = field(default_factory=list)
+
+
+def read_rows(name: str, kind: Kind[Row], shape: str | None = None) -> tuple[list[Row], int]:
+    """Return the rows of a file, and the number of its lines that cannot be used. For the arguments see `Reader`."""
+    with open_input(name) as file:
+        items = list(Reader(name, file, kind, shape).read())
+    rows = [item for item in items if not isinstance(item, BadLine)]
+    return rows, len(items) - len(rows)
+
+
+def encode_usable(
+    rows: Iterable[Row], encode: Callable[[Row], Iterable[Example]]
+) -> tuple[list[Example], Counter[str]]:
+    """Encode rows; return the examples, and how many rows raised UnusableRow, by reason."""
+    examples, dropped = list[Example](), Counter[str]()
+    for row in rows:
+        try:
+            examples += encode(row)
+        except UnusableRow as reason:
+            dropped[str(reason)] += 1
+    return examples, dropped
 
 
 def split_group(row: Any) -> object:

@@ -110,7 +110,8 @@ def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
 def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
     """Make the dataset that TRL's SFT trainer reads, 4 bytes a token."""
     ids = [np.array(sequence.ids, dtype=np.int32) for sequence in sequences]
-    return make_dataset({"input_ids": ids, "labels": [np.array(each.labels, dtype=np.int32) for each in sequences]})
+    labels = [np.array(sequence.labels, dtype=np.int32) for sequence in sequences]
+    return make_dataset({"input_ids": ids, "labels": labels})
 
 
 class GenerationMetrics(Trainer):

@@ -9,12 +9,11 @@ from rich.text import Text
 from datagen.commands.terminal import printable
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.records.files import open_input
-from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
-from datagen.records.record import BadLine, Document, Preference, Record, request_text
+from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind
+from datagen.records.record import Document, Preference, Record, request_text
 from datagen_train.data.checks import CheckInput, run_checks
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
-from datagen_train.data.split import Account
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, encode_row
+from datagen_train.data.split import Account, encode_usable, read_rows
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import ModelOptions
@@ -37,27 +36,23 @@ def run(data: str, options: Options) -> dict[str, Any]:
     """Encode every row, print the first sequences, run the checks; return the findings."""
     if options.trainer not in KINDS:
         raise InputError(f"--trainer {options.trainer}: expected one of {', '.join(KINDS)}")
-    with open_input(data) as file:
-        items = list(Reader(data, file, KINDS[options.trainer]).read())
-    rows = [item for item in items if not isinstance(item, BadLine)]
-    account = Account(read=len(items), unreadable=len(items) - len(rows))
+    rows, unreadable = read_rows(data, KINDS[options.trainer])
     loaded = load(options.model, ModelOptions(), (text for row in rows for text in texts(row)), 0)
     ends = turn_end_ids(loaded.model, loaded.tokenizer)
     encoder = Encoder(loaded.tokenizer, ends, options.max_length)
-    sequences: list[Encoded] = []
-    for row in rows:
-        try:
-            if isinstance(row, Preference):
-                sequences += encoder.preference(row.prompt, row.chosen, row.rejected).sequences()
-            else:
-                sequences += encode_row(encoder, row, all_turns=options.all_turns)
-        except UnusableRow as reason:
-            account.dropped[str(reason)] += 1
-    account.cut = sum(sequence.cut for sequence in sequences)
+
+    def encode(row: Record | Preference | Document) -> list[Encoded]:
+        if isinstance(row, Preference):
+            return encoder.preference(row.prompt, row.chosen, row.rejected).sequences()
+        return encode_row(encoder, row, all_turns=options.all_turns)
+
+    sequences, dropped = encode_usable(rows, encode)
+    cut = sum(sequence.cut for sequence in sequences)
+    account = Account(read=len(rows) + unreadable, unreadable=unreadable, dropped=dropped, cut=cut)
     for sequence in sequences[: options.rows]:
         print_coloured(loaded, sequence)
     if not sequences:
-        raise InputError(f"{data}: no row could be trained on: {dict(account.dropped)}")
+        raise InputError(f"{data}: no row could be trained on: {dict(dropped)}")
     findings = run_checks(CheckInput(loaded, sequences, account, documents=options.trainer == "pretrain"))
     counts = account.as_dict()
     return {

@@ -6,7 +6,6 @@ state of the random generators.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,12 @@ from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
 from datagen.records.files import dump_line, open_input
-from datagen.records.ranked import RANKED, Ranked
+from datagen.records.ranked import RANKED
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, UnusableRow, encode_row
-from datagen_train.data.rankings import EncodedRanking, RankingEncoder
-from datagen_train.data.split import is_held_out, split_group
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, encode_row
+from datagen_train.data.rankings import RankingEncoder
+from datagen_train.data.split import encode_usable, is_held_out, read_rows, split_group
 from datagen_train.models.load import Loaded, load, pick_dtype
 from datagen_train.models.reward_model import is_reward_model, raw_scores
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
@@ -73,13 +72,7 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
     rows, unreadable = read(data, options)
 
     # 1. The loss of the rows, encoded as for training.
-    encoded: list[Encoded] = []
-    dropped: Counter[str] = Counter()
-    for row in rows:
-        try:
-            encoded += encode_row(encoder, row)
-        except UnusableRow as reason:
-            dropped[str(reason)] += 1
+    encoded, dropped = encode_usable(rows, lambda row: encode_row(encoder, row))
     if not encoded:
         raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
     loss = sequence_loss(loaded.model, encoded, options.batch_size)
@@ -107,7 +100,7 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
     # 3. Rewards of the answers: one that rises while the answers get worse is exploited.
     if options.reward:
         with Rewards(options.reward) as rewards:
-            scored = rewards.score(answers.rows, answers.texts, [each.ids for each in answers.generated])
+            scored = rewards.score(answers.rows, answers.texts, [answer.ids for answer in answers.generated])
         known = [score for score in scored.total if score is not None]
         result |= {"reward": mean(known) if known else None, "unscored": len(answered) - len(known)}
     return result
@@ -118,16 +111,11 @@ def evaluate_reward(folder: str, data: str, options: Options) -> dict[str, Any]:
     from datagen_train.reward import describe, verdict  # loads TRL, which nothing else here needs
 
     reward = load_reward(folder)
-    with open_input(data) as file:
-        items: list[Ranked | BadLine] = list(Reader(data, file, RANKED, options.format).read())
-    readable, share = [item for item in items if isinstance(item, Ranked)], options.held_out
-    rows = [row for row in readable if share is None or is_held_out(split_group(row), share)][: options.limit]
-    encoder, rankings, dropped = RankingEncoder(reward.encoder), list[EncodedRanking](), Counter[str]()
-    for row in rows:
-        try:
-            rankings.append(encoder.encode(row))
-        except UnusableRow as reason:
-            dropped[str(reason)] += 1
+    rows, unreadable = read_rows(data, RANKED, options.format)
+    share = options.held_out
+    rows = [row for row in rows if share is None or is_held_out(split_group(row), share)][: options.limit]
+    encoder = RankingEncoder(reward.encoder)
+    rankings, dropped = encode_usable(rows, lambda row: [encoder.encode(row)])
     if not rankings:
         raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
     answers = [ids for ranking in rankings for ids in ranking.answers]
@@ -135,7 +123,7 @@ def evaluate_reward(folder: str, data: str, options: Options) -> dict[str, Any]:
     metrics = describe(rankings, raw, seed=0)
     return {
         "rows": len(rows),
-        "unreadable": len(items) - len(readable),
+        "unreadable": unreadable,
         "dropped": dict(sorted(dropped.items())),
         "left_out": dict(sorted(encoder.left_out.items())),
         **metrics,
