@@ -12,7 +12,7 @@ from pathlib import Path
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.llm.model import Roles
-from datagen.records.record import Prompt, Record
+from datagen.records.record import SAMPLES_PER_PASS, Prompt, Record
 from datagen.strategies.strategy import (
     EXAMPLES,
     REASON,
@@ -20,7 +20,6 @@ from datagen.strategies.strategy import (
     Answer,
     IndependentAnswers,
     prompt_fields,
-    samples_option,
 )
 from datagen.verify.answers import split_answer
 
@@ -31,7 +30,7 @@ EXTRACT = "cot/extract"
 class Options:
     """Options of `datagen respond --strategy cot`."""
 
-    k: int = samples_option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]")
+    k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
 

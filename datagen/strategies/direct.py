@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Prompt, Record, as_messages
-from datagen.strategies.strategy import VERIFY, Answer, IndependentAnswers, prompt_fields, samples_option
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Prompt, Record, as_messages
+from datagen.strategies.strategy import VERIFY, Answer, IndependentAnswers, prompt_fields
 from datagen.verify.answers import split_answer
 
 SYSTEMS = "direct/systems"
@@ -21,7 +21,7 @@ SYSTEMS = "direct/systems"
 class Options:
     """Options of `datagen respond --strategy direct`."""
 
-    k: int = samples_option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]")
+    k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     system: str | None = option(None, "System message of every prompt; orca draws one of sixteen for each prompt.")
 

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 from datagen.engine.options import option
 from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record, Row, request_text
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row, request_text
 from datagen.sources.bm25 import BM25Index, Passage, load_index
-from datagen.strategies.strategy import VERIFY, Answer, Strategy, gather_all, samples_option
+from datagen.strategies.strategy import VERIFY, Answer, Strategy, gather_all
 from datagen.verify.answers import answer_key, split_answer
 
 CHAINS = 5
@@ -46,7 +46,7 @@ UNSURE = "unsure"
 class Options:
     """Options of `datagen respond --strategy mcr`."""
 
-    k: int = samples_option(CHAINS, "Chains per prompt.")
+    k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     corpus: Path | None = option(None, "mcr: corpus to retrieve from: rows with a text, or lines of text.")
     turns: int = option(TURNS, "mcr: maximum follow-up questions of a chain.", least=1, most=20)

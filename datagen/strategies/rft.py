@@ -20,8 +20,8 @@ from rapidfuzz.distance import Levenshtein
 from datagen.engine.method import Table
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, REASON, WRONG, Answer, Strategy, rejection_reason, samples_option
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
+from datagen.strategies.strategy import EXAMPLES, REASON, WRONG, Answer, Strategy, rejection_reason
 from datagen.verify import reference_answer
 from datagen.verify.answers import split_answer
 from datagen.verify.equations import equation_key
@@ -33,7 +33,7 @@ CHAINS = 8
 class Options:
     """Options of `datagen respond --strategy rft`."""
 
-    k: int = samples_option(CHAINS, "Chains per prompt.")
+    k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     examples: Path | None = option(None, EXAMPLES)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datagen.engine.method import Method
-from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
@@ -44,11 +43,6 @@ WRONG = ("no_answer", "wrong_answer", "wrong_equation")
 """Why a chain of thought is not right; see rejection_reason."""
 EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
 VERIFY = f"Verifier of every answer: {', '.join(VERIFIERS)}. Repeatable."
-
-
-def samples_option(default: int, help: str) -> Any:
-    """Declare `-k`; each strategy has its own default."""
-    return option(default, help, least=1, most=1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +118,18 @@ class Strategy(Method):
         raise NotImplementedError
 
     async def ask(self, record: Record, llm: Roles, prompt: Prompt, number: int = 0, **params: Any) -> Completion:
-        """Ask the teacher for sample `number` of a prompt; `params` replace those of SAMPLING."""
+        """Ask the teacher once.
+
+        Args:
+            record: The input row; it decides the sample number of the call, and which of several teachers answers.
+            llm: The models by role.
+            prompt: The request.
+            number: The number of the sample, from 0.
+            params: `parse` and sampling parameters, in place of those of SAMPLING.
+
+        Raises:
+            CallFailed: There is no good reply.
+        """
         return await llm.chat("teacher", prompt, sample=record.sample(number), **{**SAMPLING, **params})
 
     async def sample_chains(self, record: Record, llm: Roles) -> list[Answer]:
@@ -176,13 +181,21 @@ class Strategy(Method):
     def reject(
         self, record: Record, details: Row, reason: str, reply: str | None = None, answer: Answer = NO_ANSWER
     ) -> Candidate:
-        """Drop an answer by a rule."""
+        """Make the rejected row of an answer that a rule drops.
+
+        Args:
+            record: The input row.
+            details: What the strategy adds to `meta`.
+            reason: The rule, as the funnel names it.
+            reply: The text that shows why.
+            answer: The answer for `meta`, if there is one.
+        """
         subject = {"id": record.id, "prompt": record.prompt}
         meta = self.meta(record, details, [answer])
         return reject(reason, stage=self.variant, record=subject, reply=reply, meta=meta)
 
     def accept_unless_wrong(self, record: Record, details: Row, answer: Answer) -> Candidate:
-        """Accept an answer unless a verifier says that it is wrong."""
+        """Verify an answer; reject it if it is wrong, else accept it."""
         answer = replace(answer, verified=self.verify(record, answer.response))
         if answer.verified is False:
             return self.reject(record, details, "wrong_answer", answer.response, answer)
@@ -234,7 +247,17 @@ class IndependentAnswers(Strategy):
         return self.reasoning_prompt(record)
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
-        """Return answer `number`, not verified yet."""
+        """Return one answer, not verified yet.
+
+        Args:
+            record: The input row.
+            llm: The models by role.
+            prompt: The request, as `prompt` returns it.
+            number: The number of the answer, from 0.
+
+        Raises:
+            CallFailed: A call got no good reply.
+        """
         raise NotImplementedError
 
     @property

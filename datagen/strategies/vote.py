@@ -12,8 +12,8 @@ from pathlib import Path
 
 from datagen.engine.options import option
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, REASON, VERIFY, Strategy, samples_option
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
+from datagen.strategies.strategy import EXAMPLES, REASON, VERIFY, Strategy
 from datagen.verify.answers import answer_key
 
 CHAINS = 8
@@ -25,7 +25,7 @@ LEAST_SHARE = 0.5
 class Options:
     """Options of `datagen respond --strategy vote`."""
 
-    k: int = samples_option(CHAINS, "Chains per prompt.")
+    k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
     least_share: float = option(LEAST_SHARE, "vote: minimum share of chains that agree.", least=0, most=1)
