@@ -259,13 +259,16 @@ class Ppo(OnPolicyTrainer):
             if first_ratio is None:
                 first_ratio = metrics["ratio"]
                 self.check_ratio(first_ratio)
+            # End the updates once the policy has moved too far from the one that sampled the answers.
             if self.options.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.options.target_kl:
                 sums["stopped_early"] += 1
                 break
+            # Skip an outlier: its step would undo what was learned.
             if metrics["ratio"] > RATIO_BOUND:
                 sums["skipped"] += 1
                 self.optimizer.zero_grad()
                 continue
+            # One optimiser step, with the gradient norm clipped.
             metrics["grad_norm"] = float(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm))
             self.optimizer.step()
             self.optimizer.zero_grad()
