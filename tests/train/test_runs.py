@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import DatagenError, InputError
+from datagen.records.reader import PROMPTS
+from datagen_train import sft
+from datagen_train.options import TrainOptions
 from datagen_train.run.folder import RunFolder, is_complete, mark_complete
+from datagen_train.run.session import open_session
+from tests.train.runs import Notes
 
 CONFIG = {"command": "train sft", "seed": 0}
 
@@ -99,3 +104,15 @@ def test_two_processes_do_not_write_one_folder() -> None:
 
 def test_the_config_says_what_the_run_is(folder: RunFolder) -> None:
     assert json.loads(folder.config.read_text()) == CONFIG
+
+
+def test_only_the_first_process_looks_at_a_run_that_is_overwritten(
+    few: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others may come before it has cleared the folder."""
+    folder.finish({})
+    monkeypatch.setenv("RANK", "1")
+    options = TrainOptions(output="out", overwrite=True)
+    with open_session("sft", few, PROMPTS, options, sft.Options(), sft.RATES, Notes()) as session:
+        assert session is not None
+    assert folder.report.exists()

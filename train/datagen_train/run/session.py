@@ -340,7 +340,8 @@ def open_session(
     refuse_unknown(options)
     session = Session(name, data, kind, options, algorithm, rates, terminal)
     config = session.config()
-    if session.folder.is_done(config, overwrite=options.overwrite and is_main()):
+    is_cleared_by_main = options.overwrite and not is_main()  # then what is in the folder must not be read
+    if not is_cleared_by_main and session.folder.is_done(config, overwrite=options.overwrite):
         terminal.say(f"Nothing to do: {session.folder.path} is finished.")
         yield None
         return
