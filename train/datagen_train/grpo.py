@@ -138,8 +138,8 @@ def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any
 class GroupTrainer(OnPolicyTrainer):
     """What TRL's trainers on groups of answers need to run on our token ids, rewards and reference model.
 
-    TRL gets no prompt texts. The prompt of a row is its number: it stands for our token ids, and for the row that the
-    reward is asked about.
+    TRL gets no prompt texts. The "prompt" of a row is its number, which stands for our token ids and for the row that
+    the rewards are given.
     """
 
     config_type: ClassVar[Any]
@@ -204,6 +204,8 @@ class GroupTrainer(OnPolicyTrainer):
         scored = self.rewards.score(rows, completions, completion_ids, self.state)
         self.check_scored(scored)
         size = self.options.group_size
+
+        # A group teaches something only if its rewards differ.
         groups = [scored.total[start : start + size] for start in range(0, len(completions), size)]
         no_signal = sum(len(set(group) - {None}) < 2 for group in groups) / len(groups)
         unscored = scored.total.count(None)
@@ -217,11 +219,11 @@ class GroupTrainer(OnPolicyTrainer):
                 "--group-size or --temperature, or take a reward that tells answers apart"
             )
             self.session.terminal.say(self.alarms.alarm(step, "no signal", text))
-        samples = zip(rows, completions, scored.total, strict=True)
-        rows_of_samples = [
-            {"prompt": row.prompt, "response": answer, "reward": score} for row, answer, score in samples
+        samples = [
+            {"prompt": row.prompt, "response": text, "reward": reward}
+            for row, text, reward in zip(rows, completions, scored.total, strict=True)
         ]
-        self.write_samples(step, rows_of_samples[::size])
+        self.write_samples(step, samples[::size])  # the first of each group
         return scored.total
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
