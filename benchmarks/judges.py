@@ -35,14 +35,14 @@ TAIL = " That is what comes out when all of it is added up."
 
 def recorded() -> dict[tuple[str, str], list[Pair]]:
     """Read the replies: (model, strategy) to pairs, the first verdict of each order."""
-    found: dict[tuple[str, str], dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+    rows_of_judge: dict[tuple[str, str], dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for line in (DATA / "llmbar_judge_completions_dev.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["step"] == 0:
-            found[row["model"], row["strategy"]][row["id"]][row["order"]] = row
+            rows_of_judge[row["model"], row["strategy"]][row["id"]][row["order"]] = row
     return {
         judge: [as_pair(orders["ab"], orders["ba"]) for orders in by_id.values()]
-        for judge, by_id in sorted(found.items())
+        for judge, by_id in sorted(rows_of_judge.items())
     }
 
 
@@ -63,14 +63,16 @@ def read(row: Row) -> float | None:
 
 def real_judges() -> Iterator[Line]:
     """Measure the five."""
-    for (model, strategy), made in recorded().items():
-        told = measure([counts(pair) for pair in made])
-        unread = sum(share is None for pair in made for order in pair.orders for share in order)
+    for (model, strategy), judged_pairs in recorded().items():
+        measured = measure([counts(pair) for pair in judged_pairs])
+        unread = sum(share is None for pair in judged_pairs for order in pair.orders for share in order)
         figures = (
-            f"{name} {told[name]['value']:.2f} ({told[name]['low']:.2f} to {told[name]['high']:.2f})"
+            f"{name} {measured[name]['value']:.2f} ({measured[name]['low']:.2f} to {measured[name]['high']:.2f})"
             for name in ("accuracy", "swap consistency", "position bias")
         )
-        yield Line(f"{model}, {strategy}, {len(made)} pairs", "", ", ".join(figures), f"{unread} verdicts unread")
+        yield Line(
+            f"{model}, {strategy}, {len(judged_pairs)} pairs", "", ", ".join(figures), f"{unread} verdicts unread"
+        )
 
 
 def write_samples(count: int, seed: int) -> None:
@@ -92,10 +94,10 @@ def truly_better(row: Row) -> bool:
     return is_right(row["chosen"], row) and not is_right(row["rejected"], row)
 
 
-def one_order(judged: Sequence[Row]) -> float:
+def one_order(ranked_rows: Sequence[Row]) -> float:
     """Return the share of right choices if one order alone, that of the input, had been asked."""
     chosen = []
-    for row in judged:
+    for row in ranked_rows:
         game = row["meta"]["comparisons"][0]
         forward = game["orders"][0][0]
         first, second = row["responses"][game["first"]], row["responses"][game["second"]]
@@ -118,12 +120,12 @@ def biased(count: int, seed: int) -> tuple[float, float, float]:
 
 
 def simulated(count: int) -> Iterator[Line]:
-    made = [biased(count, seed) for seed in SEEDS]
+    shares_of_seeds = [biased(count, seed) for seed in SEEDS]
     for name, shares in zip(
-        ("one order", "both orders", "both orders, matched lengths"), zip(*made, strict=True), strict=True
+        ("one order", "both orders", "both orders, matched lengths"), zip(*shares_of_seeds, strict=True), strict=True
     ):
-        told = " / ".join(f"{100 * share:.1f} %" for share in shares)
-        yield Line(f"chosen is truly better, {name}", "", told, f"{MODEL}; {count} prompts a seed (simulated)")
+        percentages = " / ".join(f"{100 * share:.1f} %" for share in shares)
+        yield Line(f"chosen is truly better, {name}", "", percentages, f"{MODEL}; {count} prompts a seed (simulated)")
 
 
 def measure_judges(quick: bool) -> Iterator[Line]:

@@ -30,16 +30,16 @@ def questions(count: int, seed: int) -> list[dict[str, str]]:
     facts: dict[str, list[tuple[str, str]]] = {}
     for relation, entity, value in FACT.findall(text):
         facts.setdefault(entity, []).append((relation, value))
-    made: dict[str, str] = {}
-    while len(made) < count:
+    answers: dict[str, str] = {}
+    while len(answers) < count:
         at = entity = random.choice(sorted(facts))
         relations: list[str] = []
         while at in facts and len(relations) < 3:
             relation, at = random.choice(facts[at])
             relations.append(relation)
         if len(relations) > 1:
-            made[f"What is the {' of the '.join(reversed(relations))} of {entity}?"] = at
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in made.items()]
+            answers[f"What is the {' of the '.join(reversed(relations))} of {entity}?"] = at
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in answers.items()]
 
 
 def measure(count: int, seed: int) -> dict[str, float]:
@@ -48,18 +48,25 @@ def measure(count: int, seed: int) -> dict[str, float]:
         path.write_bytes(b"".join(map(dump_line, questions(count, seed))))
         output = Path(name, "out.jsonl")
         respond(path, MODEL, str(output), strategy="mcr", corpus=CORPUS, k=CHAINS, seed=seed)
-        told = {row["prompt"]: row["answer"] for row in rows(path)}
-        made = rows(output)
-        every = [(row["prompt"], row["meta"]) for row in made]
-        every += [(row["record"]["prompt"], row["meta"]) for row in rows(output.with_suffix(".rejected.jsonl"))]
-    finals = {prompt: [chain["final"] for chain in meta["chains"]] for prompt, meta in every}
-    keys = {prompt: Counter(answer_key(final) for final in said if final) for prompt, said in finals.items()}
-    right = [same_answer(row["meta"]["answer"], told[row["prompt"]]) is True for row in made]
+        answers = {row["prompt"]: row["answer"] for row in rows(path)}
+        kept_rows = rows(output)
+        metas = [(row["prompt"], row["meta"]) for row in kept_rows]
+        metas += [(row["record"]["prompt"], row["meta"]) for row in rows(output.with_suffix(".rejected.jsonl"))]
+    finals = {prompt: [chain["final"] for chain in meta["chains"]] for prompt, meta in metas}
+    keys = {
+        prompt: Counter(answer_key(final) for final in chain_answers if final)
+        for prompt, chain_answers in finals.items()
+    }
+    right = [same_answer(row["meta"]["answer"], answers[row["prompt"]]) is True for row in kept_rows]
     return {
         "one chain": mean(
-            same_answer(final, told[prompt]) is True for prompt, said in finals.items() for final in said
+            same_answer(final, answers[prompt]) is True
+            for prompt, chain_answers in finals.items()
+            for final in chain_answers
         ),
-        "majority of 5 chains": mean(top(said) == answer_key(told[prompt]) for prompt, said in keys.items()),
+        "majority of 5 chains": mean(
+            top(chain_answers) == answer_key(answers[prompt]) for prompt, chain_answers in keys.items()
+        ),
         "mcr": sum(right) / count,
         "mcr, where it does not abstain": mean(right),
     }
@@ -73,9 +80,9 @@ def main() -> None:
     count = 30 if "--quick" in sys.argv else 200
     measured = [measure(count, seed) for seed in SEEDS]
     print(f"{count} questions, seeds {', '.join(map(str, SEEDS))}\n\n| | right | by seed |\n|---|---|---|")
-    for way in measured[0]:
-        shares = [100 * each[way] for each in measured]
-        print(f"| {way} | {mean(shares):.1f} % | {', '.join(f'{share:.1f}' for share in shares)} |")
+    for method in measured[0]:
+        shares = [100 * shares_of_seed[method] for shares_of_seed in measured]
+        print(f"| {method} | {mean(shares):.1f} % | {', '.join(f'{share:.1f}' for share in shares)} |")
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ SEEDS = (0, 1, 2)
 def write_puzzles(folder: Path, count: int, seed: int) -> Path:
     """Write that many solvable puzzles, drawn."""
     random = Random(seed)
-    made: list[list[int]] = []
-    while len(made) < count:
+    puzzles: list[list[int]] = []
+    while len(puzzles) < count:
         numbers = sorted(random.randint(1, 13) for _ in range(4))
-        if numbers not in made and is_solvable(tuple(map(Fraction, numbers))):
-            made.append(numbers)
-    lines = ({"prompt": f"Make 24 of the numbers {' '.join(map(str, each))}.", "numbers": each} for each in made)
+        if numbers not in puzzles and is_solvable(tuple(map(Fraction, numbers))):
+            puzzles.append(numbers)
+    lines = (
+        {"prompt": f"Make 24 of the numbers {' '.join(map(str, puzzle))}.", "numbers": puzzle} for puzzle in puzzles
+    )
     path = folder / "puzzles.jsonl"
     path.write_bytes(b"".join(map(dump_line, lines)))
     return path
@@ -39,10 +41,10 @@ def write_puzzles(folder: Path, count: int, seed: int) -> Path:
 
 def verified(path: Path) -> list[bool]:
     """Say of every answer that was given whether it is right."""
-    told: list[bool] = []
+    verdicts: list[bool] = []
     for row in [*rows(path), *rows(path.with_suffix(".rejected.jsonl"))]:
-        told += [each["verified"] is True for each in row["meta"].get("responses") or [row["meta"]]]
-    return told
+        verdicts += [answer["verified"] is True for answer in row["meta"].get("responses") or [row["meta"]]]
+    return verdicts
 
 
 def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
@@ -51,9 +53,9 @@ def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
         folder = Path(name)
         puzzles = write_puzzles(folder, count, seed)
 
-        def run(way: str, output: str, **options: Any) -> Path:
-            told: dict[str, Any] = {"seed": seed, "concurrency": "64", **options}
-            respond(puzzles, MODEL, str(folder / output), strategy=way, **told)
+        def run(strategy: str, output: str, **options: Any) -> Path:
+            settings: dict[str, Any] = {"seed": seed, "concurrency": "64", **options}
+            respond(puzzles, MODEL, str(folder / output), strategy=strategy, **settings)
             return folder / output
 
         tree = run("tree", "tree.jsonl")
@@ -61,8 +63,8 @@ def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
         k = round(calls)
         vote = run("vote", "vote.jsonl", k=k, least_share=0.0, verify=["game24"])
         cot = run("cot", "cot.jsonl", k=k, verify=["game24"])
-        found = {"tree": tree, "vote": vote, "cot": cot}
-        return calls, {way: mean(verified(path)) for way, path in found.items()}
+        outputs = {"tree": tree, "vote": vote, "cot": cot}
+        return calls, {strategy: mean(verified(path)) for strategy, path in outputs.items()}
 
 
 def main() -> None:
@@ -71,9 +73,9 @@ def main() -> None:
     calls = mean(calls for calls, _ in measured)
     print(f"{count} puzzles, seeds {', '.join(map(str, SEEDS))}, {calls:.0f} calls a puzzle\n")
     print("| strategy | verified first answer | by seed |\n|---|---|---|")
-    for way in ("tree", "vote", "cot"):
-        shares = [100 * shares[way] for _, shares in measured]
-        print(f"| {way} | {mean(shares):.1f} % | {', '.join(f'{share:.1f}' for share in shares)} |")
+    for strategy in ("tree", "vote", "cot"):
+        shares = [100 * shares[strategy] for _, shares in measured]
+        print(f"| {strategy} | {mean(shares):.1f} % | {', '.join(f'{share:.1f}' for share in shares)} |")
 
 
 if __name__ == "__main__":
