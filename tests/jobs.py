@@ -38,7 +38,7 @@ class Quiet:
 
 
 def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:
-    """Write that many seeds, each another one."""
+    """Write so many different seeds."""
     rows = ({"prompt": f"Describe thing number {i} in a few words."} for i in range(count))
     Path(path).write_bytes(b"".join(map(dump_line, rows)))
     return Path(path)

@@ -23,6 +23,7 @@ ORDER = {
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 LONG_FILES = {"train/datagen_train/ppo.py": 560, "train/datagen_train/reward.py": 560}
 """Lines: an algorithm stays whole in its file."""
+PARTICIPLES = {"told", "said", "asked", "found", "made"}
 ONLY_IN = {
     "openai": {"llm/endpoint.py"},
     "httpx2": {"llm/endpoint.py"},
@@ -77,6 +78,22 @@ def test_files_and_functions_can_be_read_in_one_sitting() -> None:
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 too_long += [f"{file}: {node.name}"] if lines > LONGEST_FUNCTION else []
     assert too_long == []
+
+
+def identifiers(tree: ast.AST) -> set[str]:
+    """All names that a file defines or uses: variables, attributes, parameters, functions, classes, imports."""
+    kinds: dict[type[ast.AST], str] = {
+        ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.keyword: "arg", ast.alias: "asname",
+        ast.FunctionDef: "name", ast.AsyncFunctionDef: "name", ast.ClassDef: "name",
+    }  # fmt: skip
+    return {getattr(node, kinds[type(node)]) or "" for node in ast.walk(tree) if type(node) in kinds}
+
+
+def test_no_name_is_a_bare_participle() -> None:
+    """A name says what it holds: `reply`, `metadata`, `matches`, not who told, said or found it."""
+    for path in modules():
+        names = {name for name in identifiers(ast.parse(path.read_text())) if name.lower().strip("_") in PARTICIPLES}
+        assert not names, path
 
 
 def test_the_command_reference_is_what_the_command_line_says() -> None:

@@ -65,12 +65,12 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
     if selector:
         variants = [method.variant for method in methods]
         parameters.append(flag(selector, str, variants[0], help=f"One of: {', '.join(variants)}."))
-    own: dict[str, inspect.Parameter] = {}
+    by_name: dict[str, inspect.Parameter] = {}
     for parameter in (parameter for method in methods for parameter in flags(method.options_type)):
-        first = own.setdefault(parameter.name, parameter)
-        if first.default != parameter.default:  # each variant has its own
-            own[parameter.name] = first.replace(default=None)
-    parameters += own.values()
+        first = by_name.setdefault(parameter.name, parameter)
+        if first.default != parameter.default:  # each variant has another default
+            by_name[parameter.name] = first.replace(default=None)
+    parameters += by_name.values()
     roles = {role: work for method in methods for role, work in method.roles.items()}
     for parameter, option in zip(flags(RunOptions), fields(RunOptions), strict=True):
         if roles or (option.metadata["panel"] == FILES and option.name != "dry_run"):
@@ -79,7 +79,7 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
             for role, work in roles.items():
                 help = f"Model that {work}; replaces --model."
                 parameters.append(flag(role, list[str], None, help=help, panel=MODELS))
-    return [parameter for parameter in parameters if methods[0].reads or parameter.name not in INPUT_FLAGS]
+    return [parameter for parameter in parameters if methods[0].reads_input or parameter.name not in INPUT_FLAGS]
 
 
 def flags(options_type: type) -> Parameters:

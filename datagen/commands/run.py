@@ -73,7 +73,7 @@ def report_dry_run(job: Job, dry: DryRun, display: Display) -> None:
         raise InputError(f"{job.reader.name}: no row could be used")
     print(json.dumps(dry.request, indent=2, ensure_ascii=True))
     bad = f", and {dry.unreadable} unusable lines" if dry.unreadable else ""
-    if job.method.reads:
+    if job.method.reads_input:
         display.print(f"{dry.records} rows to read ({job.reader.shape}){bad}.")
     display.print(
         f"About {dry.calls} calls for one pass; {dry.most_calls} at most, if every answer takes {ATTEMPTS} attempts."

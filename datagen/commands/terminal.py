@@ -38,7 +38,7 @@ ENDINGS = {
     "outage": "error: {error}\nWhat was paid for is recorded. To continue:",
     "failures": "More than --max-failed {run.max_failed} candidates failed: {failed}. To try them again:",
     "incomplete": "Failed: {failed}. The same command tries these again, and nothing else:",
-    "stall": "Short of -n {run.n}: {asked} candidates gave {kept} rows; dropped: {dropped}.",
+    "stall": "Short of -n {run.n}: {candidates} candidates gave {kept} rows; dropped: {dropped}.",
 }
 """What to say of a run that ended early or incomplete; the command follows, but after a stall."""
 UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -61,10 +61,10 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def funnel_lines(funnel: Row) -> list[str]:
     """Return lines with the number of candidates by their outcome; `funnel` as in x.meta.json."""
-    asked, kept = funnel["asked"], funnel["kept"]
+    candidates, kept = funnel["asked"], funnel["kept"]
     rows = [
-        ("asked", asked, ""),
-        ("kept", kept, f"{100 * kept / asked:.1f} %" if asked else ""),
+        ("asked", candidates, ""),
+        ("kept", kept, f"{100 * kept / candidates:.1f} %" if candidates else ""),
         ("rejected", sum(funnel["rejected"].values()), counts(funnel["rejected"])),
         ("failed", sum(funnel["failed"].values()), counts(funnel["failed"])),
         ("unreadable lines", funnel["unreadable"], ""),
@@ -173,7 +173,7 @@ class Display:
             message = ENDINGS[ending].format(
                 run=job.run,
                 error=outcome.error,
-                asked=funnel["asked"],
+                candidates=funnel["asked"],
                 kept=funnel["kept"],
                 failed=counts(funnel["failed"]),
                 dropped=counts(funnel["rejected"] | funnel["failed"]),

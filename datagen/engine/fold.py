@@ -40,8 +40,7 @@ class RunObserver(Protocol):
 class Funnel:
     """The number of candidates by their outcome."""
 
-    asked: int = 0
-    """All candidates."""
+    candidates: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     """By rule."""
@@ -58,12 +57,12 @@ class Funnel:
             rejected_rows: Lines in the file of rejected rows.
         """
         dropped = self.rejected.total() + self.failed.total()
-        if self.asked != self.kept + dropped or rows != self.kept or rejected_rows != dropped + self.unreadable:
+        if self.candidates != self.kept + dropped or rows != self.kept or rejected_rows != dropped + self.unreadable:
             raise AssertionError(f"the funnel does not add up: {self}, {rows} and {rejected_rows} lines written")
 
     def as_dict(self) -> Row:
         return {
-            "asked": self.asked,
+            "asked": self.candidates,
             "kept": self.kept,
             "rejected": dict(sorted(self.rejected.items())),
             "failed": dict(sorted(self.failed.items())),
@@ -117,7 +116,7 @@ class Fold:
                 candidate.usage = usage
 
         # 2. Count it and write it.
-        funnel.asked += 1
+        funnel.candidates += 1
         self.usage += candidate.usage
         if candidate.status == "kept":
             funnel.kept += 1
@@ -137,7 +136,7 @@ class Fold:
         elif self._n is not None:
             if funnel.kept >= self._n:
                 self.end = "enough"
-            elif funnel.asked >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL:
+            elif funnel.candidates >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL:
                 self.end = "stall"
 
     def add_bad_line(self, bad: BadLine) -> None:

@@ -15,7 +15,7 @@ from time import gmtime, monotonic, strftime
 from typing import Any, Literal, cast
 
 from datagen.engine.fold import RunObserver
-from datagen.engine.method import Growing, Method
+from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
@@ -104,7 +104,7 @@ def open_job(
 
         # 2. The models of each role. An endpoint only answers, so it cannot speak as the user.
         roles = {role: [parse_spec(text) for text in role_models.get(role) or run.model] for role in method.roles}
-        for role in method.speaks:
+        for role in method.speaks_as_user:
             if endpoint := next((spec for spec in roles[role] if spec.url), None):
                 raise InputError(
                     f"{method.name}: {endpoint.name} at {endpoint.url} cannot speak as the user, an endpoint only "
@@ -124,7 +124,7 @@ def open_job(
             **prompt_digests,
         }
 
-        # 4. The output: the name given, a name made of the input's and the method's, or standard output.
+        # 4. The output: that of -o, a file named after the input and the command, or standard output.
         if run.output == "-" or (run.output is None and input_name == "-"):
             output = piped_output(method.name, fingerprint)
         else:
@@ -166,7 +166,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         again = run.n is not None and not method.endless
         items = read_passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
         if method.endless:
-            items = method.draw(items, cast(Growing, fold.memory[0]), run.seed)
+            items = method.draw(items, cast(GrowingMemory, fold.memory[0]), run.seed)
         observer.begin(job, engine)
         drained = False
         try:
@@ -238,12 +238,12 @@ def dry_run(job: Job) -> DryRun:
     items = list(read_passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
     records = [item for item in items if isinstance(item, Record)]
     if method.endless:
-        pool = cast(Growing, method.memory()[0])
+        pool = cast(GrowingMemory, method.memory()[0])
         first = next(item for item in method.draw(iter(items), pool, run.seed) if isinstance(item, Record))
         if method.lag is not None:
             first = replace(first, view=pool.view(len(pool)))
         calls = method.bound(first) * ceil((run.n or 1) / method.candidates)
-        usable = [first] if records or not method.reads else []
+        usable = [first] if records or not method.reads_input else []
     else:
         usable, calls = records, sum(map(method.bound, records))
     call = asyncio.run(first_call(job, usable[0])) if usable else None

@@ -1,7 +1,7 @@
-"""The interface of a method: what a generator, a strategy or a way to judge tells the engine.
+"""The interface of a method: what a generator, a strategy or a judge declares to the engine.
 
-The table of commands (commands/main.py) names the class. A command with several variants (`respond --strategy`) names
-one class for each.
+The table of commands (commands/main.py) names the classes: one, or one for each variant of a command, as in
+`respond --strategy`.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -14,21 +14,23 @@ from datagen.records.record import BadLine, Candidate, Record, Row, Seen
 
 
 class Table(Protocol):
-    """What a method counts over its candidates, fed in input order."""
+    """A method's own counts over its candidates."""
 
-    def add(self, candidate: Candidate) -> None: ...
+    def add(self, candidate: Candidate) -> None:
+        """Count a candidate. They come in input order, after the fold has decided about each."""
+        ...
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for x.meta.json."""
         ...
 
     def tables(self) -> list[list[list[str]]]:
-        """Return tables to print, rows of cells, the first row the heading."""
+        """Return the tables to print. A table is a list of rows of cells; its first row is the heading."""
         ...
 
 
 class NoTable:
-    """A method that has nothing to count beyond the funnel."""
+    """The table of a method that counts nothing beyond the funnel."""
 
     def add(self, candidate: Candidate) -> None: ...
 
@@ -40,25 +42,25 @@ class NoTable:
 
 
 class Memory(Protocol):
-    """A rule about a row and all rows kept before it. It lives in the fold, so it sees them in input order."""
+    """A rule about a row and all rows accepted before it. It lives in the fold, so it sees them in input order."""
 
     def drops(self, row: Row) -> str | None:
-        """Return why to drop a row; None keeps it, and it is remembered."""
+        """Return the reason to reject a row; None accepts it, and the rule remembers it."""
         ...
 
 
-class Growing(Memory, Protocol):
-    """A memory that generators may look at: an append-only list, so a length is all it takes to see it as it was."""
+class GrowingMemory(Memory, Protocol):
+    """A memory that records may read. It only grows, so its length identifies an earlier state."""
 
     def __len__(self) -> int: ...
 
     def view(self, length: int) -> Any:
-        """Return what it was when it had that length."""
+        """Return its state as of the time when it had this length."""
         ...
 
 
 class Unique:
-    """No two rows share these fields."""
+    """Rejects a row whose values of some fields equal those of an earlier row."""
 
     def __init__(self, *fields: str) -> None:
         self._fields, self._seen = fields, Seen()
@@ -68,7 +70,9 @@ class Unique:
 
 
 class Method:
-    """A way to make rows: one generator, one strategy or one way to judge. It is what a contributor writes.
+    """One method to generate, select or judge rows: a generator, a strategy, a filter, a judge.
+
+    This is the class that a contributor writes.
 
     A subclass sets the class attributes that differ from the defaults and writes `generate`; every other hook has a
     default. A property whose value does not depend on the options may be overridden by a plain class attribute.
@@ -82,25 +86,25 @@ class Method:
     """
 
     name: ClassVar[str]
-    """The command, as typed: `datagen NAME`."""
+    """The name of the command, as in `datagen NAME`."""
     variant: ClassVar[str] = ""
-    """The value that selects this method where a command has several, such as `cot` in `--strategy cot`."""
+    """The value that selects this method if the command has several, such as `cot` in `--strategy cot`."""
     options_type: ClassVar[type]
     """A frozen dataclass. Each field declared with `option()` becomes a flag."""
     roles: ClassVar[Mapping[str, str]] = {}
-    """Role to what its model does. Empty for a method that calls no model."""
-    speaks: ClassVar[Sequence[str]] = ()
+    """Role to the work of its model, for the help text. Empty for a method that calls no model."""
+    speaks_as_user: ClassVar[Sequence[str]] = ()
     """Roles that speak as the user. An endpoint only answers, so these need local weights or `sim`."""
     templates: ClassVar[tuple[str, ...]] = ()
-    """Names of the prompt templates in use; their digests are part of the output's fingerprint."""
+    """Names of the prompt templates in use; their digests are part of the fingerprint."""
     kind: ClassVar[Kind[Record]] = PROMPTS
     """The kind of input rows."""
-    reads: ClassVar[bool] = True
+    reads_input: ClassVar[bool] = True
     """Whether there is an input file. A method without one is `endless`."""
     endless: ClassVar[bool] = False
-    """Whether records come from `draw`, without end, and not from the input row by row. Needs `-n`."""
+    """Whether records come from `draw`, without end, instead of row by row from the input. Needs `-n`."""
     unique: ClassVar[tuple[str, ...]] = ("prompt", "response")
-    """Fields that no two kept rows share."""
+    """Fields that together differ in all accepted rows."""
 
     options: Any
     """The parsed options; a subclass narrows the type."""
@@ -119,18 +123,22 @@ class Method:
         """
 
     def identity(self) -> dict[str, Any]:
-        """Return what the fingerprint needs beyond the options, such as digests of files named inside an option."""
+        """Return what decides the rows beyond the options, such as digests of files named inside an option.
+
+        The keys and values go into the fingerprint, so they are JSON values.
+        """
         return {}
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        """Yield the candidates of one record, in a fixed order whatever order its calls end in.
+        """Yield the candidates of one record, in an order that does not depend on when its calls end.
 
         Args:
-            record: One input row, or one record made by `draw`.
+            record: One input row, or one record from `draw`.
             llm: The models by role; `await llm.chat(role, prompt, ...)` returns a `Completion`.
 
-        Raises:
-            CallFailed: Must not leave this function: yield `fail(...)` for it.
+        Yields:
+            At most `candidates` candidates, by `keep`, `reject` or `fail`. A CallFailed must not leave this function:
+            yield `fail(...)` for it.
         """
         raise NotImplementedError
 
@@ -140,31 +148,34 @@ class Method:
         return 1
 
     def bound(self, record: Record) -> int:
-        """Return the most calls that one record makes if every answer is good. Caps reserve it."""
+        """Return the most calls that `generate` makes for a record if every answer is good.
+
+        With --max-calls, a record is begun only if the cap covers this number, times the attempts of a call.
+        """
         return 0
 
     def memory(self) -> Sequence[Memory]:
-        """Return what the fold remembers of kept rows, to drop later ones. `draw` sees the first of them."""
+        """Return the rules about a row and those accepted before it. `draw` receives the first of them."""
         return [Unique(*self.unique)]
 
     def table(self) -> Table:
-        """Return the counts to print at the end beside the funnel."""
+        """Return the method's own counts, printed at the end beside the funnel."""
         return NoTable()
 
-    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+    def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Yield records without end, for an `endless` method.
 
         Args:
             rows: The input rows, read once.
-            pool: The first memory. It may be added to before the first record.
-            seed: The run's `--seed`.
+            pool: The first memory. Rows may be added to it before the first record.
+            seed: The random seed of the run.
         """
         raise NotImplementedError
 
     @property
     def next_command(self) -> str:
-        """The command to run on the output; `{}` stands for its name."""
+        """The command to run next, on the output; `{}` stands for its name."""
         return "datagen train sft {}"
 
     def finish(self, result: Row) -> None:
-        """Use the `result` of a run that finished."""
+        """Called once the files of a finished run are in place, with `result` of x.meta.json."""

@@ -65,11 +65,13 @@ class RunOptions:
         "[DATAGEN_MODEL]",
         panel=MODELS,
     )
-    temperature: float | None = option(None, "Sampling temperature; replaces the method's own.", least=0, panel=MODELS)
+    temperature: float | None = option(None, "Sampling temperature; overrides the method's.", least=0, panel=MODELS)
     top_p: float | None = option(
-        None, "Nucleus sampling (top-p); replaces the method's own.", least=0, most=1, panel=MODELS
+        None, "Nucleus sampling (top-p); overrides the method's.", least=0, most=1, panel=MODELS
     )
-    max_tokens: int | None = option(None, "Most tokens of an answer; replaces the method's own.", least=1, panel=MODELS)
+    max_tokens: int | None = option(
+        None, "Maximum length of an answer in tokens; overrides the method's.", least=1, panel=MODELS
+    )
     param: list[str] = option([], "Further request parameter, as NAME=VALUE (JSON or text).", panel=MODELS)
     prompts: Path | None = option(
         None, "Folder of prompt templates that replace the shipped ones, file by file.", panel=MODELS

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from datagen.engine.fold import Fold, RunObserver
-from datagen.engine.method import Growing, Method
+from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output
 from datagen.errors import InputError, Outage, Stopped
@@ -112,7 +112,7 @@ class Engine:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
-        if self.produced.total() != self.fold.funnel.asked + self.surplus:
+        if self.produced.total() != self.fold.funnel.candidates + self.surplus:
             raise AssertionError(f"{self.produced} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
     def _may_begin(self, bound: int) -> bool:
@@ -127,7 +127,7 @@ class Engine:
                 return False
             # With -n: are the pending records expected to yield too few rows?
             funnel = self.fold.funnel
-            rate = (funnel.kept + 1) / (funnel.asked + 1)
+            rate = (funnel.kept + 1) / (funnel.candidates + 1)
             if waiting * self.per_record * rate >= MARGIN * self.fold.missing:
                 return False
         elif self.records == 0:
@@ -146,7 +146,7 @@ class Engine:
             self._advance()
             return
         if self._lag is not None:  # the record sees the memory as it stood when record i - lag was folded
-            memory = cast(Growing, self.fold.memory[0])
+            memory = cast(GrowingMemory, self.fold.memory[0])
             if not self._lengths:
                 self._lengths.append(len(memory))
             item = replace(item, view=memory.view(self._lengths[max(0, self.records + 1 - self._lag)]))
@@ -190,7 +190,7 @@ class Engine:
             if isinstance(slot.item, BadLine):
                 fold.add_bad_line(slot.item)
             elif self._lag is not None:
-                self._lengths.append(len(cast(Growing, fold.memory[0])))
+                self._lengths.append(len(cast(GrowingMemory, fold.memory[0])))
             self._slots.popleft()
         if fold.end:
             self.stop.now(fold.end)

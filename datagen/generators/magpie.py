@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
 
-from datagen.engine.method import Growing, Memory, Method
+from datagen.engine.method import GrowingMemory, Memory, Method
 from datagen.engine.options import option
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
@@ -67,8 +67,8 @@ class Magpie(Method):
     options: Options
     next_command = "datagen filter {}"
     roles = {"asker": "speaks as the user (hf:PATH or sim)", "teacher": "answers"}
-    reads = False
-    speaks = ("asker",)
+    reads_input = False
+    speaks_as_user = ("asker",)
     endless = True
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -130,7 +130,7 @@ class Magpie(Method):
         name = row_id(self.name, [], [record.pass_no, record.seed], [prompt, answer])
         yield keep({"id": name, "prompt": prompt, "response": answer, "meta": meta})
 
-    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+    def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Yield an empty record for each conversation."""
         for number in count():
             yield Record(row_id("draw", [], number, seed), "", pass_no=number, seed=seed)

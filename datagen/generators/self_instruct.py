@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datagen.engine.method import Growing, Memory, Method, Unique
+from datagen.engine.method import GrowingMemory, Memory, Method, Unique
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
@@ -187,7 +187,7 @@ class SelfInstruct(Method):
     def rules(self, view: TaskView) -> tuple[Rule[str], ...]:
         return ENGLISH if view.pool.english else ANY_LANGUAGE
 
-    def draw(self, rows: Iterator[Record | BadLine], pool: Growing, seed: int) -> Iterator[Record | BadLine]:
+    def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Read the seed tasks into the pool, then yield draws without end."""
         assert isinstance(pool, TaskPool)
         instructions: set[str] = set()

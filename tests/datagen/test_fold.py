@@ -111,7 +111,7 @@ def test_a_dropped_prompt_is_not_remembered() -> None:
 @pytest.mark.parametrize("n", [1, 3])
 def test_n_kept_rows_are_enough_and_no_candidate_more_is_taken(n: int) -> None:
     fold, _ = folded(*many("leaked", 4), *many("new", 5, 4), n=n)
-    assert (fold.end, fold.funnel.kept, fold.funnel.asked, fold.missing) == ("enough", n, 4 + n, 0)
+    assert (fold.end, fold.funnel.kept, fold.funnel.candidates, fold.missing) == ("enough", n, 4 + n, 0)
 
 
 def test_without_n_there_is_no_end_but_the_inputs() -> None:
@@ -123,12 +123,12 @@ def test_ten_candidates_a_row_are_the_bound() -> None:
     n = 5
     few = [each for start in range(4) for each in (*many("leaked", 11, 20 * start), candidate("new", 20 * start + 19))]
     fold, _ = folded(*few, *many("leaked", 100, 100), n=n)
-    assert (fold.end, fold.funnel.asked, fold.funnel.kept) == ("stall", CANDIDATES_PER_ROW * n, 4)
+    assert (fold.end, fold.funnel.candidates, fold.funnel.kept) == ("stall", CANDIDATES_PER_ROW * n, 4)
 
 
 def test_two_hundred_in_a_row_without_a_kept_one_are_a_stall() -> None:
     fold, _ = folded(candidate("new"), *many("leaked", 2 * STALL, 1), n=1000)
-    assert (fold.end, fold.funnel.asked) == ("stall", 1 + STALL)
+    assert (fold.end, fold.funnel.candidates) == ("stall", 1 + STALL)
     fold, _ = folded(*many("leaked", STALL - 1), candidate("new", 500), *many("cut", STALL - 1, 501), n=1000)
     assert fold.end is None
     fold, _ = folded(candidate("same"), *many("same", STALL, 1), n=1000)
@@ -164,16 +164,16 @@ def test_a_bad_line_is_kept_apart_with_its_place() -> None:
         "status": "rejected", "reason": "not UTF-8", "stage": "read",
         "record": {"source": "in.jsonl", "line": 7, "raw": "\\xff"}, "reply": None, "meta": {},
     }  # fmt: skip
-    assert (fold.funnel.asked, fold.funnel.unreadable, observer.bad, fold.end) == (0, 1, [bad], None)
+    assert (fold.funnel.candidates, fold.funnel.unreadable, observer.bad, fold.end) == (0, 1, [bad], None)
 
 
 @pytest.mark.parametrize(
     ("funnel", "written", "dropped"),
     [
-        (Funnel(asked=2, kept=1), 1, 0),
-        (Funnel(asked=1, kept=1), 0, 0),
-        (Funnel(asked=1, kept=1), 1, 1),
-        (Funnel(asked=0, kept=0, unreadable=1), 0, 0),
+        (Funnel(candidates=2, kept=1), 1, 0),
+        (Funnel(candidates=1, kept=1), 0, 0),
+        (Funnel(candidates=1, kept=1), 1, 1),
+        (Funnel(candidates=0, kept=0, unreadable=1), 0, 0),
     ],
 )
 def test_a_funnel_that_does_not_add_up_is_an_error(funnel: Funnel, written: int, dropped: int) -> None:
