@@ -85,7 +85,7 @@ class Improve(Method):
             yield reject("no_response", stage="read", record=subject, reply=None, meta=meta)
             return
         try:
-            # 1. Write a new answer, and reject what is no better without a judge.
+            # 1. Write a new answer, and apply the rules that need no judge.
             new = await self.rewrite(record, old, llm, meta)
             reason = rejection_reason(record, old, new, self.options)
 
@@ -143,7 +143,7 @@ class Improve(Method):
         return self.judge.identity()
 
     def bound(self, record: Record) -> int:
-        return 1 + 2
+        return 1 + 2  # write it, compare it in both orders
 
     @property
     def next_command(self) -> str:
@@ -188,7 +188,7 @@ class ImproveCritique(Improve):
         return await self.write(record, llm, meta, "improve/revise", number, response=text, critique=critique)
 
     def bound(self, record: Record) -> int:
-        return 2 + 2
+        return 2 + 2  # critique and revision, both orders
 
 
 class ImproveConstitution(ImproveCritique):
