@@ -53,7 +53,7 @@ class Score(ModelJudge):
 
     async def judge(self, judges: Judges) -> Judgement:
         """Average the points of all calls; one call scores all answers under all aspects."""
-        # 1. Ask every judge for as many samples.
+        # 1. Ask every judge `--samples` times.
         samples = range(self.options.samples)
         replies = await asyncio.gather(
             *(self.points(judges, member, sample) for member in judges.members for sample in samples)
@@ -94,6 +94,7 @@ class Score(ModelJudge):
         Raises:
             CallFailed: The call got no reply.
         """
+        # 1. Show all answers at once, in a random order and under random labels.
         order = list(range(len(judges.answers)))
         random = judges.record.random(f"order, sample {sample}")
         random.shuffle(order)
@@ -109,12 +110,16 @@ class Score(ModelJudge):
             reference=judges.reference,
             answers=labelled_answers(labels, [judges.answers[at] for at in order]),
         )
+
+        # 2. Ask; a reply must hold points for each answer under each aspect.
         params: dict[str, Any] = {"temperature": 1} if self.options.samples > 1 else {}
         params |= TOP_LOGPROBS if self.options.logprobs else {}
         parse = partial(read_points, labels=labels, most=most)
         completion = await judges.ask(prompt, member, parse, sample, **params)
         if completion is None:
             return None
+
+        # 3. With log-probabilities, points are expected values (Deita).
         points: Points = dict(completion.value)
         if self.options.logprobs:
             for (label, aspect), match in score_lines(completion.text, labels, most).items():

@@ -54,19 +54,19 @@ class Served:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         assert self.process.stderr
         self.before = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)", self.before)):
+        while not (match := re.search(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)", self.before)):
             line = self.process.stderr.readline()
             assert line, self.before
             self.before += line
-        self.link, self.port, self.token = found[0], int(found[1]), found[2]
+        self.link, self.port, self.token = match[0], int(match[1]), match[2]
         self.cookie = f"review-{self.port}={self.token}"
 
     def ask(self, path: str, sent: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        told = {"Cookie": self.cookie, "Content-Type": "application/json"}
-        told |= {name.replace("_", "-"): value for name, value in headers.items()}
+        all_headers = {"Cookie": self.cookie, "Content-Type": "application/json"}
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.request("GET" if sent is None else "POST", path, sent and json.dumps(sent), told)
+            connection.request("GET" if sent is None else "POST", path, sent and json.dumps(sent), all_headers)
             reply = connection.getresponse()
             return reply.status, reply.read(), dict(reply.getheaders())
         finally:
@@ -153,7 +153,7 @@ def test_a_vote_is_logged_in_the_order_of_the_row(serve: Any) -> None:
     assert (second["verdict"], second["ranks"]) == ("all_bad", None)
     assert (third["verdict"], third["ranks"]) == ("tie", None), "an order of equals is a tie"
     assert len(read_votes(Path("s.votes.jsonl"))) == 3, "judge --by human reads the log"
-    assert "33.3%" not in (told := served.stop()) and "agreement" in told and "all bad" in told
+    assert "33.3%" not in (summary := served.stop()) and "agreement" in summary and "all bad" in summary
     assert served.process.returncode == 0
 
 
@@ -176,17 +176,17 @@ def test_bad_requests_are_refused_and_the_server_goes_on(serve: Any) -> None:
 
 def test_killed_again_and_again_nothing_is_lost_or_doubled(serve: Any) -> None:
     write(samples(40, answers=2))
-    chance, said, torn = Random(7), dict[str, str](), [False]
+    chance, last_votes, torn = Random(7), dict[str, str](), [False]
     log = Path("s.votes.jsonl")
     for _ in range(10):
         served = serve()
         assert ("incomplete vote" in served.before) == torn[-1]
         page = served.page()
-        assert page["voted"] == len(said)
+        assert page["voted"] == len(last_votes)
         for _ in range(chance.randint(1, 3)):
             verdict = chance.choice(["tie", "skip", "all_bad"])
             name, page = page["id"], served.vote(page, verdict)
-            said[name] = verdict
+            last_votes[name] = verdict
             served.vote({"id": name}, verdict)  # sent again by a client that heard no answer
         served.stop(signal.SIGKILL)
         torn.append(chance.random() < 0.6)
@@ -196,8 +196,8 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(serve: Any) -> None:
                 file.write(line[: chance.randrange(1, len(line))])
     serve()
     assert sum(torn) > 2 and log.read_bytes().endswith(b"\n")
-    assert {vote["prompt_id"]: vote["verdict"] for vote in votes()} == said
-    assert len(votes()) == len(said)
+    assert {vote["prompt_id"]: vote["verdict"] for vote in votes()} == last_votes
+    assert len(votes()) == len(last_votes)
 
 
 def test_the_last_vote_of_a_reviewer_counts_and_others_votes_stay(serve: Any) -> None:
@@ -214,8 +214,8 @@ def test_the_last_vote_of_a_reviewer_counts_and_others_votes_stay(serve: Any) ->
     assert len(votes()) == 3
 
 
-def record(answers: int = 3, **more: Any) -> Record:
-    return Record("r1", "p", responses=tuple("abcdefgh"[:answers]), **more)
+def record(answers: int = 3, **fields: Any) -> Record:
+    return Record("r1", "p", responses=tuple("abcdefgh"[:answers]), **fields)
 
 
 def test_a_file_that_is_no_log_is_left_alone() -> None:
@@ -263,10 +263,10 @@ def test_placements_favour_no_answer() -> None:
 def test_agreement_with_the_judge_is_what_a_hand_counts() -> None:
     rows = [Record(f"r{i}", "p", responses=("a", "b"), ranks=(1, 2)) for i in range(5)]
     votes = {f"r{i}": Vote("order", (1, 2)) for i in range(3)} | {"r3": Vote("order", (2, 1)), "r4": Vote("tie", None)}
-    made = summarize(rows, votes)
-    assert (made.pairs, made.agreement, made.agreement_decided) == (5, 0.6, 0.75)
+    summary = summarize(rows, votes)
+    assert (summary.pairs, summary.agreement, summary.agreement_decided) == (5, 0.6, 0.75)
     # Judge: half better, half worse. Person: 0.4, 0.4 and 0.2 ties. By chance 0.4, so (0.6 - 0.4) / 0.6.
-    assert made.kappa == pytest.approx(1 / 3)
+    assert summary.kappa == pytest.approx(1 / 3)
     nothing = summarize(rows, {"r0": Vote("all_bad", None), "r1": Vote("skip", None)})
     assert (nothing.votes, nothing.pairs, nothing.agreement, nothing.kappa) == (1, 0, None, None)
 
@@ -296,8 +296,8 @@ class Browser:
         return reply.get("result", {})  # none where the page was left in the middle
 
     async def value(self, script: str) -> Any:
-        told = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        return told.get("result", {}).get("value")
+        reply = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        return reply.get("result", {}).get("value")
 
     async def until(self, script: str) -> None:
         for _ in range(300):
@@ -326,7 +326,7 @@ async def with_browser(link: str, act: Any) -> None:
         async with aiohttp.ClientSession() as session:
             address = f"http://127.0.0.1:{port.read_text().splitlines()[0]}/json"
             targets = await (await session.get(address)).json()
-            target = next(each for each in targets if each["type"] == "page")
+            target = next(entry for entry in targets if entry["type"] == "page")
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 await act(Browser(socket))
     finally:
@@ -362,7 +362,7 @@ def test_everything_goes_by_keyboard_and_hostile_answers_stay_text(serve: Any) -
         await browser.until("document.querySelector('.done') !== null")
 
     asyncio.run(with_browser(served.link, act))
-    said = votes()
-    places = placement(Record(said[0]["prompt_id"], "", responses=HOSTILE), "kim")
-    assert [said[0]["ranks"][place] for place in places] == [1, 1, 2]
-    assert [vote["verdict"] for vote in said] == ["order", "order", "tie", "all_bad"]
+    cast_votes = votes()
+    places = placement(Record(cast_votes[0]["prompt_id"], "", responses=HOSTILE), "kim")
+    assert [cast_votes[0]["ranks"][place] for place in places] == [1, 1, 2]
+    assert [vote["verdict"] for vote in cast_votes] == ["order", "order", "tie", "all_bad"]
