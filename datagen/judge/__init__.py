@@ -1,1 +1,1 @@
-"""Judging answers: scores, comparisons, rankings, and whether a judge is to be believed."""
+"""The ways to judge of `datagen judge --by NAME`, one file each; judge_method.py is what they share."""

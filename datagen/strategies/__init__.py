@@ -1,1 +1,1 @@
-"""Ways to answer a prompt, one file each: `datagen respond --strategy NAME` (generators/respond.py)."""
+"""The strategies of `datagen respond --strategy NAME`, one file each; strategy.py is what they share."""
