@@ -65,7 +65,7 @@ def opposite(share: float | None) -> float | None:
 
 
 def pairs_of(row: Row) -> Iterator[Pair]:
-    """Return every two answers of a row that was judged and has labels."""
+    """Yield every two answers of a row that was judged and has labels."""
     meta, scores = row["meta"], row["scores"]
     comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
     judges = {family(name) for name in meta["judges"]}
@@ -87,7 +87,7 @@ def pairs_of(row: Row) -> Iterator[Pair]:
         yield Pair(label, verdict, orders, lengths, (same_family[i], same_family[j]))
 
 
-NAMES = (
+SUM_NAMES = (
     *(f"label {label} verdict {verdict}" for label in VERDICTS for verdict in VERDICTS),
     "both read", "consistent", "shown", "first shown won", "longer is right", "longer is right and won",
     "shorter is right", "shorter is right and won", "own", "own won", "own labelled",
@@ -96,7 +96,7 @@ NAMES = (
 
 
 def counts(pair: Pair) -> dict[str, float]:
-    """Return what a pair adds to the sums of NAMES."""
+    """Return what a pair adds to the sums of SUM_NAMES."""
     sums: dict[str, float] = defaultdict(float)
 
     # Verdict against label, counted from either side: which answer stands first in a file means nothing.
@@ -133,12 +133,12 @@ def figures_of(sums: Array) -> dict[str, Array]:
     """Compute every figure.
 
     Args:
-        sums: Shape (..., len(NAMES)).
+        sums: Shape (..., len(SUM_NAMES)).
 
     Returns:
         Name to shape (...); NaN where the sums do not determine a figure.
     """
-    at = {name: sums[..., place] for place, name in enumerate(NAMES)}
+    at = {name: sums[..., place] for place, name in enumerate(SUM_NAMES)}
     table = sums[..., :9].reshape(*sums.shape[:-1], 3, 3)
     decided = table[..., ::2, ::2]
     labelled = table[..., ::2, :]
@@ -176,7 +176,7 @@ def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[s
     Returns:
         Figure to {"value", "low", "high"}.
     """
-    sums = np.array([[row.get(name, 0.0) for name in NAMES] for row in rows])
+    sums = np.array([[row.get(name, 0.0) for name in SUM_NAMES] for row in rows])
     weights = np.random.default_rng(0).multinomial(len(sums), [1 / len(sums)] * len(sums), RESAMPLES)
     resampled = figures_of(weights @ sums)
     edges = (50 - 50 * level, 50 + 50 * level)
