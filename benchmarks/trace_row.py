@@ -3,17 +3,18 @@
     python -m benchmarks.trace_row [--list]
 
 One seed goes through `datagen evolve --rounds 1` with the model `sim`, in this process and in a temporary folder.
-Printed are the functions that the run calls, their files, the changes of file along the sequence of first calls, and
-the returns: changes to a file that was entered and left before. With --list, the sequence comes first, a line a
-function, with `<-` at each return.
+It prints the number of functions that the run calls, of their files, of changes of file along the sequence of first
+calls, and of returns: changes to a file that was entered and left before. Fewer returns mean that the code can be read
+in the order in which it runs. With --list, it prints the sequence first, one function per line, with `<-` at each
+return.
 
-The rule. A function is a `def` or `async def` of a module or a class, in the packages `datagen` and `train`, `sim`
-included; it is known by its file and its qualified name, and counts once, when it is first called. Module bodies, class
-bodies, lambdas, comprehensions, functions inside of functions and generated methods (of dataclasses) do not count. A
-dry run with another model precedes the trace, so that nearly all imports are done by then: what runs only when a module
-is imported does not count, but for the modules that a run needs and a dry run does not (those of `sim`).
+The rule. A function is a `def` or `async def` of a module or a class in the packages `datagen` and `datagen_train`,
+`sim` included. It is identified by its file and qualified name, and counts once, when it is first called. Module
+bodies, class bodies, lambdas, comprehensions, functions inside of functions and generated methods (of dataclasses) do
+not count. A dry run with another model precedes the trace, so that nearly all imports are done by then: what runs only
+when a module is imported does not count, except for modules that a run needs and a dry run does not (those of `sim`).
 
-The command is started by its installed script, and the packages are found by their names: the files in them may lie
+The command is started by its installed script, and the packages are located by their names: the files in them may lie
 anywhere.
 """
 
@@ -35,7 +36,7 @@ from unittest.mock import patch
 COMMAND, PACKAGES = "datagen", ("datagen", "datagen_train")
 SEED = {"prompt": "How many apples are left when 3 of 7 are eaten?"}
 NO_MODEL = "none@http://localhost"
-"""A model for the dry run, which asks none."""
+"""The model of the dry run, which sends nothing."""
 
 
 class Function(NamedTuple):

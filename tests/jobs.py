@@ -34,7 +34,7 @@ class Quiet:
     def bad_line(self, bad: BadLine) -> None:
         self.bad.append(bad)
 
-    def failed(self, candidate: Candidate) -> None: ...
+    def failure(self, candidate: Candidate) -> None: ...
 
 
 def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:

@@ -186,7 +186,7 @@ class Display:
         if self.verbose or self._bad_lines <= MAX_BAD_LINES:
             self.print(f"{bad} (skipped)")
 
-    def failed(self, candidate: Candidate) -> None:
+    def failure(self, candidate: Candidate) -> None:
         """Print a failed candidate, with --verbose."""
         if self.verbose:
             row = candidate.row
@@ -198,7 +198,7 @@ class Display:
         Candidates count as soon as they are generated, even if they wait for others to be written in order.
         """
         engine, now = self._engine, monotonic()
-        stack, usage, produced, run = engine.stack, engine.usage, engine.produced, self._job.run
+        stack, usage, statuses, run = engine.stack, engine.usage, engine.status_counts, self._job.run
         traffic = stack.traffic
         self._sent.append((now, traffic.sent))
         while self._sent[0][0] < now - RATE_WINDOW:
@@ -210,7 +210,7 @@ class Display:
         left = f", about {clock(seconds * (self._total - done) / done)} left" if self._total and done else ""
         progress = f"{done}{total} {'rows' if run.n else 'candidates'} · {clock(seconds)}{left}"
         numbers = [
-            f"kept {produced['kept']}, rejected {produced['rejected']}, failed {produced['failed']}",
+            f"kept {statuses['kept']}, rejected {statuses['rejected']}, failed {statuses['failed']}",
             f"{usage.calls:,} answers, {rate:.0f} requests/s",
             f"in flight {traffic.in_flight} of {stack.limit}",
             f"replayed {stack.journal.replayed}",
@@ -220,7 +220,7 @@ class Display:
 
     def _done(self) -> int:
         """The rows so far with -n, else the candidates so far; `_total` counts the same."""
-        return self._engine.fold.funnel.kept if self._job.run.n else self._engine.produced.total()
+        return self._engine.fold.funnel.kept if self._job.run.n else self._engine.status_counts.total()
 
     def _render(self) -> RenderableType:
         progress, numbers = self._lines()

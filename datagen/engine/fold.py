@@ -32,7 +32,7 @@ class RunObserver(Protocol):
     def bad_line(self, bad: BadLine) -> None:
         """An input line could not be used."""
 
-    def failed(self, candidate: Candidate) -> None:
+    def failure(self, candidate: Candidate) -> None:
         """A candidate failed."""
 
 
@@ -127,7 +127,7 @@ class Fold:
             self._since_kept += 1
             self._output.write_rejected(candidate.row)
             if candidate.status == "failed":
-                self._observer.failed(candidate)
+                self._observer.failure(candidate)
         self.table.add(candidate)
 
         # 3. Decide whether the run ends here.

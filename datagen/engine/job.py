@@ -154,7 +154,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         InputError: A model cannot be opened.
     """
     run, method, output = job.run, job.method, job.output
-    with output.writing():
+    with output.open_parts():
         # 1. Build the layers below the method, and the engine.
         limits = run.max_calls, run.in_flight, run.timeout
         stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.path.name))

@@ -82,7 +82,7 @@ class Output:
         return None
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def open_parts(self) -> Iterator[None]:
         """Hold the parts open for writing.
 
         Raises:

@@ -82,7 +82,8 @@ class Engine:
         """The length of the growing memory after each number of folded records."""
         self.records = self.surplus = 0
         """Records begun; candidates yielded and not written: beyond `-n`, or after one that a stop left unfinished."""
-        self.produced = Counter[Status]()
+        self.status_counts = Counter[Status]()
+        """Candidates yielded so far, written or not, by status."""
         self._usage = Usage()
         """Of the records that are not open any more."""
 
@@ -112,8 +113,8 @@ class Engine:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
-        if self.produced.total() != self.fold.funnel.candidates + self.surplus:
-            raise AssertionError(f"{self.produced} candidates, {self.fold.funnel} written, {self.surplus} surplus")
+        if self.status_counts.total() != self.fold.funnel.candidates + self.surplus:
+            raise AssertionError(f"{self.status_counts} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
     def _may_begin(self, bound: int) -> bool:
         """Whether a record that makes at most `bound` calls may be begun now."""
@@ -162,7 +163,7 @@ class Engine:
         try:
             async for candidate in self._method.generate(record, roles):
                 candidate.usage, slot.usage = roles.used - slot.usage, roles.used
-                self.produced[candidate.status] += 1
+                self.status_counts[candidate.status] += 1
                 slot.candidates.append(candidate)
                 self._advance()
             slot.complete = True

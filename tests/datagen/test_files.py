@@ -89,7 +89,7 @@ def test_an_input_is_named_by_all_of_its_bytes() -> None:
 
 def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
     output = named_output(Path("out.jsonl"))
-    with output.writing():
+    with output.open_parts():
         output.write_row({"id": "1"})
         output.write_rejected({"id": "2"})
         output.write_row({"id": "3"})
@@ -105,11 +105,11 @@ def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
 
 def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
     first = named_output(Path("out.jsonl"))
-    with first.writing():
+    with first.open_parts():
         first.write_row({"id": "1"})
         first.finish(META)
     second = named_output(Path("out.jsonl"))
-    with pytest.raises(TypeError), second.writing():
+    with pytest.raises(TypeError), second.open_parts():
         second.write_row({"id": object()})
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
     assert second.read_meta() == META
@@ -118,7 +118,7 @@ def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
 def test_a_start_begins_its_parts_anew() -> None:
     Path("out.jsonl.part").write_text("left over")
     output = named_output(Path("out.jsonl"))
-    with output.writing():
+    with output.open_parts():
         output.write_row({"id": "1"})
         output.finish(META)
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
@@ -128,27 +128,27 @@ def test_meta_says_writing_until_all_files_are_in_place() -> None:
     """A file that cannot be replaced stops the finish half way; the mark of a finished output is then missing."""
     Path("out.rejected.jsonl").mkdir()
     output = named_output(Path("out.jsonl"))
-    with pytest.raises(OSError, match="rejected"), output.writing():
+    with pytest.raises(OSError, match="rejected"), output.open_parts():
         output.finish(META)
     assert output.read_meta() == {"command": "evolve", "result": {"status": "writing"}}
 
 
 def test_two_runs_cannot_write_one_output() -> None:
     first, second = named_output(Path("out.jsonl")), named_output(Path("out.jsonl"))
-    with first.writing():
+    with first.open_parts():
         first.write_row({"id": "1"})
-        with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.writing():
+        with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.open_parts():
             pass
         first.finish(META)
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
-    with second.writing():
+    with second.open_parts():
         second.finish(META)
     assert Path("out.jsonl").read_bytes() == b""
 
 
 def test_two_outputs_in_one_folder_do_not_meet() -> None:
     first, second = named_output(Path("a.jsonl")), named_output(Path("b.jsonl"))
-    with first.writing(), second.writing():
+    with first.open_parts(), second.open_parts():
         first.write_row({"id": "1"})
         second.write_row({"id": "2"})
         first.finish(META)
@@ -194,7 +194,7 @@ def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     output = piped_output("evolve", {"seed": 0})
-    with output.writing():
+    with output.open_parts():
         output.write_row({"id": "é"})
         output.write_rejected({"id": "2"})
         output.finish(META)

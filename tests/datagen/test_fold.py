@@ -47,7 +47,7 @@ def folded(
     """Fold candidates until the fold says stop."""
     output, table = Output(Path(name), Path()), Counting()
     fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, observer=Quiet())
-    with output.writing():
+    with output.open_parts():
         for each in candidates:
             fold.add(each)
             if fold.end:
@@ -155,7 +155,7 @@ def test_a_bad_line_is_kept_apart_with_its_place() -> None:
     output, observer = Output(Path("out.jsonl"), Path()), Quiet()
     fold = Fold(output, NoTable(), memory=[], n=None, max_failed=0, observer=observer)
     bad = BadLine("in.jsonl", 7, "not UTF-8", "\\xff")
-    with output.writing():
+    with output.open_parts():
         fold.add_bad_line(bad)
         fold.funnel.check(output.rows, output.rejected_rows)
         output.finish(META)
