@@ -95,12 +95,14 @@ def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal
 
 
 def train(session: Session, options: Options) -> dict[str, Any]:
-    """Load the model and the rankings; train."""
+    # 1. Read the rankings, and load the SFT model with a new score head.
     rows: list[Ranked] = session.read()
     references = read_references(options.reference)
     texts = chain.from_iterable((request_text(row.prompt), *row.responses) for row in rows)
     loaded = session.load(texts, partial(with_score_head, seed=session.options.seed))
     loaded.model.score.requires_grad_(True)  # the head is new, so it is trained even where layers are frozen
+
+    # 2. Encode every answer once and the comparisons of each prompt, hold some prompts out, and check.
     encoder = RankingEncoder(session.encoder, options.ties, options.margin)
     split = session.encode(rows, lambda row: [encoder.encode(row)], EncodedRanking.size)
     if encoder.left_out:
@@ -111,6 +113,8 @@ def train(session: Session, options: Options) -> dict[str, Any]:
             "prompts", f"{repeated} of {len(rows)} rows repeat a prompt; one ranked row of them overfits less"
         )
     session.check(CheckInput(loaded, as_sequences(split.train + split.held_out), session.account))
+
+    # 3. Train; then measure the best model and write its contract.
     trainer = RewardTrainer(session, split)
 
     def conclude() -> dict[str, Any]:
