@@ -1,8 +1,8 @@
 """Special tokens and padding: what ends an answer, what fills a batch up, how a conversation becomes text.
 
-Two faults that are silent elsewhere are settled here. The pad token is never the end token, or the model would never
-learn to stop; a tokenizer without an end token uses its separator. A base model without a chat template gets a plain
-one, which is saved with the model, so that prompts look the same in training and in use.
+Two faults that training would not report are avoided here. The pad token is never the end token, or the model would
+never learn to stop; a tokenizer without an end token uses its separator. A base model without a chat template gets a
+plain one, which is saved with the model, so that prompts look the same in training and in use.
 """
 
 import re
@@ -22,17 +22,26 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ '### Question:\n' + message['content'] + '\n\n### Answer:\n' }}{% endif %}"
     "{% endfor %}"
 )
-"""For base models that have none. A user's turn ends as an assistant's begins, so it needs no generation prompt."""
+"""For base models without a template. It needs no generation prompt: a user turn ends with the start of the answer."""
 DIALOGUE_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] + sep_token }}{% endfor %}"
-"""For dialogue models with a BERT tokenizer, which many Chinese ones are: [CLS] you [SEP] me [SEP] you [SEP]."""
+"""For dialogue models with a BERT tokenizer, as many Chinese ones have: [CLS] you [SEP] me [SEP] you [SEP]."""
 PAD_TOKEN = "<|pad|>"
 RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.*pad", re.IGNORECASE)
-"""Tokens that a vocabulary holds for later use: one of them can pad without a larger vocabulary."""
+"""Reserved tokens of a vocabulary; one of them can be the pad token without a larger embedding."""
 TokenSequence = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
 
 
 def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Settle end, pad and template; say what was done."""
+    """Set the end token, the pad token and the chat template where they are missing or wrong.
+
+    Also sets the pad and end token ids in the model's config and generation config.
+
+    Returns:
+        One note for each change, for the report.
+
+    Raises:
+        InputError: no token of the tokenizer could end an answer.
+    """
     notes = []
     is_dialogue = tokenizer.eos_token is None and tokenizer.cls_token is not None
     if tokenizer.eos_token is None:
@@ -54,7 +63,7 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Choose a reserved token to pad with, or add one; the vocabulary grows only if it must."""
+    """Choose a reserved token as the pad token, or add one; the embedding grows only if it must."""
     reserved = [token for token in tokenizer.all_special_tokens if RESERVED.search(token)]
     reserved += [token for token in tokenizer.get_added_vocab() if RESERVED.search(token)]
     if reserved:
@@ -97,4 +106,6 @@ def pad(sequences: Sequence[TokenSequence], filler: int, *, left: bool = False) 
 
 def attention_mask(sequences: Sequence[TokenSequence], *, left: bool = False) -> torch.Tensor:
     """Return the mask of `pad`: 1 at the tokens, 0 at the padding; of the same shape."""
-    return pad([[1] * len(ids) for ids in sequences], 0, left=left)
+    lengths = torch.tensor([len(ids) for ids in sequences])[:, None]
+    positions = torch.arange(int(lengths.max()))
+    return (positions >= len(positions) - lengths if left else positions < lengths).long()
