@@ -40,7 +40,7 @@ ENDINGS = {
     "incomplete": "Failed: {failed}. The same command tries these again, and nothing else:",
     "stall": "Short of -n {run.n}: {candidates} candidates gave {kept} rows; dropped: {dropped}.",
 }
-"""What to say of a run that ended early or incomplete; the command follows, but after a stall."""
+"""Messages for a run that ended early or incomplete, by reason or status. All but `stall` precede the command."""
 UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
