@@ -9,7 +9,7 @@ from datagen.errors import DatagenError, InputError
 from datagen.records.reader import PROMPTS
 from datagen_train import sft
 from datagen_train.options import TrainOptions
-from datagen_train.run.folder import RunFolder, is_complete, mark_complete
+from datagen_train.run.folder import RunFolder, drop_later_lines, is_complete, mark_complete
 from datagen_train.run.session import open_session
 from tests.train.runs import Notes
 
@@ -64,9 +64,9 @@ def test_going_on_drops_the_metrics_that_come_again(folder: RunFolder) -> None:
         folder.log({"step": step, "loss": 1.0})
     with folder.metrics.open("a") as file:
         file.write('{"step": 40, "lo')
-    folder.rewind(20)
+    drop_later_lines(folder.metrics, 20)
     assert [line["step"] for line in folder.read_metrics()] == [0, 10, 20]
-    folder.rewind(-1)
+    drop_later_lines(folder.metrics, -1)
     assert folder.read_metrics() == []
 
 

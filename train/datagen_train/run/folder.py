@@ -83,13 +83,6 @@ class RunFolder:
         newest_first = sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
         return next((path for path in newest_first if is_complete(path)), None)
 
-    def rewind(self, step: int) -> None:
-        """Drop the metrics of later steps, which will be written again."""
-        if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            self.metrics.write_text("".join(kept))
-
     def log(self, values: Mapping[str, Any]) -> None:
         """Append a line of metrics."""
         with self.metrics.open("a") as file:
@@ -102,6 +95,14 @@ class RunFolder:
         """Remove the checkpoints and mark the run as finished."""
         rmtree(self.checkpoints, ignore_errors=True)
         write_json(self.report, report)
+
+
+def drop_later_lines(path: Path, step: int) -> None:
+    """Drop the lines of later steps, and a torn one, from a file of JSON lines: a resumed run writes them again."""
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        path.write_bytes(b"".join(kept))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -27,6 +27,7 @@ from datagen_train.models.actor_critic import Distribution
 from datagen_train.options import TrainOptions
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
+from datagen_train.run.folder import drop_later_lines, step_of
 from datagen_train.run.metrics import Answers, measure
 from datagen_train.run.session import Session
 
@@ -195,11 +196,8 @@ class OnPolicyTrainer(Trainer):
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """Return the saved state of a checkpoint; drop the samples that were written after it."""
-        step = int(checkpoint.name.rpartition("-")[2])
-        if self.is_world_process_zero() and self.samples.exists():
-            lines = self.samples.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-            self.samples.write_bytes(b"".join(kept))
+        if self.is_world_process_zero():
+            drop_later_lines(self.samples, step_of(checkpoint))
         state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
         self.alarms = Alarms.from_dict(state["alarms"])
         return state

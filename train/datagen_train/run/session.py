@@ -30,7 +30,7 @@ from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.folder import RunFolder, step_of
+from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.report import makers, write_card, write_curves
 from datagen_train.run.stops import disk_full_as_one_line, interruptible
 from datagen_train.run.trl_adapter import (
@@ -242,7 +242,7 @@ class Session:
         trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.folder.newest_checkpoint()
-        self.folder.rewind(step_of(checkpoint) if checkpoint else -1)
+        drop_later_lines(self.folder.metrics, step_of(checkpoint) if checkpoint else -1)
         began = monotonic()
         with interruptible(callback):
             # 1. Measure before the first step, so that the curves have a beginning.
