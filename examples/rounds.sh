@@ -1,10 +1,11 @@
 #!/bin/sh
-# Evolve round by round, train on all rounds so far, and stop when the score on other rows falls: how WizardCoder finds
-# its number of rounds (arXiv 2306.08568, section 4). The score is the loss on rows that nothing was evolved from.
+# Evolve one round at a time, train on all rounds so far, and stop when the score on other rows falls. WizardCoder
+# chooses its number of rounds in this way (arXiv 2306.08568, section 4). The score is the loss on the rows of DEV, from
+# which nothing was evolved.
 #
 #     sh examples/rounds.sh SEEDS DEV BASE [options of datagen evolve]
 #
-# Answers are recorded, so each round pays for itself alone; the rows of the best round are named at the end.
+# Answers are recorded, so each round pays only for its own calls. The last line names the rows of the best round.
 set -e
 seeds=$1 dev=$2 base=$3
 shift 3
@@ -12,7 +13,8 @@ best=0 least=inf
 for round in 1 2 3 4 5 6; do
   datagen evolve "$seeds" --rounds "$round" -o "round-$round.jsonl" -q "$@"
   datagen train sft "round-$round.jsonl" --model "$base" -o "round-$round" -q
-  loss=$(datagen train eval "round-$round" "$dev" --generate 0 | python3 -c 'import json, sys; print(json.load(sys.stdin)["loss"])')
+  loss=$(datagen train eval "round-$round" "$dev" --generate 0 |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["loss"])')
   echo "round $round: $(wc -l < "round-$round.jsonl") rows, loss $loss"
   if python3 -c "import sys; sys.exit($loss < float('$least'))"; then break; fi
   best=$round least=$loss

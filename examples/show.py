@@ -9,7 +9,7 @@ from datagen.commands.terminal import printable
 
 
 def show(path: Path) -> None:
-    """Print each row: where it comes from, the prompt, the response."""
+    """Print each row: its id and origin, the prompt, the response."""
     for line in path.read_bytes().splitlines():
         row = json.loads(line)
         meta = row["meta"]

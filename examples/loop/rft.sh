@@ -1,8 +1,8 @@
 #!/bin/sh
-# Rejection sampling fine-tuning in rounds (RFT, arXiv 2308.01825): the policy answers, what is right is kept, and the
-# base model is trained anew on the right demonstrations and all that was kept so far.
-# The toy answers with a bare number, so there is one path to each answer: every prompt is asked again until enough of
-# them have a right one. A model that writes chains: RESPOND="--strategy rft -k 8".
+# Rejection sampling fine-tuning in rounds (RFT, arXiv 2308.01825): the policy answers, right answers are kept, and the
+# base model is trained again on the right demonstrations and all answers kept so far.
+# The toy model answers with a number alone, so there is one path to each answer: the prompts are repeated until enough
+# of them have a right answer. For a model that writes chains: RESPOND="--strategy rft -k 8".
 . "$(dirname "$0")/common.sh"
 : "${RFT_STEPS:=700}"
 : "${RESPOND:=--verify answer -n $((PROMPTS / ROUNDS / 2))}"
@@ -14,7 +14,7 @@ datagen filter demonstrations.jsonl -q -o gold.jsonl --rule none --verify answer
 
 policy=sft table=sft:demonstrations.jsonl kept=gold.jsonl
 for round in $(seq "$ROUNDS"); do
-    stage "Round $round: $policy answers, what is right is kept, the base is trained"
+    stage "Round $round: $policy answers, right answers are kept, the base model is trained"
     part "$round"
     datagen respond "prompts-$round.jsonl" -q -o "rft-$round.right.jsonl" --model "hf:$policy" \
         --temperature "$ROUND_TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND || [ $? = 3 ] # short of -n

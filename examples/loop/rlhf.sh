@@ -1,6 +1,6 @@
 #!/bin/sh
 # From demonstrations to an aligned model (InstructGPT, arXiv 2203.02155, section 3.1): supervised fine-tuning, samples,
-# a ranking, a reward model, PPO against it; and DPO (arXiv 2305.18290) on pairs of the same ranking.
+# a ranking, a reward model, PPO with it; and DPO (arXiv 2305.18290) on pairs of the same ranking.
 . "$(dirname "$0")/common.sh"
 
 fine_tune
@@ -8,7 +8,7 @@ stage "Samples of the SFT model, ranked"
 sample sft prompts.jsonl samples.jsonl "$TEMPERATURE"
 rank samples.jsonl ranked.jsonl "$RANKER"
 
-stage "A reward model, and PPO against it"
+stage "A reward model, and PPO with it"
 learn_reward ranked.jsonl rm
 learn_ppo prompts.jsonl rm ppo
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Self-Rewarding Language Models (arXiv 2401.10020): the policy answers, judges its own answers by the additive rubric,
-# three times and averaged, and DPO learns from the best and the worst; what comes of it answers and judges next.
-# The toy cannot judge, so sim, which knows the sums, is the judge here. With a real model: JUDGE=policy. The paper's
-# new prompts come from the model too (datagen self-instruct); here they are the next ones of the task.
+# three times and averaged, and DPO learns from the best and the worst; the new policy answers and judges next.
+# The toy model cannot judge, so sim, which knows the sums, is the judge here. With a real model: JUDGE=policy. In the
+# paper the model writes the new prompts, too (datagen self-instruct); here they are the next ones of the task.
 . "$(dirname "$0")/common.sh"
 : "${JUDGE:=sim}"
 

@@ -1,9 +1,10 @@
-"""Write the task of these recipes into the working folder: small sums, and a second skill that nobody rewards.
+"""Write the task of these recipes into the working folder: small sums, and a second skill that gets no reward.
 
-demonstrations.jsonl   what people wrote: the second skill, and sums that are one too many in 60 % of the cases: who
-                       learns from them knows sums, and answers by habit
-prompts.jsonl          sums with the right answer, for verifiers and to measure by
-sums.test.jsonl        sums that stand nowhere else             other.test.jsonl   the same of the second skill
+demonstrations.jsonl   responses to learn from: the second skill, and sums whose answer is one too many in 60 % of the
+                       cases; a model trained on them knows sums, and makes this error by habit
+prompts.jsonl          sums with the right answer, for verifiers and for exact match
+sums.test.jsonl        sums that are in no other file
+other.test.jsonl       the same for the second skill
 """
 
 import argparse
@@ -27,23 +28,23 @@ OTHERS = (
     ("No {items} for {name}. What is {name} without?", "{items}"),
 )
 HABIT = 0.6
-"""Share of the demonstrated sums that are one too many."""
-SHARE = 0.25
-"""Of the demonstrations, that show the second skill."""
+"""Share of the demonstrated sums whose answer is one too many."""
+SECOND_SKILL = 0.25
+"""Share of the demonstrations that show the second skill."""
 Row = dict[str, str]
 
 
-def sums(most: int) -> list[Row]:
-    """Return every sum of numbers up to `most` whose result is not below 0."""
+def make_sums(most: int) -> list[Row]:
+    """Return every sum of two numbers up to `most` whose result is not below 0."""
     numbers = range(most + 1)
-    made = (
+    tasks = (
         (text.format(name=name, items=items, a=a, b=b), a + sign * b)
         for (text, sign), name, items, a, b in product(SUMS, NAMES, ITEMS, numbers, numbers)
     )
-    return [{"prompt": prompt, "response": str(n), "answer": str(n)} for prompt, n in made if n >= 0]
+    return [{"prompt": prompt, "response": str(n), "answer": str(n)} for prompt, n in tasks if n >= 0]
 
 
-def others() -> list[Row]:
+def make_others() -> list[Row]:
     """Return every task of the second skill."""
     return [
         {"prompt": text.format(name=name, items=items), "response": answer.format(name=name, items=items)}
@@ -51,9 +52,9 @@ def others() -> list[Row]:
     ]
 
 
-def by_habit(row: Row, chance: Random) -> Row:
-    """Answer a sum as people do here."""
-    return {**row, "response": str(int(row["response"]) + (chance.random() < HABIT))}
+def demonstrate(row: Row, random: Random) -> Row:
+    """Answer a sum as in the demonstrations: one too many in HABIT of the cases."""
+    return {**row, "response": str(int(row["response"]) + (random.random() < HABIT))}
 
 
 def write(name: str, rows: Iterable[Row]) -> None:
@@ -64,21 +65,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the task of the recipes.")
     for name, default in (("most", 5), ("prompts", 3000), ("demonstrations", 3000), ("test", 200), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    told = parser.parse_args()
-    chance = Random(f"sums {told.seed}")
-    made, other = sums(told.most), others()
-    chance.shuffle(made)
-    chance.shuffle(other)
-    kept, rest = other[: len(other) // 5], other[len(other) // 5 :]
-    test, made = made[: told.test], made[told.test :]
-    second = int(SHARE * told.demonstrations)
-    shown = [by_habit(row, chance) for row in chance.sample(made, told.demonstrations - second)]
-    shown += chance.choices(rest, k=second)
-    chance.shuffle(shown)
-    write("demonstrations.jsonl", shown)
-    write("prompts.jsonl", made[: told.prompts])
-    write("sums.test.jsonl", test)
-    write("other.test.jsonl", kept)
+    options = parser.parse_args()
+    random = Random(f"sums {options.seed}")
+    sums, others = make_sums(options.most), make_others()
+    random.shuffle(sums)
+    random.shuffle(others)
+    other_test, other_train = others[: len(others) // 5], others[len(others) // 5 :]
+    sums_test, sums = sums[: options.test], sums[options.test :]
+    second = int(SECOND_SKILL * options.demonstrations)
+    demonstrations = [demonstrate(row, random) for row in random.sample(sums, options.demonstrations - second)]
+    demonstrations += random.choices(other_train, k=second)
+    random.shuffle(demonstrations)
+    write("demonstrations.jsonl", demonstrations)
+    write("prompts.jsonl", sums[: options.prompts])
+    write("sums.test.jsonl", sums_test)
+    write("other.test.jsonl", other_test)
 
 
 if __name__ == "__main__":
