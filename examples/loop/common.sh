@@ -25,7 +25,8 @@ stage() { printf '\n%s\n' "$*" >&2; }
 fine_tune() {
     stage "Supervised fine-tuning"
     [ -f demonstrations.jsonl ] || python "$here/sums.py" --prompts "$PROMPTS" --demonstrations "$DEMONSTRATIONS"
-    datagen train sft demonstrations.jsonl -q -o sft --model "$BASE" --steps "$SFT_STEPS" --eval-every "$SFT_STEPS" $FLAGS
+    datagen train sft demonstrations.jsonl -q -o sft --model "$BASE" --steps "$SFT_STEPS" --eval-every "$SFT_STEPS" \
+        $FLAGS
 }
 
 # sample POLICY PROMPTS OUT TEMPERATURE: sample K answers of a policy to each prompt.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # DPO in rounds: the policy answers new prompts, a reward model ranks the answers, DPO learns from the best and the
-# worst, and the new policy answers the prompts of the next round (online iterative DPO, arXiv 2312.11456 and 2405.07863). The reference
-# of a round is the policy that it starts from.
+# worst, and the new policy answers the prompts of the next round (online iterative DPO, arXiv 2312.11456 and
+# 2405.07863). The reference of a round is the policy that it starts from.
 . "$(dirname "$0")/common.sh"
 
 fine_tune
