@@ -1,7 +1,7 @@
 """Print the data and the results of a recipe's models: python table.py sft:demonstrations.jsonl dpo:pairs.jsonl
 
 For each NAME:FILE,... there are NAME.sums.json and NAME.other.json of `datagen train eval`. Exact match is on held-out
-prompts: of the task, and of a second skill that gets no reward, whose loss is the alignment tax.
+prompts: of the task, and of a second skill that gets no reward: if it gets worse, that is the alignment tax.
 """
 
 import json
