@@ -61,18 +61,6 @@ class NoOptions:
     """A method without options."""
 
 
-class NoTable:
-    """A method without counts of its own."""
-
-    def add(self, candidate: Candidate) -> None: ...
-
-    def as_dict(self) -> dict[str, Any]:
-        return {}
-
-    def tables(self) -> list[list[list[str]]]:
-        return []
-
-
 class Ask(Method):
     """One call a record, and nothing else."""
 

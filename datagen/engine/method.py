@@ -13,31 +13,18 @@ from datagen.records.reader import PROMPTS, Kind
 from datagen.records.record import BadLine, Candidate, Record, Row, Seen
 
 
-class Table(Protocol):
-    """A method's own counts over its candidates."""
+class Table:
+    """A method's own counts over its candidates. This base class counts nothing beyond the funnel."""
 
     def add(self, candidate: Candidate) -> None:
         """Count a candidate. They come in input order, after the fold has decided about each."""
-        ...
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for x.meta.json."""
-        ...
-
-    def tables(self) -> list[list[list[str]]]:
-        """Return the tables to print. A table is a list of rows of cells; its first row is the heading."""
-        ...
-
-
-class NoTable:
-    """The table of a method that counts nothing beyond the funnel."""
-
-    def add(self, candidate: Candidate) -> None: ...
-
-    def as_dict(self) -> dict[str, Any]:
         return {}
 
     def tables(self) -> list[list[list[str]]]:
+        """Return the tables to print. A table is a list of rows of cells; its first row is the heading."""
         return []
 
 
@@ -105,6 +92,8 @@ class Method:
     """Whether records come from `draw`, without end, instead of row by row from the input. Needs `-n`."""
     unique: ClassVar[tuple[str, ...]] = ("prompt", "response")
     """Fields that together differ in all accepted rows."""
+    table_type: ClassVar[type[Table]] = Table
+    """The class of the method's own counts; override `table` where it takes arguments."""
 
     options: Any
     """The parsed options; a subclass narrows the type."""
@@ -160,7 +149,7 @@ class Method:
 
     def table(self) -> Table:
         """Return the method's own counts, printed at the end beside the funnel."""
-        return NoTable()
+        return self.table_type()
 
     def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Yield records without end, for an `endless` method.

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from datagen.engine.method import Method
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.llm.model import Roles
@@ -80,12 +80,51 @@ class Parent(NamedTuple):
     prompt: Text
 
 
+@dataclass
+class RoundTable(Table):
+    """Counts per round and per operator: where candidates ended, and how the kept ones grew."""
+
+    rounds: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    operators: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    words: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, candidate: Candidate) -> None:
+        meta = candidate.row["meta"]
+        outcome = {"kept": "kept", "failed": "failed"}.get(candidate.status, candidate.reason)
+        for counts in (self.rounds[meta["round"]], self.operators[meta["op"]]):
+            counts.update(("asked", outcome))
+        if candidate.status == "kept":
+            self.words[meta["round"]].update(before=meta["words_before"], after=meta["words_after"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "rounds": {str(n): dict(sorted(self.rounds[n].items())) for n in sorted(self.rounds)},
+            "words": {str(n): dict(self.words[n]) for n in sorted(self.words)},
+            "operators": {name: dict(sorted(self.operators[name].items())) for name in sorted(self.operators)},
+        }
+
+    def tables(self) -> list[list[list[str]]]:
+        outcomes = sorted({key for counts in self.rounds.values() for key in counts} - {"asked", "kept"})
+        heading = ["asked", "kept", *outcomes]
+        rounds = [[str(n), *_shares(self.rounds[n], heading), self._growth(n)] for n in sorted(self.rounds)]
+        mix = [[name, *_shares(self.operators[name], heading)] for name in sorted(self.operators)]
+        return [[["round", *heading, "words"], *rounds], [["operator", *heading], *mix]]
+
+    def _growth(self, number: int) -> str:
+        """Mean words of the kept rewrites' parents and of the rewrites."""
+        kept_rows = self.rounds[number]["kept"]
+        if not kept_rows:
+            return "-"
+        return " → ".join(f"{self.words[number][when] / kept_rows:.0f}" for when in ("before", "after"))
+
+
 class Evolve(Method):
     """Evol-Instruct for prompts of any kind: WizardLM's six operators, four rounds."""
 
     name, variant = "evolve", "general"
     options_type = Options
     options: Options
+    table_type = RoundTable
     unique = ("prompt",)
     roles = {
         "evolver": "rewrites prompts",
@@ -214,9 +253,6 @@ class Evolve(Method):
     def bound(self, record: Record) -> int:
         return self.options.rounds * CALLS_PER_ROUND
 
-    def table(self) -> "RoundTable":
-        return RoundTable()
-
 
 @dataclass(frozen=True)
 class CodeOptions(Options):
@@ -250,44 +286,6 @@ class EvolveMath(Evolve):
 
     def operators(self, number: int) -> tuple[str, ...]:
         return DOWNWARD if number <= DOWNWARD_ROUNDS else UPWARD
-
-
-@dataclass
-class RoundTable:
-    """Counts per round and per operator: where candidates ended, and how the kept ones grew."""
-
-    rounds: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    operators: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    words: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def add(self, candidate: Candidate) -> None:
-        meta = candidate.row["meta"]
-        outcome = {"kept": "kept", "failed": "failed"}.get(candidate.status, candidate.reason)
-        for counts in (self.rounds[meta["round"]], self.operators[meta["op"]]):
-            counts.update(("asked", outcome))
-        if candidate.status == "kept":
-            self.words[meta["round"]].update(before=meta["words_before"], after=meta["words_after"])
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "rounds": {str(n): dict(sorted(self.rounds[n].items())) for n in sorted(self.rounds)},
-            "words": {str(n): dict(self.words[n]) for n in sorted(self.words)},
-            "operators": {name: dict(sorted(self.operators[name].items())) for name in sorted(self.operators)},
-        }
-
-    def tables(self) -> list[list[list[str]]]:
-        outcomes = sorted({key for counts in self.rounds.values() for key in counts} - {"asked", "kept"})
-        heading = ["asked", "kept", *outcomes]
-        rounds = [[str(n), *_shares(self.rounds[n], heading), self._growth(n)] for n in sorted(self.rounds)]
-        mix = [[name, *_shares(self.operators[name], heading)] for name in sorted(self.operators)]
-        return [[["round", *heading, "words"], *rounds], [["operator", *heading], *mix]]
-
-    def _growth(self, number: int) -> str:
-        """Mean words of the kept rewrites' parents and of the rewrites."""
-        kept_rows = self.rounds[number]["kept"]
-        if not kept_rows:
-            return "-"
-        return " → ".join(f"{self.words[number][when] / kept_rows:.0f}" for when in ("before", "after"))
 
 
 def _shares(counts: Counter[str], heading: list[str]) -> list[str]:

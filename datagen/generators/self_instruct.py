@@ -68,6 +68,7 @@ class SelfInstruct(Method):
     name, variant = "self-instruct", "paper"
     options_type = Options
     options: Options
+    table_type = YieldTable
     next_command = "datagen evolve {}"
     roles = {"teacher": "thinks up tasks and their answers"}
     templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
@@ -227,9 +228,6 @@ class SelfInstruct(Method):
 
     def memory(self) -> list[Memory]:
         return [TaskPool(self.options.threshold), Unique("prompt", "response")]
-
-    def table(self) -> YieldTable:
-        return YieldTable()
 
 
 class SelfInstructAlpaca(SelfInstruct):

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datagen.engine.method import Table
 from datagen.judge.judges import family
 from datagen.judge.replies import TIE
 from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
@@ -189,7 +190,7 @@ def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[s
     return figures
 
 
-class Agreement:
+class Agreement(Table):
     """The table of a check: for each judge, how far it agrees with people."""
 
     def __init__(self, level: float = LEVEL) -> None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datagen.engine.method import Method, NoTable, Table
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge.agreement import Agreement, save_checks
@@ -153,7 +153,7 @@ class ModelJudge(JudgeMethod):
         return {"rubric": {name: load_rubric(self.prompts, name).digest for name in self.options.rubric}}
 
     def table(self) -> Table:
-        return Agreement() if self.options.check else NoTable()
+        return Agreement() if self.options.check else Table()
 
     @property
     def next_command(self) -> str:

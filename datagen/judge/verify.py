@@ -28,12 +28,31 @@ class Options:
     verify: list[str] = option(["answer"], f"verify: verifier of the answers: {', '.join(VERIFIERS)}. Repeatable.")
 
 
+@dataclass
+class VerdictTable(Table):
+    """How many answers are right."""
+
+    counts: Counter[bool | None] = field(default_factory=Counter)
+
+    def add(self, candidate: Candidate) -> None:
+        if candidate.status == "kept":
+            self.counts.update(answer["verified"] for answer in candidate.row["meta"]["responses"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"right": self.counts[True], "wrong": self.counts[False], "unknown": self.counts[None]}
+
+    def tables(self) -> list[list[list[str]]]:
+        cells = {"answers": self.counts.total(), **self.as_dict()}
+        return [[list(cells), [str(count) for count in cells.values()]]] if self.counts else []
+
+
 class Verify(JudgeMethod):
     """Rank right answers above wrong ones."""
 
     variant = "verify"
     options_type = Options
     options: Options
+    table_type = VerdictTable
     next_command = "datagen pairs {}"
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -55,24 +74,3 @@ class Verify(JudgeMethod):
     def check(self) -> None:
         for name in self.options.verify:
             pick_verifier(name)
-
-    def table(self) -> Table:
-        return VerdictTable()
-
-
-@dataclass
-class VerdictTable:
-    """How many answers are right."""
-
-    counts: Counter[bool | None] = field(default_factory=Counter)
-
-    def add(self, candidate: Candidate) -> None:
-        if candidate.status == "kept":
-            self.counts.update(answer["verified"] for answer in candidate.row["meta"]["responses"])
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"right": self.counts[True], "wrong": self.counts[False], "unknown": self.counts[None]}
-
-    def tables(self) -> list[list[list[str]]]:
-        cells = {"answers": self.counts.total(), **self.as_dict()}
-        return [[list(cells), [str(count) for count in cells.values()]]] if self.counts else []

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datagen.engine.method import Table
 from datagen.errors import InputError
 from datagen.records.files import open_input
 from datagen.records.lines import json_lines
@@ -143,7 +144,7 @@ def read_questions(spec: str) -> list[str]:
     return questions
 
 
-class BenchmarkTable:
+class BenchmarkTable(Table):
     """How many rows contain questions of each benchmark, and how many of its questions are contained."""
 
     def __init__(self, benchmarks: Iterable[Benchmark]) -> None:

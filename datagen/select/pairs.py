@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rapidfuzz.distance import Indel
 
-from datagen.engine.method import Method
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.agreement import describe_judge, is_weak, judge_key_of, read_checks
@@ -255,7 +255,7 @@ def rejection_reason(pair: PairCandidate, options: Options) -> str | None:
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
 
 
-class PairTable:
+class PairTable(Table):
     """Whether the chosen answers are simply the longer ones (lengths in characters), and how good the judges are."""
 
     def __init__(self, checks: Mapping[str, Row]) -> None:

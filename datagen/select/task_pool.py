@@ -7,6 +7,7 @@ from statistics import fmean
 from statistics import quantiles as cut_points
 from typing import Any, NamedTuple
 
+from datagen.engine.method import Table
 from datagen.records.record import Candidate, Row
 from datagen.select.instructions import not_english
 from datagen.select.novelty import Pool
@@ -82,7 +83,7 @@ class TaskView:
         return (self.pool.tasks[match.place].id, round(match.score, 4)) if match else (None, 0.0)
 
 
-class YieldTable:
+class YieldTable(Table):
     """Rows per thousand calls as the pool grows, and the diversity of the tasks."""
 
     def __init__(self) -> None:

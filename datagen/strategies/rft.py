@@ -37,12 +37,42 @@ class Options:
     examples: Path | None = option(None, EXAMPLES)
 
 
+@dataclass
+class PathTable(Table):
+    """How many chains are right, and how many different paths a question has: these grow slower than the chains."""
+
+    questions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    """For each question: chains, right ones, different paths."""
+
+    def add(self, candidate: Candidate) -> None:
+        meta = candidate.row["meta"]
+        counts = self.questions[meta["parents"][0]]
+        if candidate.status == "failed" or meta["model"] is None:
+            return
+        counts[0] += 1
+        counts[1] += candidate.reason not in WRONG
+        counts[2] += candidate.status == "kept"
+
+    def as_dict(self) -> dict[str, Any]:
+        chains, right, paths = (sum(counts[at] for counts in self.questions.values()) for at in range(3))
+        return {"questions": len(self.questions), "chains": chains, "right": right, "paths": paths}
+
+    def tables(self) -> list[list[list[str]]]:
+        questions, chains, right, paths = self.as_dict().values()
+        if not chains:
+            return []
+        heading = ["questions", "chains", "right", "different paths", "paths a question"]
+        cells = [str(questions), str(chains), f"{100 * right / chains:.1f} %", str(paths), f"{paths / questions:.2f}"]
+        return [[heading, cells]]
+
+
 class RejectionSampling(Strategy):
     """RFT: every different right chain of thought for a question with a known answer."""
 
     variant = "rft"
     options_type = Options
     options: Options
+    table_type = PathTable
     templates = (REASON,)
     details = {"equations": None}
 
@@ -85,9 +115,6 @@ class RejectionSampling(Strategy):
     def candidates(self) -> int:
         return self.options.k + 1
 
-    def table(self) -> Table:
-        return PathTable()
-
 
 def path_key(chain: str) -> str:
     """Return what identifies the path of a chain: its equations; without any, its words."""
@@ -116,32 +143,3 @@ def select_diverse(chains: list[str], gold: int) -> set[int]:
             }
             selected[key] = max(distances, key=distances.__getitem__)
     return set(selected.values())
-
-
-@dataclass
-class PathTable:
-    """How many chains are right, and how many different paths a question has: these grow slower than the chains."""
-
-    questions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
-    """For each question: chains, right ones, different paths."""
-
-    def add(self, candidate: Candidate) -> None:
-        meta = candidate.row["meta"]
-        counts = self.questions[meta["parents"][0]]
-        if candidate.status == "failed" or meta["model"] is None:
-            return
-        counts[0] += 1
-        counts[1] += candidate.reason not in WRONG
-        counts[2] += candidate.status == "kept"
-
-    def as_dict(self) -> dict[str, Any]:
-        chains, right, paths = (sum(counts[at] for counts in self.questions.values()) for at in range(3))
-        return {"questions": len(self.questions), "chains": chains, "right": right, "paths": paths}
-
-    def tables(self) -> list[list[list[str]]]:
-        questions, chains, right, paths = self.as_dict().values()
-        if not chains:
-            return []
-        heading = ["questions", "chains", "right", "different paths", "paths a question"]
-        cells = [str(questions), str(chains), f"{100 * right / chains:.1f} %", str(paths), f"{paths / questions:.2f}"]
-        return [[heading, cells]]

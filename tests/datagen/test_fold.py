@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.engine.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
-from datagen.engine.method import NoTable, Unique
+from datagen.engine.method import Table, Unique
 from datagen.engine.output import Output
 from datagen.errors import CallFailed
 from datagen.records.record import BadLine, Candidate, Usage, fail, keep, reject
@@ -18,7 +18,7 @@ META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
 KINDS = st.lists(st.sampled_from(["new", "same", "leaked", "cut"]), max_size=60)
 
 
-class Counting(NoTable):
+class Counting(Table):
     """A table that keeps what it was given."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ def test_rejected_rows_are_no_failures() -> None:
 
 def test_a_bad_line_is_kept_apart_with_its_place() -> None:
     output, observer = Output(Path("out.jsonl"), Path()), Quiet()
-    fold = Fold(output, NoTable(), memory=[], n=None, max_failed=0, observer=observer)
+    fold = Fold(output, Table(), memory=[], n=None, max_failed=0, observer=observer)
     bad = BadLine("in.jsonl", 7, "not UTF-8", "\\xff")
     with output.open_parts():
         fold.add_bad_line(bad)

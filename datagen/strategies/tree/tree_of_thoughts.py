@@ -31,12 +31,36 @@ from datagen.verify.numbers import parse_number
 TEMPLATES = {"game24": ("tree/propose", "tree/value"), "text": ("tree/plan", "tree/passage", "tree/vote")}
 
 
+@dataclass
+class TopOneTable(Table):
+    """How often the first answer is right, and how many calls a prompt costs."""
+
+    prompts: int = 0
+    right: int = 0
+    calls: int = 0
+
+    def add(self, candidate: Candidate) -> None:
+        self.prompts += 1
+        self.right += candidate.row["meta"]["verified"] is True
+        self.calls += candidate.usage.calls
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"prompts": self.prompts, "verified_first": self.right, "calls": self.calls}
+
+    def tables(self) -> list[list[list[str]]]:
+        if not self.prompts:
+            return []
+        share, calls = f"{100 * self.right / self.prompts:.1f} %", f"{self.calls / self.prompts:.1f}"
+        return [[["prompts", "first answer verified", "calls a prompt"], [str(self.prompts), share, calls]]]
+
+
 class TreeOfThoughts(Strategy):
     """Tree of Thoughts: the best path of a search over partial answers."""
 
     variant = "tree"
     options_type = Options
     options: Options
+    table_type = TopOneTable
     unique = ("prompt", "response", "chosen", "rejected")
     templates = (*TEMPLATES["game24"], *TEMPLATES["text"])
     details = {"nodes": [], "calls": 0, "budget_spent": False, "illegal_steps": 0, "unread": 0}
@@ -129,29 +153,3 @@ class TreeOfThoughts(Strategy):
             raise InputError(f"--task {task} --search {search}: expected game24 or text, bfs or dfs")
         if self.options.step_preferences and task != "game24":
             raise InputError("--step-preferences needs --task game24: the steps of a text cannot be checked")
-
-    def table(self) -> Table:
-        return TopOneTable()
-
-
-@dataclass
-class TopOneTable:
-    """How often the first answer is right, and how many calls a prompt costs."""
-
-    prompts: int = 0
-    right: int = 0
-    calls: int = 0
-
-    def add(self, candidate: Candidate) -> None:
-        self.prompts += 1
-        self.right += candidate.row["meta"]["verified"] is True
-        self.calls += candidate.usage.calls
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"prompts": self.prompts, "verified_first": self.right, "calls": self.calls}
-
-    def tables(self) -> list[list[list[str]]]:
-        if not self.prompts:
-            return []
-        share, calls = f"{100 * self.right / self.prompts:.1f} %", f"{self.calls / self.prompts:.1f}"
-        return [[["prompts", "first answer verified", "calls a prompt"], [str(self.prompts), share, calls]]]

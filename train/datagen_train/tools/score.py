@@ -93,7 +93,7 @@ class BatchScorer:
         return rows
 
 
-class RewardTable:
+class RewardTable(Table):
     """The rewards of the rows: the mean measures the policy that wrote the answers; without spread within a row there
     is nothing to learn from."""
 
@@ -132,6 +132,7 @@ class RewardRanking(Method):
     name, variant = "score", "reward"
     options_type = Options
     options: Options
+    table_type = RewardTable
     next_command = "datagen pairs {}"
     unique = ("prompt", "responses")
     kind = SAMPLES
@@ -161,9 +162,6 @@ class RewardRanking(Method):
             yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
         else:
             yield ranked_row(record, "reward", scores.total, order, meta)
-
-    def table(self) -> Table:
-        return RewardTable()
 
 
 OPEN_REWARDS = ExitStack()
