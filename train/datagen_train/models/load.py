@@ -46,7 +46,9 @@ def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> L
         from datagen_train.models.tiny import make_tiny
 
         model, tokenizer = make_tiny(spec, texts, seed)
-        return Loaded(model, tokenizer, ["tiny is an untrained toy model, for trying things; --model names a real one"])
+        return Loaded(
+            model, tokenizer, ["tiny is a toy made from nothing, to try things with; --model names a real one"]
+        )
     path = spec.removeprefix("hf:")
     if Path(path).joinpath("adapter_config.json").exists():
         raise InputError(f"{path}: is a LoRA adapter; merge it first: datagen train merge {path}")
