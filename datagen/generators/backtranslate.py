@@ -92,15 +92,12 @@ class Backtranslate(Method):
             "model": None,
         }
 
-        def rejected(reason: str, stage: str, reply: str | None = None) -> Candidate:
-            return reject(reason, stage=stage, record=subject, reply=reply, meta=meta)
-
         # 1. Seeds are kept as they are; segments that a rule rejected cost no call.
         if seed:
             yield self.row(record, meta, str(record.prompt), text)
             return
         if reason := record.meta["reason"]:
-            yield rejected(reason, "segment")
+            yield reject(reason, stage="segment", record=subject, reply=None, meta=meta)
             return
         try:
             # 2. Self-augmentation: write the instruction that the segment answers (2308.06259, section 2.2).
@@ -112,7 +109,7 @@ class Backtranslate(Method):
             subject["prompt"] = instruction = reply.value
             meta["backward"] = reply.model
             if reason := rejection_reason(instruction, text):
-                yield rejected(reason, "instruct", instruction)
+                yield reject(reason, stage="instruct", record=subject, reply=instruction, meta=meta)
                 return
 
             # 3. Self-curation: the mean of several ratings decides (section 2.3).
@@ -126,7 +123,7 @@ class Backtranslate(Method):
                 mean = fmean(meta["ratings"])
                 meta["rating"] = round(mean, 4)
                 if mean < self.options.threshold:
-                    yield rejected("low_rating", "rate")
+                    yield reject("low_rating", stage="rate", record=subject, reply=None, meta=meta)
                     return
 
             # 4. Rewrite the text into an answer (2408.04614).
@@ -137,7 +134,7 @@ class Backtranslate(Method):
                 answer = rewritten.text
                 meta |= {"text": text, "model": rewritten.model}
                 if MENTIONS.search(answer[:200]):
-                    yield rejected("mentions_text", "rewrite", answer)
+                    yield reject("mentions_text", stage="rewrite", record=subject, reply=answer, meta=meta)
                     return
             yield self.row(record, meta, instruction, answer)
         except CallFailed as error:

@@ -18,7 +18,7 @@ since recorded answers are reused.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -31,7 +31,6 @@ from datagen.parse import parse_verdict
 from datagen.records.record import (
     SAMPLES_PER_PASS,
     Candidate,
-    Prompt,
     Record,
     Row,
     Text,
@@ -52,8 +51,6 @@ OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complic
 """Section 3.2: five in depth, one in breadth."""
 CODE_OPERATORS = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "complexity")
 DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", "add_reasoning")
-DOWNWARD_ROUNDS = 2
-"""WizardMath: two rounds downward, three upward."""
 LANGUAGES = ("auto", "en", "zh")
 SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 """Section 4.2."""
@@ -104,18 +101,21 @@ class RoundTable(Table):
         }
 
     def tables(self) -> list[list[list[str]]]:
-        outcomes = sorted({key for counts in self.rounds.values() for key in counts} - {"asked", "kept"})
-        heading = ["asked", "kept", *outcomes]
-        rounds = [[str(n), *_shares(self.rounds[n], heading), self._growth(n)] for n in sorted(self.rounds)]
-        mix = [[name, *_shares(self.operators[name], heading)] for name in sorted(self.operators)]
-        return [[["round", *heading, "words"], *rounds], [["operator", *heading], *mix]]
+        # 1. The number of candidates of each round and each operator, and the share of each outcome.
+        outcomes = ["kept", *sorted({key for counts in self.rounds.values() for key in counts} - {"asked", "kept"})]
+        rounds, operators = [["round", "asked", *outcomes]], [["operator", "asked", *outcomes]]
+        groups: Mapping[Any, Counter[str]]
+        for table, groups in ((rounds, self.rounds), (operators, self.operators)):
+            for name, counts in sorted(groups.items()):
+                total = counts["asked"]
+                table.append([str(name), str(total), *(f"{100 * counts[key] / total:.0f} %" for key in outcomes)])
 
-    def _growth(self, number: int) -> str:
-        """Mean words of the kept rewrites' parents and of the rewrites."""
-        kept_rows = self.rounds[number]["kept"]
-        if not kept_rows:
-            return "-"
-        return " → ".join(f"{self.words[number][when] / kept_rows:.0f}" for when in ("before", "after"))
+        # 2. The mean length of the kept rewrites of a round, after that of their parents.
+        rounds[0].append("words")
+        for row, number in zip(rounds[1:], sorted(self.rounds), strict=True):
+            words, kept = self.words[number], self.rounds[number]["kept"]
+            row.append(f"{words['before'] / kept:.0f} → {words['after'] / kept:.0f}" if kept else "-")
+        return [rounds, operators]
 
 
 class Evolve(Method):
@@ -136,6 +136,8 @@ class Evolve(Method):
         for language in ("", ".zh")
         for name in (*(f"evolve/{operator}" for operator in OPERATORS), "evolve/equal")
     )
+    operators: ClassVar[tuple[tuple[str, ...], ...]] = (OPERATORS,)
+    """The operators of round 1, of round 2 and so on; later rounds draw from the last ones."""
     folder: ClassVar[str] = "evolve"
     """The folder of the operator prompts."""
     frame: ClassVar[str | None] = None
@@ -159,15 +161,21 @@ class Evolve(Method):
         sample = record.sample(number - 1)
 
         # 1. Draw one of the operators, all equally likely (section 3.2).
-        operator = record.random(f"operator, round {number}").choice(self.operators(number))
-        language = self.language(record)
-        meta = self.meta(record, parent, number, operator, language)
-        rewriting = self.rewrite_prompt(request, operator, language)
+        operators = self.operators[min(number, len(self.operators)) - 1]
+        operator = record.random(f"operator, round {number}").choice(operators)
+        lang, chinese = self.options.lang, False
+        if self.frame is None:  # the other styles have no Chinese templates
+            chinese = lang == "zh" or (lang == "auto" and is_chinese(request_text(record.prompt)))
+        language = ".zh" if chinese else ""
+        template = self.prompts[f"{self.folder}/{operator}{language}"]
+        if self.frame is None:
+            rewriting = template.render(prompt=request)
+        else:
+            (method,) = template.render().messages
+            rewriting = self.prompts[self.frame].render(prompt=request, method=method["content"])
+        meta = self.meta(record, parent, number, operator)
+        meta |= {"template": template.name + language, "template_digest": template.digest}
         meta |= {"words_before": count_words(request), "evolver": llm.model("evolver", sample).identity}
-
-        def dropped(reason: str, stage: str, reply: str) -> Candidate:
-            return reject(reason, stage=stage, record=subject, reply=reply, meta=meta)
-
         try:
             # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
             rewrite = await llm.chat("evolver", rewriting, sample=sample, **SAMPLING)
@@ -175,7 +183,7 @@ class Evolve(Method):
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
             if reason := first_reason(BEFORE_ANSWER, step):
-                return dropped(reason, "rewrite", child)
+                return reject(reason, stage="rewrite", record=subject, reply=child, meta=meta)
 
             # 3. Ask whether anything was gained. A verdict that cannot be read is a failed call, never an opinion.
             subject["child"] = child
@@ -183,7 +191,7 @@ class Evolve(Method):
             question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
             verdict = await llm.chat("judge", question, parse=read_verdict, **JUDGING)
             if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
-                return dropped(reason, "judge", verdict.text)
+                return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
 
             # 4. Answer the rewrite with no other context, and eliminate by the answer.
             prompt = with_request(parent.prompt, child)
@@ -191,7 +199,7 @@ class Evolve(Method):
             answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
             if reason := first_reason(ON_ANSWER, Step(request, child, response=answer.text)):
-                return dropped(reason, "answer", answer.text)
+                return reject(reason, stage="answer", record=subject, reply=answer.text, meta=meta)
         except CallFailed as error:
             return fail(error, record=subject, meta=meta)
 
@@ -199,27 +207,8 @@ class Evolve(Method):
         name = row_id(self.name, [parent.id], [record.pass_no, number], [prompt, answer.text])
         return keep({"id": name, "prompt": prompt, "response": answer.text, "meta": meta, **record.extra})
 
-    def operators(self, number: int) -> tuple[str, ...]:
-        """Return the operators that round `number` draws from."""
-        return OPERATORS
-
-    def language(self, record: Record) -> str:
-        """Return the suffix of the template names: ".zh" for Chinese, where the style has Chinese templates."""
-        chosen = self.options.lang
-        if self.frame is not None or chosen == "en":
-            return ""
-        return ".zh" if chosen == "zh" or is_chinese(request_text(record.prompt)) else ""
-
-    def rewrite_prompt(self, request: str, operator: str, language: str) -> Prompt:
-        template = self.prompts[f"{self.folder}/{operator}{language}"]
-        if self.frame is None:
-            return template.render(prompt=request)
-        (text,) = template.render().messages
-        return self.prompts[self.frame].render(prompt=request, method=text["content"])
-
-    def meta(self, record: Record, parent: Parent, number: int, operator: str, language: str) -> Row:
+    def meta(self, record: Record, parent: Parent, number: int, operator: str) -> Row:
         """Return the `meta` of a round; keys without a value yet are filled in on the way."""
-        template = self.prompts[f"{self.folder}/{operator}{language}"]
         return {
             "method": self.name,
             "op": operator,
@@ -228,8 +217,8 @@ class Evolve(Method):
             "parents": [parent.id],
             "seed_id": record.meta.get("seed_id") or record.id,
             "source_id": record.source_id,
-            "template": template.name + language,
-            "template_digest": template.digest,
+            "template": None,
+            "template_digest": None,
             "evolver": None,
             "judge": None,
             "model": None,
@@ -264,11 +253,9 @@ class EvolveCode(Evolve):
 
     variant = "code"
     options_type = CodeOptions
+    operators = (CODE_OPERATORS,)
     folder, frame = "evolve_code", "evolve_code/harder"
     templates = (*(f"evolve_code/{operator}" for operator in CODE_OPERATORS), frame, "evolve/equal")
-
-    def operators(self, number: int) -> tuple[str, ...]:
-        return CODE_OPERATORS
 
 
 @dataclass(frozen=True)
@@ -281,13 +268,6 @@ class EvolveMath(Evolve):
 
     variant = "math"
     options_type = MathOptions
+    operators = (DOWNWARD, DOWNWARD, UPWARD)
     folder, frame = "evolve_math", "evolve_math/change"
     templates = (*(f"evolve_math/{operator}" for operator in (*DOWNWARD, *UPWARD)), frame, "evolve/equal")
-
-    def operators(self, number: int) -> tuple[str, ...]:
-        return DOWNWARD if number <= DOWNWARD_ROUNDS else UPWARD
-
-
-def _shares(counts: Counter[str], heading: list[str]) -> list[str]:
-    """The number asked, then each outcome in percent of it."""
-    return [str(counts["asked"]), *(f"{100 * counts[name] / counts['asked']:.0f} %" for name in heading[1:])]

@@ -61,6 +61,8 @@ class Improve(Method):
     options: Options
     unique = ("prompt", "response", "chosen")
     roles = {"teacher": "writes the new answers", "judge": "compares new and old"}
+    calls_per_rewrite: ClassVar[int] = 1
+    """The most calls of `rewrite`."""
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield one row: the new answer if it is accepted, else the old one; with `--pairs` new over old."""
@@ -127,8 +129,8 @@ class Improve(Method):
         return Compare(options, self.prompts)
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
-        """Return a new answer to the prompt, written with `write`."""
-        raise NotImplementedError
+        """Return a new answer, written with `write`; by default from the first template and the old answer alone."""
+        return await self.write(record, llm, meta, self.templates[0], response=old)
 
     async def write(self, record: Record, llm: Roles, meta: Row, template: str, number: int = 0, **fields: str) -> str:
         """Have the teacher fill in a template about the prompt; add its text to `meta.steps`."""
@@ -143,7 +145,7 @@ class Improve(Method):
         return self.judge.identity()
 
     def bound(self, record: Record) -> int:
-        return 1 + 2  # write it, compare it in both orders
+        return self.calls_per_rewrite + 2  # it is compared in both orders
 
     @property
     def next_command(self) -> str:
@@ -168,27 +170,26 @@ class ImproveRewrite(Improve):
     variant = "rewrite"
     templates = ("improve/rewrite", COMPARE)
 
-    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
-        return await self.write(record, llm, meta, "improve/rewrite", response=old)
-
 
 class ImproveCritique(Improve):
     """Criticise the answer, then revise it."""
 
     variant = "critique"
     templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE)
+    calls_per_rewrite = 2
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
-        return await self.revise(record, old, llm, meta, PRINCIPLE)
+        """Criticise and revise the answer, then the revision, once for each principle."""
+        text = old
+        for number, principle in enumerate(self.principles(record)):
+            fields = {"principle": principle, "response": text}
+            critique = await self.write(record, llm, meta, "improve/critique", number, **fields)
+            text = await self.write(record, llm, meta, "improve/revise", number, response=text, critique=critique)
+        return text
 
-    async def revise(self, record: Record, text: str, llm: Roles, meta: Row, principle: str, number: int = 0) -> str:
-        """Return the revision of a text, after a critique under a principle."""
-        fields = {"principle": principle, "response": text}
-        critique = await self.write(record, llm, meta, "improve/critique", number, **fields)
-        return await self.write(record, llm, meta, "improve/revise", number, response=text, critique=critique)
-
-    def bound(self, record: Record) -> int:
-        return 2 + 2  # critique and revision, both orders
+    def principles(self, record: Record) -> list[str]:
+        """Return the principles of the critiques, one for each revision."""
+        return [PRINCIPLE]
 
 
 class ImproveConstitution(ImproveCritique):
@@ -197,13 +198,10 @@ class ImproveConstitution(ImproveCritique):
     variant = "constitution"
     templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE)
 
-    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
-        principles = self.prompts["constitution/principles"].render().messages
-        text = old
-        for number in range(self.options.revisions):
-            principle = record.random(f"constitution/principles {number}").choice(principles)["content"]
-            text = await self.revise(record, text, llm, meta, principle, number)
-        return text
+    def principles(self, record: Record) -> list[str]:
+        texts = [message["content"] for message in self.prompts["constitution/principles"].render().messages]
+        draws = range(self.options.revisions)
+        return [record.random(f"constitution/principles {number}").choice(texts) for number in draws]
 
     def bound(self, record: Record) -> int:
         return 2 * self.options.revisions + 2

@@ -75,8 +75,9 @@ class Magpie(Method):
         """Yield one conversation of `--turns` user turns; its last answer is the response."""
         system = [{"role": "system", "content": self.options.system}] if self.options.system else []
         history: Messages = []
-        prompt: Text | None = None
+        prompt: Text = ""
         answer = ""
+        subject: Row = {"id": record.id, "prompt": None}
         meta: Row = {
             "method": self.name,
             "op": "steered" if system else "free",
@@ -89,10 +90,6 @@ class Magpie(Method):
             "finish_reason": None,
             "usage": None,
         }
-
-        def rejected(reason: str, stage: str, reply: str) -> Candidate:
-            return reject(reason, stage=stage, record={"id": record.id, "prompt": prompt}, reply=reply, meta=meta)
-
         try:
             for number in range(1, self.options.turns + 1):
                 # 1. The asker continues the template where the user's turn begins (sections 2.1 and 2.3). The messages
@@ -110,9 +107,9 @@ class Magpie(Method):
                 # 2. Reject a turn that was cut, or that is no user's.
                 rules = LATER if history else SPOKEN
                 history = [*history, {"role": "user", "content": text}]
-                prompt = text if number == 1 else history
+                subject["prompt"] = prompt = text if number == 1 else history
                 if reason := "truncated" if turn.finish_reason == "length" else first_reason(rules, text):
-                    yield rejected(reason, "turn", text)
+                    yield reject(reason, stage="turn", record=subject, reply=text, meta=meta)
                     return
 
                 # 3. The teacher answers the conversation so far.
@@ -120,13 +117,12 @@ class Magpie(Method):
                 meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
                 answer = reply.text
                 if reply.finish_reason == "length":
-                    yield rejected("truncated", "answer", answer)
+                    yield reject("truncated", stage="answer", record=subject, reply=answer, meta=meta)
                     return
                 history = [*history, {"role": "assistant", "content": answer}]
         except CallFailed as error:
-            yield fail(error, record={"id": record.id, "prompt": prompt or None}, meta=meta)
+            yield fail(error, record=subject, meta=meta)
             return
-        assert prompt is not None
         name = row_id(self.name, [], [record.pass_no, record.seed], [prompt, answer])
         yield keep({"id": name, "prompt": prompt, "response": answer, "meta": meta})
 

@@ -77,7 +77,12 @@ class SelfInstruct(Method):
     """Human-written and generated tasks shown in the prompt: section 2.2."""
     new_tasks: ClassVar[int] = 7
     """New tasks requested in one call: the paper's prompt goes on from task 9 to 15."""
+    calls_per_task: ClassVar[int] = 2
+    """Further calls for a new task: whether it is a classification, and its instances."""
+    candidates = 2 * new_tasks
     sampling: ClassVar[dict[str, Any]] = SAMPLING
+    rules: ClassVar[tuple[Rule[str], ...]] = ()
+    """The rules for instructions. Empty: those for English or for any language, as the seeds are."""
     personas: list[str]
     """Read by `check`; one empty persona without `--personas`."""
 
@@ -138,16 +143,16 @@ class SelfInstruct(Method):
         view: TaskView = record.view
         subject: Row = {"id": record.id, "prompt": meta["instruction"]}
 
-        def rejected(reason: str, reply: str | None, source: str | None = None) -> Candidate:
-            return reject(reason, stage=self.variant, record=subject, reply=reply, meta=meta | {"input": source})
-
         # 1. Filter the instruction by the rules and by its similarity to the tasks in view (section 2.3).
         instruction = task.get("instruction", "")
-        if not instruction.strip():
-            return [rejected("truncated" if cut else "unreadable_task", instruction)]
-        reason = first_reason(self.rules(view), instruction)
-        if reason or not view.is_novel(instruction):
-            return [rejected(reason or "similar", instruction)]
+        reason: str | None
+        if instruction.strip():
+            rules = self.rules or (ENGLISH if view.pool.english else ANY_LANGUAGE)
+            reason = first_reason(rules, instruction) or (None if view.is_novel(instruction) else "similar")
+        else:
+            reason = "truncated" if cut else "unreadable_task"
+        if reason:
+            return [reject(reason, stage=self.variant, record=subject, reply=instruction, meta=meta)]
         meta["nearest_seed"], meta["seed_similarity"] = view.nearest_seed(instruction)
 
         # 2. Get its instances, and filter these (sections 2.2 and 2.3).
@@ -156,17 +161,18 @@ class SelfInstruct(Method):
         except CallFailed as error:
             return [fail(error, record=subject, meta=meta)]
         if not instances:
-            return [rejected("no_instance", None)]
+            return [reject("no_instance", stage=self.variant, record=subject, reply=None, meta=meta)]
         candidates = []
         reasons = instance_reasons(instances, truncated=cut)
-        for place, (instance, reason) in enumerate(zip(instances, reasons, strict=True)):
+        for place, ((source, output), reason) in enumerate(zip(instances, reasons, strict=True)):
+            instance_meta = meta | {"input": source}
             if reason:
-                candidates.append(rejected(reason, instance.output, instance.input))
-                continue
-            prompt = join_input(instruction, instance.input)
-            name = row_id(self.name, meta["parents"], [meta["task"], place], [prompt, instance.output])
-            row = {"id": name, "prompt": prompt, "response": instance.output, "meta": meta | {"input": instance.input}}
-            candidates.append(keep(row))
+                candidate = reject(reason, stage=self.variant, record=subject, reply=output, meta=instance_meta)
+            else:
+                prompt = join_input(instruction, source)
+                name = row_id(self.name, meta["parents"], [meta["task"], place], [prompt, output])
+                candidate = keep({"id": name, "prompt": prompt, "response": output, "meta": instance_meta})
+            candidates.append(candidate)
         return candidates
 
     async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:
@@ -184,9 +190,6 @@ class SelfInstruct(Method):
         items = [item for item in reply.value if item is not None]
         cut = reply.finish_reason == "length" and len(items) <= INSTANCES and reply.value[-1] is not None
         return [Instance(item.get("input", ""), item.get("output", "")) for item in items[:INSTANCES]], cut
-
-    def rules(self, view: TaskView) -> tuple[Rule[str], ...]:
-        return ENGLISH if view.pool.english else ANY_LANGUAGE
 
     def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Read the seed tasks into the pool, then yield draws without end."""
@@ -219,12 +222,8 @@ class SelfInstruct(Method):
             raise InputError(f"{path}: no personas; write one per line")
         self.personas = [line.row["persona"].strip() for line in lines if line.row]
 
-    @property
-    def candidates(self) -> int:
-        return 2 * self.new_tasks
-
     def bound(self, record: Record) -> int:
-        return 1 + 2 * self.new_tasks
+        return 1 + self.calls_per_task * self.new_tasks
 
     def memory(self) -> list[Memory]:
         return [TaskPool(self.options.threshold), Unique("prompt", "response")]
@@ -236,18 +235,12 @@ class SelfInstructAlpaca(SelfInstruct):
     variant = "alpaca"
     templates = ("self_instruct/batch",)
     examples = (3, 0)
-    new_tasks = 20
+    candidates = new_tasks = 20
+    calls_per_task = 0
     sampling = BATCH_SAMPLING
 
     async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:
         return [Instance(task.get("input", ""), task.get("output", ""))], False
-
-    @property
-    def candidates(self) -> int:
-        return self.new_tasks
-
-    def bound(self, record: Record) -> int:
-        return 1
 
 
 class SelfInstructBelle(SelfInstructAlpaca):
@@ -255,10 +248,8 @@ class SelfInstructBelle(SelfInstructAlpaca):
 
     variant = "belle"
     templates = ("self_instruct/batch.zh",)
-    new_tasks = 10
-
-    def rules(self, view: TaskView) -> tuple[Rule[str], ...]:
-        return CHINESE
+    candidates = new_tasks = 10
+    rules = CHINESE
 
 
 def read_json_lines(text: str) -> list[Row | None]:

@@ -26,6 +26,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from datagen.select import Rule
@@ -71,9 +72,6 @@ NEEDS_MEDIA = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-PROGRAM = re.compile(r"write a program\b", re.IGNORECASE)
-LINK = re.compile(r"https?:|www\.", re.IGNORECASE)
-GPT = re.compile(r"(?:chat\s*)?gpt(?:[\s-]*[34](?:\.5)?)?|openai", re.IGNORECASE)
 OFFER = re.compile(
     r"""how\ (?:can|may|could)\ I\ (?:(?:help|assist)(?:\ you|\ today|\s*[?!.])|be\ of\ (?:help|service|assistance))
     | (?:can|may)\ I\ (?:help|assist)\ you
@@ -81,6 +79,27 @@ OFFER = re.compile(
     | 有什么(?:我)?(?:可以|能)?帮 | (?:可以|能)为[您你](?:做|提供|服务)""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+@dataclass(frozen=True)
+class PatternRule:
+    """A rule that rejects an instruction with a match of a pattern; spaces around the instruction are ignored."""
+
+    name: str
+    pattern: re.Pattern[str]
+
+    def __call__(self, instruction: str) -> str | None:
+        return self.name if self.pattern.search(instruction.strip()) else None
+
+
+needs_media = PatternRule("needs_media", NEEDS_MEDIA)
+writes_program = PatternRule("writes_program", re.compile(r"\Awrite a program\b", re.IGNORECASE))
+has_link = PatternRule("has_link", re.compile(r"https?:|www\.", re.IGNORECASE))
+"""It has a web address, which a text model cannot open."""
+names_gpt = PatternRule("names_gpt", re.compile(r"(?:chat\s*)?gpt(?:[\s-]*[34](?:\.5)?)?|openai", re.IGNORECASE))
+"""It names GPT or its maker."""
+trailing_colon = PatternRule("trailing_colon", re.compile(r"[:：]\Z"))
+"""It ends with a colon: what it announces is missing."""
 
 
 def too_short(instruction: str) -> str | None:
@@ -93,16 +112,6 @@ def too_long(instruction: str) -> str | None:
     return "too_long" if count_words(instruction) >= WORDS.stop else None
 
 
-def needs_media(instruction: str) -> str | None:
-    """It shows or asks for something that is not text."""
-    return "needs_media" if NEEDS_MEDIA.search(instruction.strip()) else None
-
-
-def writes_program(instruction: str) -> str | None:
-    """It begins "Write a program"."""
-    return "writes_program" if PROGRAM.match(instruction.lstrip()) else None
-
-
 def starts_with_punctuation(instruction: str) -> str | None:
     """Its first character is punctuation that cannot open a sentence."""
     first = instruction.lstrip()[:1]
@@ -113,21 +122,6 @@ def starts_with_punctuation(instruction: str) -> str | None:
 def not_english(instruction: str) -> str | None:
     """Its first character, after an opening quote, is not ASCII."""
     return None if instruction.lstrip().lstrip(OPENERS)[:1].isascii() else "not_english"
-
-
-def has_link(instruction: str) -> str | None:
-    """It has a web address, which a text model cannot open."""
-    return "has_link" if LINK.search(instruction) else None
-
-
-def names_gpt(instruction: str) -> str | None:
-    """It names GPT or its maker."""
-    return "names_gpt" if GPT.search(instruction) else None
-
-
-def trailing_colon(instruction: str) -> str | None:
-    """It ends with a colon: what it announces is missing."""
-    return "trailing_colon" if instruction.rstrip().endswith((":", "：")) else None
 
 
 def answers(instruction: str) -> str | None:

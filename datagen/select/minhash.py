@@ -69,8 +69,3 @@ def shingles(text: str, sizes: Iterable[int]) -> set[str]:
     words = tokens(text)
     runs = {" ".join(words[start : start + size]) for size in sizes for start in range(len(words) - size + 1)}
     return runs or {" ".join(words)}
-
-
-def match_probability(jaccard: float, bands: int = BANDS, rows: int = ROWS) -> float:
-    """Return the probability that two texts match whose shingles have this Jaccard similarity."""
-    return 1 - (1 - jaccard**rows) ** bands

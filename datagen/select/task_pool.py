@@ -3,8 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
-from statistics import fmean
-from statistics import quantiles as cut_points
+from statistics import fmean, quantiles
 from typing import Any, NamedTuple
 
 from datagen.engine.method import Table
@@ -116,6 +115,9 @@ class YieldTable(Table):
 
     def as_dict(self) -> dict[str, Any]:
         words = sorted(self.words.items(), key=lambda item: (-item[1], item[0]))[:10]
+        values = self.similarities
+        deciles = quantiles(values, n=10, method="inclusive") if len(values) > 1 else 9 * values
+        statistics = {"mean": fmean(values), "median": deciles[4], "p90": deciles[8]} if values else {}
         return {
             "rows_per_1000_calls": self.curve,
             "leading_words": dict(words),
@@ -123,7 +125,7 @@ class YieldTable(Table):
                 f"distinct_{n}": round(len(distinct) / self.totals[n], 4) if self.totals[n] else None
                 for n, distinct in self.grams.items()
             },
-            "seed_similarity": quantiles(self.similarities),
+            "seed_similarity": {name: round(value, 4) for name, value in statistics.items()} or None,
         }
 
     def tables(self) -> list[list[list[str]]]:
@@ -136,11 +138,3 @@ class YieldTable(Table):
         curve = [[str(1_000 * n), str(rows)] for n, rows in enumerate(self.curve, 1)]
         diversity = [["leading words", words], *shares, ["ROUGE-L with the nearest seed", similarity]]
         return [[["calls", "rows"], *curve], [["diversity", ""], *diversity]]
-
-
-def quantiles(values: list[float]) -> dict[str, float] | None:
-    """Return mean, median and 90th percentile; None without a value."""
-    if not values:
-        return None
-    deciles = cut_points(values, n=10, method="inclusive") if len(values) > 1 else values * 9
-    return {"mean": round(fmean(values), 4), "median": round(deciles[4], 4), "p90": round(deciles[8], 4)}
