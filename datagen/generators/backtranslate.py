@@ -28,25 +28,25 @@ from datagen.text import tokens
 INSTRUCT, RATE, REWRITE, WEB, SEED = (
     f"backtranslate/{name}" for name in ("instruct", "rate", "rewrite", "web", "seed")
 )
-ASKING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 512}
+INSTRUCTION_SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 512}
 """Section 2.2: nucleus sampling, one instruction a segment."""
-RATING: dict[str, Any] = {"temperature": 1, "max_tokens": 512}
-WRITING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+RATING_SAMPLING: dict[str, Any] = {"temperature": 1, "max_tokens": 512}
+REWRITE_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 POINTS, THRESHOLD, SAMPLES = 5, 4.5, 3
 """The paper's A5 has the pairs of at least 4.5, A4 those of at least 4."""
-LONGEST = 2000
+MAX_INSTRUCTION = 2000
 """Characters of an instruction; longer ones are texts, not requests."""
-COPIED = 25
+COPIED_WORDS = 25
 """Consecutive words that an instruction and its text share when one was copied from the other."""
 QUOTES = "\"“”'`*"
-LABEL = re.compile(r"\A(?:instruction|request|prompt|question|指令|请求|问题)\s*[:：]\s*", re.IGNORECASE)
-MENTIONS = re.compile(
+INSTRUCTION_LABEL = re.compile(r"\A(?:instruction|request|prompt|question|指令|请求|问题)\s*[:：]\s*", re.IGNORECASE)
+TEXT_MENTION = re.compile(
     r"\b(?:the|this|that|given|following|above|provided) (?:\w+ )?(?:text|passage|article|document|paragraph|segment)"
     r"\b|"
     r"(?:上面|下面|以上|以下|这段|这篇|该|本)(?:的)?(?:文|段落|文章|文字|文本)",
     re.IGNORECASE,
 )
-POINTS_LINE = re.compile(r"^[\s*_#>`]*score[\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*5)?[\s*_`.]*$", re.I | re.M)
+SCORE_LINE = re.compile(r"^[\s*_#>`]*score[\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*5)?[\s*_`.]*$", re.I | re.M)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Backtranslate(Method):
                 prompt = plain_prompt(text)
             else:
                 prompt = self.prompts[INSTRUCT].render(header=str(record.prompt), text=text)
-            reply = await llm.chat("backward", prompt, sample=sample, parse=read_instruction, **ASKING)
+            reply = await llm.chat("backward", prompt, sample=sample, parse=read_instruction, **INSTRUCTION_SAMPLING)
             subject["prompt"] = instruction = reply.value
             meta["backward"] = reply.model
             if reason := rejection_reason(instruction, text):
@@ -117,7 +117,7 @@ class Backtranslate(Method):
                 prompt = self.prompts[RATE].render(prompt=instruction, response=text)
                 samples = map(record.sample, range(self.options.samples))
                 ratings = await asyncio.gather(
-                    *(llm.chat("judge", prompt, sample=n, parse=read_points, **RATING) for n in samples)
+                    *(llm.chat("judge", prompt, sample=n, parse=read_points, **RATING_SAMPLING) for n in samples)
                 )
                 meta["ratings"] = [rating.value for rating in ratings]
                 mean = fmean(meta["ratings"])
@@ -130,10 +130,10 @@ class Backtranslate(Method):
             answer = text
             if self.options.rewrite:
                 prompt = self.prompts[REWRITE].render(prompt=instruction, response=text)
-                rewritten = await llm.chat("teacher", prompt, sample=sample, **WRITING)
+                rewritten = await llm.chat("teacher", prompt, sample=sample, **REWRITE_SAMPLING)
                 answer = rewritten.text
                 meta |= {"text": text, "model": rewritten.model}
-                if MENTIONS.search(answer[:200]):
+                if TEXT_MENTION.search(answer[:200]):
                     yield reject("mentions_text", stage="rewrite", record=subject, reply=answer, meta=meta)
                     return
             yield self.row(record, meta, instruction, answer)
@@ -155,15 +155,15 @@ class Backtranslate(Method):
 
 def read_instruction(text: str) -> str:
     """Read an instruction without its quotation marks and labels."""
-    instruction = LABEL.sub("", text.strip().strip(QUOTES)).strip().strip(QUOTES).strip()
-    if not instruction or len(instruction) > LONGEST:
+    instruction = INSTRUCTION_LABEL.sub("", text.strip().strip(QUOTES)).strip().strip(QUOTES).strip()
+    if not instruction or len(instruction) > MAX_INSTRUCTION:
         raise ParseError(f"an instruction of {len(instruction)} characters")
     return instruction
 
 
 def read_points(text: str) -> float:
     """Read the points of the last line `Score: N`."""
-    points = POINTS_LINE.findall(text)
+    points = SCORE_LINE.findall(text)
     if not points or float(points[-1]) > POINTS:
         raise ParseError(f"no line 'Score: 0 to {POINTS}'")
     return float(points[-1])
@@ -171,8 +171,8 @@ def read_points(text: str) -> float:
 
 def rejection_reason(instruction: str, text: str) -> str | None:
     """Return why an instruction cannot stand without its text, or None."""
-    if MENTIONS.search(instruction):
+    if TEXT_MENTION.search(instruction):
         return "mentions_text"
     words, all_words = tokens(instruction), " ".join(tokens(text))
-    runs = (" ".join(words[start : start + COPIED]) for start in range(len(words) - COPIED + 1))
+    runs = (" ".join(words[start : start + COPIED_WORDS]) for start in range(len(words) - COPIED_WORDS + 1))
     return "copies_text" if any(run in all_words for run in runs) else None

@@ -35,7 +35,7 @@ from datagen.records.record import (
 from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
-MOST = 3
+MAX_CONSTRAINTS = 3
 """Tülu 3 draws one to three."""
 
 
@@ -43,7 +43,7 @@ MOST = 3
 class Options:
     """Options of `datagen constraints`."""
 
-    most: int = option(MOST, "The most constraints on one prompt.", least=1, most=6)
+    most: int = option(MAX_CONSTRAINTS, "The most constraints on one prompt.", least=1, most=6)
     pairs: bool = option(False, "Write preferences: an answer to all constraints over one where one is left out.")
 
 

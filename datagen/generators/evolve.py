@@ -54,7 +54,7 @@ DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", 
 LANGUAGES = ("auto", "en", "zh")
 SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
 """Section 4.2."""
-JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
+VERDICT_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CALLS_PER_ROUND = 3
 """Rewrite, equality question, answer."""
 ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
@@ -189,7 +189,7 @@ class Evolve(Method):
             subject["child"] = child
             meta["judge"] = llm.model("judge").identity
             question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
-            verdict = await llm.chat("judge", question, parse=read_verdict, **JUDGING)
+            verdict = await llm.chat("judge", question, parse=read_verdict, **VERDICT_SAMPLING)
             if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
                 return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
 

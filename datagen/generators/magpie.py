@@ -36,14 +36,14 @@ from datagen.records.record import (
     row_id,
 )
 from datagen.select import first_reason
-from datagen.select.instructions import SPOKEN, too_short
+from datagen.select.instructions import USER_TURN, too_short
 from datagen.select.novelty import THRESHOLD, Novelty
 
-MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
+SAMPLING_MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
 """Temperature and top_p of a user's turn: the public data were made with all of these."""
-SPEAKING: dict[str, Any] = {"max_tokens": 512, "stop": ["\n"]}
-ANSWERING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
-LATER = tuple(rule for rule in SPOKEN if rule is not too_short)
+TURN_SAMPLING: dict[str, Any] = {"max_tokens": 512, "stop": ["\n"]}
+ANSWER_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
+LATER_TURN = tuple(rule for rule in USER_TURN if rule is not too_short)
 """The rules for a turn that follows an answer."""
 SAMPLE_BITS = 48
 
@@ -97,15 +97,15 @@ class Magpie(Method):
                 messages = [*system, *history, {"role": "user", "content": ""}]
                 request = Prompt(messages, self.name, {"answered": "yes" if history else ""})
                 random = record.random(f"turn {number}")
-                temperature, top_p = random.choice(MIX)
-                sampling = {"temperature": temperature, "top_p": top_p, **SPEAKING}
+                temperature, top_p = random.choice(SAMPLING_MIX)
+                sampling = {"temperature": temperature, "top_p": top_p, **TURN_SAMPLING}
                 sample = random.getrandbits(SAMPLE_BITS)
                 turn = await llm.chat("asker", request, sample=sample, cut_ok=True, **sampling)
                 meta["asker"] = turn.model
                 text = turn.text.strip()
 
                 # 2. Reject a turn that was cut, or that is no user's.
-                rules = LATER if history else SPOKEN
+                rules = LATER_TURN if history else USER_TURN
                 history = [*history, {"role": "user", "content": text}]
                 subject["prompt"] = prompt = text if number == 1 else history
                 if reason := "truncated" if turn.finish_reason == "length" else first_reason(rules, text):
@@ -113,7 +113,7 @@ class Magpie(Method):
                     return
 
                 # 3. The teacher answers the conversation so far.
-                reply = await llm.chat("teacher", plain_prompt(prompt), cut_ok=True, **ANSWERING)
+                reply = await llm.chat("teacher", plain_prompt(prompt), cut_ok=True, **ANSWER_SAMPLING)
                 meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
                 answer = reply.text
                 if reply.finish_reason == "length":

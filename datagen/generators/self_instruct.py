@@ -36,7 +36,7 @@ from datagen.records.shapes import join_input
 from datagen.select import Rule, first_reason
 from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, instance_reasons
 from datagen.select.novelty import THRESHOLD
-from datagen.select.task_pool import TaskPool, TaskView, YieldTable
+from datagen.select.task_pool import Task, TaskPool, TaskView, YieldTable
 
 INSTANCES = 5
 """The most instances kept of one task: the paper's code."""
@@ -46,7 +46,7 @@ SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.5, "presence_penalty"
 BATCH_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 3072}
 """Stanford Alpaca's."""
 INSTANCE_SAMPLING: dict[str, Any] = {"temperature": 0, "presence_penalty": 1.5, "max_tokens": 1024}
-CLASSIFYING: dict[str, Any] = {"temperature": 0, "max_tokens": 16}
+CLASSIFICATION_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 16}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SelfInstruct(Method):
     options: Options
     table_type = YieldTable
     next_command = "datagen evolve {}"
-    roles = {"teacher": "thinks up tasks and their answers"}
+    roles = {"teacher": "writes tasks and their answers"}
     templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
     endless = True
     examples: ClassVar[tuple[int, int]] = (6, 2)
@@ -182,7 +182,7 @@ class SelfInstruct(Method):
         """
         instruction = task["instruction"]
         question = self.prompts["self_instruct/classification"].render(instruction=instruction)
-        answer = await llm.chat("teacher", question, parse=read_yes, **CLASSIFYING)
+        answer = await llm.chat("teacher", question, parse=read_yes, **CLASSIFICATION_SAMPLING)
         meta["is_classification"] = answer.value
         template = self.prompts["self_instruct/output_first" if answer.value else "self_instruct/input_first"]
         prompt = template.render(instruction=instruction, count=str(INSTANCES))
@@ -201,7 +201,7 @@ class SelfInstruct(Method):
                 continue
             instruction = str(row.meta.get("instruction") or request_text(row.prompt).partition("\n\n")[0])
             if instruction not in instructions:
-                pool.add_seed(row.id, instruction)
+                pool.add(Task(row.id, instruction), seed=True)
             instructions.add(instruction)
         seeds = [task.id for task in pool.tasks]
         for number in count() if seeds else ():

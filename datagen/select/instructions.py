@@ -8,8 +8,8 @@ Instructions, by the names that stand in the rejected file:
     starts_with_punctuation the rest of a list that was split in the wrong place
     not_english             begins with a non-ASCII character (ENGLISH only)
     has_link, names_gpt     a web address, or the name of GPT (CHINESE only; BELLE)
-    trailing_colon          announces something that is missing (SPOKEN only; Magpie)
-    answers                 the assistant speaks: offers help, or calls itself a model (SPOKEN only)
+    trailing_colon          announces something that is missing (USER_TURN only; Magpie)
+    answers                 the assistant speaks: offers help, or calls itself a model (USER_TURN only)
 
 Instances: copied_input, empty_output, trailing_colon; then, among those of one task, truncated, contradiction and
 duplicate.
@@ -134,7 +134,7 @@ ENGLISH: tuple[Rule[str], ...] = (*COMMON, writes_program, not_english)
 ANY_LANGUAGE: tuple[Rule[str], ...] = (*COMMON, writes_program)
 """Where the seed tasks are not all English."""
 CHINESE: tuple[Rule[str], ...] = (*COMMON, has_link, names_gpt)
-SPOKEN: tuple[Rule[str], ...] = (answers, *COMMON, has_link, trailing_colon)
+USER_TURN: tuple[Rule[str], ...] = (answers, *COMMON, has_link, trailing_colon)
 """For a user's turn written by a model, in any language."""
 
 

@@ -16,7 +16,7 @@ table, and rows of a judge whose accuracy may be chance are dropped unless `--we
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -255,13 +255,14 @@ def rejection_reason(pair: PairCandidate, options: Options) -> str | None:
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
 
 
+@dataclass
 class PairTable(Table):
-    """Whether the chosen answers are simply the longer ones (lengths in characters), and how good the judges are."""
+    """Whether the chosen answers are simply the longer ones, and how good the judges are."""
 
-    def __init__(self, checks: Mapping[str, Row]) -> None:
-        self.checks = checks
-        self.lengths: list[tuple[int, int]] = []
-        self.judges = Counter[str]()
+    checks: Mapping[str, Row]
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    """Characters of the chosen and the rejected answer of each pair."""
+    judges: Counter[str] = field(default_factory=Counter)
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status == "kept":

@@ -37,10 +37,13 @@ class TaskPool:
     def view(self, length: int) -> "TaskView":
         return TaskView(self, length)
 
-    def add_seed(self, name: str, instruction: str) -> None:
-        self._add(Task(name, instruction))
-        self.seeds += 1
-        self.english = self.english and not_english(instruction) is None
+    def add(self, task: Task, *, seed: bool = False) -> None:
+        """Append a task. Seeds are added before any generated task."""
+        self.pool.add(task.instruction)
+        self.tasks.append(task)
+        if seed:
+            self.seeds += 1
+            self.english = self.english and not_english(task.instruction) is None
 
     def drops(self, row: Row) -> str | None:
         """Compare a task with those added since its draw was opened; further instances of a kept task are kept."""
@@ -50,12 +53,8 @@ class TaskPool:
         if not self.pool.is_novel(meta["instruction"], start=meta["seen"]):
             return "similar"
         self._last = meta["task"]
-        self._add(Task(row["id"], meta["instruction"]))
+        self.add(Task(row["id"], meta["instruction"]))
         return None
-
-    def _add(self, task: Task) -> None:
-        self.pool.add(task.instruction)
-        self.tasks.append(task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, request_text
 from datagen.select import first_reason
 from datagen.select.heuristics import FILTERS
-from datagen.select.instructions import CHINESE, SPOKEN
+from datagen.select.instructions import CHINESE, USER_TURN
 from datagen.select.novelty import Novelty
 from datagen.text import CJK
 from datagen.verify.languages import is_chinese
@@ -63,7 +63,7 @@ def test_no_rule_drops_a_prompt_for_being_chinese(real: Path) -> None:
 
 def test_real_chinese_requests_are_instructions(real: Path) -> None:
     requests = requests_of(real)
-    for rules in (CHINESE, SPOKEN):
+    for rules in (CHINESE, USER_TURN):
         dropped = {text: reason for text in requests if (reason := first_reason(rules, text))}
         assert dropped.keys() >= EXCUSED
         assert set(dropped.values()) <= {"too_short", "too_long", "starts_with_punctuation"}

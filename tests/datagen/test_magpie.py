@@ -13,7 +13,7 @@ import pytest
 from datagen.engine.job import Outcome, dry_run, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.magpie import MIX, Magpie, Options
+from datagen.generators.magpie import SAMPLING_MIX, Magpie, Options
 from datagen.select.novelty import Pool
 from tests.jobs import Quiet, digest, perform, rows
 from tests.server import Server, running
@@ -82,7 +82,7 @@ def test_the_first_request_is_an_empty_turn_after_the_system_message() -> None:
         request = dry_run(job).request
     assert request is not None
     assert request["messages"] == [{"role": "system", "content": "Ask about bees."}, {"role": "user", "content": ""}]
-    assert (request["temperature"], request["top_p"]) in MIX
+    assert (request["temperature"], request["top_p"]) in SAMPLING_MIX
     assert request["stop"] == ["\n"]
 
 

@@ -16,7 +16,7 @@ from datagen.records.files import dump_line
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
 from datagen.select.novelty import Pool
-from datagen.select.task_pool import TaskPool
+from datagen.select.task_pool import Task, TaskPool
 from tests.jobs import Quiet, digest, rows
 
 METHODS = load_methods("self-instruct")
@@ -224,7 +224,7 @@ def test_a_failed_call_ends_the_run_since_later_draws_depend_on_it() -> None:
 
 def test_further_instances_of_a_task_come_along_and_the_next_task_does_not() -> None:
     tasks = TaskPool(0.7)
-    tasks.add_seed("s", "Count the birds on the wire.")
+    tasks.add(Task("s", "Count the birds on the wire."), seed=True)
     row: Row = {"id": "a", "meta": {"task": "1", "instruction": "Sort these words by their length.", "seen": 1}}
     assert tasks.drops(row) is None and tasks.drops({**row, "id": "b"}) is None
     assert tasks.drops({"id": "c", "meta": {**row["meta"], "task": "2"}}) == "similar"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.select import first_reason
-from datagen.select.instructions import CHINESE, ENGLISH, SPOKEN, Instance, instance_reasons
+from datagen.select.instructions import CHINESE, ENGLISH, USER_TURN, Instance, instance_reasons
 from tests.conftest import REAL_DATA
 
 PAPER = re.compile(r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE)
@@ -68,7 +68,7 @@ def test_english_instructions(instruction: str, reason: str | None) -> None:
     ],
 )
 def test_what_is_said_in_the_users_place(turn: str, reason: str | None) -> None:
-    assert first_reason(SPOKEN, turn) == reason
+    assert first_reason(USER_TURN, turn) == reason
 
 
 @pytest.mark.parametrize(
