@@ -163,22 +163,21 @@ class Evolve(Method):
         # 1. Draw one of the operators, all equally likely (section 3.2).
         operators = self.operators[min(number, len(self.operators)) - 1]
         operator = record.random(f"operator, round {number}").choice(operators)
-        lang, chinese = self.options.lang, False
-        if self.frame is None:  # the other styles have no Chinese templates
-            chinese = lang == "zh" or (lang == "auto" and is_chinese(request_text(record.prompt)))
-        language = ".zh" if chinese else ""
+        lang, language = self.options.lang, ""
+        if self.frame is None and (lang == "zh" or (lang == "auto" and is_chinese(request_text(record.prompt)))):
+            language = ".zh"  # styles with a frame have English templates only
         template = self.prompts[f"{self.folder}/{operator}{language}"]
         if self.frame is None:
-            rewriting = template.render(prompt=request)
+            rewrite_prompt = template.render(prompt=request)
         else:
             (method,) = template.render().messages
-            rewriting = self.prompts[self.frame].render(prompt=request, method=method["content"])
+            rewrite_prompt = self.prompts[self.frame].render(prompt=request, method=method["content"])
         meta = self.meta(record, parent, number, operator)
         meta |= {"template": template.name + language, "template_digest": template.digest}
-        meta |= {"words_before": count_words(request), "evolver": llm.model("evolver", sample).identity}
+        meta |= {"evolver": llm.model("evolver", sample).identity, "words_before": count_words(request)}
         try:
             # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
-            rewrite = await llm.chat("evolver", rewriting, sample=sample, **SAMPLING)
+            rewrite = await llm.chat("evolver", rewrite_prompt, sample=sample, **SAMPLING)
             child = rewrite.text.strip()
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
