@@ -32,7 +32,7 @@ from datagen.records.record import (
     row_id,
     with_request,
 )
-from datagen.verify.constraints.spec import Constraint, draw_constraints, holds, state, undecided, unmet, without
+from datagen.verify.constraints.spec import Constraint, constraint_sentence, draw_constraints, is_met, without
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 MAX_CONSTRAINTS = 3
@@ -82,8 +82,9 @@ class Constraints(Method):
             # 2. Keep an answer only if every constraint is surely met.
             reply = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
-            if unmet(constraints, reply.text) or undecided(constraints, reply.text):
-                reason = "unmet" if unmet(constraints, reply.text) else "undecided"
+            verdicts = [is_met(constraint, reply.text) for constraint in constraints]
+            if not all(verdicts):
+                reason = "unmet" if False in verdicts else "undecided"
                 yield reject(reason, stage="answer", record=subject, reply=reply.text, meta=meta)
                 return
             answers: Row = {"response": reply.text}
@@ -92,7 +93,7 @@ class Constraints(Method):
             if pairs:
                 looser = plain_prompt(with_constraints(record.prompt, without(constraints, left_out)))
                 other = await llm.chat("teacher", looser, sample=sample, **SAMPLING)
-                if holds(left_out, other.text) is not False:
+                if is_met(left_out, other.text) is not False:
                     yield reject("met_anyway", stage="left_out", record=subject, reply=other.text, meta=meta)
                     return
                 answers = {"chosen": reply.text, "rejected": other.text, "margin": None}
@@ -116,4 +117,4 @@ class Constraints(Method):
 
 def with_constraints(prompt: Text, constraints: Sequence[Constraint]) -> Text:
     """Return the prompt with the constraints stated behind its request."""
-    return with_request(prompt, f"{request_text(prompt)}\n\n{' '.join(map(state, constraints))}")
+    return with_request(prompt, f"{request_text(prompt)}\n\n{' '.join(map(constraint_sentence, constraints))}")

@@ -30,6 +30,7 @@ from datagen.records.shapes import join_input
 AUDIT_ROWS = 200
 """Self-Instruct, section 3.3."""
 AUDIT_QUESTIONS = "Is it a task?", "Does the input fit it?", "Is the output right and acceptable?", "Are all three so?"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 Converted = Row | str
 """A row, or a line of text."""
@@ -155,15 +156,11 @@ def audit_sheet(rows: list[Any]) -> str:
     writer = csv.writer(sheet)
     columns = ("id", "instruction", "input", "output")
     writer.writerow([*columns, *AUDIT_QUESTIONS])
-    writer.writerows(
-        [*(escape_formula(row[name]) for name in columns), *("" for _ in AUDIT_QUESTIONS)] for row in drawn
-    )
+    for row in drawn:
+        # The text of a model is not to be trusted: a quote keeps a spreadsheet from running a cell as a formula.
+        cells = (f"'{row[name]}" if row[name].startswith(FORMULA_STARTS) else row[name] for name in columns)
+        writer.writerow([*cells, *("" for _ in AUDIT_QUESTIONS)])
     return sheet.getvalue().rstrip("\r\n")
-
-
-def escape_formula(cell: str) -> str:
-    """Keep a spreadsheet from running a cell as a formula: the text of a model is not to be trusted."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def register_dataset(path: Path, kind: Kind[Any]) -> None:

@@ -26,7 +26,7 @@ from datagen.records.record import Record, Row
 from datagen.records.shapes import Shape, key_list
 from datagen.select.minhash import NearDuplicates
 from datagen.sources.html import page_text
-from datagen.sources.segments import Segment, clean, paragraphs, rejection_reason, segments, without_boilerplate
+from datagen.sources.segments import BLANK, Segment, clean, rejection_reason, segments, without_boilerplate
 from datagen.text import exact_key
 
 SHARED, SHORT = 3, 20
@@ -55,16 +55,17 @@ def documents(name: str) -> Iterator[Source | Row]:
     if not path.is_dir():
         yield from _of_file(path, name)
         return
-    files = [file for file in sorted(path.rglob("*")) if _is_document(file, file.relative_to(path))]
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in (*SUFFIXES, *LINES)
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.is_file()
+    ]
     if not files:
         raise InputError(f"{name}: holds no {', '.join((*SUFFIXES, *LINES))}")
     for file in files:
         yield from _of_file(file, str(file.relative_to(path)))
-
-
-def _is_document(path: Path, inside: Path) -> bool:
-    hidden = any(part.startswith(".") for part in inside.parts)
-    return not hidden and path.suffix.lower() in (*SUFFIXES, *LINES) and path.is_file()
 
 
 def _of_file(path: Path, name: str) -> Iterator[Source | Row]:
@@ -86,18 +87,15 @@ def _of_lines(name: str, file: BinaryIO) -> Iterator[Source | Row]:
             if row is None:
                 yield {"problem": f"{place}: {line.problem}"}
             elif isinstance(row.get("text"), str):
-                yield _document(row, place)
+                origin = next((str(row[key]) for key in ("path", "url", "title", "id") if row.get(key)), place)
+                licence = row.get("licence") or row.get("license")
+                is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
+                kind = HTML if is_page else MARKDOWN
+                yield make_source(origin, row["text"], kind, str(licence) if licence else None)
             elif {"prompt", "response"} <= row.keys():
                 yield row
             else:
                 yield {"problem": f'{place}: neither "text" nor "prompt" and "response" (found: {key_list(row)})'}
-
-
-def _document(row: Row, place: str) -> Source:
-    name = next((str(row[key]) for key in ("path", "url", "title", "id") if row.get(key)), place)
-    licence = row.get("licence") or row.get("license")
-    is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
-    return make_source(name, row["text"], HTML if is_page else MARKDOWN, str(licence) if licence else None)
 
 
 def make_source(name: str, text: str, kind: str, licence: str | None) -> Source:
@@ -117,7 +115,7 @@ class _Corpus:
         """Count the paragraphs of a document, unless it is a near-duplicate (a copy or another version)."""
         if self._documents.add(text) is not None:
             return
-        self._documents_with.update({hash(part) for part in map(str.strip, paragraphs(text)) if len(part) > SHORT})
+        self._documents_with.update({hash(part) for part in map(str.strip, BLANK.split(text)) if len(part) > SHORT})
 
     def is_boilerplate(self, paragraph: str) -> bool:
         return self._documents_with[hash(paragraph.strip())] >= SHARED

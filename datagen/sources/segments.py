@@ -143,11 +143,6 @@ def _stripped(text: str, segment: Segment) -> Segment:
     return segment._replace(start=start, end=max(start, segment.start + len(body.rstrip())))
 
 
-def paragraphs(text: str) -> list[str]:
-    """Split a text at its blank lines."""
-    return [part for part in BLANK.split(text) if part.strip()]
-
-
 def without_boilerplate(text: str, segment: Segment, is_boilerplate: Callable[[str], bool]) -> Segment:
     """Leave out the first and the last paragraphs of a segment that are boilerplate, and headers left alone by that."""
     body = text[segment.start : segment.end]

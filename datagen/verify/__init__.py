@@ -58,11 +58,6 @@ def verify_answer(record: Record, response: str) -> bool | None:
     return same_answer(final_answer(text) or bare, reference_answer(record))
 
 
-def verify_equations(record: Record, response: str) -> bool | None:
-    """Return whether the equations in a response hold; None if there are none, or some cannot be read."""
-    return equations_hold(split_thinking(response)[1])
-
-
 def verify_game24(record: Record, response: str) -> bool | None:
     """Return whether a response solves the record's Game of 24 (the field "numbers", or the prompt's numbers)."""
     field = record.extra.get("numbers")
@@ -74,7 +69,7 @@ def verify_game24(record: Record, response: str) -> bool | None:
 VERIFIERS: dict[str, Verifier] = {
     "answer": verify_answer,
     "constraints": verify_constraints,
-    "equations": verify_equations,
+    "equations": lambda record, response: equations_hold(split_thinking(response)[1]),
     "game24": verify_game24,
 }
 

@@ -84,7 +84,14 @@ def answer_key(answer: str) -> str:
     if bare.startswith("[") and bare.endswith("]") and not letter(bare):
         return words(bare[1:-1], ALL_BREAKS)
     number = parse_number(bare)
-    return str(number) if number is not None else letter(bare) or yes_no(bare) or words(_unwrapped(bare))
+    if number is not None:
+        return str(number)
+    if choice := letter(bare) or yes_no(bare):
+        return choice
+    # LaTeX's \text{} and the brackets around an answer do not count; those of a tuple belong to it.
+    text = plain(bare).strip() if len(bare) <= MAX_LENGTH else bare
+    is_bracketed = text[:1] == "(" and text[-1:] == ")" and "," not in text
+    return words(text[1:-1] if is_bracketed else text)
 
 
 def same_answer(answer: str | None, reference: str | None) -> bool | None:
@@ -120,10 +127,3 @@ def _last_boxed(text: str) -> AnswerSpan:
             if opened[1] and answer and len(answer) <= MAX_ANSWER and opened.end() > last.at:
                 last = AnswerSpan(opened.start(), opened.end(), brace.end(), answer)
     return last
-
-
-def _unwrapped(answer: str) -> str:
-    """Drop LaTeX's \\text{} and the brackets around an answer; those of a tuple belong to it."""
-    answer = plain(answer).strip() if len(answer) <= MAX_LENGTH else answer
-    bracketed = answer[:1] == "(" and answer[-1:] == ")" and "," not in answer
-    return answer[1:-1] if bracketed else answer

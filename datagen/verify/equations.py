@@ -103,7 +103,10 @@ def equation_key(text: str) -> str:
 
 def _equations_of_line(line: str) -> list[Equation]:
     line = BOLD.sub("", BULLET.sub("", line))
-    if _converts(line):
+    # A line that converts units is no arithmetic: the numbers alone of $0.50 + $0.20 = 70 cents are not equal.
+    units = {word.lower().rstrip("s") for words in UNIT.findall(plain(line)) for word in words.split()}
+    units |= {"cent", "dollar"} if "$" in line and CENTS.search(line) else set()
+    if any(len(units & kind) > 1 for kind in CONVERTED):
         return []
     pairs = []
     for part in RELATION.split(_arithmetic(line)):
@@ -113,13 +116,6 @@ def _equations_of_line(line: str) -> list[Equation]:
             if all(pair) and OPERATION.search(pair.lhs if not chained else " ".join(pair)):
                 pairs.append(pair)
     return pairs
-
-
-def _converts(line: str) -> bool:
-    """Return whether a line converts units, so that its numbers alone are not equal: $0.50 + $0.20 = 70 cents."""
-    used = {word.lower().rstrip("s") for words in UNIT.findall(plain(line)) for word in words.split()}
-    used |= {"cent", "dollar"} if "$" in line and CENTS.search(line) else set()
-    return any(len(used & kind) > 1 for kind in CONVERTED)
 
 
 def _arithmetic(text: str) -> str:

@@ -4,12 +4,16 @@ The public RFT and Tree of Thoughts code hands model text to `eval` and to sympy
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from operator import add, mul, sub, truediv
 
 from datagen.errors import ParseError
 from datagen.verify.answers import final_answer
 from datagen.verify.numbers import plain
 
+Token = str | Fraction
+"""A number, or an operator or bracket."""
 MAX_LENGTH = 200
 """Characters of an expression."""
 MAX_DEPTH = 40
@@ -25,117 +29,87 @@ TOKEN = re.compile(rf"\s*(?:(?P<number>(?:{NUMBER})\.?(?:[eE][-+]?[0-9]{{1,2}})?
 SQUARE = str.maketrans("[]{}", "()()")
 TIMES = re.compile(r"(?<=[0-9)%])\s*[xX]\s*(?=[0-9(.$])")
 """The letter x between two numbers."""
+SUM, PRODUCT, POWER = 1, 2, 3
+PRECEDENCE: dict[Token, int] = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "^": POWER, "**": POWER}
+ARITHMETIC: dict[Token, Callable[[Fraction, Fraction], Fraction]] = {"+": add, "-": sub, "*": mul, "/": truediv}
 PUZZLE = re.compile(r"(?<![\w.])([0-9]{1,4})(?:\s*,\s*(?:and\s+)?|\s+(?:and\s+)?)" * 3 + r"([0-9]{1,4})(?![\w])")
 
 
-def evaluate(text: str) -> Fraction:
-    """Evaluate an expression of numbers, + - * / ^ %, brackets; a percent sign divides by 100.
+def evaluate(expression: str | list[Token]) -> Fraction:
+    """Evaluate an expression, or its tokens: numbers, + - * / ^ %, brackets; a percent sign divides by 100.
 
     Raises:
         ParseError: Anything else: too long, too deep, too large, division by zero, names, calls.
     """
-    return _Expression(tokens(text)).value()
+    rest = ["", *reversed(tokens(expression) if isinstance(expression, str) else expression)]
+    value = _evaluate(rest, SUM, 1)
+    if rest[-1] != "":
+        raise ParseError(f"{rest[-1]} does not belong here")
+    return value
 
 
-def tokens(text: str) -> list[str]:
+def tokens(text: str) -> list[Token]:
     """Split an expression into numbers and operators."""
     if len(text) > MAX_LENGTH:
         raise ParseError(f"an expression of more than {MAX_LENGTH} characters")
     text = TIMES.sub("*", plain(text).translate(SQUARE)).rstrip()
-    parts, at = [], 0
+    parts, at = list[Token](), 0
     while at < len(text):
         match = TOKEN.match(text, at)
         if not match:
             raise ParseError(f"no arithmetic at character {at + 1}")
-        parts.append(match["number"] or match["operator"])
+        if number := match["number"]:
+            mantissa, _, exponent = number.replace(",", "").lower().partition("e")
+            parts.append(Fraction(mantissa.rstrip(".")) * Fraction(10) ** int(exponent or 0))
+        else:
+            parts.append(match["operator"])
         at = match.end()
     return parts
 
 
-class _Expression:
-    """A recursive descent over tokens: sum, product, sign, power, percent, atom."""
+def _evaluate(rest: list[Token], weakest: int, depth: int) -> Fraction:
+    """Evaluate the expression that comes next, up to an operator that binds less than `weakest` (precedence climbing).
 
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens, self._at, self._depth = [*tokens, ""], 0, 0
+    Args:
+        rest: The tokens, the next one last; "" ends the expression. Those that are evaluated are removed.
+        weakest: SUM, PRODUCT or POWER.
+        depth: The number of brackets, signs and powers that this expression stands in, and one.
+    """
+    if depth > MAX_DEPTH:
+        raise ParseError(f"brackets or signs more than {MAX_DEPTH} deep")
 
-    def value(self) -> Fraction:
-        result = self._sum()
-        if self._next:
-            raise ParseError(f"{self._next!r} does not belong here")
-        return result
+    # 1. The first operand: a number, an expression in brackets, or a sign and what it belongs to (-2^2 is -4).
+    token = rest.pop()
+    if isinstance(token, Fraction):
+        value = token
+    elif token == "(":
+        value = _evaluate(rest, SUM, depth + 1)
+        if rest.pop() != ")":
+            raise ParseError("a bracket is not closed")
+    elif token in ("+", "-"):
+        operand = _evaluate(rest, POWER, depth + 1)
+        value = operand if token == "+" else -operand
+    else:
+        raise ParseError(f"a number is missing before {token!r}" if token else "the expression stops short")
+    while rest[-1] == "%":
+        rest.pop()
+        value /= 100
 
-    @property
-    def _next(self) -> str:
-        return self._tokens[self._at]
-
-    def _take(self) -> str:
-        self._at += 1
-        return self._tokens[self._at - 1]
-
-    def _sum(self) -> Fraction:
-        result = self._product()
-        while self._next in ("+", "-"):
-            result = result + self._product() if self._take() == "+" else result - self._product()
-        return result
-
-    def _product(self) -> Fraction:
-        result = self._signed()
-        while self._next in ("*", "/"):
-            result = result * self._signed() if self._take() == "*" else _divide(result, self._signed())
-        return result
-
-    def _signed(self) -> Fraction:
-        """Read a number with its signs, and what it is raised to."""
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise ParseError(f"brackets or signs more than {MAX_DEPTH} deep")
-        if self._next in ("+", "-"):
-            result = self._signed() if self._take() == "+" else -self._signed()
-        else:
-            result = self._percent()
-            if self._next in ("^", "**"):
-                self._take()
-                result = _raise(result, self._signed())
-        self._depth -= 1
-        return result
-
-    def _percent(self) -> Fraction:
-        """Read a number or a bracket, and the percent signs after it."""
-        result = self._atom()
-        while self._next == "%":
-            self._take()
-            result /= 100
-        return result
-
-    def _atom(self) -> Fraction:
-        token = self._take()
-        if token == "(":
-            result = self._sum()
-            if self._take() != ")":
-                raise ParseError("a bracket is not closed")
-            return result
-        if not _is_number(token):
-            raise ParseError(f"a number is missing before {token!r}" if token else "the expression stops short")
-        return _number(token)
+    # 2. Operators and their right operands, from left to right; a power is the right operand of a power (2^3^2 is 2^9).
+    while (precedence := PRECEDENCE.get(rest[-1], 0)) >= weakest:
+        operator = rest.pop()
+        if precedence == POWER:
+            value = _power(value, _evaluate(rest, POWER, depth + 1))
+            continue
+        right = _evaluate(rest, precedence + 1, depth)
+        if operator == "/" and right == 0:
+            raise ParseError("division by zero")
+        value = ARITHMETIC[operator](value, right)
+    return value
 
 
-def _is_number(token: str) -> bool:
-    """Distinguish a number from an operator or the end."""
-    return any(character.isdigit() for character in token)
-
-
-def _number(token: str) -> Fraction:
-    mantissa, _, exponent = token.replace(",", "").lower().partition("e")
-    return Fraction(mantissa.rstrip(".")) * Fraction(10) ** int(exponent or 0)
-
-
-def _divide(left: Fraction, right: Fraction) -> Fraction:
-    if right == 0:
-        raise ParseError("division by zero")
-    return left / right
-
-
-def _raise(base: Fraction, exponent: Fraction) -> Fraction:
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    """Raise a number to a whole power; ParseError for a result of more than MAX_BITS bits."""
     size = max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(exponent)
     if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or size > MAX_BITS:
         raise ParseError("a power with a broken or too large exponent")
@@ -160,8 +134,9 @@ def game24(numbers: list[Fraction], text: str) -> bool | None:
         return None
     try:
         parts = tokens(proposed.partition("=")[0])
-        used = [_number(part) for part in parts if _is_number(part)]
-        follows_rules = sorted(used) == sorted(numbers) and not {"^", "**", "%"} & set(parts)
-        return follows_rules and _Expression(parts).value() == GOAL
+        used = sorted(part for part in parts if isinstance(part, Fraction))
+        signs = {part for part in parts if isinstance(part, str)}
+        follows_rules = used == sorted(numbers) and signs <= set("+-*/()")
+        return follows_rules and evaluate(parts) == GOAL
     except ParseError:
         return False

@@ -116,17 +116,15 @@ def letters(text: str) -> Counter[str]:
     """Count the letters of each script; whatever belongs to no script of the table is not counted."""
     counts: Counter[str] = Counter()
     for character, count in Counter(text).items():
-        if script := script_of(character):
+        code = ord(character)
+        if code < 0x80:  # most of most texts, and not only letters
+            script = "Latin" if character.isalpha() else None
+        else:
+            spans = ((name, span) for name, spans in SCRIPTS.items() for span in spans)
+            script = next((name for name, (first, last) in spans if first <= code <= last), None)
+        if script:
             counts[script] += count
     return counts
-
-
-def script_of(character: str) -> str | None:
-    """Return the script of a letter, None for anything else."""
-    code = ord(character)
-    if code < 0x80:  # most of most texts, and not only letters
-        return "Latin" if character.isalpha() else None
-    return next((name for name, spans in SCRIPTS.items() if any(a <= code <= b for a, b in spans)), None)
 
 
 def dominant_script(text: str) -> str | None:

@@ -9,7 +9,7 @@ from datagen.engine.job import Outcome
 from datagen.generators.constraints import Constraints, Options
 from datagen.records.files import dump_line
 from datagen.records.record import Row
-from datagen.verify.constraints.spec import Constraint, constraint, holds, state, undecided, unmet
+from datagen.verify.constraints.spec import Constraint, constraint, constraint_sentence, is_met
 from tests.jobs import digest, perform, rows, write_seeds
 
 
@@ -27,8 +27,8 @@ def test_every_kept_answer_meets_everything_that_its_prompt_states() -> None:
     output = rows("out.jsonl")
     assert len(output) > 5
     for row in output:
-        assert not unmet(of(row), row["response"]) and not undecided(of(row), row["response"])
-        assert all(state(item) in row["prompt"] for item in of(row))
+        assert all(is_met(item, row["response"]) for item in of(row))
+        assert all(constraint_sentence(item) in row["prompt"] for item in of(row))
     assert {row["reason"] for row in rows("out.rejected.jsonl")} <= {"unmet", "undecided"}
 
 
@@ -38,7 +38,7 @@ def test_a_rejected_answer_breaks_the_constraint_that_was_left_out_and_no_pair_i
         constraints = of(row)
         (left_out,) = [item for item in constraints if item.id == row["meta"]["left_out"]]
         assert len(constraints) == 2
-        assert not unmet(constraints, row["chosen"]) and holds(left_out, row["rejected"]) is False
+        assert all(is_met(item, row["chosen"]) for item in constraints) and is_met(left_out, row["rejected"]) is False
 
 
 def test_a_forgetful_teacher_keeps_fewer_rows() -> None:

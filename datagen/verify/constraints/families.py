@@ -29,10 +29,6 @@ class Family:
     conflicts: frozenset[str]
     """The families that it is never drawn with; symmetric."""
 
-    def holds(self, response: str, kwargs: Kwargs) -> bool | None:
-        """Return whether a response meets the constraint; None is don't know. A blank response meets none."""
-        return self.check(response, kwargs) if response.strip() else False
-
 
 SENTENCES: dict[str, tuple[str, Check]] = {
     "keywords:existence": (
@@ -61,13 +57,16 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "length_constraints:number_sentences": (
         "Your answer has {relation} {num_sentences:sentence}.",
-        check.number_sentences,
+        lambda text, kwargs: check.compares(check.count_sentences(text), kwargs["relation"], kwargs["num_sentences"]),
     ),
     "length_constraints:number_paragraphs": (
         "Write {num_paragraphs:paragraph}; put a line that holds only *** between one paragraph and the next.",
-        check.number_paragraphs,
+        lambda text, kwargs: len(check.split_parts(check.DIVIDER, text)) == kwargs["num_paragraphs"],
     ),
-    "length_constraints:number_words": ("Your answer has {relation} {num_words:word}.", check.number_words),
+    "length_constraints:number_words": (
+        "Your answer has {relation} {num_words:word}.",
+        lambda text, kwargs: check.compares(check.count_words(text), kwargs["relation"], kwargs["num_words"]),
+    ),
     "length_constraints:nth_paragraph_first_word": (
         "Write {num_paragraphs:paragraph} with a blank line between one and the next, and nothing else. "
         "The first word of paragraph {nth_paragraph} is {first_word}.",
@@ -83,7 +82,7 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "detectable_format:number_bullet_lists": (
         "Use exactly {num_bullets:Markdown bullet point}, each on its own line, such as: * This is a point.",
-        check.number_bullet_lists,
+        lambda text, kwargs: len(check.BULLET.findall(prose(text))) == kwargs["num_bullets"],
     ),
     "detectable_format:constrained_response": (
         "Say exactly one of these: My answer is yes. My answer is no. My answer is maybe.",
@@ -108,7 +107,7 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "combination:two_responses": (
         "Give two different answers, with ****** (six asterisks) between them and nowhere else.",
-        check.two_responses,
+        lambda text, kwargs: len(parts := check.split_parts(check.SIX_STARS, text)) == 2 and parts[0] != parts[1],
     ),
     "combination:repeat_prompt": (
         "Before your answer, repeat this request word for word, with nothing in front of it: {prompt_to_repeat}",
@@ -118,7 +117,11 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     "startend:quotation": ("Put your whole answer between double quotation marks.", check.quotation),
     "change_case:capital_word_frequency": (
         "Let {capital_relation} {capital_frequency:word} be in capital letters only, I and A included.",
-        check.capital_word_frequency,
+        lambda text, kwargs: check.compares(
+            sum(map(str.isupper, check.CAPITAL_TOKEN.findall(text))),
+            kwargs["capital_relation"],
+            kwargs["capital_frequency"],
+        ),
     ),
     "change_case:english_capital": (
         "Answer in English, in capital letters only.",

@@ -52,10 +52,6 @@ LANGUAGES = tuple("ar bg bn de es fa fi fr gu he hi it ja kn ko ml mr ne pa pl p
 """Those that the check knows, but for English, which is no constraint, and Thai, whose words cannot be counted."""
 
 
-def _some(random: Random, pool: tuple[str, ...], most: int) -> list[str]:
-    return random.sample(pool, random.randint(1, most))
-
-
 def _either(random: Random, name: str, at_least: tuple[int, int], less_than: tuple[int, int], relation: str) -> Kwargs:
     """Draw a relation and a number from its range."""
     drawn = random.choice(("at least", "less than"))
@@ -69,22 +65,11 @@ def _letter_frequency(random: Random, prompt: str) -> Kwargs:
     return {**kwargs, "letter": random.choice(COMMON_LETTERS if common else SCARCE_LETTERS)}
 
 
-def _nth_paragraph(random: Random, prompt: str) -> Kwargs:
-    count = random.randint(2, 8)
-    return {"num_paragraphs": count, "nth_paragraph": random.randint(1, count), "first_word": random.choice(TO_OPEN)}
-
-
-def _number(name: str, least: int, most: int) -> Callable[[Random, str], Kwargs]:
-    return lambda random, prompt: {name: random.randint(least, most)}
-
-
-def _nothing(random: Random, prompt: str) -> Kwargs:
-    return {}
-
-
 DRAWS: dict[str, Callable[[Random, str], Kwargs]] = {
-    "keywords:existence": lambda random, prompt: {"keywords": _some(random, TO_USE, 5)},
-    "keywords:forbidden_words": lambda random, prompt: {"forbidden_words": _some(random, TO_AVOID, 6)},
+    "keywords:existence": lambda random, prompt: {"keywords": random.sample(TO_USE, random.randint(1, 5))},
+    "keywords:forbidden_words": lambda random, prompt: {
+        "forbidden_words": random.sample(TO_AVOID, random.randint(1, 6))
+    },
     "keywords:frequency": lambda random, prompt: {
         "keyword": random.choice(TO_COUNT),
         **_either(random, "frequency", (1, 8), (2, 6), "relation"),
@@ -94,31 +79,35 @@ DRAWS: dict[str, Callable[[Random, str], Kwargs]] = {
     "length_constraints:number_sentences": lambda random, prompt: _either(
         random, "num_sentences", (3, 30), (4, 25), "relation"
     ),
-    "length_constraints:number_paragraphs": _number("num_paragraphs", 2, 8),
+    "length_constraints:number_paragraphs": lambda random, prompt: {"num_paragraphs": random.randint(2, 8)},
     "length_constraints:number_words": lambda random, prompt: _either(
         random, "num_words", (50, 800), (150, 600), "relation"
     ),
-    "length_constraints:nth_paragraph_first_word": _nth_paragraph,
-    "detectable_content:number_placeholders": _number("num_placeholders", 1, 9),
+    "length_constraints:nth_paragraph_first_word": lambda random, prompt: {
+        "num_paragraphs": (count := random.randint(2, 8)),
+        "nth_paragraph": random.randint(1, count),
+        "first_word": random.choice(TO_OPEN),
+    },
+    "detectable_content:number_placeholders": lambda random, prompt: {"num_placeholders": random.randint(1, 9)},
     "detectable_content:postscript": lambda random, prompt: {"postscript_marker": random.choice(MARKERS)},
-    "detectable_format:number_bullet_lists": _number("num_bullets", 2, 12),
-    "detectable_format:constrained_response": _nothing,
-    "detectable_format:number_highlighted_sections": _number("num_highlights", 1, 10),
+    "detectable_format:number_bullet_lists": lambda random, prompt: {"num_bullets": random.randint(2, 12)},
+    "detectable_format:constrained_response": lambda random, prompt: {},
+    "detectable_format:number_highlighted_sections": lambda random, prompt: {"num_highlights": random.randint(1, 10)},
     "detectable_format:multiple_sections": lambda random, prompt: {
         "section_spliter": random.choice(SECTION_NAMES),
         "num_sections": random.randint(2, 8),
     },
-    "detectable_format:json_format": _nothing,
-    "detectable_format:title": _nothing,
-    "combination:two_responses": _nothing,
+    "detectable_format:json_format": lambda random, prompt: {},
+    "detectable_format:title": lambda random, prompt: {},
+    "combination:two_responses": lambda random, prompt: {},
     "combination:repeat_prompt": lambda random, prompt: {"prompt_to_repeat": prompt},
     "startend:end_checker": lambda random, prompt: {"end_phrase": random.choice(ENDINGS)},
-    "startend:quotation": _nothing,
+    "startend:quotation": lambda random, prompt: {},
     "change_case:capital_word_frequency": lambda random, prompt: _either(
         random, "capital_frequency", (1, 20), (4, 30), "capital_relation"
     ),
-    "change_case:english_capital": _nothing,
-    "change_case:english_lowercase": _nothing,
-    "punctuation:no_comma": _nothing,
+    "change_case:english_capital": lambda random, prompt: {},
+    "change_case:english_lowercase": lambda random, prompt: {},
+    "punctuation:no_comma": lambda random, prompt: {},
 }
 """Family to how its kwargs are drawn. The text to repeat is the prompt itself: without one, it is not drawn."""

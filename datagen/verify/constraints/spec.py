@@ -118,7 +118,7 @@ def _ids_and_kwargs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
     return list(zip(ids, kwargs, strict=True))
 
 
-def state(constraint: Constraint) -> str:
+def constraint_sentence(constraint: Constraint) -> str:
     """Return the sentence that asks for a constraint in a prompt."""
     values: dict[str, object] = {}
     for name, value in constraint.kwargs.items():
@@ -141,25 +141,15 @@ class _Counted(int):
         return f"{int(self)} {noun}{'s' if plural else ''}".rstrip()
 
 
-def holds(constraint: Constraint, response: str) -> bool | None:
-    """Return whether a response meets a constraint; None is don't know."""
-    return FAMILIES[constraint.id].holds(response, constraint.kwargs)
-
-
-def unmet(constraints: Sequence[Constraint], response: str) -> list[str]:
-    """Return the ids of the constraints that a response surely breaks."""
-    return [one.id for one in constraints if holds(one, response) is False]
-
-
-def undecided(constraints: Sequence[Constraint], response: str) -> list[str]:
-    """Return the ids of the constraints that cannot be checked on this response."""
-    return [one.id for one in constraints if holds(one, response) is None]
+def is_met(constraint: Constraint, response: str) -> bool | None:
+    """Return whether a response meets a constraint; None if this cannot be known. A blank response meets none."""
+    return FAMILIES[constraint.id].check(response, constraint.kwargs) if response.strip() else False
 
 
 def verify_constraints(record: Record, response: str) -> bool | None:
     """Return False if a constraint of the row is broken, None if one cannot be checked or there are none, else True."""
     answer = split_thinking(response)[1]
-    verdicts = [holds(one, answer) for one in read_constraints(record)]
+    verdicts = [is_met(one, answer) for one in read_constraints(record)]
     if False in verdicts:
         return False
     return None if None in verdicts or not verdicts else True
