@@ -19,7 +19,7 @@ from benchmarks.common import Line, main
 from datagen.commands.main import load_methods
 from datagen.errors import ParseError
 from datagen.judge.agreement import Pair, counts, measure
-from datagen.judge.compare import Verdict
+from datagen.judge.compare import Comparison
 from datagen.judge.replies import FIRST, read_verdict
 from datagen.records.files import dump_line
 from datagen.records.record import Row
@@ -49,9 +49,8 @@ def recorded() -> dict[tuple[str, str], list[Pair]]:
 def as_pair(forward: Row, backward: Row) -> Pair:
     """Put both orders together, as `datagen judge --by compare` does."""
     shown_second = read(backward)
-    verdict = Verdict(0, read(forward), None if shown_second is None else 1 - shown_second)
-    orders = ((verdict.forward, verdict.backward),)
-    return Pair(float(forward["gold"] == 1), verdict.share, orders, (1, 1), (False, False))
+    orders = ((read(forward), None if shown_second is None else 1 - shown_second),)
+    return Pair(float(forward["gold"] == 1), Comparison(0, 1, orders).share, orders, (1, 1), (False, False))
 
 
 def read(row: Row) -> float | None:

@@ -14,7 +14,7 @@ from datagen.commands.terminal import columns, printable
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.review.server import Review, Server
-from datagen.judge.review.summary import Summary
+from datagen.judge.review.summary import Summary, summarize
 from datagen.judge.review.votes import Log
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
@@ -52,7 +52,7 @@ def run(samples: str, options: Options) -> int:
         serve(review, options)
     finally:
         log.close()
-    print("\n".join(summary_lines(review.summary())), file=sys.stderr)
+    print("\n".join(summary_lines(summarize(records, log.votes))), file=sys.stderr)
     print(f"datagen judge {printable(samples)} --by human --votes {printable(path)}", file=sys.stderr)
     return 0
 

@@ -102,7 +102,7 @@ class Improve(Method):
                         "with --judge, or add --allow-self"
                     )
                 comparison = await self.judge.compare(judges, 0, 1)
-                meta["orders"] = [[verdict.forward, verdict.backward] for verdict in comparison.verdicts]
+                meta["orders"] = [list(shares) for shares in comparison.orders]
                 if comparison.share is None:
                     reason = "unjudged"
                 else:

@@ -15,8 +15,9 @@ is counted, and is no verdict.
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,29 +61,19 @@ def share_of(better: float, worse: float, tie: float = 0.0) -> float:
     return TIE if abs(better - worse) <= tie else float(better > worse)
 
 
-def opposite(share: float | None) -> float | None:
-    """Return the share of the other answer."""
-    return None if share is None else 1 - share
-
-
 def pairs_of(row: Row) -> Iterator[Pair]:
-    """Yield every two answers of a row that was judged and has labels."""
+    """Yield every two answers of a row that was judged and has labels; those compared as they were compared."""
     meta, scores = row["meta"], row["scores"]
     comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
     judges = {family(name) for name in meta["judges"]}
     same_family = [bool(entry.get("model")) and family(str(entry["model"])) in judges for entry in meta["responses"]]
     for i, j in combinations(range(len(scores)), 2):
-        game = comparisons.get(frozenset((i, j)))
-        verdict: float | None
+        verdict: float | None = None
         orders: Orders = ()
-        if game is None:
-            known = scores[i] is not None and scores[j] is not None
-            verdict = share_of(scores[i], scores[j], SCORE_TIE) if known else None
-        elif game["first"] == i:
-            verdict, orders = game["share"], tuple((forward, backward) for forward, backward in game["orders"])
-        else:
-            verdict = opposite(game["share"])
-            orders = tuple((opposite(backward), opposite(forward)) for forward, backward in game["orders"])
+        if game := comparisons.get(frozenset((i, j))):
+            i, j, verdict, orders = game["first"], game["second"], game["share"], game["orders"]
+        elif scores[i] is not None and scores[j] is not None:
+            verdict = share_of(scores[i], scores[j], SCORE_TIE)
         label = share_of(-meta["labels"][i], -meta["labels"][j])
         lengths = (len(row["responses"][i]), len(row["responses"][j]))
         yield Pair(label, verdict, orders, lengths, (same_family[i], same_family[j]))
@@ -110,7 +101,7 @@ def counts(pair: Pair) -> dict[str, float]:
         if forward is not None and backward is not None:
             sums["both read"] += 1
             sums["consistent"] += forward == backward
-        for first_shown in (forward, opposite(backward)):
+        for first_shown in (forward, None if backward is None else 1 - backward):
             if first_shown is not None:
                 sums["shown"] += 1
                 sums["first shown won"] += first_shown
@@ -190,15 +181,17 @@ def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[s
     return figures
 
 
+@dataclass
 class Agreement(Table):
-    """The table of a check: for each judge, how far it agrees with people."""
+    """The table of a check: for each judge (`judge_key`), how far it agrees with people."""
 
-    def __init__(self, level: float = LEVEL) -> None:
-        self.level = level
-        self.rows: dict[str, list[dict[str, float]]] = defaultdict(list)
-        self.judges: dict[str, Row] = {}
-        self.pairs: dict[str, int] = defaultdict(int)
-        self.unread: dict[str, int] = defaultdict(int)
+    level: float = LEVEL
+    """The coverage of the intervals."""
+    rows: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
+    """For each row, the sums of `counts` over its pairs."""
+    judges: dict[str, Row] = field(default_factory=dict)
+    pairs: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status != "kept":

@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple
 
 from datagen.engine.options import option
 from datagen.errors import InputError
+from datagen.judge.agreement import Orders
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
 from datagen.judge.judges import Judges, draw_labels
@@ -41,64 +42,46 @@ class Options(JudgeOptions):
     check: bool = option(False, CHECK)
 
 
-class Verdict(NamedTuple):
-    """One judge's verdict on two answers. A share is what the first answer gets: 1 a win, 0.5 a tie, 0 a loss."""
-
-    judge: int
-    forward: float | None
-    """The share if the first answer stands first; None for a verdict that cannot be read."""
-    backward: float | None
-    """The share if it stands second."""
-
-    @property
-    def share(self) -> float | None:
-        """A win if both orders agree on it, else a tie; None unless both could be read."""
-        if self.forward is None or self.backward is None:
-            return None
-        return self.forward if self.forward == self.backward else TIE
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both orders prefer the same answer."""
-        signs = [None if share is None else (share > TIE) - (share < TIE) for share in (self.forward, self.backward)]
-        return signs[0] == signs[1]
-
-
 class Comparison(NamedTuple):
-    """The verdicts of all judges on two answers, given by their places."""
+    """The verdicts of all judges on two answers.
+
+    A share is what the first answer gets: 1 for a win, 0.5 for a tie, 0 for a loss.
+    """
 
     first: int
+    """The place of one answer in the input row."""
     second: int
-    verdicts: tuple[Verdict, ...]
+    """The place of the other."""
+    orders: Orders
+    """For each judge: the share with the first answer shown first, and with it shown second. None: cannot be read."""
     soft: bool = False
-    """Whether verdicts are probabilities."""
-
-    @property
-    def soft_label(self) -> float | None:
-        """How likely the first answer is better: the mean over orders, then over judges; unread verdicts left out."""
-        orders = [(forward, backward) for _, forward, backward in self.verdicts]
-        labels = [(x + y) / 2 for x, y in orders if x is not None and y is not None]
-        return round(fmean(labels), DIGITS) if self.soft and labels else None
+    """Whether shares are probabilities."""
 
     @property
     def share(self) -> float | None:
-        """The verdict of most judges; a tie if there is no majority; None if no verdict could be read."""
-        if self.soft:
-            return self.soft_label
-        counts = Counter(verdict.share for verdict in self.verdicts if verdict.share is not None)
-        if not counts:
+        """The share that all judges together give to the first answer; None if no judge was read in both orders."""
+        read = [(x, y) for x, y in self.orders if x is not None and y is not None]
+        if not read:
             return None
-        winner, votes = counts.most_common(1)[0]
-        return winner if 2 * votes > counts.total() else TIE
+
+        # A soft label (RLAIF): the mean over both orders, then over the judges.
+        if self.soft:
+            return round(fmean([(x + y) / 2 for x, y in read]), DIGITS)
+
+        # MT-bench, section 3.4: for a judge's win both orders must agree. In a panel the majority decides.
+        verdicts = Counter(x if x == y else TIE for x, y in read)
+        verdict, votes = verdicts.most_common(1)[0]
+        return verdict if 2 * votes > len(read) else TIE
 
     def as_meta(self, places: Sequence[int]) -> Row:
         """Return the entry of `meta.comparisons`; `places` are those that the answers have in the row."""
+        share = self.share
         return {
             "first": places[self.first],
             "second": places[self.second],
-            "share": self.share,
-            "soft_label": self.soft_label,
-            "orders": [[verdict.forward, verdict.backward] for verdict in self.verdicts],
+            "share": share,
+            "soft_label": share if self.soft else None,
+            "orders": [list(shares) for shares in self.orders],
         }
 
 
@@ -137,11 +120,11 @@ class Compare(ModelJudge):
         scores = [float(strength[place]) if place in compared else None for place in range(count)]
 
         # 3. How far verdicts contradict each other.
-        verdicts = [verdict for game in comparisons for verdict in game.verdicts if verdict.share is not None]
-        agreed = sum(verdict.agrees for verdict in verdicts)
+        read = [(x, y) for game in comparisons for x, y in game.orders if x is not None and y is not None]
+        agreed = sum((x > TIE, x < TIE) == (y > TIE, y < TIE) for x, y in read)
         details = {
             "cycles": count_cycles(count, outcomes),
-            "agreed_in_both_orders": agreed / len(verdicts) if verdicts else None,
+            "agreed_in_both_orders": agreed / len(read) if read else None,
         }
         return Judgement(scores, details, comparisons=comparisons)
 
@@ -153,21 +136,17 @@ class Compare(ModelJudge):
             first: The place of one answer.
             second: The place of the other.
 
-        Returns:
-            Each judge's verdict; an order is None if its reply cannot be read.
-
         Raises:
             CallFailed: A call got no reply.
         """
-        calls = (self.ask_both_orders(judges, member, first, second) for member in judges.members)
-        return Comparison(first, second, tuple(await asyncio.gather(*calls)), self.options.logprobs)
-
-    async def ask_both_orders(self, judges: Judges, member: int, first: int, second: int) -> Verdict:
-        """Ask one judge twice, each of the two answers being shown first once."""
-        forward, swapped = await asyncio.gather(
-            self.ask_in_order(judges, member, first, second), self.ask_in_order(judges, member, second, first)
-        )
-        return Verdict(member, forward, None if swapped is None else round(1 - swapped, DIGITS))
+        calls = [
+            self.ask_in_order(judges, member, *order)
+            for member in judges.members
+            for order in ((first, second), (second, first))
+        ]
+        shares = await asyncio.gather(*calls)
+        backward = [None if share is None else round(1 - share, DIGITS) for share in shares[1::2]]
+        return Comparison(first, second, tuple(zip(shares[::2], backward, strict=True)), self.options.logprobs)
 
     async def ask_in_order(self, judges: Judges, member: int, first: int, second: int) -> float | None:
         """Ask one judge which of two answers is better, the first one shown first; return the first one's share."""

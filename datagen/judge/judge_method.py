@@ -67,22 +67,30 @@ class ModelJudge(JudgeMethod):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record, or the reason why there is none."""
+        # 1. Leave out a row that cannot be judged.
         judges = Judges(record, llm, allow_self=self.options.allow_self, panel=self.options.panel)
+        reason = None
         if len(record.responses) < self.least_answers:
-            yield self.reject(judges, "one_answer")
+            reason = "one_answer"
         elif not judges.members:
-            yield self.reject(judges, "no_impartial_judge")
+            reason = "no_impartial_judge"
         elif self.options.check and not record.ranks:
-            yield self.reject(judges, "no_label")
-        else:
-            try:
-                judgement = await self.judge(judges)
-            except CallFailed as error:
-                yield fail(error, record=subject_of(record), meta=self.meta(judges))
-            else:
-                order = ranking_order(judgement.scores)
-                meta = self.meta(judges, judgement, order)
-                yield ranked_row(record, self.variant, judgement.scores, order, meta)
+            reason = "no_label"
+        if reason:
+            yield reject(reason, stage=self.variant, record=subject_of(record), reply=None, meta=self.meta(judges))
+            return
+
+        # 2. Judge the answers.
+        try:
+            judgement = await self.judge(judges)
+        except CallFailed as error:
+            yield fail(error, record=subject_of(record), meta=self.meta(judges))
+            return
+
+        # 3. Put them in order, the best first.
+        order = ranking_order(judgement.scores)
+        meta = self.meta(judges, judgement, order)
+        yield ranked_row(record, self.variant, judgement.scores, order, meta)
 
     async def judge(self, judges: Judges) -> Judgement:
         """Judge the answers of one record.
@@ -113,9 +121,6 @@ class ModelJudge(JudgeMethod):
         """The digest of the method's prompts and rubrics: a check of a judge holds for these alone."""
         digests = [self.prompts[name].digest for name in self.templates]
         return digest([self.variant, digests, self.criteria])[:ID_LENGTH]
-
-    def reject(self, judges: Judges, reason: str) -> Candidate:
-        return reject(reason, stage=self.variant, record=subject_of(judges.record), reply=None, meta=self.meta(judges))
 
     def meta(self, judges: Judges, judgement: Judgement | None = None, order: Sequence[int] = ()) -> Row:
         """Return the `meta` of a row.

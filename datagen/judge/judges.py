@@ -38,6 +38,9 @@ class Judges:
         self.allow_self, self.panel = allow_self, panel
         self.answers = record.responses
         self.request = request_text(record.prompt)
+        reference = record.extra.get("reference")
+        self.reference = reference if isinstance(reference, str) else reference_answer(record) or ""
+        """The answer that is known to be right; empty if none is."""
         self.unread = 0
         """Replies that could not be read."""
 
@@ -50,12 +53,6 @@ class Judges:
         if self.panel or not fit:
             return fit
         return [fit[self.llm.turn("judge") % len(fit)]]
-
-    @cached_property
-    def reference(self) -> str:
-        """The answer that is known to be right; empty if none is."""
-        text = self.record.extra.get("reference")
-        return text if isinstance(text, str) else reference_answer(self.record) or ""
 
     async def ask(
         self, prompt: Prompt, member: int, parse: Callable[[str], Any], sample: int = 0, **params: Any
@@ -112,6 +109,6 @@ def draw_labels(random: Random, answers: Sequence[str]) -> list[str]:
     return labels
 
 
-def labelled_answers(labels: Sequence[str], answers: Sequence[str]) -> str:
-    """Write answers under their labels."""
-    return "\n\n".join(f"Answer {label}:\n<<<\n{answer}\n>>>" for label, answer in zip(labels, answers, strict=True))
+def label_texts(labels: Sequence[str], texts: Sequence[str], noun: str = "Answer") -> str:
+    """Write texts under their labels, as the prompts show them: `Answer K7M:`, then the text between <<< and >>>."""
+    return "\n\n".join(f"{noun} {label}:\n<<<\n{text}\n>>>" for label, text in zip(labels, texts, strict=True))

@@ -16,7 +16,7 @@ from datagen.errors import ParseError
 from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
 from datagen.judge.judge_method import DIGITS, Judgement
-from datagen.judge.judges import Judges, draw_labels, labelled_answers
+from datagen.judge.judges import Judges, draw_labels, label_texts
 from datagen.records.record import Record
 
 SCREEN = "judge/screen"
@@ -66,7 +66,7 @@ class Rank(Compare):
             form=" > ".join(sorted(labels)),
             prompt=judges.request,
             reference=judges.reference,
-            answers=labelled_answers(labels, [judges.answers[place] for place in places]),
+            answers=label_texts(labels, [judges.answers[place] for place in places]),
         )
         completion = await judges.ask(prompt, judges.members[0], partial(read_order, labels=labels))
         return None if completion is None else [places[labels.index(label)] for label in completion.value]

@@ -18,7 +18,7 @@ from typing import Any
 from datagen.engine.options import option
 from datagen.errors import ParseError
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
-from datagen.judge.judges import Judges, draw_labels, labelled_answers
+from datagen.judge.judges import Judges, draw_labels, label_texts
 from datagen.judge.replies import TOP_LOGPROBS, expected_value
 from datagen.records.record import Record
 
@@ -108,7 +108,7 @@ class Score(ModelJudge):
             form="\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in most.items()),
             prompt=judges.request,
             reference=judges.reference,
-            answers=labelled_answers(labels, [judges.answers[at] for at in order]),
+            answers=label_texts(labels, [judges.answers[at] for at in order]),
         )
 
         # 2. Ask; a reply must hold points for each answer under each aspect.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
 from datagen.errors import InputError
-from datagen.judge.compare import Comparison, Verdict
+from datagen.judge.compare import Comparison
 from datagen.judge.judges import LETTERS, draw_labels
 from datagen.judge.replies import soft_share
 from datagen.llm.call import Completion
@@ -59,16 +59,16 @@ def test_a_judge_that_likes_a_place_says_nothing(place: int) -> None:
 def test_a_win_needs_both_orders_and_swapping_the_answers_swaps_the_verdict(
     forward: float | None, backward: float | None
 ) -> None:
-    verdict = Verdict(0, forward, backward)
-    swapped = Verdict(0, None if backward is None else 1 - backward, None if forward is None else 1 - forward)
-    assert swapped.share == (None if verdict.share is None else 1 - verdict.share)
-    assert (verdict.share in (0.0, 1.0)) == (forward == backward and forward in (0.0, 1.0))
-    assert (verdict.share is None) == (forward is None or backward is None)
+    share = Comparison(0, 1, ((forward, backward),)).share
+    swapped = (None if backward is None else 1 - backward, None if forward is None else 1 - forward)
+    assert Comparison(1, 0, (swapped,)).share == (None if share is None else 1 - share)
+    assert (share in (0.0, 1.0)) == (forward == backward and forward in (0.0, 1.0))
+    assert (share is None) == (forward is None or backward is None)
 
 
 @given(st.lists(SHARES, min_size=1, max_size=5))
 def test_a_panel_goes_with_its_majority(shares: list[float | None]) -> None:
-    result = Comparison(0, 1, tuple(Verdict(at, share, share) for at, share in enumerate(shares))).share
+    result = Comparison(0, 1, tuple((share, share) for share in shares)).share
     read = [share for share in shares if share is not None]
     if not read:
         assert result is None

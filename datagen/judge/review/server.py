@@ -13,6 +13,7 @@ import json
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from datagen.judge.review.summary import Summary, summarize
+from datagen.judge.review.summary import summarize
 from datagen.judge.review.votes import Log, parse_vote, placement
 from datagen.records.record import Record, Row, as_messages
 
@@ -71,7 +72,7 @@ class Review:
             voted = sum(record.id in self.log.votes for record in self.records)
             page: Row = {"at": index, "rows": len(self.records), "voted": voted, "by": self.log.by}
             if index == len(self.records):
-                return page | {"summary": self.summary().as_dict()}
+                return page | {"summary": asdict(summarize(self.records, self.log.votes))}
             record = self.records[index]
             places, vote = placement(record, self.log.by), self.log.votes.get(record.id)
             return page | {
@@ -98,10 +99,6 @@ class Review:
             self.log.append(record, vote)
             following = self.next_row(index + 1)
         return self.page(following)
-
-    def summary(self) -> Summary:
-        """Return the result so far."""
-        return summarize(self.records, self.log.votes)
 
 
 class Server(ThreadingHTTPServer):

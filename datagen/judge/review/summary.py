@@ -9,7 +9,7 @@ import numpy as np
 
 from datagen.judge.agreement import kappa
 from datagen.judge.review.votes import ORDER, SKIP, TIE, VERDICTS, Vote
-from datagen.records.record import Record, Row
+from datagen.records.record import Record
 
 SIGNS = (1, 0, -1)
 """The first of two answers is better, a tie, the second is."""
@@ -29,9 +29,6 @@ class Summary:
     agreement_decided: float | None
     """Of the pairs where neither says tie."""
     kappa: float | None
-
-    def as_dict(self) -> Row:
-        return dict(vars(self))
 
 
 def summarize(records: Sequence[Record], votes: Mapping[str, Vote]) -> Summary:

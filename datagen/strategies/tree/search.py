@@ -17,7 +17,7 @@ from typing import Any
 
 from datagen.engine.options import option
 from datagen.errors import UNPARSED, CallFailed
-from datagen.judge.judges import draw_labels
+from datagen.judge.judges import draw_labels, label_texts
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
 from datagen.records.record import Prompt, Record, Row, request_text
@@ -203,9 +203,7 @@ class Search:
             return
         texts = [node.state.path[-1] for node in nodes]
         labels = draw_labels(self.record.random(f"vote {nodes[0].id}"), texts)
-        candidates = "\n\n".join(
-            f"Candidate {label}:\n<<<\n{text}\n>>>" for label, text in zip(labels, texts, strict=True)
-        )
+        candidates = label_texts(labels, texts, "Candidate")
         fields = {"prompt": self.request, "candidates": candidates, "form": " or ".join(labels)}
         allowed = tuple(label.lower() for label in labels)
         read_vote = partial(parse_verdict, allowed=allowed)
