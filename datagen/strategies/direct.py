@@ -36,22 +36,18 @@ class Direct(IndependentAnswers):
     row_templates = ()
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        """Answer the prompt under the system message, which the row keeps."""
-        return super().generate(self.with_system(record), llm)
-
-    def with_system(self, record: Record) -> Record:
-        """Return the record under the system message of `--system`; one that it has already stays."""
+        """Answer the prompt under the system message of `--system`, which the row keeps; one that it has stays."""
         messages, system = as_messages(record.prompt), self.options.system
-        if system is None or messages[0]["role"] == "system":
-            return record
-        if system == "orca":
-            system = record.random("system").choice(self.prompts[SYSTEMS].render().messages)["content"]
-        if system == "none":
-            return record
-        return replace(record, prompt=[{"role": "system", "content": system}, *messages])
+        if system and messages[0]["role"] != "system":
+            if system == "orca":
+                system = record.random("system").choice(self.prompts[SYSTEMS].render().messages)["content"]
+            if system != "none":
+                record = replace(record, prompt=[{"role": "system", "content": system}, *messages])
+        return super().generate(record, llm)
 
-    def prompt(self, record: Record) -> Prompt:
-        return Prompt(as_messages(record.prompt), "answer", prompt_fields(record))
+    def prompt(self, record: Record, template: str = "answer", **fields: str) -> Prompt:
+        """Return the turns of the record as they stand."""
+        return Prompt(as_messages(record.prompt), template, prompt_fields(record, **fields))
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         completion = await self.ask(record, llm, prompt, number)

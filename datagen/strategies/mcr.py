@@ -137,7 +137,7 @@ class MetaReasoning(Strategy):
         # 4. The response is the explanation without the numbers of the facts.
         response = CITATION.sub("", completion.text).strip()
         rationale = split_answer(response)[0]
-        return [self.accept_unless_wrong(record, details, Answer(response, completion, rationale, answer))]
+        return [self.accept(record, details, [Answer(response, completion, rationale, answer)])]
 
     async def follow_chain(self, record: Record, llm: Roles, index: BM25Index, number: int) -> Chain:
         """Decompose the question and retrieve for each part, until a final answer (section 3.1)."""

@@ -116,13 +116,10 @@ class RejectionSampling(Strategy):
         return self.options.k + 1
 
 
-def path_key(chain: str) -> str:
-    """Return what identifies the path of a chain: its equations; without any, its words."""
-    return equation_key(chain) or " ".join(chain.split())
-
-
 def select_diverse(chains: list[str], gold: int) -> set[int]:
     """Select one chain of each path: of two, the one farther from the chains of the other paths (section 3.3).
+
+    Chains with the same equations are one path; of those without an equation, chains with the same words.
 
     Args:
         chains: Right chains of thought, in the order in which they were sampled.
@@ -133,7 +130,7 @@ def select_diverse(chains: list[str], gold: int) -> set[int]:
     """
     selected: dict[str, int] = {}
     for place, chain in enumerate(chains):
-        key = path_key(chain)
+        key = equation_key(chain) or " ".join(chain.split())
         if key not in selected:
             selected[key] = place
         elif selected[key] >= gold:

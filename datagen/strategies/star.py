@@ -50,7 +50,7 @@ class Star(Strategy):
             return [self.reject(record, details, "no_gold")]
 
         # 1. Rationale generation (section 3.1): kept if it reaches the known answer.
-        prompt = self.reasoning_prompt(record)
+        prompt = self.prompt(record)
         chain = Answer.from_chain(await self.ask(record, llm, prompt, **DECODING))
         reason = rejection_reason(chain, reference)
 
@@ -58,7 +58,7 @@ class Star(Strategy):
         #    teach to wait for one.
         if reason and not self.options.no_hint:
             details["rationalised"] = True
-            prompt = self.reasoning_prompt(record, HINT, answer=reference)
+            prompt = self.prompt(record, HINT, answer=reference)
             chain = Answer.from_chain(await self.ask(record, llm, prompt, **DECODING))
             reason = rejection_reason(chain, reference)
             if not reason and MENTIONS_HINT.search(chain.response):

@@ -134,12 +134,12 @@ class Strategy(Method):
 
     async def sample_chains(self, record: Record, llm: Roles) -> list[Answer]:
         """Sample `-k` chains of thought, without any second call."""
-        prompt = self.reasoning_prompt(record)
+        prompt = self.prompt(record)
         completions = await gather_all(self.ask(record, llm, prompt, number) for number in range(self.options.k))
         return [Answer.from_chain(completion) for completion in completions]
 
-    def reasoning_prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
-        """Ask for a rationale that ends in a stated answer.
+    def prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
+        """Return the request for an answer: a rationale that ends in a stated answer.
 
         Args:
             record: The input row.
@@ -158,12 +158,10 @@ class Strategy(Method):
         messages = [{"role": "system", "content": content}, *examples, *turns]
         return Prompt(messages, template, prompt_fields(record, **fields))
 
-    def verify(self, record: Record, response: str) -> bool | None:
-        """Check an answer with every verifier of `--verify`; None without any."""
-        return verify_all(record, response, self.options.verify) if self.options.verify else None
-
     def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
-        """Make the row of one answer, or of several.
+        """Make the row of one answer, or of several, checked with every verifier of `--verify`.
+
+        A single answer that is wrong is rejected. Among several it stays, since it may be the rejected one of a pair.
 
         Args:
             record: The input row.
@@ -171,6 +169,11 @@ class Strategy(Method):
             answers: One answer for a "response", several for "responses".
             place: Part of the row's id: what sets it apart from the record's other rows.
         """
+        if verifiers := getattr(self.options, "verify", None):
+            verdicts = [verify_all(record, answer.response, verifiers) for answer in answers]
+            answers = [replace(answer, verified=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
+        if len(answers) == 1 and answers[0].verified is False:
+            return self.reject(record, details, "wrong_answer", answers[0].response, answers[0])
         responses = [answer.response for answer in answers]
         fields: Row = {"response": responses[0]} if len(answers) == 1 else {"responses": responses}
         content = [record.prompt, responses]
@@ -193,13 +196,6 @@ class Strategy(Method):
         subject = {"id": record.id, "prompt": record.prompt}
         meta = self.meta(record, details, [answer])
         return reject(reason, stage=self.variant, record=subject, reply=reply, meta=meta)
-
-    def accept_unless_wrong(self, record: Record, details: Row, answer: Answer) -> Candidate:
-        """Verify an answer; reject it if it is wrong, else accept it."""
-        answer = replace(answer, verified=self.verify(record, answer.response))
-        if answer.verified is False:
-            return self.reject(record, details, "wrong_answer", answer.response, answer)
-        return self.accept(record, details, [answer])
 
     def meta(self, record: Record, details: Row, answers: list[Answer]) -> Row:
         metas = [answer.as_meta() for answer in answers]
@@ -234,17 +230,10 @@ class IndependentAnswers(Strategy):
     unique = ("prompt", "response", "responses")
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
-        """Return one row. A single wrong answer is dropped; among several it stays, as it may be a rejected one."""
+        """Return one row, of `-k` answers."""
         prompt = self.prompt(record)
         answers = await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
-        if len(answers) == 1:
-            return [self.accept_unless_wrong(record, details, answers[0])]
-        verified = [replace(answer, verified=self.verify(record, answer.response)) for answer in answers]
-        return [self.accept(record, details, verified)]
-
-    def prompt(self, record: Record) -> Prompt:
-        """Return the request that every answer begins with."""
-        return self.reasoning_prompt(record)
+        return [self.accept(record, details, answers)]
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return one answer, not verified yet.

@@ -59,4 +59,4 @@ class Vote(Strategy):
         tied = len(votes) > 1 and votes[1][1] == votes[0][1]
         if share < self.options.least_share or tied:
             return [self.reject(record, details, "no_agreement", winner.response, winner)]
-        return [self.accept_unless_wrong(record, details, winner)]
+        return [self.accept(record, details, [winner])]

