@@ -1,4 +1,4 @@
-"""From the text of a completion to a value. A text that does not fit raises ParseError; nothing here guesses."""
+"""Parse the text of a completion. A text that is not in the expected form raises ParseError; nothing is guessed."""
 
 import re
 

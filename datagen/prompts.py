@@ -1,4 +1,4 @@
-"""From the prompt templates in prompts/ to the messages of a chat request.
+"""Render the prompt templates in prompts/ as the messages of a chat request.
 
 A template file is front matter, then one part per role, each after a line `[system]` or `[user]`, in Jinja2. The parts
 are split before values are filled in, and values are never rendered again: user data with braces, tags or a line

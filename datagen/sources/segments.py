@@ -1,9 +1,8 @@
 """Self-contained passages of a document (instruction backtranslation, Humpback, arXiv 2308.06259, appendix E).
 
-A segment is the text under a header together with its lower headers, the highest header whose text fits, up to a lower
-one that begins references or the like. What is left of a text that does not fit is tried header by header. A document
-without any header is split at blank lines. Spans are places in the document, so a segment is `text[start:end]`, to the
-character.
+A segment is the text under a header, with that of its lower headers if all of it fits; if not, each lower header gets a
+segment of its own. A lower header such as "References" ends a segment. A document without headers is split at blank
+lines. Spans are positions in the document, so a segment is exactly `text[start:end]`.
 
 `rejection_reason` names the rule that a segment breaks. The paper's rules: length, an empty or all-capitals header,
 navigation, repeated sentences. Ours, from reading real pages: mostly links, mostly code, few letters, unfilled
@@ -67,7 +66,7 @@ class Segment(NamedTuple):
     """A passage of a document: `text[start:end]`."""
 
     header: str | None
-    """The headers above it, the highest first; None where the document has none at all."""
+    """The headers above it, the highest first; None if the document has no headers."""
     start: int
     end: int
 
@@ -82,7 +81,7 @@ class Heading(NamedTuple):
 
 
 def headings(text: str) -> list[Heading]:
-    """Return the headers of a Markdown text, those in code not among them."""
+    """Return the headers of a Markdown text, without those in code."""
     front = FRONT_MATTER.match(text)
     begin = front.end() if front else 0
     lines = [begin, *(begin + end.end() for end in LINE.finditer(text[begin:])), len(text)]
@@ -137,7 +136,7 @@ def _paragraphs(text: str, begin: int) -> Iterator[Segment]:
 
 
 def _stripped(text: str, segment: Segment) -> Segment:
-    """Leave out the white space around a segment."""
+    """Return a segment without the white space around it."""
     body = text[segment.start : segment.end]
     start = segment.start + len(body) - len(body.lstrip())
     return segment._replace(start=start, end=max(start, segment.start + len(body.rstrip())))

@@ -1,6 +1,6 @@
 """Verifiers: checks of an answer that need no model.
 
-A verifier says true, false, or None where it does not know: no answer is stated, or there is nothing to compare with.
+A verifier returns True, False, or None if it cannot decide: no answer is stated, or there is nothing to compare with.
 Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and as a reward.
 
     answer        the final answer equals the reference answer                                   answers.py
@@ -29,7 +29,7 @@ Args:
     response: The text to check; a verifier sees the answer, never the reasoning.
 
 Returns:
-    True or False, or None where it does not know: no answer is stated, or there is nothing to compare with.
+    True or False, or None if it cannot decide: no answer is stated, or there is nothing to compare with.
 """
 
 
@@ -75,7 +75,7 @@ VERIFIERS: dict[str, Verifier] = {
 
 
 def verify_all(record: Record, response: str, names: Iterable[str]) -> bool | None:
-    """Return the verdict of several verifiers: False if one says wrong, else None if one does not know, else True."""
+    """Return the verdict of several verifiers: False if one returns False, else None if one returns None, else True."""
     verdicts = [pick_verifier(name)(record, response) for name in names]
     return False if False in verdicts else None if None in verdicts else True
 

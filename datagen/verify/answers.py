@@ -1,8 +1,8 @@
 """The final answer of a response, and when two answers are the same.
 
-The last one stated wins: a line `#### 18` (GSM8K), `\\boxed{18}`, "The answer is 18.", "Answer: 18", "A: 18", 答案是18.
-Nothing is guessed: a response that states none of these has no answer. Two answers are the same when their keys are
-equal, and votes are counted by key (self-consistency, arXiv 2203.11171): numbers by value, whatever their format or
+Read are a line `#### 18` (GSM8K), `\\boxed{18}`, "The answer is 18.", "Answer: 18", "A: 18" and 答案是18; the last one
+counts. Nothing is guessed: a response that states none of these has no answer. Two answers are the same when their keys
+are equal, and votes are counted by key (self-consistency, arXiv 2203.11171): numbers by value, whatever their format or
 unit; options by letter; all else by its words.
 """
 
@@ -15,9 +15,9 @@ from datagen.verify.numbers import MAX_LENGTH, parse_number, plain
 TAIL = 100_000
 """Characters at the end of a response that are searched for its answer."""
 MAX_ANSWER = 2_000
-"""Characters; what is longer is a text, not a final answer."""
+"""Characters; a longer text is not a final answer."""
 
-STATED = re.compile(
+STATEMENT = re.compile(
     r"""^[ \t>]*\#{1,6}[ \t]*(?:final[ \t])?answer[ \t]*[:：]?[ \t]*\n
       | ^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
@@ -37,19 +37,19 @@ SENTENCE_END = re.compile(
     r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|,?\s+(?:because|since)\b"
 )
 """Of the single letters only A to H end a sentence: those are options ("B. We are done"), later ones are initials."""
-AROUND = " \t\r\n*_`"
+MARKUP = " \t\r\n*_`"
 
 
 class AnswerSpan(NamedTuple):
     """An answer in a text: where its statement starts, where the answer itself starts, where it ends."""
 
     start: int
-    at: int
+    answer_start: int
     end: int
     answer: str
 
 
-NOTHING = AnswerSpan(-1, -1, -1, "")
+NO_ANSWER = AnswerSpan(-1, -1, -1, "")
 
 
 def final_answer(text: str) -> str | None:
@@ -65,10 +65,10 @@ def split_answer(text: str) -> tuple[str, str | None]:
     end = len(text.rstrip())
     offset = max(0, end - TAIL)
     stated, boxed = _last_stated(text[offset:end]), _last_boxed(text[offset:end])
-    last = max(stated, boxed, key=lambda span: span.at)
+    last = max(stated, boxed, key=lambda span: span.answer_start)
     if not last.answer:
         return text, None
-    start = stated.start if stated.at <= last.at <= stated.end else last.start
+    start = stated.start if stated.answer_start <= last.answer_start <= stated.end else last.start
     return text[: offset + start].rstrip(" \t\r\n*_`$\\[("), last.answer
 
 
@@ -80,7 +80,7 @@ def answer_key(answer: str) -> str:
     """
     if len(answer) > MAX_ANSWER:
         return " ".join(answer.casefold().split())
-    bare = answer.strip(AROUND)
+    bare = answer.strip(MARKUP)
     if bare.startswith("[") and bare.endswith("]") and not letter(bare):
         return words(bare[1:-1], ALL_BREAKS)
     number = parse_number(bare)
@@ -105,25 +105,25 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
 
 def _last_stated(text: str) -> AnswerSpan:
     """Find the last line or sentence that states an answer; the answer is its first sentence."""
-    for match in reversed(list(STATED.finditer(text))):
+    for match in reversed(list(STATEMENT.finditer(text))):
         line = LINE.match(text, match.end(), match.end() + MAX_ANSWER + 1)
         if line is None or len(line[0]) > MAX_ANSWER:
             continue
         end = SENTENCE_END.search(line[1])
-        if answer := line[1][: end.start() if end else None].strip(AROUND):
+        if answer := line[1][: end.start() if end else None].strip(MARKUP):
             return AnswerSpan(match.start(), line.start(1), line.end(), answer)
-    return NOTHING
+    return NO_ANSWER
 
 
 def _last_boxed(text: str) -> AnswerSpan:
     """Find the box that opens last among those whose braces close, in one pass."""
-    last, still_open = NOTHING, list[re.Match[str]]()
+    last, still_open = NO_ANSWER, list[re.Match[str]]()
     for brace in BRACES.finditer(text):
         if brace[1] or brace[2] == "{":
             still_open.append(brace)
         elif brace[2] and still_open:
             opened = still_open.pop()
             answer = text[opened.end() : brace.start()][: MAX_ANSWER + 1].strip()
-            if opened[1] and answer and len(answer) <= MAX_ANSWER and opened.end() > last.at:
+            if opened[1] and answer and len(answer) <= MAX_ANSWER and opened.end() > last.answer_start:
                 last = AnswerSpan(opened.start(), opened.end(), brace.end(), answer)
     return last

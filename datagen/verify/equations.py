@@ -1,9 +1,9 @@
 """The equations that a solution states, and whether they hold (RFT, arXiv 2308.01825, section 3.3).
 
-Calculator notes as in GSM8K, `<<48/2=24>>`, are taken alone where there are any; else plain equations, `48 / 2 = 24
-clips`, and chains `a = b = c`. An equation with a variable, a function or converted units is not arithmetic and not
-listed. Beyond the paper's code: no `eval`; percent signs, units, currencies and thousands separators do not fail a
-path; and a path without equations is "don't know", where there it was right.
+If a text has calculator notes as in GSM8K, `<<48/2=24>>`, only these are read. Otherwise plain equations are, `48 / 2 =
+24 clips`, and chains `a = b = c`. An equation with a variable, a function or converted units is not arithmetic and is
+not listed. Departures from the paper's code: no `eval`; percent signs, units, currencies and thousands separators are
+accepted; and the verdict on a path without equations is None, not True.
 """
 
 import re
@@ -18,13 +18,13 @@ from datagen.verify.numbers import ONE_LETTER_UNITS, SCALES, plain
 TOLERANCE = Fraction(1, 1000)
 """How far apart the sides of a right equation may be (RFT's released code)."""
 MAX_TEXT = 100_000
-"""Characters of a text whose equations are looked for; a longer one has none that are known."""
+"""Characters; no equations are read from a longer text."""
 
 NOTE = re.compile(r"<<([^<>\n]{1,400})>>")
 BULLET = re.compile(r"^\s*(?:[-*+•]|[0-9]{1,3}[.)])\s+")
 BOLD = re.compile(r"(?<![0-9)] )(?<![0-9)])\*\*|\*\*(?! ?[-0-9(])|[`_]")
 RELATION = re.compile(r"[<>!:]=|=[=>]|[<>≤≥≠≈]")
-"""What looks like an equals sign, or parts a line as one does."""
+"""Signs that end an expression as an equals sign does, but state no equation."""
 WORDS = r"[^\W\d_]{2,20}(?:[ -][^\W\d_]{2,20})?"
 UNIT = re.compile(
     rf"(?<=[0-9%)])\s{{0,3}}(?!(?:of|times|plus|minus|and|or|{'|'.join(SCALES)})\b)({WORDS})"
@@ -36,7 +36,7 @@ AT_START, AT_END = re.compile(SIDE), re.compile(rf"(?<![0-9.,]){SIDE}$")
 CENTS = re.compile(r"[0-9]\s?(?:cents?\b|¢)")
 OPERATION = re.compile(r"[0-9)%]\s*[-+*/^]")
 WHOLE_BEFORE = re.compile(r"(?:^\s*|[^\W\d_]\s+|[;,.?!。，：；)\"'’”>|]\s*|:\s+|(?<![0-9]):|[\u3400-\u9fff])$")
-"""What may stand before a left side; after an operator, a number or a variable it is a part of something."""
+"""What may stand before a left side; after an operator, a number or a variable it is only part of an expression."""
 BY_FRACTION = re.compile(r"/\s+[0-9]+/[0-9]")
 """6 / 1/30: meant as 6 / (1/30), written as 6 / 1 / 30."""
 PART_AFTER = re.compile(
@@ -45,7 +45,7 @@ PART_AFTER = re.compile(
        | (?![{"".join(sorted(ONE_LETTER_UNITS))}])[a-zA-Z](?![a-zA-Z])""",
     re.VERBOSE,
 )
-"""What shows that a right side goes on: a variable, a factor, the rest of a mixed number."""
+"""What shows that a right side continues: a variable, a factor, the rest of a mixed number."""
 SCALE_AFTER = re.compile(rf"\s*(?:{'|'.join(SCALES)}|[万亿千百])", re.IGNORECASE)
 CONVERTED = (
     {"second", "minute", "hour", "day", "week", "month", "year"},
@@ -54,7 +54,7 @@ CONVERTED = (
     {"gram", "kilogram", "kg", "pound", "ounce", "lb", "oz", "ton"},
     {"ml", "liter", "litre", "cup", "pint", "quart", "gallon"},
 )
-"""Units that one sum may convert into each other, singular."""
+"""Units that a line may convert into each other, in the singular."""
 
 
 class Equation(NamedTuple):

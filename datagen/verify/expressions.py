@@ -1,6 +1,6 @@
-"""Arithmetic in model text: worked out exactly by a small parser, never by Python; and the Game of 24.
+"""Arithmetic in the text of a model, evaluated exactly by a small parser, never by `eval`; and the Game of 24.
 
-The public RFT and Tree of Thoughts code hands model text to `eval` and to sympy (which evaluates it too).
+The public code of RFT and Tree of Thoughts passes such text to `eval`, or to sympy, which calls `eval` too.
 """
 
 import re
@@ -73,7 +73,7 @@ def _evaluate(rest: list[Token], weakest: int, depth: int) -> Fraction:
     Args:
         rest: The tokens, the next one last; "" ends the expression. Those that are evaluated are removed.
         weakest: SUM, PRODUCT or POWER.
-        depth: The number of brackets, signs and powers that this expression stands in, and one.
+        depth: 1 for the whole text, and 1 more inside each bracket, sign or power.
     """
     if depth > MAX_DEPTH:
         raise ParseError(f"brackets or signs more than {MAX_DEPTH} deep")

@@ -1,8 +1,8 @@
 """Which language a text is in, from its script and its most frequent words.
 
-No library: the languages are those that IFEval asks for (arXiv 2311.07911), Chinese and Greek. Most scripts settle it;
-where several languages share one, function words do. A text that is too short, mixed or in another language is None:
-don't know. Fenced code is no language and is left out.
+No library is used. The languages are those of IFEval (arXiv 2311.07911), Chinese and Greek. Most scripts identify the
+language; where several languages share a script, function words decide. A text that is too short, mixed or in another
+language gives None. Fenced code is left out.
 """
 
 import string
@@ -141,7 +141,7 @@ def dominant_script(text: str) -> str | None:
 
 
 def detect(text: str) -> str | None:
-    """Return the two-letter code of the language of a text; None is don't know."""
+    """Return the two-letter code of the language of a text; None if it is not certain."""
     text = prose(text)
     script = dominant_script(text)
     if script is None or script in ONE_LANGUAGE:

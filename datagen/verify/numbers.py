@@ -1,4 +1,4 @@
-"""From an answer to the one number that it is: exact, bounded, never guessed.
+"""Parse an answer that is one number: exactly, within bounds, without guessing.
 
 Signs, thousands separators, currencies, units, percent signs, fractions, mixed numbers, scientific notation and their
 LaTeX are read; so are Chinese scales (3万). A percent sign is a unit like any other (18% is 18), and no unit is

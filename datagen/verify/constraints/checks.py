@@ -1,12 +1,12 @@
-"""The checks of IFEval's constraints (arXiv 2311.07911), but for those of one expression (families.py).
+"""The checks of IFEval's constraints (arXiv 2311.07911). Checks of one expression stand in families.py.
 
-Each returns whether a response meets a constraint; None is don't know.
+A check takes a response that is not blank, and kwargs that `spec.constraint` has read. It returns whether the response
+meets the constraint, or None if this cannot be known.
 
-Where IFEval's own checks contradict the sentence that the reader of the prompt sees, the sentence wins: keywords are
-whole words ("cat" is not in "education"), list markers and rules are no words, a sentence does not end after "e.g.",
-brackets of links and subscripts are no placeholders, Chinese commas are commas, and choosing all three fixed answers is
-no choice. Kwargs are those of `spec.constraint`, the response is not blank. All take time linear in the
-response: no pattern can backtrack over more than a line's worth of its own match.
+Where IFEval's own check contradicts the sentence in the prompt, the sentence wins: keywords are whole words ("cat" is
+not in "education"), list markers and horizontal rules are not words, a sentence does not end after "e.g.", brackets of
+links and subscripts are not placeholders, a Chinese comma is a comma, and all three fixed answers together are not one
+of them. Every check takes time linear in the length of the response: no pattern backtracks over more than one line.
 """
 
 import json
@@ -19,7 +19,7 @@ from datagen.verify.languages import NAMES, detect, dominant_script, prose
 Kwargs = dict[str, Any]
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
-"""Characters of scripts whose words touch: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
+"""Characters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
 SPACED = rf"[^\W_{UNSPACED}]"
 """A letter or digit of a script that puts spaces between words."""
 ANSWERS = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
@@ -52,7 +52,7 @@ def compares(count: int | None, relation: str, wanted: int) -> bool | None:
 
 
 def whole_word(phrase: str) -> str:
-    """Return the pattern of a word or phrase that is no part of a longer word, in any case."""
+    """Return a pattern that matches a word or phrase in any case, but not inside a longer word."""
     before = rf"(?<!{SPACED})" if re.match(SPACED, phrase[0]) else ""
     after = rf"(?!{SPACED})" if re.match(SPACED, phrase[-1]) else ""
     # the flag on the class of UNSPACED would compile for milliseconds
@@ -73,7 +73,7 @@ def count_words(text: str) -> int | None:
 
 
 def count_sentences(text: str) -> int | None:
-    """Count sentences of running text and list entries; headings, rules and code are none. None for Thai."""
+    """Count the sentences of running text and list items, but not headings, rules and code; None for Thai."""
     text = HEADING.sub("\n", prose(text))
     if dominant_script(text) == "Thai":
         return None
@@ -92,7 +92,10 @@ def _sentences_of_block(block: str) -> int:
 
 
 def _ends_sentence(text: str, end: re.Match[str], lower_case: bool) -> bool:
-    """A stop is no end after an abbreviation or an initial, or where a small letter follows in text with capitals."""
+    """Return whether a full stop ends a sentence.
+
+    It does not after an abbreviation or an initial, nor, in a text with capitals, before a small letter.
+    """
     after = text[end.end() : end.end() + 12].lstrip(" \t\n\"'“‘(*_")[:1]
     if not after or end[0][0] in "。！？।۔؟":
         return True
@@ -107,7 +110,7 @@ def _ends_sentence(text: str, end: re.Match[str], lower_case: bool) -> bool:
 
 
 def same_language(response: str, code: str) -> bool | None:
-    """Return whether a text is in a language; None where either is beyond `languages.detect`."""
+    """Return whether a text is in a language; None if its language is not detected, or the code is not known."""
     detected = detect(response)
     return None if detected is None or code not in NAMES else detected == code
 
@@ -120,7 +123,7 @@ def split_parts(divider: re.Pattern[str], text: str) -> list[str]:
 
 
 def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
-    """Paragraphs stand between blank lines here: their number and the first word of one are asked for."""
+    """Check the number of paragraphs, with blank lines between them, and the first word of one of them."""
     paragraphs = [part for part in re.split(r"\n[ \t]*\n", response) if part.strip()]
     if len(paragraphs) != kwargs["num_paragraphs"]:
         return False
@@ -129,7 +132,7 @@ def nth_paragraph_first_word(response: str, kwargs: Kwargs) -> bool:
 
 
 def postscript(response: str, kwargs: Kwargs) -> bool:
-    """A line after the first starts with the marker, and says something."""
+    """Check that a line after the first starts with the marker, and that a word follows the marker."""
     letters_of = [re.escape(letter) for letter in kwargs["postscript_marker"] if letter.isalnum()]
     marker = r"\.? ?".join(letters_of) + r"(?![A-Za-z]|\.[A-Za-z]\.)"
     matches = re.finditer(rf"^[ \t*_#>]*{marker}\W*\w", response, re.IGNORECASE | re.MULTILINE)
@@ -137,14 +140,14 @@ def postscript(response: str, kwargs: Kwargs) -> bool:
 
 
 def multiple_sections(response: str, kwargs: Kwargs) -> bool:
-    """At least so many different headings, such as SECTION 1 or Day IV, each at the start of a line."""
+    """Check the number of different headings, such as SECTION 1 or Day IV, each at the start of a line."""
     name = re.escape(kwargs["section_spliter"].strip())
     numbers = re.findall(rf"^[ \t#*_>]*{name}[ \t]+(\d{{1,9}}|[IVXLC]{{1,9}})(?!\w)", response, re.MULTILINE)
     return bool(len(set(numbers)) >= kwargs["num_sections"])
 
 
 def json_format(response: str, kwargs: Kwargs) -> bool:
-    """The whole response is one object or array, in a fence or not."""
+    """Check that the whole response is one JSON object or array, in a code fence or not."""
     text = response.strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text[text.index("\n") : -3]
@@ -156,13 +159,13 @@ def json_format(response: str, kwargs: Kwargs) -> bool:
 
 
 def repeat_prompt(response: str, kwargs: Kwargs) -> bool:
-    """The request stands first, word for word, and something follows it."""
+    """Check that the response first repeats the request, word for word, and then goes on."""
     text, request = (" ".join(text.casefold().split()) for text in (response, kwargs["prompt_to_repeat"]))
     return text.startswith(request) and any(map(str.isalnum, text[len(request) :]))
 
 
 def end_checker(response: str, kwargs: Kwargs) -> bool:
-    """The end, without quotation marks, emphasis and spaces after the last word, is the phrase."""
+    """Check that the response ends with the phrase; quotation marks, emphasis and spaces after it do not count."""
     text, phrase = (
         " ".join(text[-20_000:].translate(QUOTES).casefold().split()).rstrip("\"'*_ ")
         for text in (response, kwargs["end_phrase"])
@@ -171,7 +174,7 @@ def end_checker(response: str, kwargs: Kwargs) -> bool:
 
 
 def quotation(response: str, kwargs: Kwargs) -> bool:
-    """Double quotation marks around all of it. Straight marks inside cannot be told apart, curly ones are matched."""
+    """Check that one pair of double quotation marks encloses the response; only curly marks inside can be paired."""
     text = response.strip()
     if len(text) < 3 or text[0] not in '"“' or text[-1] not in '"”':
         return False

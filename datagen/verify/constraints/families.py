@@ -143,7 +143,7 @@ ONLY_WITH = {
     "combination:repeat_prompt": "existence number_placeholders postscript number_highlighted_sections title "
     "multiple_sections end_checker",
 }
-"""Families that decide so much of the answer that only these go with them."""
+"""Families that fix so much of the answer that they are combined with these only."""
 APART = {
     "response_language": "existence frequency letter_frequency nth_paragraph_first_word multiple_sections end_checker "
     "capital_word_frequency english_capital english_lowercase",
@@ -154,11 +154,11 @@ APART = {
     "english_capital": "english_lowercase multiple_sections",
     "english_lowercase": "multiple_sections",
 }
-"""Pairs that contradict each other or leave hardly any room; each stands once, in either direction."""
+"""Pairs of families that contradict each other or can hardly be met together; each pair is listed once."""
 
 
 def _conflicts() -> dict[str, frozenset[str]]:
-    """Return family to the families it is never drawn with, from ONLY_WITH and APART."""
+    """Map each family to the families that it is never drawn with, from ONLY_WITH and APART."""
     full = {name.split(":")[1]: name for name in SENTENCES}
     pairs = {(full[a], full[b]) for a, others in APART.items() for b in others.split()}
     for one, others in ONLY_WITH.items():

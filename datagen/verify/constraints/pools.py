@@ -1,4 +1,4 @@
-"""The values of drawn constraints: word pools, ranges, one draw per family.
+"""Random values for drawn constraints: word pools, ranges, and how each family draws from them.
 
 The pools share no word and hold no scarce letter, so that no two drawn constraints can contradict each other by their
 values: a word to use is never one to avoid, and "less than 3 times the letter z" leaves every other demand possible.
@@ -49,7 +49,7 @@ ENDINGS = (
 SECTION_NAMES = ("SECTION", "Section", "PART", "Part", "CHAPTER", "Chapter", "STEP", "Day")
 MARKERS = ("P.S.", "P.P.S")
 LANGUAGES = tuple("ar bg bn de es fa fi fr gu he hi it ja kn ko ml mr ne pa pl pt ru sw ta te uk ur vi zh".split())
-"""Those that the check knows, but for English, which is no constraint, and Thai, whose words cannot be counted."""
+"""Those that the check knows, without English, which is no constraint, and Thai, whose words cannot be counted."""
 
 
 def _either(random: Random, name: str, at_least: tuple[int, int], less_than: tuple[int, int], relation: str) -> Kwargs:
@@ -59,7 +59,7 @@ def _either(random: Random, name: str, at_least: tuple[int, int], less_than: tup
 
 
 def _letter_frequency(random: Random, prompt: str) -> Kwargs:
-    """At least so many of a common letter, or less than so many of a scarce one."""
+    """Draw a lower bound for a common letter, or an upper bound for a rare one."""
     kwargs = _either(random, "let_frequency", (3, 60), (2, 12), "let_relation")
     common = kwargs["let_relation"] == "at least"
     return {**kwargs, "letter": random.choice(COMMON_LETTERS if common else SCARCE_LETTERS)}
@@ -110,4 +110,4 @@ DRAWS: dict[str, Callable[[Random, str], Kwargs]] = {
     "change_case:english_lowercase": lambda random, prompt: {},
     "punctuation:no_comma": lambda random, prompt: {},
 }
-"""Family to how its kwargs are drawn. The text to repeat is the prompt itself: without one, it is not drawn."""
+"""Family to a function that draws its kwargs from a generator and the prompt that the constraint will stand in."""

@@ -1,8 +1,9 @@
 """Verifiable constraints: the 25 families of IFEval (arXiv 2311.07911), to read, to state, to draw and to check.
 
-A constraint is an id and its kwargs, named as in IFEval, so that its rows are read as they are. Its sentence goes into
-a prompt; its check serves as filter, as reward and to tell chosen from rejected (Tülu 3, arXiv 2411.15124). Departures
-from Tülu 3: families that contradict each other are never drawn together, and a check that cannot know says so.
+A constraint is an id and its kwargs, named as in IFEval, so that IFEval's rows can be read unchanged. Its sentence goes
+into a prompt. Its check serves as a filter, as a reward, and to find rejected answers (Tülu 3, arXiv 2411.15124).
+Departures from Tülu 3: families that contradict each other are never drawn together, and a check that cannot decide
+returns None.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ MAX_QUOTED = 60
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One demand that a program can check. Make it with `constraint`, which looks at the kwargs."""
+    """One demand that a program can check. Make it with `constraint`, which validates the kwargs."""
 
     id: str
     kwargs: Kwargs = field(default_factory=dict)
@@ -69,7 +70,7 @@ KINDS: dict[str, Kind] = {
 
 
 def constraint(id: object, kwargs: object) -> Constraint:
-    """Read one constraint, or raise InputError. A value of None is none: some copies of IFEval name every key."""
+    """Read one constraint, or raise InputError. A value of None is ignored: some copies of IFEval hold every key."""
     if not isinstance(id, str) or id not in FAMILIES:
         raise InputError(
             f"constraint {_quoted(id)} is not known; the 25 known ones are IFEval's, such as {next(iter(FAMILIES))}"
@@ -92,30 +93,31 @@ def constraint(id: object, kwargs: object) -> Constraint:
 
 
 def _quoted(value: object) -> str:
-    """Return a foreign value for a message: escaped and short."""
+    """Return a value of the input for a message: escaped and cut."""
     return ascii(value)[:MAX_QUOTED]
 
 
 def read_constraints(record: Record) -> list[Constraint]:
-    """Return the constraints of a row: its `constraints`, or IFEval's `instruction_id_list` and `kwargs`."""
+    """Return the constraints of a row: its `constraints`, or IFEval's `instruction_id_list` and `kwargs`.
+
+    Raises:
+        InputError: They are not well formed; the message names the row.
+    """
+    row = record.extra
     try:
-        return [constraint(id, kwargs) for id, kwargs in _ids_and_kwargs(record.extra)]
+        if "constraints" in row:
+            items = row["constraints"]
+            if not isinstance(items, list) or not all(isinstance(item, Mapping) and "id" in item for item in items):
+                raise InputError('"constraints" must be a list of {"id", "kwargs"}')
+            return [constraint(item["id"], item.get("kwargs", {})) for item in items]
+        if "instruction_id_list" not in row:
+            return []
+        ids, kwargs = row["instruction_id_list"], row.get("kwargs", [])
+        if not isinstance(ids, list) or not isinstance(kwargs, list) or len(ids) != len(kwargs):
+            raise InputError('"instruction_id_list" and "kwargs" must be lists of one length')
+        return list(map(constraint, ids, kwargs))
     except InputError as error:
         raise InputError(f"row {record.line}: {error}") from None
-
-
-def _ids_and_kwargs(row: Mapping[str, object]) -> list[tuple[Any, object]]:
-    if "constraints" in row:
-        rows = row["constraints"]
-        if not isinstance(rows, list) or not all(isinstance(one, Mapping) and "id" in one for one in rows):
-            raise InputError('"constraints" must be a list of {"id", "kwargs"}')
-        return [(one["id"], one.get("kwargs", {})) for one in rows]
-    ids, kwargs = row.get("instruction_id_list", []), row.get("kwargs", [])
-    if "instruction_id_list" not in row:
-        return []
-    if not isinstance(ids, list) or not isinstance(kwargs, list) or len(ids) != len(kwargs):
-        raise InputError('"instruction_id_list" and "kwargs" must be lists of one length')
-    return list(zip(ids, kwargs, strict=True))
 
 
 def constraint_sentence(constraint: Constraint) -> str:
@@ -156,7 +158,7 @@ def verify_constraints(record: Record, response: str) -> bool | None:
 
 
 def without(constraints: Sequence[Constraint], one: Constraint) -> list[Constraint]:
-    """Leave one constraint out: the prompt of a rejected answer (Tülu 3: only of two or more)."""
+    """Leave one constraint out, for the prompt of a rejected answer; at least one must be left (Tülu 3)."""
     kept = [other for other in constraints if other is not one]
     if not kept or len(kept) == len(constraints):
         raise ValueError("the constraint to leave out must be one of at least two")
@@ -164,9 +166,15 @@ def without(constraints: Sequence[Constraint], one: Constraint) -> list[Constrai
 
 
 def draw_constraints(random: Random, count: int, prompt: str = "") -> list[Constraint]:
-    """Draw constraints of different families that can all be met together; ValueError if there are not so many.
+    """Draw constraints of different families that can all be met together.
 
-    `prompt` is what they will be added to; it is what "repeat the request" repeats, which is not drawn without it.
+    Args:
+        random: The generator to draw with.
+        count: The number of constraints.
+        prompt: The request that they will be added to. The family that repeats the request is drawn only with one.
+
+    Raises:
+        ValueError: No `count` families can be combined.
     """
     families = [family for family in FAMILIES.values() if family.id != "combination:repeat_prompt" or prompt.strip()]
     for _ in range(DRAW_TRIES):  # families that go with few others, such as JSON, may be drawn too early
