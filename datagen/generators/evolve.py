@@ -9,12 +9,12 @@ evolver rewrites the live prompt with it, and the teacher answers the rewrite wi
 survives elimination (select/elimination.py) is a row and becomes the live prompt; one that does not leaves its parent
 to be tried again in the next round.
 
-Departures. The paper makes both calls and then eliminates; here what the rewrite alone shows to have failed costs no
-further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too (the
-paper does not say), so a seed stays one prompt. Two rules are added (refused, overgrown). The seeds themselves are not
-repeated in the output. WizardCoder and WizardMath report no elimination; here the rules hold for them as well. Their
-papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by one,
-since recorded answers are reused.
+Departures. The paper makes both calls and then eliminates; here a rewrite that fails a rule about the rewrite alone
+costs no further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too
+(the paper does not say), so a seed stays one prompt. Two rules are added (refused, overgrown). The seeds themselves are
+not repeated in the output. WizardCoder and WizardMath report no elimination; here the rules hold for them as well.
+Their papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by
+one, since recorded answers are reused.
 """
 
 from collections import Counter, defaultdict
@@ -176,7 +176,7 @@ class Evolve(Method):
         meta |= {"template": template.name + language, "template_digest": template.digest}
         meta |= {"evolver": llm.model("evolver", sample).identity, "words_before": count_words(request)}
         try:
-            # 2. Rewrite the prompt, and eliminate what the rewrite alone shows to have failed (section 3.3).
+            # 2. Rewrite the prompt, and apply the rules that need the rewrite alone (section 3.3).
             rewrite = await llm.chat("evolver", rewrite_prompt, sample=sample, **SAMPLING)
             child = rewrite.text.strip()
             meta["words_after"] = count_words(child)

@@ -1,12 +1,12 @@
 """Magpie (arXiv 2406.08464): prompts out of nothing. An aligned model that is given its chat template up to the place
 where the user's turn begins writes what users write; then it answers (section 2).
 
-The turn is sampled hot, with a temperature and a top_p drawn for each prompt, and ends at its end-of-turn token or at a
-new line, or else the model would go on and answer itself; answers are greedy. With `--turns` the conversation goes on
+The turn is sampled with a temperature and a top_p drawn for each prompt. It ends at its end-of-turn token or at a new
+line; otherwise the model would go on and answer itself. Answers are greedy. With `--turns` the conversation goes on
 in the same way (section 2.3). An endpoint always answers what it is sent, so the asker is a local model.
 
-A turn is rejected by the rules for user turns written by a model (select/instructions.py), a row whose first prompt
-is similar to an earlier one by novelty (select/novelty.py). Magpie's further filters are other commands: `judge` for
+A turn is rejected by the rules for user turns written by a model (select/instructions.py), and a row if its first
+prompt is similar to an earlier one (select/novelty.py). Magpie's further filters are other commands: `judge` for
 quality and difficulty, a reward model, `filter`. Departures: the longest answers are not preferred, which is a bias.
 Later turns may be short.
 """

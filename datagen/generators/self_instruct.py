@@ -1,7 +1,7 @@
-"""Self-Instruct (arXiv 2212.10560): new tasks from a few hundred seeds, which the new ones then help to make.
+"""Self-Instruct (arXiv 2212.10560): new tasks from a few hundred seed tasks and from the tasks generated so far.
 
-    paper     8 example tasks, 6 human-written and 2 generated; each new task is classified (has it a closed set of
-              labels?), then gets instances: output first if it has, input first if not (sections 2.1 and 2.2)
+    paper     8 example tasks, 6 human-written and 2 generated; each new task is classified (does it have a closed
+              set of labels?), then gets instances: output first if it has, input first if not (sections 2.1 and 2.2)
     alpaca    3 human-written examples; many whole tasks in one call (Stanford Alpaca)
     belle     the same in Chinese (BELLE)
 
@@ -9,12 +9,12 @@ A new task must differ from every other, seeds included: ROUGE-L F1 of at most 0
 rules for instructions and instances (select/instructions.py).
 
 A draw sees the tasks that were kept `--lag` draws before it, so the rows do not depend on how many calls run at once.
-A task that the draw can see to be too similar costs no further call; the rest is decided where the rows are put in
-order.
+A task too similar to one that its draw sees costs no further call. The tasks kept since then are compared when the
+rows are put in order.
 
 Departures: replies are JSON lines, so no answer is cut at a stop string or a heading; of a reply that met the length
-limit the whole lines are kept, and the last one is `truncated`. Instructions keep their case. Whether a task is a
-classification is asked in words, without the paper's 31 examples.
+limit the whole lines are kept, and the last one is `truncated`. Instructions keep their case. The prompt that asks
+whether a task is a classification has no examples; the paper's has 31.
 """
 
 import asyncio

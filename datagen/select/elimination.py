@@ -7,8 +7,8 @@ The paper's four rules, by the names that stand in the rejected file:
     stop_words    the answer is only punctuation and stop words
     leaked        the rewrite copies words of its template, such as "given prompt" or "#Rewritten Prompt#"
 
-Beyond the paper: `refused` (the evolver answers back instead of rewriting; the paper's rules let it through as a
-prompt) and `overgrown` (prompts grow without bound over rounds). Departures: a phrase that the parent already has is
+Beyond the paper: `refused` (the evolver refuses instead of rewriting; the paper's rules let its refusal through as
+a prompt) and `overgrown` (prompts grow without bound over rounds). Departures: a phrase that the parent already has is
 not leaked, and "sorry" in the answer to a prompt about apologies is no refusal. Chinese apologies count as well.
 
 Each rule is a function from a Step to its own name or None. BEFORE_ANSWER needs the rewrite alone and runs before

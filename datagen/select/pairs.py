@@ -7,8 +7,8 @@
     spin           the teacher's answer against each of the policy's (SPIN, arXiv 2401.01335)
 
 A pair is made within one row, so both answers have the same prompt. Scores that differ by at most `--tie` are no
-preference (MT-bench calls 0.1 a tie), nearly identical answers are none either, and an answer without a score is never
-in a pair. Whether the chosen answers are simply the longer ones is measured on the resulting pairs.
+preference (MT-bench calls 0.1 a tie), nor are nearly identical answers, and an answer without a score is never in a
+pair. Whether the chosen answers are simply the longer ones is measured on the resulting pairs.
 
 A judge's check (`datagen judge --check`, kept in the working folder) is used: a judge without one is named in the
 table, and rows of a judge whose accuracy may be chance are dropped unless `--weak-judge`.

@@ -79,7 +79,7 @@ def test_different_chinese_questions_are_new_and_equal_ones_are_not(real: Path) 
 
 
 @pytest.mark.parametrize(
-    ("prompt", "lang", "asked_in_chinese"),
+    ("prompt", "lang", "chinese"),
     [
         ("介绍京剧。", "auto", True),
         ("自动给commit增加message", "auto", True),
@@ -91,7 +91,7 @@ def test_different_chinese_questions_are_new_and_equal_ones_are_not(real: Path) 
         ("介绍京剧。", "en", False),
     ],
 )
-def test_the_language_is_the_seeds_own_or_the_one_that_is_told(prompt: str, lang: str, asked_in_chinese: bool) -> None:
+def test_the_templates_are_in_the_language_of_the_seed_or_of_lang(prompt: str, lang: str, chinese: bool) -> None:
     requests: list[list[Message]] = []
 
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:
@@ -103,7 +103,7 @@ def test_the_language_is_the_seeds_own_or_the_one_that_is_told(prompt: str, lang
         evolve(Path("seeds.txt"), f"m@{server.url}", rounds=2, lang=lang)
     systems = [messages[0]["content"] for messages in requests if messages[0]["role"] == "system"]
     assert len(systems) == 4, "two rewrites and two verdicts"
-    assert {is_chinese(text) for text in systems} == {asked_in_chinese}
+    assert {is_chinese(text) for text in systems} == {chinese}
 
 
 @pytest.mark.parametrize("style", ["code", "math"])

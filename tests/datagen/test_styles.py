@@ -47,7 +47,7 @@ def test_math_goes_down_for_two_rounds_and_then_up() -> None:
 
 
 @pytest.mark.parametrize("style", ["code", "math"])
-def test_the_drawn_way_is_told_to_the_evolver(style: str) -> None:
+def test_the_drawn_operator_is_in_the_prompt_of_the_evolver(style: str) -> None:
     requests: list[list[Message]] = []
 
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:

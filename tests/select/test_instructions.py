@@ -1,4 +1,4 @@
-"""Which instructions and instances are dropped, why, and that their innocent neighbours stay."""
+"""Which instructions and instances are dropped, why, and that similar but acceptable ones are kept."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""MinHash finds near-duplicates with the odds that are promised, short texts too."""
+"""MinHash finds near-duplicates with the expected probability, short texts too."""
 
 import random
 
