@@ -112,7 +112,7 @@ class Constraints(Method):
 
     @property
     def next_command(self) -> str:
-        return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
+        return "datagen train dpo {}" if self.options.pairs else "datagen train sft {}"
 
 
 def with_constraints(prompt: Text, constraints: Sequence[Constraint]) -> Text:

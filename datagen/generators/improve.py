@@ -149,7 +149,7 @@ class Improve(Method):
 
     @property
     def next_command(self) -> str:
-        return f"datagen train {'dpo' if self.options.pairs else 'sft'} {{}}"
+        return "datagen train dpo {}" if self.options.pairs else "datagen train sft {}"
 
 
 class ImproveEdit(Improve):
