@@ -56,14 +56,9 @@ class Pair(NamedTuple):
     """Whether each answer was written by a model of the judge's family."""
 
 
-def share_of(better: float, worse: float, tie: float = 0.0) -> float:
-    """Compare two numbers, the higher the better; a difference of at most `tie` is a tie."""
-    return TIE if abs(better - worse) <= tie else float(better > worse)
-
-
 def pairs_of(row: Row) -> Iterator[Pair]:
     """Yield every two answers of a row that was judged and has labels; those compared as they were compared."""
-    meta, scores = row["meta"], row["scores"]
+    meta, scores, ranks = row["meta"], row["scores"], row["meta"]["labels"]
     comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
     judges = {family(name) for name in meta["judges"]}
     same_family = [bool(entry.get("model")) and family(str(entry["model"])) in judges for entry in meta["responses"]]
@@ -73,8 +68,8 @@ def pairs_of(row: Row) -> Iterator[Pair]:
         if game := comparisons.get(frozenset((i, j))):
             i, j, verdict, orders = game["first"], game["second"], game["share"], game["orders"]
         elif scores[i] is not None and scores[j] is not None:
-            verdict = share_of(scores[i], scores[j], SCORE_TIE)
-        label = share_of(-meta["labels"][i], -meta["labels"][j])
+            verdict = TIE if abs(scores[i] - scores[j]) <= SCORE_TIE else float(scores[i] > scores[j])
+        label = TIE if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
         lengths = (len(row["responses"][i]), len(row["responses"][j]))
         yield Pair(label, verdict, orders, lengths, (same_family[i], same_family[j]))
 
@@ -197,7 +192,7 @@ class Agreement(Table):
         if candidate.status != "kept":
             return
         meta, sums = candidate.row["meta"], defaultdict[str, float](float)
-        key = str(judge_key_of(meta))
+        key = judge_key(meta["judges"], meta["op"], meta["judging"])
         for pair in pairs_of(candidate.row):
             self.pairs[key] += 1
             for name, count in counts(pair).items():
@@ -233,13 +228,6 @@ class Agreement(Table):
 def judge_key(judges: Sequence[str], variant: str, judging_digest: str) -> str:
     """Return what a check of a judge holds for: its models, the way to judge, and the digest of prompts and rubrics."""
     return f"{' + '.join(judges)} {variant} {judging_digest}"
-
-
-def judge_key_of(meta: Row) -> str | None:
-    """Return the key of the judge of a row; None if no model judged it."""
-    if meta.get("method") != "judge" or not meta.get("judging"):
-        return None
-    return judge_key(meta["judges"], meta["op"], meta["judging"])
 
 
 def read_checks() -> dict[str, Row]:

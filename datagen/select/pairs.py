@@ -27,7 +27,7 @@ from rapidfuzz.distance import Indel
 from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import describe_judge, is_weak, judge_key_of, read_checks
+from datagen.judge.agreement import describe_judge, is_weak, judge_key, read_checks
 from datagen.llm.model import Roles
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
@@ -89,7 +89,9 @@ class Pairs(Method):
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the preferences of one row, and each pair that is none with its reason."""
         stage, subject = f"pairs {self.variant}", {"id": record.id, "prompt": record.prompt}
-        judging = judge_key_of(record.meta) if self.rank_based else None
+        source, judging = record.meta, None  # the judge whose ranks the pairs follow
+        if self.rank_based and source.get("method") == "judge" and source.get("judging"):
+            judging = judge_key(source["judges"], source["op"], source["judging"])
         meta: Row = {
             "method": self.name,
             "op": self.variant,

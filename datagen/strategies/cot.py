@@ -46,7 +46,7 @@ class ChainOfThought(IndependentAnswers):
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return a chain of thought; where it states no answer, one is extracted from it and put at its end."""
         # 1. Reasoning extraction (zero-shot paper, section 3.1), with the answer in the same reply.
-        chain = Answer.from_chain(await self.ask(record, llm, prompt, number))
+        chain = await super().answer(record, llm, prompt, number)
         if chain.answer is not None:
             return chain
 

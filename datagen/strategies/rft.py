@@ -83,7 +83,7 @@ class RejectionSampling(Strategy):
             return [self.reject(record, details, "no_gold")]
 
         # 1. Sample k chains, from all teachers in turn.
-        chains = await self.sample_chains(record, llm)
+        chains = await self.answers(record, llm)
 
         # 2. The input's own chain is the gold path. It stands first; an answer without a rationale is no path.
         gold: list[Answer] = []

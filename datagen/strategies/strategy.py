@@ -82,7 +82,7 @@ NO_ANSWER = Answer("", None)
 
 
 class Strategy(Method):
-    """A way to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond`."""
+    """A way to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond` or `answer`."""
 
     name = "respond"
     roles = {"teacher": "answers the prompts"}
@@ -101,7 +101,7 @@ class Strategy(Method):
             yield candidate
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
-        """Answer one prompt.
+        """Answer one prompt. By default the answers of `answers` make one row.
 
         Args:
             record: One input row.
@@ -115,7 +115,7 @@ class Strategy(Method):
         Raises:
             CallFailed: A call got no good reply. The record becomes one failed row.
         """
-        raise NotImplementedError
+        return [self.accept(record, details, await self.answers(record, llm))]
 
     async def ask(self, record: Record, llm: Roles, prompt: Prompt, number: int = 0, **params: Any) -> Completion:
         """Ask the teacher once.
@@ -132,11 +132,24 @@ class Strategy(Method):
         """
         return await llm.chat("teacher", prompt, sample=record.sample(number), **{**SAMPLING, **params})
 
-    async def sample_chains(self, record: Record, llm: Roles) -> list[Answer]:
-        """Sample `-k` chains of thought, without any second call."""
+    async def answers(self, record: Record, llm: Roles) -> list[Answer]:
+        """Return `-k` independent answers to the request of `prompt`, not verified yet."""
         prompt = self.prompt(record)
-        completions = await gather_all(self.ask(record, llm, prompt, number) for number in range(self.options.k))
-        return [Answer.from_chain(completion) for completion in completions]
+        return await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
+
+    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
+        """Return one answer, not verified yet: here a chain of thought.
+
+        Args:
+            record: The input row.
+            llm: The models by role.
+            prompt: The request, as `prompt` returns it.
+            number: The number of the answer, from 0.
+
+        Raises:
+            CallFailed: A call got no good reply.
+        """
+        return Answer.from_chain(await self.ask(record, llm, prompt, number))
 
     def prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
         """Return the request for an answer: a rationale that ends in a stated answer.
@@ -228,26 +241,6 @@ class IndependentAnswers(Strategy):
     """A strategy whose `-k` answers are independent of each other and stand in one row."""
 
     unique = ("prompt", "response", "responses")
-
-    async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
-        """Return one row, of `-k` answers."""
-        prompt = self.prompt(record)
-        answers = await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
-        return [self.accept(record, details, answers)]
-
-    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
-        """Return one answer, not verified yet.
-
-        Args:
-            record: The input row.
-            llm: The models by role.
-            prompt: The request, as `prompt` returns it.
-            number: The number of the answer, from 0.
-
-        Raises:
-            CallFailed: A call got no good reply.
-        """
-        raise NotImplementedError
 
     @property
     def next_command(self) -> str:

@@ -43,7 +43,7 @@ class Vote(Strategy):
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
         """Sample chains and keep one whose answer is the most consistent (section 2)."""
         # 1. Sample k chains of thought.
-        chains = await self.sample_chains(record, llm)
+        chains = await self.answers(record, llm)
 
         # 2. Marginalise out the rationales: count the answers, equal ones by their value.
         keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in chains]

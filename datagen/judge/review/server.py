@@ -55,26 +55,26 @@ class Review:
         self._index = {record.id: index for index, record in enumerate(records)}
         self._lock = Lock()
 
-    def next_row(self, start: int = 0) -> int:
-        """Return the first row without a vote, from `start` on and around; the number of rows if there is none."""
-        total = len(self.records)
-        order = ((start + step) % total for step in range(total))
-        return next((index for index in order if self.records[index].id not in self.log.votes), total)
-
-    def page(self, index: int | None = None) -> Row:
+    def page(self, index: int | None = None, start: int = 0) -> Row:
         """Return the contents of the page.
 
         Args:
-            index: The row; the number of rows for the summary; None for the first row without a vote.
+            index: The row; the number of rows for the summary; None for the first row without a vote, or the summary
+                if there is none.
+            start: The row from which on to look for one without a vote; those before it come last.
         """
         with self._lock:
-            index = self.next_row() if index is None else min(max(index, 0), len(self.records))
-            voted = sum(record.id in self.log.votes for record in self.records)
-            page: Row = {"at": index, "rows": len(self.records), "voted": voted, "by": self.log.by}
-            if index == len(self.records):
-                return page | {"summary": asdict(summarize(self.records, self.log.votes))}
+            total, votes = len(self.records), self.log.votes
+            if index is None:
+                order = ((start + step) % total for step in range(total))
+                index = next((at for at in order if self.records[at].id not in votes), total)
+            index = min(max(index, 0), total)
+            voted = sum(record.id in votes for record in self.records)
+            page: Row = {"at": index, "rows": total, "voted": voted, "by": self.log.by}
+            if index == total:
+                return page | {"summary": asdict(summarize(self.records, votes))}
             record = self.records[index]
-            places, vote = placement(record, self.log.by), self.log.votes.get(record.id)
+            places, vote = placement(record, self.log.by), votes.get(record.id)
             return page | {
                 "id": record.id,
                 "prompt": as_messages(record.prompt),
@@ -97,8 +97,7 @@ class Review:
         vote = parse_vote(placement(record, self.log.by), message.get("verdict"), message.get("ranks"))
         with self._lock:
             self.log.append(record, vote)
-            following = self.next_row(index + 1)
-        return self.page(following)
+        return self.page(start=index + 1)
 
 
 class Server(ThreadingHTTPServer):
@@ -147,50 +146,50 @@ class Handler(BaseHTTPRequestHandler):
                 cookie = f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
                 self._send(303, headers={"Location": "/", "Set-Cookie": cookie})
             else:
-                self._refuse(403, "wrong token: open the link that 'datagen review' printed last")
+                self._send(403, "wrong token: open the link that 'datagen review' printed last")
         elif url.path == "/favicon.ico":
             self._send(204)
         elif not self._has_cookie():
-            self._refuse(403, NO_COOKIE)
+            self._send(403, NO_COOKIE)
         elif url.path in FILES:
             name, content_type = FILES[url.path]
-            self._send(200, (PAGES / name).read_bytes(), content_type)
+            self._send(200, (PAGES / name).read_text(encoding="utf-8"), content_type)
         elif url.path == "/page":
             index = query.get("at", "")
             page = self.server.review.page(int(index) if index.isascii() and index.isdigit() else None)
-            self._send(200, json.dumps(page).encode(), JSON)
+            self._send(200, json.dumps(page), JSON)
         else:
-            self._refuse(404, "no such page")
+            self._send(404, "no such page")
 
     def do_POST(self) -> None:
         if not self._is_ours():
             return
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit() or int(length) > MAX_VOTE_BYTES:
-            self._refuse(413, f"a vote has a length, of at most {MAX_VOTE_BYTES} bytes")
+            self._send(413, f"a vote has a length, of at most {MAX_VOTE_BYTES} bytes")
             return
         body = self.rfile.read(int(length))
         if not self._has_cookie():
-            self._refuse(403, NO_COOKIE)
+            self._send(403, NO_COOKIE)
         elif self.path != "/vote" or self.headers.get_content_type() != JSON:
-            self._refuse(404, "votes go to /vote as JSON")
+            self._send(404, "votes go to /vote as JSON")
         else:
             try:
                 page = self.server.review.vote(json.loads(body))
             except (ValueError, RecursionError) as problem:
-                self._refuse(400, str(problem))
+                self._send(400, str(problem))
             except OSError as problem:
-                self._refuse(507, f"the vote was not kept: {problem.strerror}")
+                self._send(507, f"the vote was not kept: {problem.strerror}")
             else:
-                self._send(200, json.dumps(page).encode(), JSON)
+                self._send(200, json.dumps(page), JSON)
 
     def _is_ours(self) -> bool:
         """Whether the request is for us, and from our own page or typed by the reader; if not, refuse it."""
         origin = self.headers.get("Origin")
         if self.headers.get("Host") not in self.server.hosts:
-            self._refuse(421, "this page answers under its own address only")
+            self._send(421, "this page answers under its own address only")
         elif origin is not None and origin.removeprefix("http://") not in self.server.hosts:
-            self._refuse(403, "sent by another page")
+            self._send(403, "sent by another page")
         else:
             return True
         return False
@@ -202,11 +201,12 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return cookie is not None and self.server.is_token(cookie.value)
 
-    def _refuse(self, status: int, reason: str) -> None:
-        self.close_connection = True  # the rest of the request is not read
-        self._send(status, f"{reason}\n".encode(), PLAIN)
-
-    def _send(self, status: int, body: bytes = b"", content_type: str = PLAIN, headers: Row | None = None) -> None:
+    def _send(self, status: int, text: str = "", content_type: str = PLAIN, headers: Row | None = None) -> None:
+        """Send a response. With an error status (400 and up) the text is the reason, in a line of its own."""
+        if status >= 400:
+            self.close_connection = True  # the rest of the request is not read
+            text += "\n"
+        body = text.encode()
         self.send_response(status)
         length = {} if status == 204 else {"Content-Type": content_type, "Content-Length": str(len(body))}
         for name, value in (HEADERS | length | (headers or {})).items():

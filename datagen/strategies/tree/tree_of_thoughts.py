@@ -85,7 +85,7 @@ class TreeOfThoughts(Strategy):
             return [self.reject(record, details, "budget_spent" if search.budget_spent else "no_path")]
 
         # 3. The path to the best leaf is the answer, dropped if it is known to be wrong.
-        return [self.accept(record, details, [self.answer(search, leaves[0])])]
+        return [self.accept(record, details, [self.path_answer(search, leaves[0])])]
 
     def puzzle(self, record: Record) -> list[Fraction]:
         """Return the numbers of a puzzle: the field "numbers", else those in the prompt; none if one is no number."""
@@ -95,7 +95,7 @@ class TreeOfThoughts(Strategy):
         numbers = [parse_number(str(value)) for value in values]
         return [] if None in numbers else [number for number in numbers if number is not None]
 
-    def answer(self, search: Search, leaf: Node) -> Answer:
+    def path_answer(self, search: Search, leaf: Node) -> Answer:
         """Write the path to a leaf as an answer, verified where that needs no model."""
         path = leaf.state.path
         model = search.llm.model("teacher").identity
