@@ -50,10 +50,10 @@ def main(measure: Callable[[bool], Iterable[Line]]) -> None:
     show(measure("--quick" in sys.argv))
 
 
-def in_fresh_process(work: Callable[..., T], *given: Any) -> T:
+def in_fresh_process(work: Callable[..., T], *arguments: Any) -> T:
     """Call a function in a new interpreter, which has measured nothing before."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *given).result()
+        return pool.submit(work, *arguments).result()
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Ask(Method):
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Ask each prompt as it stands: one call a record."""
         try:
-            said = await llm.chat("teacher", plain_prompt(record.prompt), temperature=1)
+            reply = await llm.chat("teacher", plain_prompt(record.prompt), temperature=1)
         except CallFailed as error:
             yield fail(error, record={"id": record.id, "prompt": record.prompt}, meta={})
             return
-        meta = {"method": "ask", "parents": [record.id], "finish_reason": said.finish_reason, "usage": said.usage}
-        yield keep({"id": record.id, "prompt": record.prompt, "response": said.text, "meta": meta})
+        meta = {"method": "ask", "parents": [record.id], "finish_reason": reply.finish_reason, "usage": reply.usage}
+        yield keep({"id": record.id, "prompt": record.prompt, "response": reply.text, "meta": meta})
 
     def bound(self, record: Record) -> int:
         return 1
@@ -93,8 +93,8 @@ class Ran(NamedTuple):
 
 def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
     """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
-    told = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
-    with open_job(method, str(rows), method.options_type(), told, {}) as job:
+    run_options = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
+    with open_job(method, str(rows), method.options_type(), run_options, {}) as job:
         tune_garbage_collector()
         cpu, wall = process_time(), perf_counter()
         outcome = asyncio.run(run_job(job, Quiet()))

@@ -2,10 +2,11 @@
 
     python -m benchmarks.kills
 
-After each kill a copy of the journal says what was recorded. The server's log says what was asked for, by the client's
-own (key, attempt). Asked again after a kill: recorded answers (must be none), and what was under way or not committed.
-At the end, the files are those of a run that nobody killed. The bound is the requests in flight plus the answers of
-one commit window, taken as the most replies that left the server within two of them.
+After each kill, a copy of the journal shows which answers were recorded, and the server's log shows which requests it
+received, identified by the client's (key, attempt). Two numbers of requests sent again after a kill: those with a
+recorded answer (must be 0), and those that were in flight or not yet committed. At the end, the files must be equal to
+those of a run without kills. The bound is the requests in flight plus the answers of one commit window, taken as the
+most replies that left the server within two windows.
 """
 
 import shutil
@@ -25,7 +26,7 @@ from benchmarks.common import Line, main, write_rows
 from benchmarks.remote import Remote, serving
 from datagen.llm.journal import COMMIT_EVERY
 from tests.jobs import digest
-from tests.server import Seen, evolve_answer, lognormal
+from tests.server import LogEntry, evolve_answer, lognormal
 
 KILLS, SLOTS, LATENCY, LONGEST = 20, 64, (0.08, 0.7), 0.4
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,8 @@ Name = tuple[str, int]
 def start(folder: Path, model: str) -> "subprocess.Popen[bytes]":
     """Start the command."""
     command = [sys.executable, "-m", "datagen", "evolve", str(folder / "rows.jsonl")]
-    told = ["-o", str(folder / "out.jsonl"), "--model", model, "--concurrency", str(SLOTS), "-q"]
-    return subprocess.Popen([*command, *told], cwd=ROOT, stderr=subprocess.DEVNULL)
+    options = ["-o", str(folder / "out.jsonl"), "--model", model, "--concurrency", str(SLOTS), "-q"]
+    return subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 def requests(server: Remote) -> bytes:
@@ -47,7 +48,7 @@ def requests(server: Remote) -> bytes:
 
 
 def kill_once(folder: Path, server: Remote, chance: Random) -> float | None:
-    """Start, wait for the first new request and a random time more, kill; return when, None if it had ended."""
+    """Start a run and kill it a random time after its first request; return the time, None if it had ended."""
     before, process = requests(server), start(folder, server.model)
     while requests(server) == before and process.poll() is None:
         sleep(0.01)
@@ -57,15 +58,15 @@ def kill_once(folder: Path, server: Remote, chance: Random) -> float | None:
 
 
 def recorded(folder: Path) -> set[Name]:
-    """Read what a copy of the journal holds; the next run finds the original as the dead one left it."""
+    """Return the calls in a copy of the journal; the original stays as the killed run left it."""
     with TemporaryDirectory() as copy:
         shutil.copytree(folder / ".datagen", Path(copy, "journal"))
         with closing(sqlite3.connect(Path(copy, "journal", "journal.sqlite3"))) as database:
             return {(key.hex(), attempt) for key, attempt in database.execute("SELECT key, attempt FROM replies")}
 
 
-def name(seen: Seen) -> Name:
-    return seen.call, seen.attempt
+def call_name(entry: LogEntry) -> Name:
+    return entry.call, entry.attempt
 
 
 def most_within(times: Iterable[float], seconds: float) -> int:
@@ -86,20 +87,22 @@ def measure(quick: bool) -> list[Line]:
     deaths: list[tuple[float, set[Name]]] = []
     with serving(evolve_answer, LATENCY) as server, TemporaryDirectory() as name_:
         folder_ = write_rows(Path(name_), records).parent
-        while len(deaths) < kills and (when := kill_once(folder_, server, chance)):
-            deaths.append((when, recorded(folder_)))
+        while len(deaths) < kills and (killed_at := kill_once(folder_, server, chance)):
+            deaths.append((killed_at, recorded(folder_)))
         assert start(folder_, server.model).wait() == 0
         same, log = digest(folder_ / "out.jsonl") == expected, server.record().log
-    births = [0.0, *(when for when, _ in deaths)]
-    again = [_again(log, since, when, kept) for since, (when, kept) in zip(births, deaths, strict=False)]
+    births = [0.0, *(killed_at for killed_at, _ in deaths)]
+    counts = [
+        count_repeats(log, since, killed_at, kept) for since, (killed_at, kept) in zip(births, deaths, strict=False)
+    ]
     wait = lognormal(*LATENCY)
-    window = most_within((seen.at + wait(seen.key) for seen in log), 2 * COMMIT_EVERY)
-    lost = [lost for _, lost in again]
+    window = most_within((entry.at + wait(entry.key) for entry in log), 2 * COMMIT_EVERY)
+    lost = [lost for _, lost in counts]
     return [
         Line(
             f"kill -9, {len(deaths)} times: recorded answers sent again",
             "0",
-            f"{sum(paid for paid, _ in again)}, final files {'identical' if same else 'DIFFERENT'}",
+            f"{sum(paid for paid, _ in counts)}, final files {'identical' if same else 'DIFFERENT'}",
             "-",
         ),
         Line(
@@ -111,10 +114,10 @@ def measure(quick: bool) -> list[Line]:
     ]
 
 
-def _again(log: list[Seen], since: float, when: float, kept: set[Name]) -> tuple[int, int]:
-    """Count what was sent after a kill although it was recorded, or although the run just killed had sent it."""
-    before = {name(seen) for seen in log if since < seen.at <= when}
-    after = {name(seen) for seen in log if seen.at > when}
+def count_repeats(log: list[LogEntry], since: float, killed_at: float, kept: set[Name]) -> tuple[int, int]:
+    """Count the requests sent again after a kill: those recorded before it, and those only sent before it."""
+    before = {call_name(entry) for entry in log if since < entry.at <= killed_at}
+    after = {call_name(entry) for entry in log if entry.at > killed_at}
     return len(after & kept), len((after & before) - kept)
 
 

@@ -27,8 +27,8 @@ def measure(quick: bool) -> list[Line]:
     with serving() as server:
         low, high = (in_fresh_process(peak, rows, server.model) for rows in (few, many))
     growth = (high - low) * 100_000 / (many - few)
-    found = f"{growth:.1f} MB ({low:.0f} MB at {few:,} rows, {high:.0f} MB at {many:,})"
-    return [Line("memory, growth per 100,000 rows", "≤ 8 MB", found, "16 to 32 bytes for each id and prompt seen")]
+    measured = f"{growth:.1f} MB ({low:.0f} MB at {few:,} rows, {high:.0f} MB at {many:,})"
+    return [Line("memory, growth per 100,000 rows", "≤ 8 MB", measured, "16 to 32 bytes for each id and prompt seen")]
 
 
 if __name__ == "__main__":

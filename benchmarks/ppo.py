@@ -167,8 +167,8 @@ def measure(quick: bool) -> Iterator[Line]:
         for critic, seconds in (("own critic", ours), ("shared trunk", shared)):
             details = f"{seconds:.3f} s, {other:.3f} s"
             yield Line(f"PPO, an update against TRL 1.12's: {critic}", "<= 0.6", f"{seconds / other:.2f}", details)
-    held = in_fresh_process(in_a_folder, memory, "", 0)
-    share = held["shared"] / held["four"]
+    sizes = in_fresh_process(in_a_folder, memory, "", 0)
+    share = sizes["shared"] / sizes["four"]
     yield Line(
         "PPO, one trunk with adapters against four models", "", f"{share:.2f}", "weights, gradients, Adam states"
     )

@@ -22,12 +22,12 @@ def main(steps: int) -> None:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained("base", padding_side="left")
     with open("sums.jsonl", encoding="utf-8") as file:
-        asked = [json.loads(line)["prompt"] for line in file]
+        prompts = [json.loads(line)["prompt"] for line in file]
     ids = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
         )
-        for prompt in asked
+        for prompt in prompts
     ]
     policy, reference = (AutoModelForCausalLM.from_pretrained("base", dtype=torch.float32) for _ in range(2))
     value, reward = (

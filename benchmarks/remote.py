@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from tests.server import Answer, Faults, Message, Seen, Server, lognormal, running
+from tests.server import Answer, Faults, LogEntry, Message, Server, lognormal, running
 
 FILLER = " ".join(["The answer is long enough to be like one of a model, and it is cheap to make."] * 5)
 """About 400 characters."""
@@ -32,9 +32,9 @@ class Remote:
     def record(self) -> Server:
         """Return a server that answers nobody and holds the log so far; its times are `time.monotonic` here too."""
         self.pipe.send("log")
-        told = Server()
-        told.log = self.pipe.recv()
-        return told
+        copy = Server()
+        copy.log = self.pipe.recv()
+        return copy
 
 
 @contextmanager
@@ -68,4 +68,4 @@ def _serve(
                 pipe.recv()
             except EOFError:  # whoever started this has left
                 return
-            pipe.send(list[Seen](server.log))
+            pipe.send(list[LogEntry](server.log))

@@ -1,4 +1,4 @@
-"""Calls a second where every answer lies in the journal; the server is gone by then.
+"""Calls per second when the journal holds every answer; the server has stopped by then.
 
     python -m benchmarks.replay
 
@@ -29,7 +29,7 @@ TIMES = 3
 
 
 def fill(method: str, rows: Path, model: str) -> int:
-    """Run once; return the number of calls."""
+    """Fill the journal with one run; return the number of calls."""
     ran = run(METHODS[method], rows, model, concurrency="256")
     return int(ran.outcome.result["usage"]["calls"])
 
@@ -50,10 +50,10 @@ def through_the_stack(rows: Path, model: str) -> float:
         start = perf_counter()
         for prompt in prompts:
             await Roles(stack.models, Record("0", prompt), {}).chat("teacher", plain_prompt(prompt), temperature=1)
-        took = perf_counter() - start
+        seconds = perf_counter() - start
         assert stack.traffic.sent == 0
         await stack.close()
-        return took
+        return seconds
 
     return asyncio.run(ask_all([json.loads(line)["prompt"] for line in rows.open()]))
 
@@ -69,16 +69,16 @@ def measure(quick: bool) -> list[Line]:
             if method == "ask":
                 seconds = median(in_fresh_process(through_the_stack, rows, server.model) for _ in range(TIMES))
                 what = f"replay, calls/s through the journal, {calls:,} calls"
-                lines.append(told(what, "≥ 30,000", calls, seconds, "SQLite and JSON"))
+                lines.append(speed_line(what, "≥ 30,000", calls, seconds, "SQLite and JSON"))
             first = rows.with_name("out.jsonl").read_bytes()
             seconds = median(in_fresh_process(again, method, rows, server.model) for _ in range(TIMES))
             assert rows.with_name("out.jsonl").read_bytes() == first
         what = f"the same, whole runs: {method}, reading, folding and writing rows, {calls:,} calls"
-        lines.append(told(what, "-", calls, seconds, "the loop"))
+        lines.append(speed_line(what, "-", calls, seconds, "the loop"))
     return lines
 
 
-def told(what: str, target: str, calls: int, seconds: float, limited_by: str) -> Line:
+def speed_line(what: str, target: str, calls: int, seconds: float, limited_by: str) -> Line:
     return Line(what, target, f"{calls / seconds:,.0f} ({1e6 * seconds / calls:.0f} µs a call)", limited_by)
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup
 
-Medians of five. Beside them, as what can be had here: an interpreter that does nothing, and one that imports the
-client library.
+Medians of five. For comparison, in the same table: the start of an interpreter that does nothing, and of one that
+imports the client library.
 """
 
 import subprocess
@@ -23,17 +23,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def seconds(*arguments: str) -> float:
     """Run Python with these arguments, again and again; return the median time."""
-    took = []
+    times = []
     for _ in range(TIMES):
         start = monotonic()
         subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-        took.append(monotonic() - start)
-    return median(took)
+        times.append(monotonic() - start)
+    return median(times)
 
 
 def first_request(server: Remote) -> float:
     """Return the median time from a command's start to the arrival of its first request."""
-    took = []
+    times = []
     with TemporaryDirectory() as folder:
         rows = write_rows(Path(folder), 10)
         for number in range(TIMES):
@@ -53,18 +53,28 @@ def first_request(server: Remote) -> float:
                 "-q",
             ]
             subprocess.run(command, cwd=ROOT, check=True)
-            took.append(server.record().log[before].at - start)
-    return median(took)
+            times.append(server.record().log[before].at - start)
+    return median(times)
 
 
 def measure(quick: bool) -> list[Line]:
-    nothing, client = seconds("-c", "pass"), seconds("-c", "import openai")
-    helped = seconds("-m", "datagen", "--help")
+    python_seconds, client_seconds = seconds("-c", "pass"), seconds("-c", "import openai")
+    help_seconds = seconds("-m", "datagen", "--help")
     with serving(evolve_answer) as server:
-        first = first_request(server)
+        first_seconds = first_request(server)
     return [
-        Line("datagen --help", "< 0.3 s", f"{helped:.2f} s (python: {nothing:.2f} s)", "import of typer and rich"),
-        Line("first request after start", "< 0.9 s", f"{first:.2f} s (import openai: {client:.2f} s)", "that import"),
+        Line(
+            "datagen --help",
+            "< 0.3 s",
+            f"{help_seconds:.2f} s (python: {python_seconds:.2f} s)",
+            "import of typer and rich",
+        ),
+        Line(
+            "first request after start",
+            "< 0.9 s",
+            f"{first_seconds:.2f} s (import openai: {client_seconds:.2f} s)",
+            "that import",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""How much of 64 slots is used where some answers take ten times as long as others.
+"""How well 64 slots are used when some answers take ten times as long as others.
 
     python -m benchmarks.stragglers
 
@@ -25,23 +25,23 @@ METHODS = load_methods("evolve")
 MEDIAN, SIGMA, SLOTS = 0.4, 0.7, 64
 
 
-class Took(NamedTuple):
+class Timing(NamedTuple):
     """One run: seconds, and the latencies of its requests in the order of their arrival."""
 
     seconds: float
     waits: list[float]
 
 
-def took(method: type[Method], records: int, scale: float) -> Took:
+def time_run(method: type[Method], records: int, scale: float) -> Timing:
     """Run a method over so many records against a server with stragglers."""
     wait = lognormal(MEDIAN * scale, SIGMA)
     with serving(evolve_answer, (MEDIAN * scale, SIGMA)) as server, TemporaryDirectory() as folder:
         ran = run(method, write_rows(Path(folder), records), server.model, concurrency=str(SLOTS))
-        log = sorted(server.record().log, key=lambda seen: seen.at)
+        log = sorted(server.record().log, key=lambda entry: entry.at)
     assert ran.outcome.status == "finished" and ran.outcome.run["requests"] == len(log)
-    waits = [wait(seen.key) for seen in log]
-    ends = [seen.at + seconds for seen, seconds in zip(log, waits, strict=True)]
-    return Took(max(ends) - log[0].at, waits)
+    waits = [wait(entry.key) for entry in log]
+    ends = [entry.at + seconds for entry, seconds in zip(log, waits, strict=True)]
+    return Timing(max(ends) - log[0].at, waits)
 
 
 def greedy(waits: list[float]) -> float:
@@ -55,16 +55,16 @@ def greedy(waits: list[float]) -> float:
 
 def measure(quick: bool) -> list[Line]:
     less = 5 if quick else 1
-    single = took(Ask, 1_000 // less, 1.0)
+    single = time_run(Ask, 1_000 // less, 1.0)
     share, bound = greedy(single.waits) / single.seconds, sum(single.waits) / SLOTS / single.seconds
-    found = f"{share:.3f} ({bound:.2f} of the sum / {SLOTS}; {single.seconds:.1f} s)"
-    lines = [Line(f"{len(single.waits):,} single calls, against list scheduling", "≥ 0.97", found, "-")]
+    measured = f"{share:.3f} ({bound:.2f} of the sum / {SLOTS}; {single.seconds:.1f} s)"
+    lines = [Line(f"{len(single.waits):,} single calls, against list scheduling", "≥ 0.97", measured, "-")]
     for chains, scale, target in ((200, 1.0, "≥ 0.85"), (2_000, 0.25, "≥ 0.95")):
-        chain = took(METHODS["general"], chains // less, scale)
+        chain = time_run(METHODS["general"], chains // less, scale)
         share = sum(chain.waits) / SLOTS / chain.seconds
         what = f"{chains // less:,} chains of evolve, against the sum / {SLOTS}"
-        found = f"{share:.3f} ({len(chain.waits):,} calls, {chain.seconds:.1f} s)"
-        lines.append(Line(what, target, found, "the last chains' own length" if scale == 1 else "-"))
+        measured = f"{share:.3f} ({len(chain.waits):,} calls, {chain.seconds:.1f} s)"
+        lines.append(Line(what, target, measured, "the last chains' own length" if scale == 1 else "-"))
     return lines
 
 

@@ -54,10 +54,10 @@ async def _usual_loop(model: str, prompts: list[str], output: Path) -> Cost:
 
     async def one(prompt: str) -> str:
         async with slots:
-            said = await client.chat.completions.create(
+            completion = await client.chat.completions.create(
                 model=name, messages=[{"role": "user", "content": prompt}], temperature=1
             )
-        return json.dumps({"prompt": prompt, "response": said.choices[0].message.content})
+        return json.dumps({"prompt": prompt, "response": completion.choices[0].message.content})
 
     await asyncio.gather(*map(one, prompts[:WARM_UP]))
     cpu, wall = process_time(), perf_counter()
@@ -86,11 +86,11 @@ def measure(quick: bool) -> list[Line]:
         with serving(latency=wait) as server:
             mine, other = compare(server, rows, rounds)
         what = f"rows/s against the usual loop, {1000 * wait:.0f} ms server, {IN_FLIGHT} in flight"
-        found = f"{other.wall / mine.wall:.1f} × ({1 / mine.wall:,.0f} against {1 / other.wall:,.0f} rows/s)"
-        lines.append(Line(what, target, found, "the client library's path of a request"))
+        measured = f"{other.wall / mine.wall:.1f} × ({1 / mine.wall:,.0f} against {1 / other.wall:,.0f} rows/s)"
+        lines.append(Line(what, target, measured, "the client library's path of a request"))
         if not wait:
-            found = f"{mine.cpu / other.cpu:.2f} × ({1e6 * mine.cpu:.0f} against {1e6 * other.cpu:.0f} µs)"
-            lines.append(Line("CPU a row against the usual loop", "≤ 0.3 ×", found, "the same"))
+            measured = f"{mine.cpu / other.cpu:.2f} × ({1e6 * mine.cpu:.0f} against {1e6 * other.cpu:.0f} µs)"
+            lines.append(Line("CPU a row against the usual loop", "≤ 0.3 ×", measured, "the same"))
     return lines
 
 

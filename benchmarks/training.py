@@ -71,21 +71,23 @@ def trl(trainer: str, steps: int) -> float:
 
     prepare()
     model, tokenizer = start()
-    asked = [{"role": "user", "content": prompt} for prompt, _ in problems(0)[:ROWS]]
+    prompts = [{"role": "user", "content": prompt} for prompt, _ in problems(0)[:ROWS]]
     answers = [int(answer) for _, answer in problems(0)[:ROWS]]
     rows = [
         {"prompt": [a], **({"completion": say(n)} if trainer == "sft" else {"chosen": say(n), "rejected": say(n + 1)})}
-        for a, n in zip(asked, answers, strict=True)
+        for a, n in zip(prompts, answers, strict=True)
     ]
     data = Dataset.from_list(rows)
     if trainer == "sft":
-        made = SFTTrainer(model, SFTConfig(max_steps=steps, **SETTINGS), train_dataset=data, processing_class=tokenizer)
+        trl_trainer = SFTTrainer(
+            model, SFTConfig(max_steps=steps, **SETTINGS), train_dataset=data, processing_class=tokenizer
+        )
     else:
         model.config._name_or_path = str(Path("base").resolve())
         config = DPOConfig(max_steps=steps, precompute_ref_log_probs=steps * BATCH > ROWS, **SETTINGS)
-        made = DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+        trl_trainer = DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
     began = process_time()
-    made.train()
+    trl_trainer.train()
     return process_time() - began
 
 
@@ -119,15 +121,17 @@ def plain(trainer: str, steps: int) -> float:
     def scores(batch: tuple[Any, Any, Any]) -> Any:
         ids, labels, mask = batch
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
-        wanted = labels[:, 1:]
-        picked = logits.gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
-        return (picked * (wanted != -100)).sum(-1)
+        targets = labels[:, 1:]
+        log_probs = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        return (log_probs * (targets != -100)).sum(-1)
 
     def pairs(batch: list[Any]) -> list[tuple[list[int], list[int]]]:
         return [(row.prompt, row.chosen) for row in batch] + [(row.prompt, row.rejected) for row in batch]
 
     with torch.no_grad():
-        known = torch.cat([scores(tensors(pairs([row]))) for row in rows]).view(-1, 2) if trainer == "dpo" else None
+        reference_scores = (
+            torch.cat([scores(tensors(pairs([row]))) for row in rows]).view(-1, 2) if trainer == "dpo" else None
+        )
     began = process_time()
     for _ in range(steps):
         chosen = chance.sample(range(ROWS), BATCH)
@@ -136,9 +140,11 @@ def plain(trainer: str, steps: int) -> float:
             ids, labels, mask = tensors([(row.prompt, row.chosen) for row in batch])
             loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         else:
-            assert known is not None
+            assert reference_scores is not None
             better, worse = scores(tensors(pairs(batch))).chunk(2)
-            loss = -logsigmoid(0.1 * ((better - worse) - (known[chosen, 0] - known[chosen, 1]))).mean()
+            loss = -logsigmoid(
+                0.1 * ((better - worse) - (reference_scores[chosen, 0] - reference_scores[chosen, 1]))
+            ).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -157,12 +163,13 @@ def measure(quick: bool) -> Iterator[Line]:
             {run.__name__: in_fresh_process(in_a_folder, run, trainer, steps) for run in (ours, trl, plain)}
             for _ in range(1 if quick else 3)
         ]
-        median = {name: statistics.median(each[name] for each in rounds) * 1000 / steps for name in rounds[0]}
-        told = ", ".join(f"{name} {value:.0f}" for name, value in median.items())
+        median = {name: statistics.median(costs[name] for costs in rounds) * 1000 / steps for name in rounds[0]}
+        speedup = {name: value / median["ours"] for name, value in median.items()}
+        details = ", ".join(f"{name} {value:.0f}" for name, value in median.items())
         yield Line(
             f"{trainer}, ms of one core a step of {BATCH}",
             "≥ 1.0 × TRL's speed",
-            f"{median['trl'] / median['ours']:.2f} × TRL, {median['plain'] / median['ours']:.2f} × plain loop; {told}",
+            f"{speedup['trl']:.2f} × TRL, {speedup['plain']:.2f} × plain loop; {details}",
             "TRL's own step: the collator, its metrics, the fused head",
         )
 

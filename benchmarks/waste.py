@@ -1,4 +1,4 @@
-"""What is paid for and not needed, and what faults cost.
+"""Calls that are paid for but not needed, and the cost of faults.
 
     python -m benchmarks.waste
 
@@ -45,18 +45,18 @@ def faults(rows: int) -> Line:
     with serving(latency=0.05, faults=MIXED) as server, TemporaryDirectory() as folder:
         source = write_rows(Path(folder), rows)
         ran = run(Ask, source, server.model, concurrency="50", timeout=5.0)
-        made = map(json.loads, source.with_name("out.jsonl").read_text().splitlines())
-        good = sum(row["response"] == echo("", [{"content": row["prompt"]}], 0, "") for row in made)
+        rows_out = map(json.loads, source.with_name("out.jsonl").read_text().splitlines())
+        good = sum(row["response"] == echo("", [{"content": row["prompt"]}], 0, "") for row in rows_out)
         record = server.record()
-    found = f"{good} good, {len(record.log)} requests, {record.early_retries()} early, {ran.wall:.1f} s"
+    measured = f"{good} good, {len(record.log)} requests, {record.early_retries()} early, {ran.wall:.1f} s"
     target = f"{rows} good, ≤ {1.3 * rows:.0f} requests, 0 early"
-    return Line(f"{rows} prompts, 20 % mixed faults", target, found, "the faults themselves")
+    return Line(f"{rows} prompts, 20 % mixed faults", target, measured, "the faults themselves")
 
 
 def mean_in_flight(server: Remote) -> float:
     """Return how many requests were being answered at once, on average, between the first and the last arrival."""
     log = server.record().log
-    answered = sum(LATENCY for seen in log if seen.outcome == "ok")
+    answered = sum(LATENCY for entry in log if entry.outcome == "ok")
     return answered / (log[-1].at + LATENCY - log[0].at)
 
 
@@ -69,9 +69,12 @@ def concurrency(rows: int) -> Line:
             assert ran.outcome.status == "finished"
             means.append(mean_in_flight(server))
     calm, refused = means
-    found = f"{refused / ROOM:.2f} ({refused:.1f} in flight; {calm:.1f} without)"
+    measured = f"{refused / ROOM:.2f} ({refused:.1f} in flight; {calm:.1f} without)"
     return Line(
-        f"5 % random 429s: share of {ROOM} kept in flight", "≥ 0.33", found, "cuts of 10 %, and the retries at the end"
+        f"5 % random 429s: share of {ROOM} kept in flight",
+        "≥ 0.33",
+        measured,
+        "cuts of 10 %, and the retries at the end",
     )
 
 

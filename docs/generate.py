@@ -23,8 +23,8 @@ Made by `make docs` from `datagen --help`; do not edit.
 def help_text(*command: str) -> str:
     """Return what `datagen COMMAND --help` prints, 100 columns wide, without colours."""
     os.environ.update(TERMINAL_WIDTH="100", COLUMNS="100", NO_COLOR="1", TERM="dumb")
-    shown: Any = CliRunner().invoke(app, [*command, "--help"], prog_name="datagen")
-    return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+    result: Any = CliRunner().invoke(app, [*command, "--help"], prog_name="datagen")
+    return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
 
 
 def page() -> str:

@@ -50,8 +50,8 @@ def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -
         return f"{'#Rewritten Prompt#: ' if odd < 0.03 else ''}{prompt} {spice}?"
     if task == "answer" and odd < 0.03:
         return "I'm sorry, but I can't help with that."
-    made = (" ".join(dice.choices(WORDS, k=dice.randint(6, 12))) for _ in range(dice.randint(2, 4)))
-    return f"{'. '.join(sentence.capitalize() for sentence in made)} {spice}."
+    sentences = (" ".join(dice.choices(WORDS, k=dice.randint(6, 12))) for _ in range(dice.randint(2, 4)))
+    return f"{'. '.join(sentence.capitalize() for sentence in sentences)} {spice}."
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Faults:
 
 
 @dataclass(slots=True)
-class Seen:
+class LogEntry:
     """One try of one request; `delivered` says that a reply to be paid for left on an open connection."""
 
     key: str
@@ -80,22 +80,29 @@ class Seen:
     delivered: bool = False
 
 
-def http(status: int, body: bytes, more: str = "") -> bytes:
+def http(status: int, body: bytes, extra_headers: str = "") -> bytes:
     """Frame a JSON body."""
-    top = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    top = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra_headers}\r\n"
     return top.encode() + body
 
 
-def completion(asked: dict[str, Any], key: str, text: str, finish: str) -> bytes:
+def completion(request: dict[str, Any], key: str, text: str, finish: str) -> bytes:
     """Wrap a text as OpenAI does, in raw UTF-8; a word counts as a token."""
-    prompt, told = sum(len(str(m.get("content") or "").split()) for m in asked["messages"]), len(text.split())
+    prompt_tokens, completion_tokens = (
+        sum(len(str(m.get("content") or "").split()) for m in request["messages"]),
+        len(text.split()),
+    )
     body = {
         "id": f"chatcmpl-{key[:24]}",
         "object": "chat.completion",
         "created": 0,
-        "model": asked["model"],
+        "model": request["model"],
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": told, "total_tokens": prompt + told},
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
     }
     return json.dumps(body, ensure_ascii=False).encode()
 
@@ -108,12 +115,12 @@ class Server:
     latency: float | Callable[[str], float] = 0.0  # seconds, or key -> seconds
     faults: Faults = field(default_factory=Faults)
     limit: int | None = None
-    refuse: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda asked: None  # to a status and body
+    refuse: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda request: None  # to a status and body
     url: str = field(default="", init=False)
     requests: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)  # the most in flight; a 429 is never in flight
-    log: list[Seen] = field(default_factory=list, init=False)
+    log: list[LogEntry] = field(default_factory=list, init=False)
     tries: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
     faulted: Counter[str] = field(default_factory=Counter, init=False)
     connections: set["Connection"] = field(default_factory=set, init=False)
@@ -121,14 +128,14 @@ class Server:
     def early_retries(self) -> int:
         """Count the tries that came before the time their Retry-After named."""
         early, until = 0, dict[str, float]()
-        for seen in self.log:
-            early += seen.at < until.get(seen.key, 0.0)
-            until[seen.key] = max(seen.retry_at, until.get(seen.key, 0.0))
+        for entry in self.log:
+            early += entry.at < until.get(entry.key, 0.0)
+            until[entry.key] = max(entry.retry_at, until.get(entry.key, 0.0))
         return early
 
     def paid_twice(self) -> list[tuple[str, int]]:
         """List each (key, attempt) whose reply was delivered again: the client lost or repeated work."""
-        paid = Counter((seen.key, seen.attempt) for seen in self.log if seen.delivered)
+        paid = Counter((entry.key, entry.attempt) for entry in self.log if entry.delivered)
         return [pair for pair, times in paid.items() if times > 1]
 
     def fate(self, key: str, attempt: int) -> str:
@@ -140,31 +147,31 @@ class Server:
         self.faulted[key] += 1
         return dice.choice(self.faults.kinds)
 
-    def admit(self, seen: Seen) -> float:
+    def admit(self, entry: LogEntry) -> float:
         """Log a try on arrival, as its client may die before the reply, and say how long the reply takes."""
         full = self.limit is not None and self.in_flight >= self.limit
-        seen.outcome = "429" if full else self.fate(seen.key, seen.attempt)
+        entry.outcome = "429" if full else self.fate(entry.key, entry.attempt)
         self.requests += 1
-        self.log.append(seen)
-        if seen.outcome == "429":
-            seen.retry_at = seen.at + self.faults.retry_after
-        if seen.outcome == "hang":
+        self.log.append(entry)
+        if entry.outcome == "429":
+            entry.retry_at = entry.at + self.faults.retry_after
+        if entry.outcome == "hang":
             return self.faults.hang_seconds
-        return self.latency(seen.key) if callable(self.latency) else self.latency
+        return self.latency(entry.key) if callable(self.latency) else self.latency
 
-    def reply(self, asked: dict[str, Any], seen: Seen) -> bytes:
+    def reply(self, request: dict[str, Any], entry: LogEntry) -> bytes:
         """Build the bytes that an outcome sends."""
-        if seen.outcome in ("reset", "hang"):
+        if entry.outcome in ("reset", "hang"):
             return b""
-        if seen.outcome.isdigit():
-            later = f"Retry-After: {self.faults.retry_after:g}\r\n" if seen.outcome == "429" else ""
-            return http(int(seen.outcome), ERROR, later)
-        text = self.answer(asked["model"], asked["messages"], seen.sample, seen.task)
-        kept = {"empty": 0, "length": len(text) // 2}.get(seen.outcome, len(text))
-        body = completion(asked, seen.key, text[:kept], "length" if seen.outcome == "length" else "stop")
+        if entry.outcome.isdigit():
+            later = f"Retry-After: {self.faults.retry_after:g}\r\n" if entry.outcome == "429" else ""
+            return http(int(entry.outcome), ERROR, later)
+        text = self.answer(request["model"], request["messages"], entry.sample, entry.task)
+        kept = {"empty": 0, "length": len(text) // 2}.get(entry.outcome, len(text))
+        body = completion(request, entry.key, text[:kept], "length" if entry.outcome == "length" else "stop")
         half = len(body) // 2
-        whole = http(200, body[:half] if seen.outcome == "malformed" else body)
-        return whole[:-half] if seen.outcome == "truncated" else whole
+        response = http(200, body[:half] if entry.outcome == "malformed" else body)
+        return response[:-half] if entry.outcome == "truncated" else response
 
 
 @dataclass(eq=False)
@@ -209,7 +216,7 @@ class Connection(asyncio.Protocol):
         elif page == "GET /v1/models":
             self.send(http(200, b'{"object": "list", "data": [{"id": "local", "object": "model"}]}'))
         elif page == "GET /stats":
-            server, outcomes = self.server, Counter(seen.outcome for seen in self.server.log)
+            server, outcomes = self.server, Counter(entry.outcome for entry in self.server.log)
             stats = {"requests": server.requests, "peak": server.peak, "outcomes": outcomes}
             self.send(http(200, json.dumps(stats).encode()))
         else:
@@ -219,33 +226,33 @@ class Connection(asyncio.Protocol):
         """Decide everything on arrival, so that nothing but the sending is left for later."""
         server, loop = self.server, asyncio.get_running_loop()
         try:
-            asked, said = json.loads(body), json.loads(headers.get("x-datagen", "{}"))
-            sample, attempt, task = said.get("sample", 0), said.get("attempt", 1), said.get("task", "")
-            if refused := server.refuse(asked):
+            request, metadata = json.loads(body), json.loads(headers.get("x-datagen", "{}"))
+            sample, attempt, task = metadata.get("sample", 0), metadata.get("attempt", 1), metadata.get("task", "")
+            if refused := server.refuse(request):
                 server.requests += 1
                 self.send(http(refused[0], json.dumps(refused[1]).encode()))
                 return
-            key = request_key(asked["model"], asked["messages"], sample)
-            seen = Seen(key, said.get("key", ""), sample, attempt, task, loop.time())
-            delay, data = server.admit(seen), server.reply(asked, seen)
+            key = request_key(request["model"], request["messages"], sample)
+            entry = LogEntry(key, metadata.get("key", ""), sample, attempt, task, loop.time())
+            delay, data = server.admit(entry), server.reply(request, entry)
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             self.send(http(400, json.dumps({"error": {"message": repr(problem)}}).encode()))
             return
-        if seen.outcome == "429":
+        if entry.outcome == "429":
             self.send(data)
             return
         server.in_flight += 1
         server.peak = max(server.peak, server.in_flight)
-        self.waiting = loop.call_later(delay, self.finish, seen, data)
+        self.waiting = loop.call_later(delay, self.finish, entry, data)
 
-    def finish(self, seen: Seen, data: bytes) -> None:
+    def finish(self, entry: LogEntry, data: bytes) -> None:
         """Send what was decided; a reset closes without lingering, which makes it an RST and not a FIN."""
         self.waiting = None
         self.server.in_flight -= 1
-        self.last = self.last or seen.outcome in ("reset", "truncated", "hang")
-        if seen.outcome == "reset":
+        self.last = self.last or entry.outcome in ("reset", "truncated", "hang")
+        if entry.outcome == "reset":
             self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, b"\1" + bytes(7))
-        seen.delivered = self.send(data) and seen.outcome in ("ok", "empty", "length")
+        entry.delivered = self.send(data) and entry.outcome in ("ok", "empty", "length")
         self.data_received(b"")
 
     def send(self, data: bytes) -> bool:
@@ -288,18 +295,18 @@ def main() -> None:
     options.add_argument("--faults", type=float, default=0.0, help="share of tries that go wrong")
     options.add_argument("--kinds", default=",".join(ALL), help="which faults, comma-separated")
     options.add_argument("--log", type=Path, default="/dev/null", help="file for the log, as JSON lines")
-    given = options.parse_args()
-    name, *numbers = given.latency.split(":")
+    arguments = options.parse_args()
+    name, *numbers = arguments.latency.split(":")
     latency = lognormal(*map(float, numbers)) if name == "lognormal" else float(name)
-    server = Server(latency=latency, faults=Faults(given.faults, tuple(given.kinds.split(","))))
+    server = Server(latency=latency, faults=Faults(arguments.faults, tuple(arguments.kinds.split(","))))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with running(server, given.port), suppress(KeyboardInterrupt):
+    with running(server, arguments.port), suppress(KeyboardInterrupt):
         print(server.url, flush=True)
         if (stdin := Path("/dev/stdin")).is_fifo() or stdin.is_socket():
             sys.stdin.read()  # to its end: no server may outlive its parent
         else:
             signal.pause()
-    given.log.write_text("".join(json.dumps(asdict(seen)) + "\n" for seen in server.log))
+    arguments.log.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in server.log))
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ def test_rows_flow_through_a_pipe() -> None:
 
 def test_json_prints_what_the_meta_file_holds(seeds: str) -> None:
     ran = datagen("evolve", seeds, "--json", "-q")
-    told = json.loads(ran.stdout)
-    assert told == json.loads(Path("seeds.evolve.meta.json").read_text())
-    funnel = told["result"]["funnel"]
+    summary = json.loads(ran.stdout)
+    assert summary == json.loads(Path("seeds.evolve.meta.json").read_text())
+    funnel = summary["result"]["funnel"]
     assert funnel["asked"] == funnel["kept"] + sum(funnel["rejected"].values()) + sum(funnel["failed"].values())
 
 
@@ -101,9 +101,9 @@ def test_a_dry_run_shows_the_first_request_and_touches_nothing(seeds: str) -> No
 
 
 def test_parameters_reach_the_server_and_the_judge_keeps_its_own(seeds: str) -> None:
-    asked: list[dict[str, object]] = []
+    requests: list[dict[str, object]] = []
     with running(Server()) as server:
-        server.refuse = lambda body: asked.append(body)
+        server.refuse = lambda body: requests.append(body)
         options = (
             "--temperature",
             "0.3",
@@ -115,12 +115,12 @@ def test_parameters_reach_the_server_and_the_judge_keeps_its_own(seeds: str) -> 
             "stop=[]",
         )
         datagen("evolve", seeds, "--rounds", "1", "--model", f"m@{server.url}", *options)
-    judged = [body for body in asked if body["temperature"] == 0]
-    others = [body for body in asked if body["temperature"] == 0.3]
-    assert len(judged) + len(others) == len(asked)
-    assert judged
-    assert all((b["max_tokens"], b["presence_penalty"], b["stop"]) == (99, 0.5, []) for b in others)
-    assert all("seed" not in body and "presence_penalty" not in body for body in judged)
+    judge_requests = [body for body in requests if body["temperature"] == 0]
+    other_requests = [body for body in requests if body["temperature"] == 0.3]
+    assert len(judge_requests) + len(other_requests) == len(requests)
+    assert judge_requests
+    assert all((b["max_tokens"], b["presence_penalty"], b["stop"]) == (99, 0.5, []) for b in other_requests)
+    assert all("seed" not in body and "presence_penalty" not in body for body in judge_requests)
 
 
 def test_roles_may_be_played_by_different_models(seeds: str) -> None:
@@ -136,11 +136,11 @@ def test_a_folder_of_prompts_replaces_shipped_ones(seeds: str) -> None:
     Path("mine/evolve").mkdir(parents=True)
     for name in ("add_constraint", "deepen", "concretise", "add_reasoning", "complicate_input", "breadth"):
         Path(f"mine/evolve/{name}.en.md").write_text("---\nintent: mine\n---\n[user]\nMINE {{ prompt }}\n")
-    asked: list[str] = []
+    prompts: list[str] = []
     with running(Server()) as server:
-        server.refuse = lambda body: asked.append(body["messages"][-1]["content"])
+        server.refuse = lambda body: prompts.append(body["messages"][-1]["content"])
         datagen("evolve", seeds, "--rounds", "1", "--model", f"m@{server.url}", "--prompts", "mine")
-    assert sum(text.startswith("MINE Describe") for text in asked) == 5
+    assert sum(text.startswith("MINE Describe") for text in prompts) == 5
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_too_many_failures_exit_with_3(seeds: str) -> None:
 )
 def test_an_endpoint_that_refuses_the_caller_exits_with_5_at_once(seeds: str, status: int, says: str) -> None:
     with running(Server()) as server:
-        server.refuse = lambda asked: (status, {"error": {"message": "go \x1b[31maway"}})
+        server.refuse = lambda request: (status, {"error": {"message": "go \x1b[31maway"}})
         ran = datagen("evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "1")
         assert server.requests == 1
     assert ran.returncode == 5
@@ -221,9 +221,9 @@ def test_an_endpoint_that_is_not_there_exits_with_5(seeds: str) -> None:
 
 
 def test_a_parameter_that_the_model_does_not_know_is_renamed_and_not_asked_again(seeds: str) -> None:
-    def only_new_names(asked: dict[str, object]) -> tuple[int, dict[str, object]] | None:
+    def only_new_names(request: dict[str, object]) -> tuple[int, dict[str, object]] | None:
         error = {"message": "use the other", "param": "max_tokens", "code": "unsupported_parameter"}
-        return (400, {"error": error}) if "max_tokens" in asked else None
+        return (400, {"error": error}) if "max_tokens" in request else None
 
     with running(Server()) as server:
         server.refuse = only_new_names
@@ -234,8 +234,8 @@ def test_a_parameter_that_the_model_does_not_know_is_renamed_and_not_asked_again
 
 def test_a_refused_request_fails_alone(seeds: str) -> None:
     with running(Server()) as server:
-        server.refuse = lambda asked: (
-            (400, {"error": {"message": "too long"}}) if "number 3" in asked["messages"][-1]["content"] else None
+        server.refuse = lambda request: (
+            (400, {"error": {"message": "too long"}}) if "number 3" in request["messages"][-1]["content"] else None
         )
         ran = datagen("evolve", seeds, "--model", f"m@{server.url}", "--rounds", "1")
     assert ran.returncode == 0
@@ -253,17 +253,17 @@ def interrupt(command: list[str], server: Server, *, after: int, times: int) -> 
     for _ in range(times):
         run.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    _, said = run.communicate(timeout=60)
-    return run.returncode, said
+    _, stderr = run.communicate(timeout=60)
+    return run.returncode, stderr
 
 
 def test_the_first_interrupt_drains_and_the_command_goes_on_from_there() -> None:
     seeds = str(write_seeds(60))
     with running(Server(latency=0.1)) as server:
         options = ["evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "8"]
-        code, said = interrupt([sys.executable, "-m", "datagen", *options], server, after=250, times=1)
+        code, stderr = interrupt([sys.executable, "-m", "datagen", *options], server, after=250, times=1)
         assert code == 130
-        assert "To continue:" in said
+        assert "To continue:" in stderr
         assert 0 < len(rows("seeds.evolve.jsonl")) < 200
         paid = server.requests
         assert datagen(*options).returncode == 0

@@ -27,14 +27,14 @@ def specs(server: Server, names: tuple[str, ...] = ("m",)) -> list[str]:
 @pytest.mark.parametrize("n", WANTS.values(), ids=WANTS)
 def test_concurrency_changes_no_byte(server: Server, n: int | None, names: tuple[str, ...]) -> None:
     seeds = write_seeds(SEEDS)
-    found = set()
+    digests = set()
     for concurrency in ("1", "16", "256"):
         output = f"at-{concurrency}/out.jsonl"
         outcome = evolve(seeds, specs(server, names), output, rounds=ROUNDS, n=n, concurrency=concurrency)
         assert outcome.status == "finished"
         assert n in (None, len(rows(output)))
-        found.add(digest(output))
-    assert len(found) == 1
+        digests.add(digest(output))
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("names", MODELS.values(), ids=MODELS)
@@ -77,7 +77,7 @@ def test_faults_change_no_row(real_seeds: Path) -> None:
     with running(Server()) as clean, running(Server(faults=faults)) as faulty:
         evolve(real_seeds, f"m@{clean.url}", "clean/out.jsonl", concurrency="64")
         outcome = evolve(real_seeds, f"m@{faulty.url}", "faulty/out.jsonl", concurrency="64", timeout=0.5)
-        kinds = {seen.outcome for seen in faulty.log}
+        kinds = {entry.outcome for entry in faulty.log}
         assert kinds == {"ok", *faults.kinds}
         assert faulty.early_retries() == 0
         assert faulty.paid_twice() == []
@@ -161,8 +161,8 @@ def test_a_failed_call_is_asked_again_by_the_next_run_and_by_nothing_else(server
     assert first.result["funnel"]["failed"] == {"empty answer": SEEDS}
     assert server.requests == 3 * SEEDS
     again = evolve(seeds, specs(server), rounds=1, max_failed=1000)
-    rewrites = [seen for seen in server.log if seen.task not in ("answer", "evolve/equal")]
-    assert [seen.attempt for seen in rewrites].count(4) == SEEDS
+    rewrites = [entry for entry in server.log if entry.task not in ("answer", "evolve/equal")]
+    assert [entry.attempt for entry in rewrites].count(4) == SEEDS
     assert len(rewrites) == 4 * SEEDS
     assert again.status == "incomplete", "the next stage now fails three times"
     while evolve(seeds, specs(server), rounds=1, max_failed=1000).status == "incomplete":
@@ -186,8 +186,8 @@ def test_a_bad_line_is_kept_with_its_place_and_costs_nothing_else(server: Server
 def test_equal_records_under_way_share_their_requests(server: Server) -> None:
     Path("twice.jsonl").write_text('{"prompt": "Say it."}\n' * 2)
     outcome = evolve(Path("twice.jsonl"), specs(server), rounds=1)
-    asked = [(seen.key, seen.attempt) for seen in server.log]
-    assert len(asked) == len(set(asked))
+    attempts = [(entry.key, entry.attempt) for entry in server.log]
+    assert len(attempts) == len(set(attempts))
     assert outcome.result["funnel"]["asked"] == 2
 
 

@@ -61,8 +61,8 @@ def test_a_failed_child_leaves_the_parent_to_be_tried_again_with_another_sample(
     funnel = play(server, script := Script(answer="Sorry, no."), SEED, rounds=3)
     assert funnel["rejected"] == {"apology": 3}
     assert [messages[-1]["content"] for messages in script.requests("rewrite")] == ["Name a river."] * 3
-    rewrites = [seen for seen in server.log if seen.task not in ("answer", "evolve/equal")]
-    assert [seen.sample for seen in rewrites] == [0, 1, 2]
+    rewrites = [entry for entry in server.log if entry.task not in ("answer", "evolve/equal")]
+    assert [entry.sample for entry in rewrites] == [0, 1, 2]
     dropped = rows("out.rejected.jsonl")
     assert all(row["record"]["id"] == row["meta"]["parents"][0] == row["meta"]["seed_id"] for row in dropped)
 

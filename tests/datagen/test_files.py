@@ -230,7 +230,7 @@ def test_a_raised_limit_is_no_difference(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "now", "said"),
+    ("earlier", "now", "expected"),
     [
         ({}, {"n": 9}, ["n: 10 then, 9 now (it can only be raised)"]),
         ({"n": None}, {"n": 1000}, ["n: None then, 1000 now (it can only be raised)"]),
@@ -244,5 +244,5 @@ def test_a_raised_limit_is_no_difference(change: dict[str, Any]) -> None:
         ({"rounds": 4}, {}, ["rounds: 4 then, None now"]),
     ],
 )  # fmt: skip
-def test_every_other_difference_is_named(earlier: dict[str, Any], now: dict[str, Any], said: list[str]) -> None:
-    assert differences(BASE | earlier, BASE | now) == said
+def test_every_other_difference_is_named(earlier: dict[str, Any], now: dict[str, Any], expected: list[str]) -> None:
+    assert differences(BASE | earlier, BASE | now) == expected

@@ -30,15 +30,15 @@ class Counting(Table):
 
 def candidate(kind: str, number: int = 0) -> Candidate:
     """Make a candidate that cost one call and as many tokens as its number."""
-    about = {"id": f"{number}", "prompt": "Name a river."}
-    made = {
+    record = {"id": f"{number}", "prompt": "Name a river."}
+    result = {
         "new": keep({"id": f"{number}", "prompt": f"Name river {number}.", "response": "x", "meta": {"op": "o"}}),
         "same": keep({"id": f"{number}", "prompt": "Name a river.", "response": "y", "meta": {"op": "o"}}),
-        "leaked": reject("leaked", stage="rewrite", record=about, reply="z", meta={}),
-        "cut": fail(CallFailed("cut answer", stage="answer"), record=about, meta={}),
+        "leaked": reject("leaked", stage="rewrite", record=record, reply="z", meta={}),
+        "cut": fail(CallFailed("cut answer", stage="answer"), record=record, meta={}),
     }[kind]
-    made.usage = Usage(1, number, 2 * number)
-    return made
+    result.usage = Usage(1, number, 2 * number)
+    return result
 
 
 def folded(
@@ -48,8 +48,8 @@ def folded(
     output, table = Output(Path(name), Path()), Counting()
     fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, observer=Quiet())
     with output.open_parts():
-        for each in candidates:
-            fold.add(each)
+        for item in candidates:
+            fold.add(item)
             if fold.end:
                 break
         fold.funnel.check(output.rows, output.rejected_rows)
@@ -121,7 +121,7 @@ def test_without_n_there_is_no_end_but_the_inputs() -> None:
 
 def test_ten_candidates_a_row_are_the_bound() -> None:
     n = 5
-    few = [each for start in range(4) for each in (*many("leaked", 11, 20 * start), candidate("new", 20 * start + 19))]
+    few = [item for start in range(4) for item in (*many("leaked", 11, 20 * start), candidate("new", 20 * start + 19))]
     fold, _ = folded(*few, *many("leaked", 100, 100), n=n)
     assert (fold.end, fold.funnel.candidates, fold.funnel.kept) == ("stall", CANDIDATES_PER_ROW * n, 4)
 

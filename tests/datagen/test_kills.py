@@ -1,4 +1,4 @@
-"""kill -9 at any moment: no row lost, none doubled, no recorded answer asked for again."""
+"""kill -9 at any moment: no row lost, none doubled, no recorded answer requested again."""
 
 import sqlite3
 import subprocess
@@ -24,8 +24,8 @@ def start(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def look(folder: Path, query: str) -> list[tuple[bytes, int]]:
-    """Ask the journal, as another process would."""
+def query_journal(folder: Path, query: str) -> list[tuple[bytes, int]]:
+    """Query the journal, as another process would."""
     journal = folder / ".datagen" / "journal.sqlite3"
     if not journal.exists():
         return []
@@ -47,10 +47,10 @@ def wait_until_idle(server: Server) -> None:
 
 
 def finish(run: "subprocess.Popen[str]") -> str:
-    """Wait for a run to end well; return what it said."""
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 0, said
-    return said
+    """Wait for a run to succeed; return its messages (stderr)."""
+    _, stderr = run.communicate(timeout=120)
+    assert run.returncode == 0, stderr
+    return stderr
 
 
 def kill_at(run: "subprocess.Popen[str]", seconds: float) -> None:
@@ -62,21 +62,23 @@ def kill_at(run: "subprocess.Popen[str]", seconds: float) -> None:
 
 
 def run_with_kills(seeds: Path, server: Server, output: Path, moments: list[float]) -> None:
-    """Kill a run at each moment, start it again each time, let the last one finish; look at what was sent again."""
+    """Kill a run at each moment and start it again, let the last run finish, and check what was sent again."""
     marks: list[tuple[int, set[Answer]]] = []
     for moment in moments:
         kill_at(start(seeds, server, output), moment)
         wait_until_idle(server)
-        known = {(key.hex(), attempt) for key, attempt in look(output.parent, "SELECT key, attempt FROM replies")}
-        marks.append((len(server.log), known))
-    bound = look(output.parent, "SELECT output, in_flight FROM runs")
-    said = finish(start(seeds, server, output))
-    assert ("An earlier run was killed: up to" in said) == bool(bound)
-    for mark, known in marks:
-        delivered = {(seen.call, seen.attempt) for seen in server.log[:mark] if seen.delivered}
-        asked = {(seen.call, seen.attempt) for seen in server.log[mark:]}
-        assert known.isdisjoint(asked), "a recorded answer was asked for again"
-        assert len((delivered - known) & asked) <= 2 * IN_FLIGHT, "more than those in flight and one commit"
+        recorded = {
+            (key.hex(), attempt) for key, attempt in query_journal(output.parent, "SELECT key, attempt FROM replies")
+        }
+        marks.append((len(server.log), recorded))
+    bound = query_journal(output.parent, "SELECT output, in_flight FROM runs")
+    stderr = finish(start(seeds, server, output))
+    assert ("An earlier run was killed: up to" in stderr) == bool(bound)
+    for mark, recorded in marks:
+        delivered = {(entry.call, entry.attempt) for entry in server.log[:mark] if entry.delivered}
+        sent_again = {(entry.call, entry.attempt) for entry in server.log[mark:]}
+        assert recorded.isdisjoint(sent_again), "a recorded answer was asked for again"
+        assert len((delivered - recorded) & sent_again) <= 2 * IN_FLIGHT, "more than those in flight and one commit"
     ids = [row["id"] for row in rows(output)]
     assert len(ids) == len(set(ids))
 
@@ -90,14 +92,14 @@ def measure(seeds: Path, server: Server) -> tuple[bytes, float]:
 
 def kill_and_compare(seeds: Path, kills: int, chance: Random) -> None:
     with running(Server(latency=0.005)) as clean:
-        whole, seconds = measure(seeds, clean)
+        expected, seconds = measure(seeds, clean)
     done = 0
     while done < kills:
         folder = Path(f"killed-{done}")
         moments = [chance.uniform(0.3, seconds) for _ in range(min(chance.randint(1, 3), kills - done))]
         with running(Server(latency=0.005, faults=FAULTS)) as server:
             run_with_kills(seeds, server, folder / "out.jsonl", moments)
-        assert (folder / "out.jsonl").read_bytes() == whole
+        assert (folder / "out.jsonl").read_bytes() == expected
         done += len(moments)
 
 

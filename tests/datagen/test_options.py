@@ -1,4 +1,4 @@
-"""What a command can be told: parameters, concurrency, flags made from dataclasses."""
+"""Options of a command: parameters, concurrency, flags that come from dataclasses."""
 
 import json
 import re
@@ -31,8 +31,8 @@ VALUES = st.recursive(
     ],
 )  # fmt: skip
 def test_a_parameter_is_json_where_it_reads_as_json(text: str, value: object) -> None:
-    name, found = parse_param(text)
-    assert (name, found, type(found)) == ("a", value, type(value))
+    name, parsed = parse_param(text)
+    assert (name, parsed, type(parsed)) == ("a", value, type(value))
 
 
 @given(st.text(st.characters(exclude_characters="=")).filter(bool), VALUES)
@@ -84,7 +84,7 @@ def test_a_list_is_nobody_elses() -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class ExampleOptions:
     """One option of every kind."""
 
     word: str = option("here", "A word [in brackets].")
@@ -97,50 +97,52 @@ class Told:
     n: int | None = option(None, "A wish.", short="-n", least=1)
 
 
-def told(*arguments: str) -> Told:
-    """Give a command arguments and return what it picks from them."""
+def parse_arguments(*arguments: str) -> ExampleOptions:
+    """Parse command-line arguments and return the options."""
     seen: list[dict[str, Any]] = []
 
-    def act(given: dict[str, Any]) -> int:
-        seen.append(given)
+    def act(parameters: dict[str, Any]) -> int:
+        seen.append(parameters)
         return 0
 
-    command = make_command("try", "Try it.", [argument("input", "A file."), *flags(Told)], act)
+    command = make_command("try", "Try it.", [argument("input", "A file."), *flags(ExampleOptions)], act)
     ran = command.main(["in.jsonl", *arguments], standalone_mode=False)
     assert ran == 0
     assert seen[0]["input"] == "in.jsonl"
-    return fill_options(Told, seen[0])
+    return fill_options(ExampleOptions, seen[0])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Return the exit code of a command that does not get as far as to act, and what it prints."""
-    command = make_command("try", "Try it.", [argument("input", "A file."), *flags(Told)], lambda given: 0)
+    """Return the exit code and the output of a command that ends before its function is called."""
+    command = make_command(
+        "try", "Try it.", [argument("input", "A file."), *flags(ExampleOptions)], lambda parameters: 0
+    )
     with pytest.raises(SystemExit) as raised:
         command.main(list(arguments), prog_name="try")
-    shown = capsys.readouterr()
-    return int(str(raised.value.code)), re.sub(r"[\s│]+", " ", shown.out + shown.err)
+    output = capsys.readouterr()
+    return int(str(raised.value.code)), re.sub(r"[\s│]+", " ", output.out + output.err)
 
 
 def test_what_is_not_given_keeps_its_default() -> None:
-    assert told() == Told() == Told("here", 3, 0.5, None, False, ["a"], None, None)
+    assert parse_arguments() == ExampleOptions() == ExampleOptions("here", 3, 0.5, None, False, ["a"], None, None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--word", ""], Told(word="")),
-        (["--count", "9"], Told(count=9)),
-        (["-s", "1"], Told(share=1.0)),
-        (["--share", "0"], Told(share=0.0)),
-        (["--maybe", "0"], Told(maybe=0)),
-        (["-l"], Told(loud=True)),
-        (["--names", "x", "--names", "y"], Told(names=["x", "y"])),
-        (["--two-words", "a/b"], Told(two_words=Path("a/b"))),
-        (["-n", "5"], Told(n=5)),
+        (["--word", ""], ExampleOptions(word="")),
+        (["--count", "9"], ExampleOptions(count=9)),
+        (["-s", "1"], ExampleOptions(share=1.0)),
+        (["--share", "0"], ExampleOptions(share=0.0)),
+        (["--maybe", "0"], ExampleOptions(maybe=0)),
+        (["-l"], ExampleOptions(loud=True)),
+        (["--names", "x", "--names", "y"], ExampleOptions(names=["x", "y"])),
+        (["--two-words", "a/b"], ExampleOptions(two_words=Path("a/b"))),
+        (["-n", "5"], ExampleOptions(n=5)),
     ],
 )
-def test_what_is_given_counts(arguments: list[str], expected: Told) -> None:
-    assert told(*arguments) == expected
+def test_what_is_given_counts(arguments: list[str], expected: ExampleOptions) -> None:
+    assert parse_arguments(*arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -162,9 +164,9 @@ def test_what_is_given_counts(arguments: list[str], expected: Told) -> None:
 def test_what_is_out_of_bounds_or_unknown_is_refused_by_name(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, shown = printed(capsys, "in.jsonl", *arguments)
+    code, output = printed(capsys, "in.jsonl", *arguments)
     assert code == 2
-    assert named in shown
+    assert named in output
 
 
 def test_help_shows_every_option_with_its_words(
@@ -172,19 +174,19 @@ def test_help_shows_every_option_with_its_words(
 ) -> None:
     for name, value in {"TERMINAL_WIDTH": "160", "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
-    code, shown = printed(capsys, "--help")
+    code, output = printed(capsys, "--help")
     assert code == 0
     for text in ("Try it.", "A word [in brackets].", "[default: here]", "1<=x<=9", "Others", "--loud -l", "--share -s"):
-        assert text in shown
-    assert "--no-loud" not in shown
+        assert text in output
+    assert "--no-loud" not in output
 
 
 def test_every_shared_option_says_what_it_does() -> None:
-    for each in fields(RunOptions):
-        assert each.metadata["help"].endswith((".", "]")), each.name
-        assert each.metadata["panel"] in ("Files", "Models", "Limits"), each.name
+    for field in fields(RunOptions):
+        assert field.metadata["help"].endswith((".", "]")), field.name
+        assert field.metadata["panel"] in ("Files", "Models", "Limits"), field.name
 
 
 def test_a_command_exits_with_what_it_returns() -> None:
-    command = make_command("try", "Try it.", [], lambda given: 4)
+    command = make_command("try", "Try it.", [], lambda parameters: 4)
     assert command.main([], standalone_mode=False) == 4

@@ -46,7 +46,7 @@ LINES = st.lists(
 
 
 def texts(document: str, **how: bool) -> list[tuple[str | None, str]]:
-    return [(each.header, document[each.start : each.end]) for each in segments(document, **how)]
+    return [(part.header, document[part.start : part.end]) for part in segments(document, **how)]
 
 
 def test_the_highest_header_whose_text_fits_is_a_segment() -> None:
@@ -63,27 +63,27 @@ def test_the_highest_header_whose_text_fits_is_a_segment() -> None:
 
 def test_headers_in_code_and_front_matter_are_none() -> None:
     document = "---\ntitle: x\n---\n\n# Real\n\n```\n# a comment\n```\n\nSetext\n------\n\nwords\n"
-    assert [(each.level, each.title) for each in headings(document)] == [(1, "Real"), (2, "Setext")]
+    assert [(part.level, part.title) for part in headings(document)] == [(1, "Real"), (2, "Setext")]
     assert texts(document) == [("Real", "```\n# a comment\n```\n\nSetext\n------\n\nwords")]
 
 
 def test_a_text_without_headers_is_parted_at_blank_lines() -> None:
     paragraph = "word " * 250
     document = "\n\n".join([paragraph] * 5)
-    made = texts(document, plain=True)
-    assert [header for header, _ in made] == [None, None, None]
-    assert all(effective_length(text) <= MOST for _, text in made)
+    segment_texts = texts(document, plain=True)
+    assert [header for header, _ in segment_texts] == [None, None, None]
+    assert all(effective_length(text) <= MOST for _, text in segment_texts)
     assert texts("# no header\nin a plain text", plain=True) == [(None, "# no header\nin a plain text")]
 
 
 @given(LINES, st.booleans())
 def test_every_character_that_is_no_header_is_in_one_segment(lines: list[str], plain: bool) -> None:
     document = "\n".join(lines)
-    made = list(segments(document, plain=plain))
-    covered = Counter(place for each in made for place in range(each.start, each.end))
+    parts = list(segments(document, plain=plain))
+    covered = Counter(place for part in parts for place in range(part.start, part.end))
     assert set(covered.values()) <= {1}
-    assert [each.start for each in made] == sorted(each.start for each in made)
-    in_headers = {place for each in headings(document) for place in range(each.at, each.body)} if not plain else set()
+    assert [part.start for part in parts] == sorted(part.start for part in parts)
+    in_headers = {place for part in headings(document) for place in range(part.at, part.body)} if not plain else set()
     front = None if plain else FRONT_MATTER.match(document)
     before = set(range(front.end() if front else 0))
     assert {at for at, c in enumerate(document) if not c.isspace()} - in_headers - before <= covered.keys()
@@ -138,13 +138,13 @@ def test_cleaning_leaves_code_alone() -> None:
         "Read [the guide](https://x.org/a_(b)).\n\n\n\n<b>Bold</b> <!-- no --> {% include x %}&amp; ![i](i.png)\n"
         "```html\n<b>kept</b> {{ kept }}\n```\nuse `Vec<T>`  \n[ref]: https://x.org\n"
     )
-    made = clean(raw)
-    assert "<b>kept</b> {{ kept }}" in made
-    assert "`Vec<T>`" in made
-    assert "Read the guide" in made
-    assert "Bold" in made and "&" in made
-    for gone in ("<b>Bold", "no -->", "{%", "i.png", "&amp;", "[ref]", "\n\n\n"):
-        assert gone not in made
+    cleaned = clean(raw)
+    assert "<b>kept</b> {{ kept }}" in cleaned
+    assert "`Vec<T>`" in cleaned
+    assert "Read the guide" in cleaned
+    assert "Bold" in cleaned and "&" in cleaned
+    for removed in ("<b>Bold", "no -->", "{%", "i.png", "&amp;", "[ref]", "\n\n\n"):
+        assert removed not in cleaned
 
 
 def test_a_page_gives_its_text_without_its_menus() -> None:
@@ -153,13 +153,13 @@ def test_a_page_gives_its_text_without_its_menus() -> None:
     water <b>and</b> salt.<script>if (a < b) {}</script></p><ul><li>one</li><li>two</li></ul>
     <pre>a
       b</pre><footer>Copyright</footer></body></html>"""
-    made = page_text(page)
-    lines = [line for line in made.splitlines() if line.strip()]
+    text = page_text(page)
+    lines = [line for line in text.splitlines() if line.strip()]
     assert lines[-7:] == [
         "# Bread & butter", "Flour, water and salt.", "- one", "- two", "```", "a", "      b", "```"
     ][-7:]  # fmt: skip
-    for gone in ("Home", "Copyright", "if (a", "p{}"):
-        assert gone not in made
+    for removed in ("Home", "Copyright", "if (a", "p{}"):
+        assert removed not in text
 
 
 def rows_of(name: str | Path) -> list[Row]:
@@ -178,12 +178,12 @@ def test_a_folder_is_gone_through_in_order_and_bad_files_are_named() -> None:
         json.dumps({"text": "short", "path": "x/y.md", "license": "CC0"})
         + '\n{"prompt": "Hi?", "response": "Hello."}\n{"other": 1}\nnot json\n'
     )
-    made = rows_of("corpus")
-    assert [row.get("document") or row.get("prompt") or row["problem"].split(" (")[0] for row in made] == [
+    corpus_rows = rows_of("corpus")
+    assert [row.get("document") or row.get("prompt") or row["problem"].split(" (")[0] for row in corpus_rows] == [
         "a.txt: not UTF-8", "b.md", "x/y.md", "Hi?",
         'd.jsonl:3: neither "text" nor "prompt" and "response"', "d.jsonl:4: not JSON", "deeper/c.html",
     ]  # fmt: skip
-    assert made[2]["licence"] == "CC0"
+    assert corpus_rows[2]["licence"] == "CC0"
 
 
 FOOTER = "If you find a mistake on this page, write to the editors of it."
@@ -197,20 +197,20 @@ def variant(letter: str) -> str:
 def test_what_different_documents_share_is_boilerplate() -> None:
     for name in "abc":
         Path(f"{name}.md").write_text(f"# Bread\n\n{variant(name)}\n\n{FOOTER}\n\n# Notes\n\n{FOOTER}\n")
-    made = rows_of(".")
-    assert [(row["reason"], row["text"]) for row in made if row["header"] == "Bread"] == [
+    corpus_rows = rows_of(".")
+    assert [(row["reason"], row["text"]) for row in corpus_rows if row["header"] == "Bread"] == [
         (None, variant(name)) for name in "abc"
     ]
-    assert [row["reason"] for row in made if row["header"] != "Bread"] == ["boilerplate"] * 3
+    assert [row["reason"] for row in corpus_rows if row["header"] != "Bread"] == ["boilerplate"] * 3
 
 
 def test_of_the_versions_of_a_document_the_first_stays() -> None:
     for version in range(5):
         Path(f"v{version}.md").write_text(f"# Loaf\n\n{GOOD}\n\n# Crust\n\n{variant('c')} It is version {version}.\n")
     Path("w.md").write_text(f"# Shouted\n\n{GOOD.upper()}\n")
-    made = [(row["document"], row["reason"]) for row in rows_of(".")]
-    assert made[:2] == [("v0.md", None), ("v0.md", None)]
-    assert {reason for _, reason in made[2:]} == {"duplicate", "near_duplicate"}
+    corpus_rows = [(row["document"], row["reason"]) for row in rows_of(".")]
+    assert corpus_rows[:2] == [("v0.md", None), ("v0.md", None)]
+    assert {reason for _, reason in corpus_rows[2:]} == {"duplicate", "near_duplicate"}
 
 
 def test_a_folder_without_documents_and_a_document_without_text_are_told() -> None:
@@ -230,9 +230,9 @@ def test_real_documents_in_four_languages(real_data: Path) -> None:
     by_name: dict[str, list[Row]] = {}
     for document in documents:
         by_name.setdefault(document["path"], []).append(document)
-    made = rows_of(corpus)
+    corpus_rows = rows_of(corpus)
     kept: Counter[str] = Counter()
-    for row in made:
+    for row in corpus_rows:
         start, end = row["span"]
         (document,) = by_name[row["document"]]
         assert clean(document["text"][start:end]) == row["text"]
@@ -240,11 +240,11 @@ def test_real_documents_in_four_languages(real_data: Path) -> None:
         if row["reason"] is None:
             kept[document["lang"]] += 1
             assert LEAST <= effective_length(row["text"]) <= MOST
-    print(Counter(row["reason"] for row in made), kept)
+    print(Counter(row["reason"] for row in corpus_rows), kept)
     assert kept.keys() == {"en", "zh", "fr", "ar"}
     assert kept.total() > 400
 
 
 def test_a_segment_is_a_place() -> None:
-    (made,) = segments("words", plain=True)
-    assert made == Segment(None, 0, 5)
+    (segment,) = segments("words", plain=True)
+    assert segment == Segment(None, 0, 5)

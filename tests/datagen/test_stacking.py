@@ -29,12 +29,14 @@ def test_five_commands_make_one_line_and_a_row_is_traced_through_all_of_them() -
     write_seeds(8)
     ran = shell(LINE)
     assert ran.returncode == 0, ran.stderr
-    made = rows("rows.jsonl")
-    assert len(made) >= 6
-    assert all(row["response"] for row in made)
-    families = [row["meta"]["seed_id"] for row in made]
-    assert None not in families and len(set(families)) < len(made), "what evolved from one prompt is still known as kin"
-    traced = shell(f"datagen trace {made[0]['id']}")
+    final_rows = rows("rows.jsonl")
+    assert len(final_rows) >= 6
+    assert all(row["response"] for row in final_rows)
+    families = [row["meta"]["seed_id"] for row in final_rows]
+    assert None not in families and len(set(families)) < len(final_rows), (
+        "what evolved from one prompt is still known as kin"
+    )
+    traced = shell(f"datagen trace {final_rows[0]['id']}")
     assert traced.returncode == 0, traced.stderr
     for name in ("self-instruct", "evolve", "respond", "improve"):
         assert name in traced.stdout or name.replace("-", "_") in traced.stdout

@@ -15,8 +15,8 @@ from datagen.records.files import dump_line
 from tests.jobs import evolve, respond, rows, write_seeds
 
 
-def datagen(*arguments: str, told: bytes = b"") -> bytes:
-    ran = subprocess.run([sys.executable, "-m", "datagen", *arguments], input=told, capture_output=True)
+def datagen(*arguments: str, stdin: bytes = b"") -> bytes:
+    ran = subprocess.run([sys.executable, "-m", "datagen", *arguments], input=stdin, capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     return ran.stdout
 
@@ -25,24 +25,24 @@ def test_a_row_from_a_pipe_is_traced_to_its_seed() -> None:
     seeds = write_seeds(6)
     model = ("--model", "sim:refuse=0.1,leak=0.1")
     grown = datagen("evolve", str(seeds), "-o", "-", *model)
-    answered = datagen("respond", "-", "--strategy", "cot", "-o", "-", *model, told=grown)
-    datagen("filter", "-", "--dedup", "0.9", "-o", "rows.jsonl", told=answered)
+    answered = datagen("respond", "-", "--strategy", "cot", "-o", "-", *model, stdin=grown)
+    datagen("filter", "-", "--dedup", "0.9", "-o", "rows.jsonl", stdin=answered)
     archive = Archive(Path())
     for row in rows("rows.jsonl"):
         path = archive.path(row["id"])
         assert path[0].file.startswith("seeds.jsonl:") and path[0].row["meta"] == {}
         assert [step.row["meta"]["method"] for step in path[1:]] == ["evolve"] * (len(path) - 2) + ["respond"]
         assert path[-1].row["id"] == row["id"]
-    shown = datagen("trace", rows("rows.jsonl")[-1]["id"][:8]).decode()
-    assert shown.index("seed") < shown.index("evolve") < shown.index("respond")
-    assert "{+" in shown
+    output = datagen("trace", rows("rows.jsonl")[-1]["id"][:8]).decode()
+    assert output.index("seed") < output.index("evolve") < output.index("respond")
+    assert "{+" in output
 
 
 def test_what_was_dropped_on_the_way_is_told_with_its_rule() -> None:
     evolve(write_seeds(12), "sim:leak=0.5")
     dropped = next(row for row in rows("out.rejected.jsonl") if row["reason"] == "leaked")
-    shown = datagen("trace", dropped["record"]["id"]).decode()
-    assert "rejected: leaked at rewrite" in shown
+    output = datagen("trace", dropped["record"]["id"]).decode()
+    assert "rejected: leaked at rewrite" in output
 
 
 def test_the_steps_are_there_for_programs_too() -> None:
@@ -63,19 +63,19 @@ def test_nothing_that_a_model_wrote_reaches_the_terminal_raw() -> None:
     Path("replies.jsonl").write_bytes(dump_line({"prompt": "Hi.", "responses": ["\x1b[31mred\x1b[0m \u202eevil"]}))
     Path("one.jsonl").write_bytes(dump_line({"prompt": "Hi."}))
     respond(Path("one.jsonl"), "replay:replies.jsonl")
-    shown = datagen("trace", rows("out.jsonl")[0]["id"]).decode()
-    assert "\x1b" not in shown and "\u202e" not in shown and "\\x1b[31mred" in shown
+    output = datagen("trace", rows("out.jsonl")[0]["id"]).decode()
+    assert "\x1b" not in output and "\u202e" not in output and "\\x1b[31mred" in output
 
 
 @given(st.text(alphabet="ab ", max_size=30), st.text(alphabet="ab ", max_size=30))
 def test_both_texts_can_be_read_off_a_word_diff(before: str, after: str) -> None:
-    told = word_diff(before, after)
+    diff = word_diff(before, after)
     if before.split() == after.split():
-        assert told == after
+        assert diff == after
         return
     old, new = [], []
     where = "both"
-    for word in told.replace("[-", " [- ").replace("-]", " -] ").replace("{+", " {+ ").replace("+}", " +} ").split():
+    for word in diff.replace("[-", " [- ").replace("-]", " -] ").replace("{+", " {+ ").replace("+}", " +} ").split():
         if word in ("[-", "{+", "-]", "+}"):
             where = {"[-": "old", "{+": "new"}.get(word, "both")
             continue

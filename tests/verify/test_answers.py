@@ -171,12 +171,12 @@ SAME = [
 
 def test_keys_are_equal_for_the_same_answer_and_for_no_other() -> None:
     keys = [{answer_key(form) for form in forms} for forms in SAME]
-    assert [len(found) for found in keys] == [1] * len(SAME)
+    assert [len(same_keys) for same_keys in keys] == [1] * len(SAME)
     assert len(set.union(*keys)) == len(SAME)
 
 
 @pytest.mark.parametrize(
-    ("given", "reference", "same"),
+    ("answer", "reference", "same"),
     [
         ("18 eggs", "18", True),
         ("18", "18.5", False),
@@ -195,9 +195,9 @@ def test_keys_are_equal_for_the_same_answer_and_for_no_other() -> None:
     ],
 )
 def test_answers_are_compared_and_a_missing_one_is_no_verdict(
-    given: str | None, reference: str | None, same: bool | None
+    answer: str | None, reference: str | None, same: bool | None
 ) -> None:
-    assert same_answer(given, reference) is same
+    assert same_answer(answer, reference) is same
 
 
 @given(st.text(max_size=80))

@@ -86,15 +86,15 @@ def test_every_row_of_ifeval_is_read_stated_and_checked() -> None:
         for one in constraints:
             seen.add(one.id)
             assert is_met(one, "Some answer, a short one.") in (True, False, None)
-            said = constraint_sentence(one)
-            assert "{" not in said.replace(str(one.kwargs.get("prompt_to_repeat")), "") and len(said) > 15
+            statement = constraint_sentence(one)
+            assert "{" not in statement.replace(str(one.kwargs.get("prompt_to_repeat")), "") and len(statement) > 15
             numbers = [str(value) for value in one.kwargs.values() if isinstance(value, int)]
-            assert all(number in said for number in numbers)
+            assert all(number in statement for number in numbers)
     assert (len(records), seen) == (341, set(FAMILIES))
 
 
 def test_the_stated_constraint_says_its_values() -> None:
-    said = {
+    statements = {
         ("keywords:frequency", '{"relation": "at least", "keyword": "war", "frequency": 1}'): (
             'Use the word "war" at least 1 time.'
         ),
@@ -104,7 +104,7 @@ def test_the_stated_constraint_says_its_values() -> None:
             "Your answer has less than 300 words."
         ),
     }
-    assert {key: constraint_sentence(constraint(key[0], json.loads(key[1]))) for key in said} == said
+    assert {key: constraint_sentence(constraint(key[0], json.loads(key[1]))) for key in statements} == statements
 
 
 WORDS, BULLETS, NTH = (
@@ -217,8 +217,8 @@ def test_no_drawn_value_contradicts_another() -> None:
     pools = [TO_USE, TO_AVOID, TO_COUNT, TO_OPEN, *([phrase.lower().strip("?!.").split() for phrase in ENDINGS])]
     assert all(set(a).isdisjoint(b) for a, b in combinations(pools[:4], 2))
     assert all(set(phrase).isdisjoint({*TO_AVOID, *TO_COUNT}) for phrase in pools[4:])
-    said = " ".join([*TO_USE, *TO_COUNT, *TO_OPEN, *ENDINGS, *MARKERS, *SECTION_NAMES]).lower()
-    assert not set(SCARCE_LETTERS) & set(said)
+    values = " ".join([*TO_USE, *TO_COUNT, *TO_OPEN, *ENDINGS, *MARKERS, *SECTION_NAMES]).lower()
+    assert not set(SCARCE_LETTERS) & set(values)
     assert not any("," in phrase for phrase in ENDINGS)
     assert set(LANGUAGES) <= set(NAMES)
 
@@ -240,7 +240,7 @@ def repeated(unit: str, count: int, joint: str = " ") -> str:
     return joint.join([unit] * count)
 
 
-def asked(kwargs: Kwargs, name: str, relation: str = "relation") -> int:
+def target(kwargs: Kwargs, name: str, relation: str = "relation") -> int:
     bound: int = kwargs[name]
     return bound - 1 if kwargs[relation] == "less than" else bound
 
@@ -248,12 +248,12 @@ def asked(kwargs: Kwargs, name: str, relation: str = "relation") -> int:
 WRITERS: dict[str, Callable[[Kwargs], str]] = {
     "keywords:existence": lambda k: "We saw " + " and ".join(k["keywords"]),
     "keywords:forbidden_words": lambda k: "We saw " + " ".join(f"{word}ish" for word in k["forbidden_words"]),
-    "keywords:frequency": lambda k: "So: " + repeated(k["keyword"], asked(k, "frequency")),
-    "keywords:letter_frequency": lambda k: ". " + repeated(k["letter"], asked(k, "let_frequency", "let_relation")),
+    "keywords:frequency": lambda k: "So: " + repeated(k["keyword"], target(k, "frequency")),
+    "keywords:letter_frequency": lambda k: ". " + repeated(k["letter"], target(k, "let_frequency", "let_relation")),
     "language:response_language": lambda k: SENTENCES[k["language"]],
-    "length_constraints:number_sentences": lambda k: repeated("We met Mr. Lee, e.g. here.", asked(k, "num_sentences")),
+    "length_constraints:number_sentences": lambda k: repeated("We met Mr. Lee, e.g. here.", target(k, "num_sentences")),
     "length_constraints:number_paragraphs": lambda k: repeated("We met.", k["num_paragraphs"], "\n\n***\n\n"),
-    "length_constraints:number_words": lambda k: "- " + repeated("well-known", asked(k, "num_words")),
+    "length_constraints:number_words": lambda k: "- " + repeated("well-known", target(k, "num_words")),
     "length_constraints:nth_paragraph_first_word": lambda k: "\n\n".join(
         f'"{k["first_word"].title()}", so.' if n == k["nth_paragraph"] else "Yes."
         for n in range(1, k["num_paragraphs"] + 1)
@@ -273,7 +273,7 @@ WRITERS: dict[str, Callable[[Kwargs], str]] = {
     "startend:end_checker": lambda k: f"Yes. {k['end_phrase']}",
     "startend:quotation": lambda k: '"Yes, "indeed"."',
     "change_case:capital_word_frequency": lambda k: (
-        "Yes: " + repeated("NO", asked(k, "capital_frequency", "capital_relation"))
+        "Yes: " + repeated("NO", target(k, "capital_frequency", "capital_relation"))
     ),
     "change_case:english_capital": lambda k: "THIS IS THE END.",
     "change_case:english_lowercase": lambda k: "this is the end.",

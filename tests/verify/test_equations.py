@@ -8,7 +8,7 @@ from datagen.verify.equations import MAX_TEXT, equation_key, equations, equation
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("She sold 48/2 = <<48/2=24>>24 clips.", ["48/2=24"]),
         ("<<48/2=24>> and\n<< 48 + 24 = 72 >>", ["48/2=24", "48+24=72"]),
@@ -37,9 +37,9 @@ from datagen.verify.equations import MAX_TEXT, equation_key, equations, equation
         ("3 + 5 = 8m", ["3+5=8"]),
     ],
 )
-def test_equations_are_found_among_words_and_units(text: str, found: list[str]) -> None:
-    assert ["=".join(pair) for pair in equations(text)] == found
-    assert equation_key(text) == ";".join(found)
+def test_equations_are_found_among_words_and_units(text: str, expected: list[str]) -> None:
+    assert ["=".join(pair) for pair in equations(text)] == expected
+    assert equation_key(text) == ";".join(expected)
 
 
 @pytest.mark.parametrize(
