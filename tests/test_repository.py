@@ -23,6 +23,7 @@ ORDER = {
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 LONG_FILES = {"train/datagen_train/ppo.py": 560, "train/datagen_train/reward.py": 560}
 """Lines: an algorithm stays whole in its file."""
+SCRIPTS = ("tests", "benchmarks", "docs", "examples")
 PARTICIPLES = {"told", "said", "asked", "found", "made"}
 ONLY_IN = {
     "openai": {"llm/endpoint.py"},
@@ -90,8 +91,9 @@ def identifiers(tree: ast.AST) -> set[str]:
 
 
 def test_no_name_is_a_bare_participle() -> None:
-    """A name says what it holds: `reply`, `metadata`, `matches`, not who told, said or found it."""
-    for path in modules():
+    """A name says what it holds (`reply`, `metadata`, `matches`), in the packages, tests, benchmarks and scripts."""
+    scripts = (path for folder in SCRIPTS for path in (ROOT / folder).rglob("*.py"))
+    for path in (*modules(), *scripts):
         names = {name for name in identifiers(ast.parse(path.read_text())) if name.lower().strip("_") in PARTICIPLES}
         assert not names, path
 

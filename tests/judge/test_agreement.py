@@ -21,7 +21,7 @@ from tests.jobs import perform, rows
 
 TAIL = " That is what comes out when all of it is added up."
 SHARE = st.sampled_from([0.0, 0.5, 1.0])
-SAID = st.one_of(st.none(), SHARE)
+OPTIONAL_SHARE = st.one_of(st.none(), SHARE)
 
 
 def labelled(count: int, seed: int = 0, name: str = "labelled.jsonl") -> Path:
@@ -119,7 +119,20 @@ def flipped(share: float | None) -> float | None:
     return None if share is None else 1 - share
 
 
-@given(st.lists(st.tuples(SHARE, SAID, SAID, SAID, st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans())))
+@given(
+    st.lists(
+        st.tuples(
+            SHARE,
+            OPTIONAL_SHARE,
+            OPTIONAL_SHARE,
+            OPTIONAL_SHARE,
+            st.integers(1, 9),
+            st.integers(1, 9),
+            st.booleans(),
+            st.booleans(),
+        )
+    )
+)
 def test_which_answer_stands_first_in_the_file_changes_nothing(cases: list[Any]) -> None:
     there, back = defaultdict[str, float](float), defaultdict[str, float](float)
     for label, verdict, forward, backward, long, short, first_is_own, second_is_own in cases:
