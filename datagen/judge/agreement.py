@@ -5,12 +5,12 @@
     agreement           the same verdict of the three, ties included; kappa is Cohen's, corrected for chance
     swap consistency    both orders of a pair get the same verdict
     position bias       how much more often the first shown wins than the second, from -1 to 1
-    verbosity bias      accuracy where the right answer is the longer one, less accuracy where it is the shorter one
-    self-preference     what the judge gives its own family's answers, less what people give them
+    verbosity bias      accuracy where the right answer is the longer one, minus accuracy where it is the shorter one
+    self-preference     the share that the judge gives to answers of its own model family, minus the share people give
 
-A bias of 0 is none. Biases are measured on single verdicts, before both orders are put together, and a tie is half a
-win. Intervals are bootstrapped over prompts, since the pairs of one prompt are not independent. What could not be read
-is counted, and is no verdict.
+A bias of 0 means none. Biases are measured on single verdicts, before the two orders are combined, and a tie is half a
+win. Intervals are bootstrapped over prompts, since the pairs of one prompt are not independent. A verdict that cannot
+be read is counted as unread and left out of every figure.
 """
 
 import json
@@ -43,7 +43,7 @@ STORE = Path(JOURNAL_FOLDER) / "judges.json"
 
 
 class Pair(NamedTuple):
-    """Two answers before people and before a judge. A share is what the first of the two gets."""
+    """Two answers, as people and as a judge compare them. A share is what the first of the two gets."""
 
     label: float
     """The share that people give it."""
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
 
 
 def pairs_of(row: Row) -> Iterator[Pair]:
-    """Yield every two answers of a row that was judged and has labels; those compared as they were compared."""
+    """Yield every two answers of a judged row with labels; the first is the one that came first in the comparison."""
     meta, scores, ranks = row["meta"], row["scores"], row["meta"]["labels"]
     comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
     judges = {family(name) for name in meta["judges"]}
@@ -77,7 +77,7 @@ def pairs_of(row: Row) -> Iterator[Pair]:
 SUM_NAMES = (
     *(f"label {label} verdict {verdict}" for label in VERDICTS for verdict in VERDICTS),
     "both read", "consistent", "shown", "first shown won", "longer is right", "longer is right and won",
-    "shorter is right", "shorter is right and won", "own", "own won", "own labelled",
+    "shorter is right", "shorter is right and won", "own family", "own family won", "own family labelled",
 )  # fmt: skip
 """The sums that all figures are computed from."""
 
@@ -86,7 +86,7 @@ def counts(pair: Pair) -> dict[str, float]:
     """Return what a pair adds to the sums of SUM_NAMES."""
     sums: dict[str, float] = defaultdict(float)
 
-    # Verdict against label, counted from either side: which answer stands first in a file means nothing.
+    # Verdict against label, counted from both sides: which answer stands first in a file means nothing.
     if pair.verdict is not None:
         for label, verdict in ((pair.label, pair.verdict), (1 - pair.label, 1 - pair.verdict)):
             sums[f"label {label} verdict {verdict}"] += 0.5
@@ -110,9 +110,9 @@ def counts(pair: Pair) -> dict[str, float]:
             sums[f"{side} is right"] += 1
             sums[f"{side} is right and won"] += share if pair.label > TIE else 1 - share
         if pair.same_family[0] != pair.same_family[1]:
-            sums["own"] += 1
-            sums["own won"] += share if pair.same_family[0] else 1 - share
-            sums["own labelled"] += pair.label if pair.same_family[0] else 1 - pair.label
+            sums["own family"] += 1
+            sums["own family won"] += share if pair.same_family[0] else 1 - share
+            sums["own family labelled"] += pair.label if pair.same_family[0] else 1 - pair.label
     return sums
 
 
@@ -141,7 +141,7 @@ def figures_of(sums: Array) -> dict[str, Array]:
             "position bias": 2 * at["first shown won"] / at["shown"] - 1,
             "verbosity bias": at["longer is right and won"] / at["longer is right"]
             - at["shorter is right and won"] / at["shorter is right"],
-            "self-preference": (at["own won"] - at["own labelled"]) / at["own"],
+            "self-preference": (at["own family won"] - at["own family labelled"]) / at["own family"],
         }
 
 
@@ -226,12 +226,12 @@ class Agreement(Table):
 
 
 def judge_key(judges: Sequence[str], variant: str, judging_digest: str) -> str:
-    """Return what a check of a judge holds for: its models, the way to judge, and the digest of prompts and rubrics."""
+    """Identify a judge, for its check: its models, the judging method, and the digest of prompts and rubrics."""
     return f"{' + '.join(judges)} {variant} {judging_digest}"
 
 
 def read_checks() -> dict[str, Row]:
-    """Return all checks that were made in this folder, by the key of the judge."""
+    """Return all checks of this folder, by `judge_key`."""
     return dict(json.loads(STORE.read_text(encoding="utf-8"))) if STORE.exists() else {}
 
 

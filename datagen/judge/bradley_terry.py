@@ -1,7 +1,7 @@
 """Bradley-Terry: from comparisons to strengths (as chatbot leaderboards rank, arXiv 2306.05685).
 
 P(i beats j) = sigmoid(s_i - s_j). The strengths maximise the likelihood of the comparisons, a tie being half a win for
-each, with a normal prior on every strength: without one there is no maximum where the wins do not connect everybody.
+each, with a normal prior on every strength: without it there is no maximum if the wins do not connect all answers.
 Elo is no substitute: it depends on the order in which the comparisons come.
 """
 

@@ -1,14 +1,14 @@
 """Comparing answers two by two (MT-bench, arXiv 2306.05685): both orders always, a win only if both agree.
 
 Every pair of a prompt's answers is shown to the judge in both orders; verdicts that do not agree are a tie. A verdict
-that cannot be read is no opinion and counts for nothing. Strengths come from Bradley-Terry (bradley_terry.py), and a
-prompt whose verdicts go in circles says so in `meta.cycles`. In a panel the majority decides; no majority is a tie.
+that cannot be read is left out. Strengths come from Bradley-Terry (bradley_terry.py); `meta.cycles` counts the circles
+among the verdicts (A beats B, B beats C, C beats A). In a panel the majority decides; no majority is a tie.
 
 With `--logprobs` a comparison is soft, as in RLAIF (arXiv 2309.00267): in each order the probability of the verdict's
 token, averaged over both orders, which cancels position bias; strengths follow from these. A verdict whose probability
-is not known counts as it stands. A panel's soft labels are averaged.
+is not known counts as 1, 0.5 or 0. A panel's soft labels are averaged.
 
-Departures: labels are drawn anew for each question (judges.py), where MT-bench says A and B.
+Departures: labels are drawn anew for each call (judges.py), where MT-bench always uses A and B.
 """
 
 import asyncio

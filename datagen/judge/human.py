@@ -1,8 +1,8 @@
 """Ranking by people: the votes that they cast on the page of `datagen review` (format: review/votes.py).
 
 The votes on a row are comparisons of every two of its answers, and Bradley-Terry makes strengths of them
-(bradley_terry.py), so people may disagree; `meta.cycles` counts the circles of the majorities. A row that most people
-call all bad is rejected, for no pair can be made of it.
+(bradley_terry.py), so people may disagree; `meta.cycles` counts the circles of the majorities. A row whose answers most
+people call all bad is rejected, since no pair can be made of it.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""What the ways to judge share: their options and rubrics, the order of a run, and the ranked row of a record."""
+"""What the judging methods share: their options and rubrics, the steps for a record, and its ranked row."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ CHECK = "Measure how well the judge agrees with people: the rows hold human rank
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Options of every way to judge that asks models."""
+    """Options of every judging method that calls models."""
 
     rubric: list[str] = option(["helpful"], f"Rubric to judge by: {RUBRICS}, or a file NAME.md. Repeatable.")
     panel: bool = option(
@@ -49,7 +49,7 @@ class Judgement:
 
 
 class JudgeMethod(Method):
-    """A way to judge: `datagen judge --by VARIANT`. It reads samples and writes ranked rows."""
+    """A judging method: `datagen judge --by VARIANT`. It reads samples and writes ranked rows."""
 
     name = "judge"
     kind = SAMPLES
@@ -57,7 +57,7 @@ class JudgeMethod(Method):
 
 
 class ModelJudge(JudgeMethod):
-    """A way to judge that asks models. A subclass writes `judge`."""
+    """A judging method that calls models. A subclass writes `judge`."""
 
     roles = {"judge": "judges the answers"}
     details: ClassVar[Row] = {}
@@ -179,7 +179,7 @@ def rounded(scores: Sequence[float | None]) -> list[float | None]:
 
 
 def ranking_order(scores: Sequence[float | None]) -> list[int]:
-    """Return the places of answers, the best first, the earlier first among equals; what has no score comes last."""
+    """Return the places of answers: the best first, the earlier first among equals, those without a score last."""
     ranks = dense_ranks(rounded(scores))
     return sorted(range(len(ranks)), key=lambda at: (ranks[at], at))
 
@@ -191,7 +191,7 @@ def ranked_row(
 
     Args:
         record: The input row.
-        variant: The way to judge; it is part of the row's id.
+        variant: The judging method; it is part of the row's id.
         scores: A score for each answer, in the order of the input. Equal scores, rounded to DIGITS, are a tie.
         order: The order of the answers in the row, as `ranking_order` returns it.
         meta: The `meta` of the row.

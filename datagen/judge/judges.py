@@ -1,8 +1,8 @@
 """The models that judge one record's answers: which of them may judge, and how they are called.
 
-Answers stand before a judge under random labels, drawn anew for each question. An answer that names a verdict cannot
-know its own label, so it cannot smuggle a verdict into the judge's reply. Random labels also keep a judge from
-preferring "A" for being "A".
+A judge sees the answers under random labels, drawn anew for each call. An answer that contains a verdict cannot know
+its own label, so it cannot smuggle a verdict into the judge's reply. Random labels also keep a judge from preferring
+"A" only because it is called "A".
 """
 
 import re
@@ -20,7 +20,7 @@ from datagen.verify import reference_answer
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
 """MT-bench judges at temperature 0 (2306.05685)."""
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
-"""Of labels. No vowels: no words."""
+"""Letters of labels. Without vowels they spell no words."""
 
 
 class Judges:
@@ -46,7 +46,7 @@ class Judges:
 
     @cached_property
     def members(self) -> list[int]:
-        """The models of the role that judge this record, by place: none of an author's family, unless allowed."""
+        """The places, in the role, of the models that judge this record: none of an author's family, unless allowed."""
         names = self.llm.identities("judge")
         authors = {family(str(answer["model"])) for answer in answer_metas(self.record) if answer.get("model")}
         fit = [at for at, name in enumerate(names) if self.allow_self or family(name) not in authors - {"sim"}]
@@ -67,10 +67,10 @@ class Judges:
             params: Sampling parameters, in place of those of JUDGING.
 
         Returns:
-            The reply; None if it cannot be read, which leaves one question undecided.
+            The reply; None if it cannot be read, which is counted in `unread`.
 
         Raises:
-            CallFailed: There is no reply. The row has failed, and the same command asks for it again.
+            CallFailed: There is no reply. The row fails; running the same command again retries it.
         """
         sample = self.record.sample(sample)
         try:

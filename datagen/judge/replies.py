@@ -1,9 +1,9 @@
 """Reading a judge's reply: the verdict on two answers, and token log-probabilities at a position.
 
-The last line `Verdict: ...` counts. A judge that does not keep to the form is read by its last sentence that states a
-preference ("Therefore, B is better."), since small models often reason well and forget the form. A sentence that only
-weighs one side ("A is more detailed", "A is better in terms of length, but...") is none, and a reply that was cut
-before it came to an end has no verdict: it might have changed its mind.
+The last line `Verdict: ...` counts. If a judge does not follow this format, its last sentence that states a preference
+counts ("Therefore, B is better."), since small models often reason well and forget the format. A sentence about one
+side only ("A is more detailed", "A is better in terms of length, but...") states no preference. A truncated reply has
+no verdict: the judge might have changed its mind.
 
 With log-probabilities a score is an expected value (Deita, arXiv 2312.15685), and a verdict a soft label (RLAIF, arXiv
 2309.00267).
@@ -27,7 +27,7 @@ WORSE = r"(?:worse|worst|inferior|weaker)"
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\s)]+|\n+")
 COMPLETE = re.compile(r"""[.!?。！？][)"'”*\s]*\Z""")
 LIMITED = re.compile(rf"\b{BETTER} (?:only )?(?:if|when|unless)\b|\b{BETTER} in terms of\b[^.]*\bbut\b", re.IGNORECASE)
-"""Says when or in what an answer would be better, not that it is."""
+"""A limited preference: when, or in what, an answer would be better; it is not counted."""
 EVEN = re.compile(r"\b(?:equally|neither|both|either|tie|same)\b", re.IGNORECASE)
 CONTRAST = re.compile(r"\b(?:but|however|although|though|while)\b", re.IGNORECASE)
 LEAD = r"(?:therefore|so|thus|hence|overall|verdict|answer|winner|the|better|best|final|output|choice|is|,|:|\s)*"

@@ -4,7 +4,7 @@ The additive rubric of Self-Rewarding Language Models (arXiv 2401.10020): pickin
 people far less. All answers of a prompt and all aspects stand in one call, the answers in random order (UltraFeedback,
 arXiv 2310.01377): scored one by one, nearly all get the same. The score of an aspect is the mean over `--samples`
 calls, and with `--logprobs` the expected value over the probabilities of the score's token instead of the one sampled
-(Deita, arXiv 2312.15685). What cannot be read is no score: null, never a number.
+(Deita, arXiv 2312.15685). Where a reply cannot be read, the score is null, never a number.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ SCORE_LINE = re.compile(
     r"^[\s*_`>-]*(\w+)[\s*_`]+([\w-]+)[\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)[\s*_`]*(?:/\s*\d+)?[\s*_`.]*$",
     re.M,
 )
-"""`K7M helpful: 3`: label, aspect and points, perhaps with Markdown around and `/5` behind."""
+"""`K7M helpful: 3`: label, aspect and points, possibly with Markdown around them and `/5` after them."""
 Points = dict[tuple[str, str], float]
 """(label, aspect) to points."""
 

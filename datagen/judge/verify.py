@@ -1,8 +1,8 @@
 """Ranking by a verifier: right answers above wrong ones, without calling a model.
 
-A right answer scores 1, a wrong one 0; one that the verifier does not know about has no score: null, never a number.
-Right answers tie with each other: nothing more is known of them. Of several verifiers one that says wrong decides, then
-one that does not know.
+A right answer scores 1, a wrong one 0. Where the verifier does not know, the score is null, never a number. All right
+answers are tied, and so are all wrong ones. With several verifiers an answer is wrong if one of them says so, and else
+unknown if one of them does not know.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Chain of thought: a rationale first, the answer last, and the two kept apart.
+"""Chain of thought: a rationale first, the answer last; the row also holds each of them alone.
 
 Few-shot with `--examples` (arXiv 2201.11903), zero-shot without (arXiv 2205.11916). The zero-shot paper always asks
 twice, for the reasoning and then for the answer (section 3.1); here the first call asks for both, and the second is

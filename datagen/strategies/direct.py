@@ -1,4 +1,4 @@
-"""Plain distillation: the teacher answers each prompt, as it stands or under a system message.
+"""Plain distillation: the teacher answers each prompt, as it is or with a system message.
 
 With `--system orca` each prompt gets one of sixteen system messages, from none at all to step by step with reasons
 (Orca, arXiv 2306.02707, section 3.1), and the row keeps it: (system message, prompt, response) is what Orca trains
@@ -36,7 +36,7 @@ class Direct(IndependentAnswers):
     row_templates = ()
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        """Answer the prompt under the system message of `--system`, which the row keeps; one that it has stays."""
+        """Answer the prompt with the system message of `--system`, unless it has one; the row keeps the message."""
         messages, system = as_messages(record.prompt), self.options.system
         if system and messages[0]["role"] != "system":
             if system == "orca":
@@ -46,7 +46,7 @@ class Direct(IndependentAnswers):
         return super().generate(record, llm)
 
     def prompt(self, record: Record, template: str = "answer", **fields: str) -> Prompt:
-        """Return the turns of the record as they stand."""
+        """Return the turns of the record unchanged."""
         return Prompt(as_messages(record.prompt), template, prompt_fields(record, **fields))
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:

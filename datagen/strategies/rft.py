@@ -5,8 +5,8 @@ holds. Chains with the same list of equations, in order and without spaces, are 
 more from the other kept paths stays (summed Levenshtein distance, section 3.3). The gold path, if the input has one,
 is always kept. Several `--teacher` pool their chains before that, which is where the paper's gain comes from.
 
-Departures: the paper samples 100 chains, here 8 unless `-k` says more. A chain without an equation is its own path by
-its words (the public code keeps one such chain per question). Equations are parsed, never evaluated as code, and a
+Departures: the paper samples 100 chains; the default here is 8 (`-k`). Chains without an equation are one path if their
+words are the same (the public code keeps one such chain per question). Equations are parsed, never evaluated as code; a
 percent sign or a unit does not fail a chain (verify/equations.py).
 """
 

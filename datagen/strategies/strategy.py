@@ -1,4 +1,4 @@
-"""What the strategies share: asking for an answer, checking it, and the rows that answers become.
+"""What the strategies share: the request for an answer, its verification, and the rows made of answers.
 
 One answer is a row {"prompt", "response"}; several are one row {"prompt", "responses"} with as many entries in
 `meta.responses`. A prompt is stored as it came in: instructions that a strategy adds are not part of the row.
@@ -82,7 +82,7 @@ NO_ANSWER = Answer("", None)
 
 
 class Strategy(Method):
-    """A way to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond` or `answer`."""
+    """A strategy to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond` or `answer`."""
 
     name = "respond"
     roles = {"teacher": "answers the prompts"}
@@ -101,7 +101,7 @@ class Strategy(Method):
             yield candidate
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
-        """Answer one prompt. By default the answers of `answers` make one row.
+        """Answer one prompt; by default with one row that holds all of `answers`.
 
         Args:
             record: One input row.
@@ -138,7 +138,7 @@ class Strategy(Method):
         return await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
-        """Return one answer, not verified yet: here a chain of thought.
+        """Return one answer, not verified yet; by default a chain of thought.
 
         Args:
             record: The input row.
@@ -152,7 +152,7 @@ class Strategy(Method):
         return Answer.from_chain(await self.ask(record, llm, prompt, number))
 
     def prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
-        """Return the request for an answer: a rationale that ends in a stated answer.
+        """Return the request for an answer; by default for a rationale that ends in a stated answer.
 
         Args:
             record: The input row.

@@ -1,9 +1,9 @@
 """Self-consistency (arXiv 2203.11171): several chains of thought, and the answer that most of them reach.
 
 The paper samples 40 chains; the default here is 8, since the gain flattens early. Answers are counted by value
-(verify/answers.py); a chain without a stated answer votes for nothing. The row is the first chain that agrees with
-the vote. Beyond the paper, for training data: a vote of less than half of the chains, or a tie, drops the prompt. A
-vote is no truth: where the answers are known, use `rft`.
+(verify/answers.py); a chain without a stated answer has no vote. The row is the first chain that agrees with the
+majority. Beyond the paper, for training data: a prompt is rejected if less than half of the chains agree, or if there
+is a tie. A majority can be wrong: where the answers are known, use `rft`.
 """
 
 from collections import Counter

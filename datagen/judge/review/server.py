@@ -3,10 +3,10 @@
 The answers of a row are in a random order, drawn from the row's id and the reviewer, and nothing on the page says which
 model wrote them or how a judge ranked them. Each vote is on disk before the next row is shown (votes.py).
 
-The server is the standard library's: one reader, four routes. Only this machine can reach it, and only with the token
-of the link. A Host header other than our own (DNS rebinding) and requests that another page sends are refused. What
-models wrote goes to the page as JSON and becomes text nodes there, never markup; the content security policy allows
-only our own script and style.
+The server is that of the standard library: one reviewer, a few routes. Only this machine can reach it, and only with
+the token of the link. A Host header other than our own (DNS rebinding) and requests that another page sends are
+refused. Text from models goes to the page as JSON and becomes text nodes there, never markup; the content security
+policy allows only our own script and style.
 """
 
 import json
@@ -179,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
             except (ValueError, RecursionError) as problem:
                 self._send(400, str(problem))
             except OSError as problem:
-                self._send(507, f"the vote was not kept: {problem.strerror}")
+                self._send(507, f"the vote was not saved: {problem.strerror}")
             else:
                 self._send(200, json.dumps(page), JSON)
 
@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, text: str = "", content_type: str = PLAIN, headers: Row | None = None) -> None:
         """Send a response. With an error status (400 and up) the text is the reason, in a line of its own."""
         if status >= 400:
-            self.close_connection = True  # the rest of the request is not read
+            self.close_connection = True  # the rest of the request stays unread
             text += "\n"
         body = text.encode()
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""What came of a review: how many votes of each kind, and how far the reviewer and the judge agree."""
+"""The result of a review: how many votes of each kind, and how far the reviewer and the judge agree."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ def summarize(records: Sequence[Record], votes: Mapping[str, Vote]) -> Summary:
 def compared_pairs(record: Record, vote: Vote) -> Iterator[tuple[int, int]]:
     """Yield the (judge's, person's) sign for every two answers.
 
-    Each pair comes from either side, for which answer stands first in a row means nothing.
+    Each pair is counted from both sides, since which answer stands first in a row means nothing.
     """
     if not record.ranks or vote.verdict not in (ORDER, TIE):
         return

@@ -1,16 +1,16 @@
 """Votes that people cast on samples, and the log that keeps them (`datagen review`, `datagen judge --by human`).
 
-The log is JSON lines, one vote of one person on one row a line, on disk before the page hears of it:
+The log is JSON lines. A line is the vote of one person on one row; it is on disk before the page gets its answer:
 
     {"prompt_id": "...", "responses": [...], "ranks": [1, 2, 2], "verdict": "order", "by": "kim", "at": "..."}
 
     order     `ranks` in the order of `responses`, 1 the best, equal ones a tie
     tie       no answer is better than another
-    all_bad   none is any good
+    all_bad   no answer is good
     skip      no vote
 
-The last vote of a person on a row counts, so a changed mind is one more line. A line that a kill cut off is removed
-when the log is opened again.
+The last vote of a person on a row counts, so a changed vote is one more line. An incomplete last line, left by a killed
+process, is removed when the log is opened again.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ from datagen.records.record import Record, digest
 
 ORDER, TIE, ALL_BAD, SKIP = VERDICTS = ("order", "tie", "all_bad", "skip")
 LINE_START = b'{"prompt_id": '
-"""What every line of a log begins with: nothing else at the end of a file is ever cut off."""
+"""How every line of a log begins: an incomplete last line that begins otherwise is never removed."""
 Ranks = tuple[int, ...]
 
 
@@ -132,7 +132,7 @@ class Log:
     """The votes of one reviewer, in a file that may hold other reviewers' votes too.
 
     Args:
-        path: The file, made if it does not exist. It is locked until `close`.
+        path: The file, created if it does not exist. It is locked until `close`.
         by: The reviewer.
         records: The rows under review.
 
@@ -146,7 +146,7 @@ class Log:
         self._file = open_locked(path)
         try:
             self.cut = self._mend()
-            """How many bytes of a torn line were removed."""
+            """How many bytes of an incomplete line were removed."""
             read_votes.cache_clear()  # a log grows
             logged = read_votes(path)
             self.votes: dict[str, Vote] = {}
@@ -164,7 +164,7 @@ class Log:
         self._file.close()
 
     def _mend(self) -> int:
-        """Make the file end in a line end; cut off the start of a vote that was not written to its end."""
+        """Remove an incomplete last line, or complete it if only its line end is missing; return the bytes removed."""
         text = self.path.read_bytes()
         end = text.rfind(b"\n") + 1
         tail = text[end:]

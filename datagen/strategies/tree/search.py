@@ -5,8 +5,8 @@
     Search.expand           the thought generator G
     Search.evaluate         the state evaluator V
 
-Whatever happens at once is put in order before it counts: states are numbered as they are made, and the budget is taken
-in that order, so the tree does not depend on which call comes back first.
+Calls run concurrently, but states are numbered, and calls are taken from the budget, in a fixed order. So the tree does
+not depend on which call returns first.
 """
 
 import asyncio
@@ -191,7 +191,7 @@ class Search:
             node.values = self.known_values.get(node.state.key, [])
 
     async def vote(self, nodes: Sequence[Node]) -> None:
-        """Ask several times which candidate is the best; a vote that cannot be read counts for nothing."""
+        """Ask several times which candidate is the best; a vote that cannot be read is left out."""
         if len(nodes) < 2 or not self.pay(TEXT["votes"]):
             return
         texts = [node.state.path[-1] for node in nodes]
@@ -231,14 +231,14 @@ class Search:
             parse: Reads a reply.
 
         Returns:
-            What `parse` makes of the replies. One that cannot be read is left out: it is no opinion.
+            The result of `parse` for each reply; a reply that cannot be read is left out.
         """
         prompt = self.strategy.prompts[template].render(**fields)
         values = await asyncio.gather(*(self.ask_once(prompt, number, parse) for number in range(samples)))
         return [value for value in values if value is not None]
 
     async def ask_once(self, prompt: Prompt, number: int, parse: Parser) -> Any:
-        """Return what `parse` makes of one sample; None if it cannot be read."""
+        """Return the result of `parse` for one sample; None if it cannot be read."""
         try:
             completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=parse, **EVALUATING)
         except CallFailed as error:

@@ -1,4 +1,4 @@
-"""The two tasks of Tree of Thoughts: what a state is, how the next ones are made, and when one is the end.
+"""The two tasks of Tree of Thoughts: what a state is, which states may follow it, and which ones are good ends.
 
 game24    four numbers; a step puts a result in the place of two of them (section 4.1)
 text      a plan, then the answer that it is for (section 4.2)
@@ -22,7 +22,7 @@ STEP = re.compile(rf"{BULLET}{NUMBER} ?([-+*/×÷−]) ?{NUMBER} ?= ?{NUMBER}(?!
 SIGNS = {"×": "*", "÷": "/", "−": "-"}
 GOAL = Fraction(24)
 MAX_NUMBERS = 5
-"""Of a puzzle: the exact search grows faster than exponentially with them."""
+"""The most numbers of a puzzle: the time of the exact search grows faster than exponentially with them."""
 MAX_LINE = 200
 """Characters; a longer line is no step."""
 
@@ -50,7 +50,7 @@ class State:
 
     @property
     def key(self) -> str:
-        """What a state is evaluated by: states with the same key are one."""
+        """What identifies a state and is evaluated: states with the same key are the same."""
         return self.numbers if self.terms else "\n".join(self.path)
 
 
@@ -100,7 +100,7 @@ def final_expression(state: State) -> str:
 
 @cache
 def is_solvable(numbers: tuple[Fraction, ...]) -> bool:
-    """Say whether the numbers, each used once, can make 24: an exact search, small for four numbers."""
+    """Return whether the numbers, each used once, can make 24: an exact search, fast for four numbers."""
     if len(numbers) == 1:
         return numbers[0] == GOAL
     for a, b, *rest in set(permutations(numbers)):

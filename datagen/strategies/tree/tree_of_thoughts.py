@@ -2,12 +2,12 @@
 
     generate    propose: one call, many next steps (game24)          sample: several calls, one step each (text)
     evaluate    value: several calls on a state, labels added up     vote: several calls on all candidates
-    search      bfs: the best `--beam` of each level                 dfs: the best child first, back from hopeless ones
+    search      bfs: the best `--beam` of each level                 dfs: the best child first, with backtracking
 
 `--task game24` plays the Game of 24 with the paper's settings (propose, three values, beam 5); `--task text` writes a
 plan and then the answer, chosen by vote (five samples, five votes, beam 1). Steps are checked by a parser of
-arithmetic. The one answer that counts is the first by value; where a verifier can tell, a wrong one is dropped. "Any
-of five", which is what the paper's 74 % seems to be, is not reported.
+arithmetic. The answer is the leaf with the highest value; one that is known to be wrong is rejected. "Any of five",
+which is what the paper's 74 % seems to be, is not reported.
 
 Departures: the last line of the Game of 24, the expression, follows from the path and costs no call. A state that
 comes up twice is evaluated once. `--budget` bounds the calls of a record. `--step-preferences` writes, in place of
