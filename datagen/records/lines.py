@@ -80,7 +80,7 @@ def json_lines(name: str, file: BinaryIO) -> Iterator[Line]:
         try:
             items = loads_strictly(file.read().removeprefix(BOM).decode())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}: starts like a JSON array and is none: {error}") from error
+            raise InputError(f"{name}: starts like a JSON array but is not one: {error}") from error
         for number, item in enumerate(items, 1):
             yield _line(number, json.dumps(item).encode(), item)
         return

@@ -11,7 +11,7 @@
                   the best reply over the worst; those between are not used
 
 Each may have "margin", a number. Two answers that differ only in surrounding blanks are no preference, and two
-conversations may differ in their last turn alone.
+conversations may differ only in their last turn.
 """
 
 import re
@@ -63,6 +63,7 @@ def preference_content(row: Row, prompt: Text, chosen: str, rejected: str) -> li
 
 
 def require_fields(row: Row, *names: str) -> None:
+    """Raise ValueError if a field is missing."""
     missing = [f'"{name}"' for name in names if name not in row]
     if missing:
         raise ValueError(f"no {' and no '.join(missing)} (found: {key_list(row)}). {NEEDS}")

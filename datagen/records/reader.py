@@ -76,7 +76,7 @@ DOCUMENTS = Kind(
     'Documents are rows with "text", or lines of text', "Documents go to 'datagen train pretrain'",
 )  # fmt: skip
 KINDS: tuple[Kind[Any], ...] = (PREFERENCES, PROMPTS, DOCUMENTS)
-"""The kinds that tell what a file of another kind holds."""
+"""The kinds that a file may turn out to hold instead of the expected one, for messages."""
 
 
 class Reader(Generic[T]):

@@ -41,7 +41,7 @@ from datagen.select.phrases import (  # fmt: skip
     SELF,
 )
 from datagen.text import CJK, count_words, ngram_hashes
-from datagen.verify.languages import FENCES, WEIGHTS, letters, prose
+from datagen.verify.languages import FENCES, WEIGHTS, count_letters, prose
 
 MIN_WORDS = 8
 """Fewer words are too short where the prompt asks for a text; our choice."""
@@ -205,7 +205,7 @@ def conversation(record: Record) -> str:
 
 def script_weights(text: str) -> Counter[str]:
     """Weigh the scripts of a text. Chinese and Japanese count as one: a short title does not show which it is."""
-    weights = Counter({script: count * WEIGHTS.get(script, 1) for script, count in letters(text).items()})
+    weights = Counter({script: count * WEIGHTS.get(script, 1) for script, count in count_letters(text).items()})
     weights["Han"] += weights.pop("Kana", 0)
     return weights
 

@@ -120,7 +120,7 @@ class _Corpus:
     def is_boilerplate(self, paragraph: str) -> bool:
         return self._documents_with[hash(paragraph.strip())] >= SHARED
 
-    def repeated(self, text: str) -> str | None:
+    def repetition_reason(self, text: str) -> str | None:
         """Return the reason to drop a segment that came before; else remember it."""
         key = exact_key(text)
         if key in self._keys:
@@ -142,7 +142,7 @@ def rows_of(source: Source, corpus: _Corpus) -> Iterator[Row]:
 def _row(source: Source, segment: Segment, corpus: _Corpus, reason: str | None = None) -> Row:
     raw = source.text[segment.start : segment.end]
     text = clean(raw)
-    reason = reason or rejection_reason(segment.header, raw) or corpus.repeated(text)
+    reason = reason or rejection_reason(segment.header, raw) or corpus.repetition_reason(text)
     return {
         "header": segment.header or "",
         "text": text,

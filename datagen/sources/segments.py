@@ -217,10 +217,10 @@ def content_reason(raw: str, text: str) -> str | None:
         return "refers_elsewhere"
     if UNFINISHED.search(text):
         return "unfinished"
-    return "repeats" if repeats(prose) else None
+    return "repeats" if has_repeats(prose) else None
 
 
-def repeats(text: str) -> bool:
+def has_repeats(text: str) -> bool:
     """Return whether two sentences of five words or more are nearly the same, by their word 3-grams."""
     sentences = (CJK.sub(lambda match: f" {match[0]} ", part.lower()).split() for part in SENTENCE.split(text))
     grams = [frozenset(zip(*(words[n:] for n in range(GRAM)), strict=False)) for words in sentences if len(words) >= 5]

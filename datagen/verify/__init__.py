@@ -15,7 +15,7 @@ from datagen.errors import InputError
 from datagen.parse import split_thinking
 from datagen.records.record import Record, request_text
 from datagen.verify.answers import final_answer, same_answer
-from datagen.verify.choices import letter, yes_no
+from datagen.verify.choices import option_letter, yes_no
 from datagen.verify.constraints.spec import verify_constraints
 from datagen.verify.equations import equations_hold
 from datagen.verify.expressions import game24, puzzle_numbers
@@ -48,7 +48,7 @@ def reference_answer(record: Record) -> str | None:
 
 def is_answer(text: str) -> bool:
     """Return whether a text is a number, an option letter, or yes or no."""
-    return bool(parse_number(text) is not None or letter(text) or yes_no(text))
+    return bool(parse_number(text) is not None or option_letter(text) or yes_no(text))
 
 
 def verify_answer(record: Record, response: str) -> bool | None:

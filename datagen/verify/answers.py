@@ -9,8 +9,8 @@ unit; options by letter; all else by its words.
 import re
 from typing import NamedTuple
 
-from datagen.verify.choices import ALL_BREAKS, letter, words, yes_no
-from datagen.verify.numbers import MAX_LENGTH, parse_number, plain
+from datagen.verify.choices import ALL_BREAKS, option_letter, words, yes_no
+from datagen.verify.numbers import MAX_LENGTH, normalize_symbols, parse_number
 
 TAIL = 100_000
 """Characters at the end of a response that are searched for its answer."""
@@ -81,15 +81,15 @@ def answer_key(answer: str) -> str:
     if len(answer) > MAX_ANSWER:
         return " ".join(answer.casefold().split())
     bare = answer.strip(MARKUP)
-    if bare.startswith("[") and bare.endswith("]") and not letter(bare):
+    if bare.startswith("[") and bare.endswith("]") and not option_letter(bare):
         return words(bare[1:-1], ALL_BREAKS)
     number = parse_number(bare)
     if number is not None:
         return str(number)
-    if choice := letter(bare) or yes_no(bare):
+    if choice := option_letter(bare) or yes_no(bare):
         return choice
     # LaTeX's \text{} and the brackets around an answer do not count; those of a tuple belong to it.
-    text = plain(bare).strip() if len(bare) <= MAX_LENGTH else bare
+    text = normalize_symbols(bare).strip() if len(bare) <= MAX_LENGTH else bare
     is_bracketed = text[:1] == "(" and text[-1:] == ")" and "," not in text
     return words(text[1:-1] if is_bracketed else text)
 
@@ -99,7 +99,7 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
     key, reference_key = answer_key(answer or ""), answer_key(reference or "")
     if not key or not reference_key:
         return None
-    option = letter(answer, loose=True) if answer and reference and letter(reference) else None
+    option = option_letter(answer, loose=True) if answer and reference and option_letter(reference) else None
     return reference_key in (key, option)
 
 

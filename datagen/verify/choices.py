@@ -23,7 +23,7 @@ FIGURES = re.compile(r"[-+]?[0-9.][0-9.,/]{0,40}")
 EDGES = "*_`'’‘.。!?！？:：$"
 
 
-def letter(text: str, *, loose: bool = False) -> str | None:
+def option_letter(text: str, *, loose: bool = False) -> str | None:
     """Return the option that an answer names, lower case: "(B)", "B.", "Option B", "(B) 12 May", "B: 12 May".
 
     `loose` takes "B. Tallinn" and "B because" too: right where the reference is a letter, a guess where it may be

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from datagen.errors import ParseError
 from datagen.verify.expressions import MAX_LENGTH, NUMBER, TIMES, evaluate
-from datagen.verify.numbers import ONE_LETTER_UNITS, SCALES, plain
+from datagen.verify.numbers import ONE_LETTER_UNITS, SCALES, normalize_symbols
 
 TOLERANCE = Fraction(1, 1000)
 """How far apart the sides of a right equation may be (RFT's released code)."""
@@ -104,7 +104,7 @@ def equation_key(text: str) -> str:
 def _equations_of_line(line: str) -> list[Equation]:
     line = BOLD.sub("", BULLET.sub("", line))
     # A line that converts units is no arithmetic: the numbers alone of $0.50 + $0.20 = 70 cents are not equal.
-    units = {word.lower().rstrip("s") for words in UNIT.findall(plain(line)) for word in words.split()}
+    units = {word.lower().rstrip("s") for words in UNIT.findall(normalize_symbols(line)) for word in words.split()}
     units |= {"cent", "dollar"} if "$" in line and CENTS.search(line) else set()
     if any(len(units & kind) > 1 for kind in CONVERTED):
         return []
@@ -120,7 +120,7 @@ def _equations_of_line(line: str) -> list[Equation]:
 
 def _arithmetic(text: str) -> str:
     """Write arithmetic in ASCII and drop the units."""
-    return TIMES.sub("*", TIMES_IN_WORDS.sub("*", UNIT.sub("", plain(text))))
+    return TIMES.sub("*", TIMES_IN_WORDS.sub("*", UNIT.sub("", normalize_symbols(text))))
 
 
 def _left(text: str) -> str:

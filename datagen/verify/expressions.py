@@ -10,7 +10,7 @@ from operator import add, mul, sub, truediv
 
 from datagen.errors import ParseError
 from datagen.verify.answers import final_answer
-from datagen.verify.numbers import plain
+from datagen.verify.numbers import normalize_symbols
 
 Token = str | Fraction
 """A number, or an operator or bracket."""
@@ -52,7 +52,7 @@ def tokens(text: str) -> list[Token]:
     """Split an expression into numbers and operators."""
     if len(text) > MAX_LENGTH:
         raise ParseError(f"an expression of more than {MAX_LENGTH} characters")
-    text = TIMES.sub("*", plain(text).translate(SQUARE)).rstrip()
+    text = TIMES.sub("*", normalize_symbols(text).translate(SQUARE)).rstrip()
     parts, at = list[Token](), 0
     while at < len(text):
         match = TOKEN.match(text, at)

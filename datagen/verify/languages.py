@@ -112,7 +112,7 @@ def prose(text: str) -> str:
     return "\n".join(kept)
 
 
-def letters(text: str) -> Counter[str]:
+def count_letters(text: str) -> Counter[str]:
     """Count the letters of each script; whatever belongs to no script of the table is not counted."""
     counts: Counter[str] = Counter()
     for character, count in Counter(text).items():
@@ -129,7 +129,7 @@ def letters(text: str) -> Counter[str]:
 
 def dominant_script(text: str) -> str | None:
     """Return the script that a text is written in; Han with kana is Japanese: Kana. None if none prevails."""
-    counts = letters(text)
+    counts = count_letters(text)
     if counts["Kana"] > counts["Han"] / 10:  # Chinese quotes little of it; Japanese is rarely less than a third kana
         counts["Kana"] += counts.pop("Han", 0)
     for script, weight in WEIGHTS.items():
@@ -157,5 +157,5 @@ def detect(text: str) -> str | None:
 def is_chinese(text: str) -> bool:
     """Return whether a text is Chinese, also where it is mixed with as much Latin: 自动给 commit 增加 message."""
     text = prose(text)
-    script, counts = dominant_script(text), letters(text)
+    script, counts = dominant_script(text), count_letters(text)
     return script == "Han" or (script is None and counts["Han"] > counts["Kana"])

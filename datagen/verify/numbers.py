@@ -80,7 +80,7 @@ def parse_number(text: str) -> Fraction | None:
     """Return the number that a text is, or None: no number, more than one, or too long to be one."""
     if len(text) > MAX_LENGTH:
         return None
-    text = plain(text).strip(" \t\n*_`\"'“”")
+    text = normalize_symbols(text).strip(" \t\n*_`\"'“”")
     lead = LEAD.match(text)
     match = NUMBER.match(text, lead.end() if lead else 0)
     value = _value(match) if match else None
@@ -88,7 +88,7 @@ def parse_number(text: str) -> Fraction | None:
     return None if value is None or scale is None else value * scale
 
 
-def plain(text: str) -> str:
+def normalize_symbols(text: str) -> str:
     """Write symbols in ASCII: full-width digits, signs, currencies (a space), the LaTeX of arithmetic."""
     text = text.translate(SYMBOLS)
     if "\\" in text or "{" in text:

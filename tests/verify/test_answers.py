@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.verify.answers import MAX_ANSWER, TAIL, answer_key, final_answer, same_answer, split_answer
-from datagen.verify.choices import letter, yes_no
+from datagen.verify.choices import option_letter, yes_no
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_list_has_one_key_however_it_is_written(words: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["A cat", "E. coli", "Beta", "", "12", "(BC)", "I am", "b", "the B"])
 def test_a_word_is_no_letter(text: str) -> None:
-    assert letter(text) is None
+    assert option_letter(text) is None
 
 
 @pytest.mark.parametrize("text", ["No. 5", "nobody", "not true", "yesterday", "", "No one", "truest"])

@@ -46,7 +46,7 @@ NEVER_LAST = frozenset("e.g i.e cf vs mr mrs ms dr prof fig eq approx z.b d.h sr
 """Abbreviations that something always follows; the others can end a sentence."""
 
 
-def compares(count: int | None, relation: str, wanted: int) -> bool | None:
+def compare_count(count: int | None, relation: str, wanted: int) -> bool | None:
     """Compare a count as IFEval's relations say, "at least" or "less than"; None for an unknown count."""
     return None if count is None else count >= wanted if relation == "at least" else count < wanted
 

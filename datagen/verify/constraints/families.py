@@ -41,13 +41,13 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "keywords:frequency": (
         "Use the word {keyword} {relation} {frequency:time}.",
-        lambda text, kwargs: check.compares(
+        lambda text, kwargs: check.compare_count(
             check.count_keyword(text, kwargs["keyword"]), kwargs["relation"], kwargs["frequency"]
         ),
     ),
     "keywords:letter_frequency": (
         "Let the character {letter}, small or capital, occur {let_relation} {let_frequency:time}.",
-        lambda text, kwargs: check.compares(
+        lambda text, kwargs: check.compare_count(
             text.casefold().count(kwargs["letter"].casefold()), kwargs["let_relation"], kwargs["let_frequency"]
         ),
     ),
@@ -57,7 +57,9 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "length_constraints:number_sentences": (
         "Your answer has {relation} {num_sentences:sentence}.",
-        lambda text, kwargs: check.compares(check.count_sentences(text), kwargs["relation"], kwargs["num_sentences"]),
+        lambda text, kwargs: check.compare_count(
+            check.count_sentences(text), kwargs["relation"], kwargs["num_sentences"]
+        ),
     ),
     "length_constraints:number_paragraphs": (
         "Write {num_paragraphs:paragraph}; put a line that holds only *** between one paragraph and the next.",
@@ -65,7 +67,7 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     ),
     "length_constraints:number_words": (
         "Your answer has {relation} {num_words:word}.",
-        lambda text, kwargs: check.compares(check.count_words(text), kwargs["relation"], kwargs["num_words"]),
+        lambda text, kwargs: check.compare_count(check.count_words(text), kwargs["relation"], kwargs["num_words"]),
     ),
     "length_constraints:nth_paragraph_first_word": (
         "Write {num_paragraphs:paragraph} with a blank line between one and the next, and nothing else. "
@@ -117,7 +119,7 @@ SENTENCES: dict[str, tuple[str, Check]] = {
     "startend:quotation": ("Put your whole answer between double quotation marks.", check.quotation),
     "change_case:capital_word_frequency": (
         "Let {capital_relation} {capital_frequency:word} be in capital letters only, I and A included.",
-        lambda text, kwargs: check.compares(
+        lambda text, kwargs: check.compare_count(
             sum(map(str.isupper, check.CAPITAL_TOKEN.findall(text))),
             kwargs["capital_relation"],
             kwargs["capital_frequency"],
