@@ -33,7 +33,7 @@ SEEDS, PAIRS, RATIO = (0, 1, 2), 2000, 1.2
 TAIL = " That is what comes out when all of it is added up."
 
 
-def recorded() -> dict[tuple[str, str], list[Pair]]:
+def read_recorded_replies() -> dict[tuple[str, str], list[Pair]]:
     """Read the replies: (model, strategy) to pairs, the first verdict of each order."""
     rows_of_judge: dict[tuple[str, str], dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for line in (DATA / "llmbar_judge_completions_dev.jsonl").read_text(encoding="utf-8").splitlines():
@@ -62,7 +62,7 @@ def read(row: Row) -> float | None:
 
 def real_judges() -> Iterator[Line]:
     """Measure the five."""
-    for (model, strategy), judged_pairs in recorded().items():
+    for (model, strategy), judged_pairs in read_recorded_replies().items():
         measured = measure([counts(pair) for pair in judged_pairs])
         unread = sum(share is None for pair in judged_pairs for order in pair.orders for share in order)
         figures = (
@@ -105,7 +105,7 @@ def one_order(ranked_rows: Sequence[Row]) -> float:
     return fmean(chosen)
 
 
-def biased(count: int, seed: int) -> tuple[float, float, float]:
+def right_choices(count: int, seed: int) -> tuple[float, float, float]:
     """Return the share of pairs whose chosen is truly better: one order, both orders, both and matched lengths."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         write_samples(count, seed)
@@ -118,8 +118,8 @@ def biased(count: int, seed: int) -> tuple[float, float, float]:
         return (one_order(rows("judged.jsonl")), *shares)  # type: ignore[return-value]
 
 
-def simulated(count: int) -> Iterator[Line]:
-    shares_of_seeds = [biased(count, seed) for seed in SEEDS]
+def simulated_judges(count: int) -> Iterator[Line]:
+    shares_of_seeds = [right_choices(count, seed) for seed in SEEDS]
     for name, shares in zip(
         ("one order", "both orders", "both orders, matched lengths"), zip(*shares_of_seeds, strict=True), strict=True
     ):
@@ -130,7 +130,7 @@ def simulated(count: int) -> Iterator[Line]:
 def measure_judges(quick: bool) -> Iterator[Line]:
     if DATA.is_dir():
         yield from real_judges()
-    yield from simulated(PAIRS // 5 if quick else PAIRS)
+    yield from simulated_judges(PAIRS // 5 if quick else PAIRS)
 
 
 if __name__ == "__main__":

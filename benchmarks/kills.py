@@ -57,7 +57,7 @@ def kill_once(folder: Path, server: Remote, chance: Random) -> float | None:
     return monotonic() if process.wait() < 0 else None
 
 
-def recorded(folder: Path) -> set[Name]:
+def recorded_calls(folder: Path) -> set[Name]:
     """Return the calls in a copy of the journal; the original stays as the killed run left it."""
     with TemporaryDirectory() as copy:
         shutil.copytree(folder / ".datagen", Path(copy, "journal"))
@@ -88,7 +88,7 @@ def measure(quick: bool) -> list[Line]:
     with serving(evolve_answer, LATENCY) as server, TemporaryDirectory() as name_:
         folder_ = write_rows(Path(name_), records).parent
         while len(deaths) < kills and (killed_at := kill_once(folder_, server, chance)):
-            deaths.append((killed_at, recorded(folder_)))
+            deaths.append((killed_at, recorded_calls(folder_)))
         assert start(folder_, server.model).wait() == 0
         same, log = digest(folder_ / "out.jsonl") == expected, server.record().log
     births = [0.0, *(killed_at for killed_at, _ in deaths)]

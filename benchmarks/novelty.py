@@ -64,10 +64,10 @@ def templated(chance: random.Random) -> str:
 
 
 def candidates(chance: random.Random, pool: list[str], count: int, draw: Draw) -> list[str]:
-    return [draw(chance) if number % 2 else changed(chance, chance.choice(pool)) for number in range(count)]
+    return [draw(chance) if number % 2 else replace_words(chance, chance.choice(pool)) for number in range(count)]
 
 
-def changed(chance: random.Random, text: str) -> str:
+def replace_words(chance: random.Random, text: str) -> str:
     """Replace up to half of the words."""
     share = chance.random() / 2
     return " ".join(words(chance, 1)[0] if chance.random() < share else word for word in text.split())
@@ -127,7 +127,7 @@ def baseline() -> tuple[str, Callable[[list[str], list[str]], float]]:
     return "rouge-score", lambda one, other: float(scorer._score_lcs(one, other).fmeasure)
 
 
-def by_baseline(size: int, count: int) -> tuple[str, float, int]:
+def measure_baseline(size: int, count: int) -> tuple[str, float, int]:
     """Return the baseline's name, its ms per candidate, and how many decisions agree with ours."""
     name, score = baseline()
     chance = random.Random(1)
@@ -156,11 +156,11 @@ def line(size: int, count: int, draw: Draw, check: int, slow: tuple[str, float, 
 
 def measure(quick: bool) -> Iterator[Line]:
     if quick:
-        yield line(1_000, 100, plain, 100, in_fresh_process(by_baseline, 1_000, 5))
+        yield line(1_000, 100, plain, 100, in_fresh_process(measure_baseline, 1_000, 5))
         yield line(TARGET, 100, plain, 20)
         return
     for size, count in ((1_000, 100), (10_000, 10), (TARGET, 4)):
-        slow = in_fresh_process(by_baseline, size, count)
+        slow = in_fresh_process(measure_baseline, size, count)
         assert slow[2] == count, "a decision differs from the baseline's"
         yield line(size, 300, plain, 300, slow)
     yield line(TARGET, 300, templated, 300)

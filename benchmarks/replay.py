@@ -28,20 +28,20 @@ ANSWERS: dict[str, Answer] = {"ask": echo, "evolve": evolve_answer}
 TIMES = 3
 
 
-def fill(method: str, rows: Path, model: str) -> int:
+def fill_journal(method: str, rows: Path, model: str) -> int:
     """Fill the journal with one run; return the number of calls."""
     ran = run(METHODS[method], rows, model, concurrency="256")
     return int(ran.outcome.result["usage"]["calls"])
 
 
-def again(method: str, rows: Path, model: str) -> float:
+def replay_run(method: str, rows: Path, model: str) -> float:
     """Run again and return the seconds; nothing may be sent."""
     ran = run(METHODS[method], rows, model, concurrency="256")
     assert ran.outcome.run["requests"] == 0 and ran.outcome.status == "finished"
     return ran.wall
 
 
-def through_the_stack(rows: Path, model: str) -> float:
+def replay_stack(rows: Path, model: str) -> float:
     """Ask every call again through all layers, without records and files; return the seconds."""
 
     async def ask_all(prompts: list[str]) -> float:
@@ -59,19 +59,19 @@ def through_the_stack(rows: Path, model: str) -> float:
 
 
 def measure(quick: bool) -> list[Line]:
-    less = 5 if quick else 1
+    divisor = 5 if quick else 1
     lines = []
     for method, records in (("ask", 20_000), ("evolve", 1_000)):
         with TemporaryDirectory() as folder:
-            rows = write_rows(Path(folder), records // less)
+            rows = write_rows(Path(folder), records // divisor)
             with serving(ANSWERS[method]) as server:
-                calls = in_fresh_process(fill, method, rows, server.model)
+                calls = in_fresh_process(fill_journal, method, rows, server.model)
             if method == "ask":
-                seconds = median(in_fresh_process(through_the_stack, rows, server.model) for _ in range(TIMES))
+                seconds = median(in_fresh_process(replay_stack, rows, server.model) for _ in range(TIMES))
                 what = f"replay, calls/s through the journal, {calls:,} calls"
                 lines.append(speed_line(what, "≥ 30,000", calls, seconds, "SQLite and JSON"))
             first = rows.with_name("out.jsonl").read_bytes()
-            seconds = median(in_fresh_process(again, method, rows, server.model) for _ in range(TIMES))
+            seconds = median(in_fresh_process(replay_run, method, rows, server.model) for _ in range(TIMES))
             assert rows.with_name("out.jsonl").read_bytes() == first
         what = f"the same, whole runs: {method}, reading, folding and writing rows, {calls:,} calls"
         lines.append(speed_line(what, "-", calls, seconds, "the loop"))

@@ -21,7 +21,7 @@ TIMES = 5
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def seconds(*arguments: str) -> float:
+def median_seconds(*arguments: str) -> float:
     """Run Python with these arguments, again and again; return the median time."""
     times = []
     for _ in range(TIMES):
@@ -58,8 +58,8 @@ def first_request(server: Remote) -> float:
 
 
 def measure(quick: bool) -> list[Line]:
-    python_seconds, client_seconds = seconds("-c", "pass"), seconds("-c", "import openai")
-    help_seconds = seconds("-m", "datagen", "--help")
+    python_seconds, client_seconds = median_seconds("-c", "pass"), median_seconds("-c", "import openai")
+    help_seconds = median_seconds("-m", "datagen", "--help")
     with serving(evolve_answer) as server:
         first_seconds = first_request(server)
     return [

@@ -54,15 +54,15 @@ def greedy(waits: list[float]) -> float:
 
 
 def measure(quick: bool) -> list[Line]:
-    less = 5 if quick else 1
-    single = time_run(Ask, 1_000 // less, 1.0)
+    divisor = 5 if quick else 1
+    single = time_run(Ask, 1_000 // divisor, 1.0)
     share, bound = greedy(single.waits) / single.seconds, sum(single.waits) / SLOTS / single.seconds
     measured = f"{share:.3f} ({bound:.2f} of the sum / {SLOTS}; {single.seconds:.1f} s)"
     lines = [Line(f"{len(single.waits):,} single calls, against list scheduling", "≥ 0.97", measured, "-")]
     for chains, scale, target in ((200, 1.0, "≥ 0.85"), (2_000, 0.25, "≥ 0.95")):
-        chain = time_run(METHODS["general"], chains // less, scale)
+        chain = time_run(METHODS["general"], chains // divisor, scale)
         share = sum(chain.waits) / SLOTS / chain.seconds
-        what = f"{chains // less:,} chains of evolve, against the sum / {SLOTS}"
+        what = f"{chains // divisor:,} chains of evolve, against the sum / {SLOTS}"
         measured = f"{share:.3f} ({len(chain.waits):,} calls, {chain.seconds:.1f} s)"
         lines.append(Line(what, target, measured, "the last chains' own length" if scale == 1 else "-"))
     return lines

@@ -39,7 +39,7 @@ def write_puzzles(folder: Path, count: int, seed: int) -> Path:
     return path
 
 
-def verified(path: Path) -> list[bool]:
+def read_verdicts(path: Path) -> list[bool]:
     """Say of every answer that was given whether it is right."""
     verdicts: list[bool] = []
     for row in [*rows(path), *rows(path.with_suffix(".rejected.jsonl"))]:
@@ -64,7 +64,7 @@ def measure(count: int, seed: int) -> tuple[float, dict[str, float]]:
         vote = run("vote", "vote.jsonl", k=k, least_share=0.0, verify=["game24"])
         cot = run("cot", "cot.jsonl", k=k, verify=["game24"])
         outputs = {"tree": tree, "vote": vote, "cot": cot}
-        return calls, {strategy: mean(verified(path)) for strategy, path in outputs.items()}
+        return calls, {strategy: mean(read_verdicts(path)) for strategy, path in outputs.items()}
 
 
 def main() -> None:

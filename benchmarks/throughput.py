@@ -9,6 +9,7 @@ nothing, or waits 50 ms. Each round measures both, in fresh processes, warmed up
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -52,16 +53,16 @@ async def _usual_loop(model: str, prompts: list[str], output: Path) -> Cost:
     name, _, url = model.partition("@")
     client, slots = openai.AsyncOpenAI(base_url=url, api_key="none"), asyncio.Semaphore(IN_FLIGHT)
 
-    async def one(prompt: str) -> str:
+    async def answer(prompt: str) -> str:
         async with slots:
             completion = await client.chat.completions.create(
                 model=name, messages=[{"role": "user", "content": prompt}], temperature=1
             )
         return json.dumps({"prompt": prompt, "response": completion.choices[0].message.content})
 
-    await asyncio.gather(*map(one, prompts[:WARM_UP]))
+    await asyncio.gather(*map(answer, prompts[:WARM_UP]))
     cpu, wall = process_time(), perf_counter()
-    lines = await asyncio.gather(*map(one, prompts))
+    lines = await asyncio.gather(*map(answer, prompts))
     output.write_text("\n".join(lines))
     cost = Cost((perf_counter() - wall) / len(prompts), (process_time() - cpu) / len(prompts))
     await client.close()
@@ -71,11 +72,11 @@ async def _usual_loop(model: str, prompts: list[str], output: Path) -> Cost:
 def compare(server: Remote, rows: int, rounds: int) -> tuple[Cost, Cost]:
     """Return the median costs of ours and theirs, measured in turns."""
     costs = [[in_fresh_process(side, server.model, rows) for side in (ours, theirs)] for _ in range(rounds)]
-    mine, other = ([round_[side] for round_ in costs] for side in (0, 1))
-    return _medians(mine), _medians(other)
+    our_costs, their_costs = zip(*costs, strict=True)
+    return _medians(our_costs), _medians(their_costs)
 
 
-def _medians(costs: list[Cost]) -> Cost:
+def _medians(costs: Sequence[Cost]) -> Cost:
     return Cost(median(cost.wall for cost in costs), median(cost.cpu for cost in costs))
 
 
@@ -84,12 +85,12 @@ def measure(quick: bool) -> list[Line]:
     lines = []
     for wait, target in ((0.0, "≥ 4 ×, aim 5 ×"), (0.05, "≥ 3.5 ×, aim 4.5 ×")):
         with serving(latency=wait) as server:
-            mine, other = compare(server, rows, rounds)
+            engine, loop = compare(server, rows, rounds)
         what = f"rows/s against the usual loop, {1000 * wait:.0f} ms server, {IN_FLIGHT} in flight"
-        measured = f"{other.wall / mine.wall:.1f} × ({1 / mine.wall:,.0f} against {1 / other.wall:,.0f} rows/s)"
+        measured = f"{loop.wall / engine.wall:.1f} × ({1 / engine.wall:,.0f} against {1 / loop.wall:,.0f} rows/s)"
         lines.append(Line(what, target, measured, "the client library's path of a request"))
         if not wait:
-            measured = f"{mine.cpu / other.cpu:.2f} × ({1e6 * mine.cpu:.0f} against {1e6 * other.cpu:.0f} µs)"
+            measured = f"{engine.cpu / loop.cpu:.2f} × ({1e6 * engine.cpu:.0f} against {1e6 * loop.cpu:.0f} µs)"
             lines.append(Line("CPU a row against the usual loop", "≤ 0.3 ×", measured, "the same"))
     return lines
 

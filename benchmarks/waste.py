@@ -79,8 +79,8 @@ def concurrency(rows: int) -> Line:
 
 
 def measure(quick: bool) -> list[Line]:
-    less = 5 if quick else 1
-    return [surplus(), faults(500 // less), concurrency(2_000 // less)]
+    divisor = 5 if quick else 1
+    return [surplus(), faults(500 // divisor), concurrency(2_000 // divisor)]
 
 
 if __name__ == "__main__":

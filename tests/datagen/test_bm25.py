@@ -39,9 +39,9 @@ def test_the_best_passages_are_those_of_the_formula(texts: list[str], query: str
     passages = BM25Index(as_passages(texts)).search(query, len(texts))
     scores = [score(texts, at, query) for at in range(len(texts))]
     expected = sorted((at for at, value in enumerate(scores) if value > 0), key=lambda at: (-scores[at], at))
-    got = [int(passage.document) for passage in passages]
-    assert sorted(got) == sorted(expected)
-    assert all(isclose(scores[a], scores[b], rel_tol=1e-9) for a, b in zip(got, expected, strict=True))
+    documents = [int(passage.document) for passage in passages]
+    assert sorted(documents) == sorted(expected)
+    assert all(isclose(scores[a], scores[b], rel_tol=1e-9) for a, b in zip(documents, expected, strict=True))
 
 
 @given(st.lists(st.text(alphabet="ab .\n\t\u3000你", max_size=12), max_size=5).map("\n\n".join))

@@ -34,11 +34,11 @@ NEW = "In which month is it best to prune an old plum tree that has not borne fo
 words = st.lists(st.sampled_from(["river", "tree", "stone", "lantern"])).map(" ".join)
 
 
-def answered(response: str, child: str = NEW) -> Step:
+def answer_step(response: str, child: str = NEW) -> Step:
     return Step("Name a tree.", child, response=response)
 
 
-def rewritten(child: str, parent: str = "Name a tree.") -> Step:
+def rewrite_step(child: str, parent: str = "Name a tree.") -> Step:
     return Step(parent, child)
 
 
@@ -87,7 +87,7 @@ def test_the_rules_run_in_the_order_of_what_they_cost() -> None:
 @pytest.mark.parametrize("filler", ["word", "词"])
 def test_sorry_in_fewer_than_eighty_words_is_an_apology(number: int, reason: str | None, filler: str) -> None:
     assert APOLOGY_WORDS == 80, "WizardLM, section 3.3"
-    assert apology(answered("Sorry, " + f"{filler} " * (number - 1))) == reason
+    assert apology(answer_step("Sorry, " + f"{filler} " * (number - 1))) == reason
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_sorry_in_fewer_than_eighty_words_is_an_apology(number: int, reason: str
     ],
 )
 def test_sorry_is_a_word_of_the_answer_and_not_of_the_question(response: str, child: str, reason: str | None) -> None:
-    assert apology(answered(response, child)) == reason
+    assert apology(answer_step(response, child)) == reason
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_sorry_is_a_word_of_the_answer_and_not_of_the_question(response: str, ch
      "You too!", "Don’t.", "=", "$ %"],
 )  # fmt: skip
 def test_punctuation_and_stop_words_say_nothing(response: str) -> None:
-    assert stop_words(answered(response)) == "stop_words"
+    assert stop_words(answer_step(response)) == "stop_words"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_punctuation_and_stop_words_say_nothing(response: str) -> None:
      "好", "Ra8#", "So long.", "x", "it's raining"],
 )  # fmt: skip
 def test_a_word_a_number_or_a_choice_says_something(response: str) -> None:
-    assert stop_words(answered(response)) is None
+    assert stop_words(answer_step(response)) is None
 
 
 @given(st.lists(st.sampled_from([*sorted(STOP_WORDS), "?", "...", "—", "，"]), min_size=2, max_size=9))
 def test_any_stop_words_in_any_order_say_nothing_until_one_word_does(words: list[str]) -> None:
     text = " ".join(["the", *words])
-    assert stop_words(answered(text)) == "stop_words"
-    assert stop_words(answered(f"{text} river")) is None
+    assert stop_words(answer_step(text)) == "stop_words"
+    assert stop_words(answer_step(f"{text} river")) is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_any_stop_words_in_any_order_say_nothing_until_one_word_does(words: list
     ],
 )  # fmt: skip
 def test_words_of_the_template_are_a_leak(child: str) -> None:
-    assert leaked(rewritten(child)) == "leaked"
+    assert leaked(rewrite_step(child)) == "leaked"
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_words_of_the_template_are_a_leak(child: str) -> None:
     ],
 )
 def test_what_the_parent_has_or_what_only_looks_alike_is_no_leak(parent: str, child: str) -> None:
-    assert leaked(rewritten(child, parent)) is None
+    assert leaked(rewrite_step(child, parent)) is None
 
 
 def test_another_phrase_than_the_parents_is_a_leak_all_the_same() -> None:
-    assert leaked(rewritten("Explain the rewritten prompt.", "Explain the given prompt.")) == "leaked"
+    assert leaked(rewrite_step("Explain the rewritten prompt.", "Explain the given prompt.")) == "leaked"
 
 
 @pytest.mark.parametrize(("added", "reason"), [(119, None), (120, None), (121, "overgrown")])
 @pytest.mark.parametrize("word", ["word ", "词"])
 def test_a_rewrite_may_add_a_hundred_and_twenty_words(added: int, reason: str | None, word: str) -> None:
     assert MAX_GROWTH == 120
-    assert overgrown(rewritten("Name a tree. " + word * added)) == reason
+    assert overgrown(rewrite_step("Name a tree. " + word * added)) == reason
 
 
 def test_the_bound_on_growth_can_be_set_and_shrinking_is_fine() -> None:
@@ -192,13 +192,13 @@ def test_the_bound_on_growth_can_be_set_and_shrinking_is_fine() -> None:
 def test_case_spaces_and_punctuation_change_nothing_and_an_operator_does(
     parent: str, child: str, reason: str | None
 ) -> None:
-    assert unchanged(rewritten(child, parent)) == reason
+    assert unchanged(rewrite_step(child, parent)) == reason
 
 
 @given(words, words)
 def test_a_rewrite_is_unchanged_only_if_its_letters_are(parent: str, child: str) -> None:
     same = parent.replace(" ", "") == child.replace(" ", "")
-    assert (unchanged(rewritten(child, parent)) == "unchanged") == same
+    assert (unchanged(rewrite_step(child, parent)) == "unchanged") == same
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_a_rewrite_is_unchanged_only_if_its_letters_are(parent: str, child: str)
     ],
 )
 def test_a_rewrite_that_begins_by_refusing_is_no_prompt(child: str, reason: str | None) -> None:
-    assert refused(rewritten(child)) == reason
+    assert refused(rewrite_step(child)) == reason
 
 
 def test_a_parent_that_reads_like_a_refusal_may_stay_one() -> None:
-    assert refused(rewritten("I can't sleep in June. Why?", "I can't sleep. Why?")) is None
+    assert refused(rewrite_step("I can't sleep in June. Why?", "I can't sleep. Why?")) is None
 
 
 @pytest.mark.parametrize(

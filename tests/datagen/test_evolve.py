@@ -136,22 +136,22 @@ def test_a_pass_beyond_the_first_asks_with_new_samples(server: Server) -> None:
 
 
 def test_the_six_operators_are_drawn_alike() -> None:
-    drawn = Counter(
+    counts = Counter(
         Record(f"{number:016x}", "x").random(f"operator, round {round_}").choice(OPERATORS)
         for number in range(1500)
         for round_ in (1, 2, 3, 4)
     )
-    assert set(drawn) == set(OPERATORS)
-    assert sum((count - 1000) ** 2 / 1000 for count in drawn.values()) < 20.5, "chi-square, 5 degrees, p = 0.001"
+    assert set(counts) == set(OPERATORS)
+    assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 20.5, "chi-square, 5 degrees, p = 0.001"
 
 
 def test_another_seed_draws_other_operators(server: Server) -> None:
     seeds = [{"prompt": f"Name river number {n}."} for n in range(10)]
-    drawn = []
+    operators = []
     for seed in (0, 1):
         play(server, Script(), *seeds, rounds=2, seed=seed, output=f"{seed}.jsonl")
-        drawn.append([row["meta"]["op"] for row in rows(f"{seed}.jsonl")])
-    assert drawn[0] != drawn[1]
+        operators.append([row["meta"]["op"] for row in rows(f"{seed}.jsonl")])
+    assert operators[0] != operators[1]
 
 
 def test_the_table_of_rounds_adds_up_to_the_funnel() -> None:

@@ -29,7 +29,7 @@ def test_no_wrong_answer_is_the_right_one(seed: int) -> None:
         assert not any(same_answer(wrong, solved.answer) for wrong in solved.wrong), solved
 
 
-def answered(name: str, seed: int) -> tuple[str, str]:
+def task_and_answer(name: str, seed: int) -> tuple[str, str]:
     task = make_task(name, Random(seed))
     solved = solve(task)
     assert solved is not None
@@ -38,7 +38,7 @@ def answered(name: str, seed: int) -> tuple[str, str]:
 
 @given(SEEDS)
 def test_dates_are_those_of_the_calendar(seed: int) -> None:
-    task, answer = answered("dates", seed)
+    task, answer = task_and_answer("dates", seed)
     days, direction, start = re.findall(r"is (\d+) days (\w+) ([\d-]+)", task)[0]
     off = date.fromisoformat(answer) - date.fromisoformat(start)
     assert off == timedelta(int(days)) * (1 if direction == "after" else -1)
@@ -46,7 +46,7 @@ def test_dates_are_those_of_the_calendar(seed: int) -> None:
 
 @given(SEEDS)
 def test_units_are_converted_whole(seed: int) -> None:
-    task, answer = answered("units", seed)
+    task, answer = task_and_answer("units", seed)
     numbers = list(map(int, re.findall(r"\d+", task)))
     large = min(
         (name for name in UNITS if f"{numbers[0]} {name}" in task), key=lambda name: task.index(f"{numbers[0]} {name}")
@@ -56,16 +56,16 @@ def test_units_are_converted_whole(seed: int) -> None:
 
 @given(SEEDS)
 def test_words_are_sorted_and_letters_counted(seed: int) -> None:
-    task, answer = answered("lists", seed)
+    task, answer = task_and_answer("lists", seed)
     assert answer.split(", ") == sorted(task.removeprefix("Sort these words: ").rstrip(".").split(", "))
-    task, answer = answered("letters", seed)
+    task, answer = task_and_answer("letters", seed)
     letter, word = re.findall(r"letter (\w) stand in (\w+)", task)[0]
     assert int(answer) == len(re.findall(letter, word))
 
 
 @given(SEEDS)
 def test_the_tallest_is_taller_than_everybody(seed: int) -> None:
-    task, answer = answered("logic", seed)
+    task, answer = task_and_answer("logic", seed)
     shorter = {below for _, below in re.findall(r"(\w+) is taller than (\w+)", task)}
     names = set(re.findall(r"\b[A-Z]\w+", task)) - {"Who"}
     assert names - shorter == {answer}

@@ -36,7 +36,7 @@ class Case(NamedTuple):
 CASES = [Case(**json.loads(line)) for line in CASES_FILE.read_text(encoding="utf-8").splitlines()]
 
 
-def answered(response: str | None, prompt: str | list[Message] = "Tell me about bees.") -> Record:
+def make_record(response: str | None, prompt: str | list[Message] = "Tell me about bees.") -> Record:
     return Record("0" * 16, prompt, response)
 
 
@@ -64,38 +64,38 @@ def test_the_cases_are_hard_and_many() -> None:
 
 @given(st.sampled_from(list(FILTERS)), st.text(), st.text())
 def test_a_filter_says_its_own_name_or_none_whatever_the_text(name: str, prompt: str, response: str) -> None:
-    record = answered(response, prompt)
+    record = make_record(response, prompt)
     assert FILTERS[name](record) in (name, None)
     assert FILTERS[name](record) == FILTERS[name](record)
 
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_row_without_a_response_passes(name: str) -> None:
-    assert FILTERS[name](answered(None, "Explain photosynthesis in detail.")) is None
+    assert FILTERS[name](make_record(None, "Explain photosynthesis in detail.")) is None
 
 
 @pytest.mark.parametrize(("words", "reason"), [(MIN_WORDS - 1, "too_short"), (MIN_WORDS, None)])
 @pytest.mark.parametrize("word", ["bee ", "蜂"])
 def test_a_text_has_a_least_length(words: int, reason: str | None, word: str) -> None:
-    assert FILTERS["too_short"](answered(word * words, "Explain bees.")) == reason
+    assert FILTERS["too_short"](make_record(word * words, "Explain bees.")) == reason
 
 
 @pytest.mark.parametrize(("words", "reason"), [(MAX_WORDS, None), (MAX_WORDS + 1, "too_long")])
 def test_a_text_has_a_greatest_length(words: int, reason: str | None) -> None:
-    assert FILTERS["too_long"](answered("bee " * words)) == reason
+    assert FILTERS["too_long"](make_record("bee " * words)) == reason
 
 
 @pytest.mark.parametrize(("words", "reason"), [(REFUSAL_WORDS - 1, "refusal"), (REFUSAL_WORDS, None)])
 def test_a_long_answer_is_no_refusal(words: int, reason: str | None) -> None:
     start = "I cannot help with that directly."
     text = start + " so" * (words - len(start.split()))
-    assert FILTERS["refusal"](answered(text)) == reason
+    assert FILTERS["refusal"](make_record(text)) == reason
 
 
 @given(st.lists(st.sampled_from("bee sea tree lamp".split()), min_size=1, max_size=20, unique=False))
 def test_any_phrase_said_often_enough_in_a_row_is_a_loop(phrase: list[str]) -> None:
     turns = max(LOOP_TURNS, -(-LOOP_WORDS // len(phrase)))
-    assert FILTERS["repetition"](answered("It said: " + " ".join(phrase * turns))) == "repetition"
+    assert FILTERS["repetition"](make_record("It said: " + " ".join(phrase * turns))) == "repetition"
 
 
 def test_a_conversation_counts_by_all_that_was_said() -> None:
@@ -105,9 +105,9 @@ def test_a_conversation_counts_by_all_that_was_said() -> None:
         {"role": "assistant", "content": "我是一个人工智能助手。"},
         {"role": "user", "content": "那你今天过得怎么样？"},
     ]
-    assert FILTERS["self_identification"](answered("我是一个人工智能，没有今天。", turns)) is None
-    assert FILTERS["language_mismatch"](answered("我今天过得很好，谢谢你关心我。", turns)) is None
-    english = answered("My day was fine, and I hope that yours was fine as well.", turns)
+    assert FILTERS["self_identification"](make_record("我是一个人工智能，没有今天。", turns)) is None
+    assert FILTERS["language_mismatch"](make_record("我今天过得很好，谢谢你关心我。", turns)) is None
+    english = make_record("My day was fine, and I hope that yours was fine as well.", turns)
     assert FILTERS["language_mismatch"](english) == "language_mismatch"
 
 
@@ -115,7 +115,7 @@ def test_a_conversation_counts_by_all_that_was_said() -> None:
     "end", ["***", "___", "* * *", "**", "https://example.org/a", "---", "| a |", "So:\n```\nx```\nDone."]
 )
 def test_a_long_text_may_end_in_a_rule_or_an_address(end: str) -> None:
-    assert FILTERS["truncated"](answered("Bees dance for their sisters. " * 20 + f"\n\n{end}")) is None
+    assert FILTERS["truncated"](make_record("Bees dance for their sisters. " * 20 + f"\n\n{end}")) is None
 
 
 REAL = {
@@ -166,6 +166,6 @@ LONG = [
 def test_a_megabyte_is_filtered_in_seconds(name: str) -> None:
     for unit in LONG:
         start = time.process_time()
-        FILTERS[name](answered(unit * (10**6 // len(unit)) + "b"))
-        FILTERS[name](answered("Bees.", unit * (10**6 // len(unit))))
+        FILTERS[name](make_record(unit * (10**6 // len(unit)) + "b"))
+        FILTERS[name](make_record("Bees.", unit * (10**6 // len(unit))))
         assert time.process_time() - start < 8, unit

@@ -33,7 +33,7 @@ def call(name: str = "a", attempt: int = 1) -> Call:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[Journal]:
+def open_journal(source: Source) -> Iterator[Journal]:
     journal = Journal(FOLDER, {"m": source})
     try:
         yield journal
@@ -50,9 +50,9 @@ def ask(journal: Journal, *calls: Call) -> list[Reply]:
 
 def test_an_answer_survives_the_process_and_is_marked_as_from_an_earlier_run() -> None:
     source = Source()
-    with opened(source) as journal:
+    with open_journal(source) as journal:
         (first,) = ask(journal, call())
-    with opened(source) as journal:
+    with open_journal(source) as journal:
         (second,) = ask(journal, call())
         assert journal.replayed == 1
     assert (first.body, first.from_earlier_run) == ("answer 1", False)
@@ -62,7 +62,7 @@ def test_an_answer_survives_the_process_and_is_marked_as_from_an_earlier_run() -
 
 def test_equal_calls_under_way_are_one_flight() -> None:
     source = Source()
-    with opened(source) as journal:
+    with open_journal(source) as journal:
         replies = ask(journal, *[call()] * 50)
     assert len(source.calls) == 1
     assert {reply.body for reply in replies} == {"answer 1"}
@@ -70,7 +70,7 @@ def test_equal_calls_under_way_are_one_flight() -> None:
 
 def test_attempts_and_keys_are_apart() -> None:
     source = Source()
-    with opened(source) as journal:
+    with open_journal(source) as journal:
         ask(journal, call("a"), call("b"), call("a", attempt=2))
     assert len(source.calls) == 3
 
@@ -80,7 +80,7 @@ def test_an_answer_is_handed_on_after_its_commit() -> None:
     counts: list[int] = []
 
     async def count_rows() -> None:
-        with opened(Source()) as journal:
+        with open_journal(Source()) as journal:
             await journal.send(call())
             other = sqlite3.connect(".datagen/journal.sqlite3")
             counts.extend(other.execute("SELECT count(*) FROM replies").fetchone())
@@ -95,7 +95,7 @@ def test_of_two_processes_that_asked_the_same_the_first_recorded_answer_stands()
     there.calls = [call()] * 6
 
     async def both() -> list[Reply]:
-        with opened(here) as one, opened(there) as other:
+        with open_journal(here) as one, open_journal(there) as other:
             first = await one.send(call())
             # `other` looked before the answer was there: play its late insert through the same commit
             late = asyncio.ensure_future(other._send_and_record(call()))
@@ -112,14 +112,14 @@ def test_a_failure_below_is_not_recorded_and_reaches_all_who_wait() -> None:
             raise DatagenError("no")
 
     source = Broken()
-    with opened(source) as journal:
+    with open_journal(source) as journal:
 
         async def ask_all() -> list[object]:
             return await asyncio.gather(*(journal.send(call()) for _ in range(3)), return_exceptions=True)
 
         assert [type(result) for result in asyncio.run(ask_all())] == [DatagenError] * 3
     working = Source()
-    with opened(working) as journal:
+    with open_journal(working) as journal:
         ask(journal, call())
     assert len(working.calls) == 1
 
@@ -129,14 +129,14 @@ def test_half_a_character_in_a_reply_is_stored_as_it_came() -> None:
         async def send(self, call: Call) -> Reply:
             return Reply(200, '{"text": "\\ud83d"}')
 
-    with opened(Odd()) as journal:
+    with open_journal(Odd()) as journal:
         ask(journal, call())
-    with opened(Source()) as journal:
+    with open_journal(Source()) as journal:
         assert ask(journal, call())[0].body == '{"text": "\\ud83d"}'
 
 
 def test_the_folder_is_for_its_owner_alone_and_ignored_by_git() -> None:
-    with opened(Source()):
+    with open_journal(Source()):
         pass
     assert stat.S_IMODE(Path(".datagen").stat().st_mode) == 0o700
     assert stat.S_IMODE(Path(".datagen/journal.sqlite3").stat().st_mode) == 0o600
@@ -146,13 +146,13 @@ def test_the_folder_is_for_its_owner_alone_and_ignored_by_git() -> None:
 def test_a_run_that_ended_leaves_no_note_and_a_killed_one_does() -> None:
     peak: Callable[[], int] = lambda: 7  # noqa: E731
     for ended, expected in ((True, 0), (False, 7)):
-        with opened(Source()) as journal:
+        with open_journal(Source()) as journal:
             journal.begin_run("x.jsonl", peak)
             assert journal.unrecorded == 0
             ask(journal, call(f"run {ended}"))
             if ended:
                 journal.end_run()
-        with opened(Source()) as journal:
+        with open_journal(Source()) as journal:
             journal.begin_run("x.jsonl", peak)
             assert journal.unrecorded == expected
             journal.begin_run("another.jsonl", peak)

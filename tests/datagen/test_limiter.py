@@ -154,7 +154,7 @@ def test_random_refusals_keep_a_third_of_the_concurrency() -> None:
     assert sum(late) / len(late) >= 50 / 3
 
 
-def budgeted(cap: int, count: int, backend: Backend) -> tuple[Budget, list[object]]:
+def send_with_budget(cap: int, count: int, backend: Backend) -> tuple[Budget, list[object]]:
     async def run() -> tuple[Budget, list[object]]:
         budget = Budget(backend, Stop(), cap)
         return budget, await asyncio.gather(*(budget.send(call()) for _ in range(count)), return_exceptions=True)
@@ -164,13 +164,13 @@ def budgeted(cap: int, count: int, backend: Backend) -> tuple[Budget, list[objec
 
 def test_a_cap_lets_exactly_so_many_through() -> None:
     backend = Backend(latency=0.001)
-    budget, results = budgeted(10, 25, backend)
+    budget, results = send_with_budget(10, 25, backend)
     assert backend.sent == budget.used == 10
     assert [type(result) for result in results].count(Stopped) == 15
 
 
 def test_a_call_that_fails_below_gives_its_place_back() -> None:
     backend = Backend(lambda number: CallFailed("no answer", stage="answer") if number <= 3 else None, latency=0.001)
-    budget, results = budgeted(10, 13, backend)
+    budget, results = send_with_budget(10, 13, backend)
     assert budget.used == 10
     assert [type(result) for result in results].count(Stopped) == 0

@@ -112,7 +112,7 @@ def parse_arguments(*arguments: str) -> ExampleOptions:
     return fill_options(ExampleOptions, seen[0])
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def exit_and_output(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Return the exit code and the output of a command that ends before its function is called."""
     command = make_command(
         "try", "Try it.", [argument("input", "A file."), *flags(ExampleOptions)], lambda parameters: 0
@@ -164,7 +164,7 @@ def test_what_is_given_counts(arguments: list[str], expected: ExampleOptions) ->
 def test_what_is_out_of_bounds_or_unknown_is_refused_by_name(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, output = printed(capsys, "in.jsonl", *arguments)
+    code, output = exit_and_output(capsys, "in.jsonl", *arguments)
     assert code == 2
     assert named in output
 
@@ -174,7 +174,7 @@ def test_help_shows_every_option_with_its_words(
 ) -> None:
     for name, value in {"TERMINAL_WIDTH": "160", "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}.items():
         monkeypatch.setenv(name, value)
-    code, output = printed(capsys, "--help")
+    code, output = exit_and_output(capsys, "--help")
     assert code == 0
     for text in ("Try it.", "A word [in brackets].", "[default: here]", "1<=x<=9", "Others", "--loud -l", "--share -s"):
         assert text in output

@@ -27,7 +27,7 @@ def template_of(part: str) -> str:
     return f"[user]\n{part}\n"
 
 
-def rendered(part: str, **fields: str) -> str:
+def render(part: str, **fields: str) -> str:
     (message,) = parse_template("t", template_of(part)).render(**fields).messages
     return message["content"]
 
@@ -123,12 +123,12 @@ def test_a_file_that_is_no_template_is_said(text: str, telling: str) -> None:
 )
 def test_a_template_reaches_nothing_but_its_values(escape: str) -> None:
     with pytest.raises(InputError, match=r"^prompt t: "):
-        rendered(escape, x="a")
+        render(escape, x="a")
 
 
 def test_a_template_that_fails_says_why() -> None:
     with pytest.raises(InputError, match=r"^prompt t: division by zero$"):
-        rendered("{{ 1 / 0 }}{{ x }}", x="a")
+        render("{{ 1 / 0 }}{{ x }}", x="a")
 
 
 def test_the_digest_changes_with_the_body_and_not_with_the_front_matter() -> None:
@@ -145,7 +145,7 @@ def test_the_digest_changes_with_the_body_and_not_with_the_front_matter() -> Non
 
 
 def test_a_line_of_dashes_in_the_body_is_no_front_matter() -> None:
-    assert rendered("---\na\n---\n{{ x }}", x="b") == "---\na\n---\nb"
+    assert render("---\na\n---\n{{ x }}", x="b") == "---\na\n---\nb"
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)

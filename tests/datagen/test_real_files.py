@@ -34,11 +34,11 @@ def words_of(item: Item) -> Words:
     return texts + [answer for answer in answers if answer]
 
 
-def fields(*names: str) -> Callable[[Row], Words]:
+def texts_of_fields(*names: str) -> Callable[[Row], Words]:
     return lambda row: [row[name] for name in names if row[name]]
 
 
-def history(row: Row) -> Words:
+def history_texts(row: Row) -> Words:
     return [text for pair in row["history"] for text in pair]
 
 
@@ -54,17 +54,22 @@ def last(value: Any) -> Any:
     return value if isinstance(value, str) else value["value"]
 
 
-def reward(*names: str) -> Callable[[Row], Words]:
+def reward_texts(*names: str) -> Callable[[Row], Words]:
     return lambda row: [
-        *([row["system"]] if row["system"] else []), *history(row), row["question"], *(row[name] for name in names)
+        *([row["system"]] if row["system"] else []), *history_texts(row), row["question"],
+        *(row[name] for name in names),
     ]  # fmt: skip
 
 
-def ranked(row: Row) -> Words:
-    return [*history(row), request(row), row["output"][0], row["output"][-1]]
+def alpaca_texts(row: Row) -> Words:
+    return [*history_texts(row), request(row), row["output"]]
 
 
-def choice(row: Row) -> Words:
+def ranking_texts(row: Row) -> Words:
+    return [*history_texts(row), request(row), row["output"][0], row["output"][-1]]
+
+
+def preference_texts(row: Row) -> Words:
     return [*turn_values(row), last(row["chosen"]), last(row["rejected"])]
 
 
@@ -72,27 +77,27 @@ def line(row: str) -> Words:
     return [row]
 
 
-ANY, TEXT = fields("question", "answer"), fields("text")
+ANY, TEXT = texts_of_fields("question", "answer"), texts_of_fields("text")
 PREFIXED = ("response_chosen", "response_rejected")
 FILES: list[tuple[str, Kind[Any], str, int, Callable[[Any], Words]]] = [
     ("sft/sharegpt_dummy.json", PROMPTS, "sharegpt", 500, turn_values),
     ("sft/glaive_toolcall_100.json", PROMPTS, "sharegpt", 47, turn_values),
-    ("sft/oasst_zh_sft_dev.json", PROMPTS, "alpaca", 339, lambda row: [*history(row), request(row), row["output"]]),
+    ("sft/oasst_zh_sft_dev.json", PROMPTS, "alpaca", 339, alpaca_texts),
     ("formats/medicalgpt_sft_sharegpt.jsonl", PROMPTS, "sharegpt", 200, turn_values),
     ("formats/medicalgpt_grpo.jsonl", PROMPTS, "question", 200, ANY),
     ("gsm8k/train_2000.jsonl", PROMPTS, "question", 2000, ANY),
     ("gsm8k/test_300.jsonl", PROMPTS, "question", 300, ANY),
-    ("ifeval/input_data_341.jsonl", PROMPTS, "prompt", 341, fields("prompt")),
-    ("prefs/hhh_dev.jsonl", PREFERENCES, "preference", 69, fields("prompt", "chosen", "rejected")),
-    ("prefs/oasst_zh_rank_dev.json", PREFERENCES, "ranked", 367, ranked),
-    ("prefs/dpo_sharegpt_en_dev.json", PREFERENCES, "sharegpt", 188, choice),
+    ("ifeval/input_data_341.jsonl", PROMPTS, "prompt", 341, texts_of_fields("prompt")),
+    ("prefs/hhh_dev.jsonl", PREFERENCES, "preference", 69, texts_of_fields("prompt", "chosen", "rejected")),
+    ("prefs/oasst_zh_rank_dev.json", PREFERENCES, "ranked", 367, ranking_texts),
+    ("prefs/dpo_sharegpt_en_dev.json", PREFERENCES, "sharegpt", 188, preference_texts),
     (
         "formats/medicalgpt_reward_v1.jsonl", PREFERENCES, "question", 77,
-        fields("question", *PREFIXED),
+        texts_of_fields("question", *PREFIXED),
     ),
-    ("formats/medicalgpt_reward_v2.jsonl", PREFERENCES, "question", 100, reward("chosen", "rejected")),
-    ("formats/medicalgpt_reward_v3.jsonl", PREFERENCES, "question", 100, reward(*PREFIXED)),
-    ("formats/medicalgpt_reward_v4.jsonl", PREFERENCES, "sharegpt", 100, choice),
+    ("formats/medicalgpt_reward_v2.jsonl", PREFERENCES, "question", 100, reward_texts("chosen", "rejected")),
+    ("formats/medicalgpt_reward_v3.jsonl", PREFERENCES, "question", 100, reward_texts(*PREFIXED)),
+    ("formats/medicalgpt_reward_v4.jsonl", PREFERENCES, "sharegpt", 100, preference_texts),
     ("corpus/docs_dev.jsonl", DOCUMENTS, "document", 431, TEXT),
     ("corpus/paragraphs_dev.jsonl", DOCUMENTS, "document", 2579, TEXT),
     ("corpus/wiki_dev.txt", DOCUMENTS, "text", 18, line),

@@ -30,7 +30,7 @@ def questions(count: int, path: str = "questions.jsonl") -> Path:
     return Path(path)
 
 
-def dropped(path: str = "out.rejected.jsonl") -> list[Row]:
+def rejected_rows(path: str = "out.rejected.jsonl") -> list[Row]:
     return rows(path)
 
 
@@ -76,7 +76,7 @@ def test_an_answer_that_is_not_stated_is_asked_for_once_more() -> None:
 def test_a_single_answer_that_is_wrong_is_dropped_and_among_several_it_is_marked() -> None:
     path = questions(40)
     respond(path, "sim:skill=0.5", "one.jsonl", strategy="cot", verify=["answer"])
-    right, wrong = rows("one.jsonl"), dropped("one.rejected.jsonl")
+    right, wrong = rows("one.jsonl"), rejected_rows("one.rejected.jsonl")
     assert {row["meta"]["verified"] for row in right} == {True}
     assert {row["reason"] for row in wrong} == {"wrong_answer"}
     assert len(right) + len(wrong) == 40 and 10 < len(wrong) < 30
@@ -109,7 +109,7 @@ def test_a_vote_counts_answers_by_value_and_drops_ties_and_minorities() -> None:
         Path("replies.jsonl").write_bytes(dump_line({"prompt": "How many?", "responses": chains}))
         Path("one.jsonl").write_bytes(dump_line({"prompt": "How many?"}))
         respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="vote", k=len(answers), overwrite=True)
-        return rows("out.jsonl"), dropped()
+        return rows("out.jsonl"), rejected_rows()
 
     (row,), _ = vote("4", "1,000", "1000 apples", "$1000.00")
     assert row["response"].endswith("1,000") and row["meta"]["vote_share"] == 0.75
@@ -126,7 +126,7 @@ def solutions(question: str, gold: str, *chains: str) -> list[tuple[str, str]]:
     Path("one.jsonl").write_bytes(dump_line({"question": question, "answer": gold}))
     respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="rft", k=len(chains), overwrite=True)
     return [("kept", row["response"]) for row in rows("out.jsonl")] + [
-        (row["reason"], row["reply"]) for row in dropped()
+        (row["reason"], row["reply"]) for row in rejected_rows()
     ]
 
 
@@ -167,7 +167,7 @@ def test_a_question_without_a_known_answer_costs_rft_and_star_nothing() -> None:
     for strategy in ("rft", "star"):
         outcome = respond(Path("open.jsonl"), "sim", f"{strategy}.jsonl", strategy=strategy)
         assert outcome.run["requests"] == 0
-        assert [row["reason"] for row in dropped(f"{strategy}.rejected.jsonl")] == ["no_gold"]
+        assert [row["reason"] for row in rejected_rows(f"{strategy}.rejected.jsonl")] == ["no_gold"]
 
 
 def test_star_reasons_again_with_the_answer_and_never_shows_it() -> None:
@@ -179,7 +179,7 @@ def test_star_reasons_again_with_the_answer_and_never_shows_it() -> None:
     again = [row for row in hinted if row["meta"]["rationalised"]]
     assert len(again) == len(hinted) - len(plain)
     assert all(row["prompt"].startswith("Compute") and "As you said" not in row["response"] for row in hinted)
-    assert "mentions_hint" in {row["reason"] for row in dropped("hinted.rejected.jsonl")}
+    assert "mentions_hint" in {row["reason"] for row in rejected_rows("hinted.rejected.jsonl")}
 
 
 def test_orca_gives_each_prompt_a_system_message_and_the_row_keeps_it() -> None:
@@ -223,7 +223,7 @@ def datagen(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def recorded(real_data: Path) -> list[Row]:
+def read_solutions(real_data: Path) -> list[Row]:
     path = real_data / "gsm8k/test_300_model_solutions.jsonl"
     if not path.exists():
         pytest.skip("the real data are not here: ../shared/data/gsm8k")
@@ -246,7 +246,7 @@ def write_recorded(solutions_of_models: list[Row]) -> Path:
 
 
 def test_real_solutions_are_judged_as_they_were_recorded(real_data: Path) -> None:
-    recorded_rows = recorded(real_data)
+    recorded_rows = read_solutions(real_data)
     respond(write_recorded(recorded_rows), "replay:replies.jsonl", strategy="direct", k=4, verify=["answer"])
     truth = {row["question"]: [row[model]["is_correct"] for model in MODELS] for row in recorded_rows}
     verified = {
@@ -256,7 +256,7 @@ def test_real_solutions_are_judged_as_they_were_recorded(real_data: Path) -> Non
 
 
 def test_rft_on_real_solutions_keeps_only_recorded_right_ones(real_data: Path) -> None:
-    recorded_rows = recorded(real_data)
+    recorded_rows = read_solutions(real_data)
     outcome = respond(write_recorded(recorded_rows), "replay:replies.jsonl", strategy="rft", k=4)
     right = sum(row[model]["is_correct"] for row in recorded_rows for model in MODELS)
     table, reasons = outcome.result["table"], outcome.result["funnel"]["rejected"]

@@ -29,7 +29,7 @@ def one(kind: Kind[Any], row: Row, shape: str | None = None) -> Any:
     return item
 
 
-def shared(*turns: str) -> list[dict[str, str]]:
+def sharegpt_turns(*turns: str) -> list[dict[str, str]]:
     return [{"from": turn.partition(":")[0], "value": turn.partition(":")[2]} for turn in turns]
 
 
@@ -53,10 +53,10 @@ def hh(*turns: str) -> str:
         ("alpaca", {"instruction": "Hi", "history": None, "output": "Hello"}, "Hi", "Hello"),
         ("alpaca", {"instruction": "How so?", "history": [["Hi", "Hello"]], "output": "So."}, [U, A, U2], "So."),
         ("alpaca", {"instruction": "Hi", "system": "Be brief.", "output": "Hello"}, [S, U], "Hello"),
-        ("sharegpt", {"conversations": shared("human:Hi", "gpt:Hello")}, "Hi", "Hello"),
-        ("sharegpt", {"conversations": shared("user:Hi", "bing:Hello", "human:How so?")}, [U, A, U2], None),
-        ("sharegpt", {"conversations": shared("system:Be brief.", "user:Hi", "bard:Hello")}, [S, U], "Hello"),
-        ("sharegpt", {"conversations": shared("system: ", "user:Hi", "chatgpt:Hello")}, "Hi", "Hello"),
+        ("sharegpt", {"conversations": sharegpt_turns("human:Hi", "gpt:Hello")}, "Hi", "Hello"),
+        ("sharegpt", {"conversations": sharegpt_turns("user:Hi", "bing:Hello", "human:How so?")}, [U, A, U2], None),
+        ("sharegpt", {"conversations": sharegpt_turns("system:Be brief.", "user:Hi", "bard:Hello")}, [S, U], "Hello"),
+        ("sharegpt", {"conversations": sharegpt_turns("system: ", "user:Hi", "chatgpt:Hello")}, "Hi", "Hello"),
         ("sharegpt", {"system": "Be brief.", "conversations": [U, A, U2, A2]}, [S, U, A, U2], "So."),
         ("question", {"question": "Hi", "answer": "Hello"}, "Hi", "Hello"),
         ("question", {"question": "Hi", "answer": None}, "Hi", None),
@@ -83,29 +83,32 @@ def test_a_prompt_and_its_response(shape: str, row: Row, prompt: Text, response:
         ({"prompt": [U, A], "completion": "x"}, "the conversation does not end in a user's message with text"),
         ({"prompt": [U, U2], "completion": "x"}, 'turn 2 of "prompt" is from user, expected assistant'),
         (
-            {"conversations": shared("human:Hi", "function_call:{}", "gpt:Hello")},
+            {"conversations": sharegpt_turns("human:Hi", "function_call:{}", "gpt:Hello")},
             'turn 2 of "conversations" has the role "function_call", expected user, assistant or system',
         ),
         (
-            {"conversations": shared("gpt:Hello", "human:Hi")},
+            {"conversations": sharegpt_turns("gpt:Hello", "human:Hi")},
             'turn 1 of "conversations" is from assistant, expected user',
         ),
         (
-            {"conversations": shared("human:Hi", "human:Hi", "gpt:Hello")},
+            {"conversations": sharegpt_turns("human:Hi", "human:Hi", "gpt:Hello")},
             'turn 2 of "conversations" is from user, expected assistant',
         ),
         (
-            {"conversations": shared("human:Hi", "gpt:a", "gpt:b")},
+            {"conversations": sharegpt_turns("human:Hi", "gpt:a", "gpt:b")},
             'turn 3 of "conversations" is from assistant, expected user',
         ),
         (
-            {"conversations": shared("human:Hi", "system:Be brief.", "gpt:a")},
+            {"conversations": sharegpt_turns("human:Hi", "system:Be brief.", "gpt:a")},
             'turn 2 of "conversations" is from system, expected assistant',
         ),
-        ({"conversations": shared("human: ", "gpt:Hello")}, 'turn 1 of "conversations" (user) is empty'),
-        ({"conversations": shared("human:Hi", "gpt:")}, 'turn 2 of "conversations" (assistant) is empty'),
-        ({"conversations": shared("system:Be brief.")}, "the conversation does not end in a user's message with text"),
-        ({"conversations": shared("system:")}, "the conversation does not end in a user's message with text"),
+        ({"conversations": sharegpt_turns("human: ", "gpt:Hello")}, 'turn 1 of "conversations" (user) is empty'),
+        ({"conversations": sharegpt_turns("human:Hi", "gpt:")}, 'turn 2 of "conversations" (assistant) is empty'),
+        (
+            {"conversations": sharegpt_turns("system:Be brief.")},
+            "the conversation does not end in a user's message with text",
+        ),
+        ({"conversations": sharegpt_turns("system:")}, "the conversation does not end in a user's message with text"),
         ({"conversations": []}, '"conversations" is not a list of turns'),
         ({"conversations": "Hi"}, '"conversations" is not a list of turns'),
         (
@@ -113,10 +116,10 @@ def test_a_prompt_and_its_response(shape: str, row: Row, prompt: Text, response:
             'turn 1 of "conversations" has no text as from and value, or role and content',
         ),
         (
-            {"conversations": shared("system:x", "human:Hi"), "system": "y"},
+            {"conversations": sharegpt_turns("system:x", "human:Hi"), "system": "y"},
             'two system messages: "system" and the first turn',
         ),
-        ({"conversations": shared("human:Hi"), "system": 1}, '"system" is not text'),
+        ({"conversations": sharegpt_turns("human:Hi"), "system": 1}, '"system" is not text'),
         ({"instruction": "Hi", "history": ["a", "b"]}, '"history" is not a list of [user, assistant]'),
         ({"instruction": "Hi", "history": [["a", None]]}, '"history" is not a list of [user, assistant]'),
         ({"instruction": "Hi", "history": [["a", "b"], ["c", ""]]}, 'turn 4 of "history" (assistant) is empty'),
@@ -167,7 +170,7 @@ def test_a_bad_prompt_says_what_and_where(row: Row, reason: str) -> None:
             "b",
             "c",
         ),
-        ("sharegpt", {"conversations": shared("human:Hi"), "chosen": "b", "rejected": "c"}, "Hi", "b", "c"),
+        ("sharegpt", {"conversations": sharegpt_turns("human:Hi"), "chosen": "b", "rejected": "c"}, "Hi", "b", "c"),
         (
             "sharegpt",
             {
@@ -218,7 +221,7 @@ def test_a_preference(shape: str, row: Row, prompt: Text, chosen: str, rejected:
         ({"prompt": "Hi", "chosen": [U2, A], "rejected": "b"}, '"chosen" is not one message of the assistant'),
         ({"prompt": "Hi", "chosen": [U], "rejected": "b"}, '"chosen" is not one message of the assistant'),
         (
-            {"conversations": shared("human:Hi"), "chosen": {"from": "tool", "value": "b"}, "rejected": "c"},
+            {"conversations": sharegpt_turns("human:Hi"), "chosen": {"from": "tool", "value": "b"}, "rejected": "c"},
             'turn 1 of "chosen" has the role "tool", expected user, assistant or system',
         ),
         ({"prompt": "", "chosen": "b", "rejected": "c"}, '"prompt" is empty'),

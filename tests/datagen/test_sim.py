@@ -154,25 +154,25 @@ def test_a_method_never_sees_which_fault_it_was() -> None:
         body = json.loads(reply.body)
         fault = body.pop("fault")
         try:
-            seen = read_reply(reply, None)
+            answer = read_reply(reply, None)
         except BadAnswer as bad:
-            seen_as = f"{bad.reason} {bad.detail}"
+            visible_text = f"{bad.reason} {bad.detail}"
         else:
-            assert seen == read_reply(Reply(200, json.dumps(body)), None)
-            seen_as = repr(seen)
-        assert "fault" not in seen_as
-        assert fault is None or f"'{fault}'" not in seen_as
+            assert answer == read_reply(Reply(200, json.dumps(body)), None)
+            visible_text = repr(answer)
+        assert "fault" not in visible_text
+        assert fault is None or f"'{fault}'" not in visible_text
 
 
 def test_a_fault_stands_in_no_row() -> None:
     evolve(write_seeds(30), SPEC, rounds=3, max_failed=1000)
-    written = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
-    assert {row.get("status", "kept") for row in written} == {"kept", "rejected", "failed"}
-    assert not [row for row in written if '"fault"' in json.dumps(row)]
+    all_rows = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
+    assert {row.get("status", "kept") for row in all_rows} == {"kept", "rejected", "failed"}
+    assert not [row for row in all_rows if '"fault"' in json.dumps(row)]
     assert "fault" not in json.loads(Path("out.meta.json").read_text())["result"]
 
 
-def demanded(prompt: str) -> list[re.Pattern[str]]:
+def answer_patterns(prompt: str) -> list[re.Pattern[str]]:
     """Say in regular expressions what a prompt demands of its answer, counts without the teacher's own code."""
     forms = (
         (r"Use the word '(\w+)' in the answer\.", r"(?is).*\b{}\b.*"),
@@ -193,7 +193,7 @@ def test_an_answer_meets_every_demand_that_a_chain_of_rewrites_made(seed: str, c
     for name in chain:
         prompt = apply_operator(name, prompt, rng)
     text = answer({"prompt": prompt}, rng)
-    assert [rule.pattern for rule in demanded(prompt) if not rule.fullmatch(text)] == []
+    assert [rule.pattern for rule in answer_patterns(prompt) if not rule.fullmatch(text)] == []
     assert unmet(prompt, text) == []
     result = compute(prompt)[1]
     assert result is None or re.search(rf"(?<!\d){result}\b", text)
@@ -203,10 +203,10 @@ def test_an_answer_meets_every_demand_that_a_chain_of_rewrites_made(seed: str, c
 def test_constraints_add_up_until_there_are_none_left(seed: str, number: int) -> None:
     rng, prompt = SimRandom(str(number)), seed
     for _ in range(4):
-        before = len(demanded(prompt))
+        before = len(answer_patterns(prompt))
         longer = apply_operator("add_constraint", prompt, rng)
         assert longer.startswith(prompt) and longer != prompt
-        assert len(demanded(longer)) - before == 1 or before >= 2, "at least two kinds go together"
+        assert len(answer_patterns(longer)) - before == 1 or before >= 2, "at least two kinds go together"
         prompt = longer
 
 
@@ -252,7 +252,7 @@ def test_a_demand_that_is_not_met_is_named(prompt: str, text: str, names: list[s
 
 def test_the_demands_are_the_ones_checked_here() -> None:
     texts = [demand.text.format(value) for demand in DEMANDS.values() for value in demand.values]
-    assert all(len(demanded(text)) == 1 for text in texts)
+    assert all(len(answer_patterns(text)) == 1 for text in texts)
 
 
 def test_a_task_that_it_cannot_play_is_refused_by_name() -> None:

@@ -33,17 +33,17 @@ def test_a_style_has_as_many_rounds_as_its_paper() -> None:
 
 def test_code_is_made_harder_in_five_ways_and_no_other() -> None:
     evolve(write_seeds(60), "sim", style="code", rounds=3)
-    drawn = Counter(row["meta"]["op"] for row in [*rows("out.jsonl"), *rows("out.rejected.jsonl")])
-    assert drawn.keys() == set(CODE_OPERATORS)
-    assert max(drawn.values()) < 2 * min(drawn.values()), drawn
+    counts = Counter(row["meta"]["op"] for row in [*rows("out.jsonl"), *rows("out.rejected.jsonl")])
+    assert counts.keys() == set(CODE_OPERATORS)
+    assert max(counts.values()) < 2 * min(counts.values()), counts
 
 
 def test_math_goes_down_for_two_rounds_and_then_up() -> None:
     evolve(write_seeds(30), "sim", style="math", rounds=5)
-    drawn: dict[int, set[str]] = {}
+    operators: dict[int, set[str]] = {}
     for row in [*rows("out.jsonl"), *rows("out.rejected.jsonl")]:
-        drawn.setdefault(row["meta"]["round"], set()).add(row["meta"]["op"])
-    assert drawn == {1: set(DOWNWARD), 2: set(DOWNWARD), 3: set(UPWARD), 4: set(UPWARD), 5: set(UPWARD)}
+        operators.setdefault(row["meta"]["round"], set()).add(row["meta"]["op"])
+    assert operators == {1: set(DOWNWARD), 2: set(DOWNWARD), 3: set(UPWARD), 4: set(UPWARD), 5: set(UPWARD)}
 
 
 @pytest.mark.parametrize("style", ["code", "math"])

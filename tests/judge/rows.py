@@ -1,6 +1,5 @@
 """Rows and judges for tests: answers whose worth is written in them, and judges that a test makes up."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -44,16 +43,8 @@ def answers_by_label(messages: list[Message]) -> dict[str, str]:
     return dict(ANSWER.findall(messages[-1]["content"]))
 
 
-def judged_by(say: Callable[[dict[str, str]], str], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:
+def judge_with(say: Callable[[dict[str, str]], str], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:
     """Judge samples with `say`, which writes a reply from the answers by label; return the ranked rows."""
     with running(Server(answer=lambda model, messages, sample, task: say(answers_by_label(messages)))) as server:
         judge(inputs, variant, f"judge@{server.url}", **settings)
-    return rows("out.jsonl")
-
-
-def replied(entries: list[tuple[str, list[str]]], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:
-    """Judge samples with recorded replies."""
-    lines = [{"task": task, "fields": {}, "responses": replies} for task, replies in entries]
-    Path("replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judge(inputs, variant, "replay:replies.jsonl", **settings)
     return rows("out.jsonl")

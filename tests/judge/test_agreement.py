@@ -24,7 +24,7 @@ SHARE = st.sampled_from([0.0, 0.5, 1.0])
 OPTIONAL_SHARE = st.one_of(st.none(), SHARE)
 
 
-def labelled(count: int, seed: int = 0, name: str = "labelled.jsonl") -> Path:
+def write_labelled_sums(count: int, seed: int = 0, name: str = "labelled.jsonl") -> Path:
     """Write sums with a right and a wrong answer, each of them long or short by chance."""
     chance = Random(seed)
     with open(name, "wb") as file:
@@ -48,7 +48,7 @@ def figures(check: Row) -> dict[str, float]:
 
 
 def test_a_judge_without_faults_has_none() -> None:
-    measured = figures(check("sim", labelled(60)))
+    measured = figures(check("sim", write_labelled_sums(60)))
     assert measured == {
         **dict.fromkeys(("accuracy", "accuracy, decided", "agreement", "kappa", "kappa, decided"), 1.0),
         **{"swap consistency": 1.0, "position bias": 0.0, "verbosity bias": 0.0},
@@ -66,7 +66,9 @@ def test_the_interval_of_the_check_covers_the_biases_that_were_put_in(seeds: Seq
     measured = defaultdict[str, list[Row]](list)
     for seed in seeds:
         model = f"sim:position_bias={position},verbosity_bias={verbosity},skill=0.9"
-        perform(method, labelled(count, seed), model, f"{seed}.jsonl", method.options_type(check=True), seed=seed)
+        perform(
+            method, write_labelled_sums(count, seed), model, f"{seed}.jsonl", method.options_type(check=True), seed=seed
+        )
         table = Agreement(level=0.99)
         for row in rows(f"{seed}.jsonl"):
             table.add(keep(row))
@@ -115,7 +117,7 @@ def pair(
     return Pair(label, verdict, orders, lengths, same_family)
 
 
-def flipped(share: float | None) -> float | None:
+def swap_share(share: float | None) -> float | None:
     return None if share is None else 1 - share
 
 
@@ -137,8 +139,8 @@ def test_which_answer_stands_first_in_the_file_changes_nothing(cases: list[Any])
     there, back = defaultdict[str, float](float), defaultdict[str, float](float)
     for label, verdict, forward, backward, long, short, first_is_own, second_is_own in cases:
         one = pair(label, verdict, ((forward, backward),), (long, short), (first_is_own, second_is_own))
-        orders = ((flipped(backward), flipped(forward)),)
-        turned = pair(1 - label, flipped(verdict), orders, (short, long), (second_is_own, first_is_own))
+        orders = ((swap_share(backward), swap_share(forward)),)
+        turned = pair(1 - label, swap_share(verdict), orders, (short, long), (second_is_own, first_is_own))
         for sums, case in ((there, one), (back, turned)):
             for name, count in counts(case).items():
                 sums[name] += count
@@ -146,7 +148,7 @@ def test_which_answer_stands_first_in_the_file_changes_nothing(cases: list[Any])
 
 
 def test_what_could_not_be_read_is_counted_and_is_no_verdict() -> None:
-    result = check("sim:malformed=0.2", labelled(100))
+    result = check("sim:malformed=0.2", write_labelled_sums(100))
     assert result["unread"] > 0
     assert figures(result)["accuracy"] == 1.0, "an unread verdict is neither right nor wrong"
 
@@ -162,7 +164,7 @@ def test_own_answers_are_told_apart_by_family() -> None:
 
 
 def test_scores_and_rankings_are_checked_too_and_a_labelled_tie_counts() -> None:
-    path = labelled(40)
+    path = write_labelled_sums(40)
     with path.open("ab") as file:
         file.write(dump_line({"prompt": "What is 1 + 1?", "responses": ["2", "It is 2."], "ranks": [1, 1]}))
     for variant in ("score", "rank"):
@@ -185,7 +187,13 @@ def test_rows_without_a_label_are_no_check() -> None:
 def make_pairs(model: str, output: str, **options: Any) -> Row:
     """Judge samples and make pairs of them; return the result."""
     method = load_methods("judge")["compare"]
-    perform(method, labelled(60, seed=7, name="samples.jsonl"), model, f"{output}.judged.jsonl", method.options_type())
+    perform(
+        method,
+        write_labelled_sums(60, seed=7, name="samples.jsonl"),
+        model,
+        f"{output}.judged.jsonl",
+        method.options_type(),
+    )
     outcome = perform(
         load_methods("pairs")["best_worst"], Path(f"{output}.judged.jsonl"), [], output, pairs.Options(**options)
     )
@@ -195,7 +203,7 @@ def make_pairs(model: str, output: str, **options: Any) -> Row:
 def test_pairs_say_how_good_their_judge_is() -> None:
     result = make_pairs("sim", "unchecked.jsonl")
     assert list(result["table"]["judges"].values()) == [None]
-    check("sim", labelled(100))
+    check("sim", write_labelled_sums(100))
     result = make_pairs("sim", "checked-pairs.jsonl")
     (saved,) = result["table"]["judges"].values()
     assert saved["figures"]["accuracy"]["value"] == 1.0
@@ -204,15 +212,15 @@ def test_pairs_say_how_good_their_judge_is() -> None:
 
 def test_pairs_of_a_judge_that_may_be_guessing_are_refused_unless_told() -> None:
     guesser = "sim:skill=0"
-    result = check(guesser, labelled(60))
+    result = check(guesser, write_labelled_sums(60))
     assert result["figures"]["accuracy"]["low"] <= 0.5 <= result["figures"]["accuracy"]["high"]
     assert make_pairs(guesser, "refused.jsonl")["funnel"]["rejected"] == {"weak_judge": 60}
     assert make_pairs(guesser, "told.jsonl", weak_judge=True)["funnel"]["kept"] > 0
 
 
 def test_a_check_holds_for_the_prompts_that_were_asked_alone() -> None:
-    check("sim", labelled(20), "helpful.jsonl")
-    check("sim", labelled(20), "honest.jsonl", rubric=["honest"])
+    check("sim", write_labelled_sums(20), "helpful.jsonl")
+    check("sim", write_labelled_sums(20), "honest.jsonl", rubric=["honest"])
     assert len(read_checks()) == 2
     assert len({key.rsplit(" ", 1)[1] for key in read_checks()}) == 2
     assert json.loads(Path(".datagen/judges.json").read_text()) == read_checks()

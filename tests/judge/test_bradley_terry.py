@@ -19,12 +19,12 @@ GAMES = st.lists(
 )
 
 
-def won(pairs: str, times: int = 1) -> list[Outcome]:
+def outcomes(pairs: str, times: int = 1) -> list[Outcome]:
     """Read "ab bc": a beats b, b beats c."""
     return [Outcome(ord(pair[0]) - 97, ord(pair[1]) - 97, 1.0) for pair in pairs.split()] * times
 
 
-def plainly(count: int, games: list[Outcome], prior: float = PRIOR) -> NDArray[np.float64]:
+def gradient_ascent(count: int, games: list[Outcome], prior: float = PRIOR) -> NDArray[np.float64]:
     """Climb the same likelihood by small steps."""
     strength: NDArray[np.float64] = np.zeros(count)
     for _ in range(60_000):
@@ -41,15 +41,15 @@ def plainly(count: int, games: list[Outcome], prior: float = PRIOR) -> NDArray[n
 
 
 def test_two_wins_for_one_put_three_in_order_and_odds_of_two_come_out_where_the_prior_is_weak() -> None:
-    games = [*won("ab bc ac", 2), *won("ba cb ca")]
+    games = [*outcomes("ab bc ac", 2), *outcomes("ba cb ca")]
     strength = strengths(3, games)
     assert strength[0] > strength[1] > strength[2] and abs(strength.sum()) < 1e-9
-    two = strengths(2, [*won("ab", 2000), *won("ba", 1000)])
+    two = strengths(2, [*outcomes("ab", 2000), *outcomes("ba", 1000)])
     assert np.exp(two[0] - two[1]) == pytest.approx(2, rel=1e-3)
 
 
 def test_who_never_met_anybody_is_in_the_middle_and_parts_that_never_met_do_not_diverge() -> None:
-    strength = strengths(5, won("ab cd", 50))
+    strength = strengths(5, outcomes("ab cd", 50))
     assert np.isfinite(strength).all() and np.abs(strength).max() < 10
     assert strength[0] == pytest.approx(strength[2]) and strength[1] == pytest.approx(strength[3]) and strength[4] == 0
     assert list(strengths(3, [])) == [0, 0, 0] and len(strengths(0, [])) == 0
@@ -62,7 +62,7 @@ def test_ties_alone_are_equal_strengths() -> None:
 @given(GAMES)
 def test_it_is_the_maximum_that_small_steps_find(games: list[tuple[int, int, float]]) -> None:
     played = [Outcome(*game) for game in games]
-    assert strengths(6, played, 0.5) == pytest.approx(plainly(6, played, 0.5), abs=1e-5)
+    assert strengths(6, played, 0.5) == pytest.approx(gradient_ascent(6, played, 0.5), abs=1e-5)
 
 
 @given(GAMES, st.randoms(use_true_random=False))
@@ -75,7 +75,7 @@ def test_neither_order_nor_side_of_the_comparisons_matters(games: list[tuple[int
 
 
 def test_a_weight_is_so_many_comparisons() -> None:
-    assert strengths(2, [Outcome(0, 1, 1.0, 3.0)]) == pytest.approx(strengths(2, won("ab", 3)))
+    assert strengths(2, [Outcome(0, 1, 1.0, 3.0)]) == pytest.approx(strengths(2, outcomes("ab", 3)))
 
 
 def test_a_thousand_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,11 +95,11 @@ def test_a_thousand_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     ("games", "cycles"), [("ab bc ca", 1), ("ab bc ac", 0), ("ab bc", 0), ("ab bc ca bd dc", 1), ("ab bc ca db cd", 2)]
 )
 def test_rock_paper_scissors_is_one_cycle(games: str, cycles: int) -> None:
-    assert count_cycles(4, won(games)) == cycles
+    assert count_cycles(4, outcomes(games)) == cycles
 
 
 def test_a_tie_closes_no_circle() -> None:
-    assert count_cycles(3, [*won("ab bc"), Outcome(2, 0, 0.5)]) == 0
+    assert count_cycles(3, [*outcomes("ab bc"), Outcome(2, 0, 0.5)]) == 0
 
 
 def test_a_full_tournament_has_as_many_cycles_as_the_wins_say() -> None:

@@ -20,7 +20,7 @@ from datagen.records.reader import Reader
 from datagen.records.record import Row
 from datagen.select.pairs import Options
 from tests.jobs import digest, perform, rows
-from tests.judge.rows import answers_by_label, judge, judged_by, sample
+from tests.judge.rows import answers_by_label, judge, judge_with, sample
 from tests.server import Server, running
 
 METHODS = load_methods("pairs")
@@ -43,7 +43,7 @@ def test_every_pair_is_shown_in_both_orders() -> None:
         seen.append(tuple(answers.values()))
         return longest(answers)
 
-    (row,) = judged_by(say, [sample("a", "bb", "ccc")], "compare")
+    (row,) = judge_with(say, [sample("a", "bb", "ccc")], "compare")
     assert sorted(seen) == sorted((x, y) for x in ("a", "bb", "ccc") for y in ("a", "bb", "ccc") if x != y)
     assert ranked(row) == [(1, "ccc"), (2, "bb"), (3, "a")]
     assert row["meta"]["agreed_in_both_orders"] == 1 and row["meta"]["cycles"] == 0
@@ -51,7 +51,7 @@ def test_every_pair_is_shown_in_both_orders() -> None:
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_judge_that_likes_a_place_says_nothing(place: int) -> None:
-    (row,) = judged_by(lambda answers: f"Verdict: {list(answers)[place]}", [sample("a", "bb", "ccc")], "compare")
+    (row,) = judge_with(lambda answers: f"Verdict: {list(answers)[place]}", [sample("a", "bb", "ccc")], "compare")
     assert row["ranks"] == [1, 1, 1] and row["meta"]["agreed_in_both_orders"] == 0
 
 
@@ -82,10 +82,10 @@ def test_a_verdict_that_cannot_be_read_is_no_score_and_the_row_stays() -> None:
     def say(answers: dict[str, str]) -> str:
         return "Hard to say." if "bb" in answers.values() else longest(answers)
 
-    (row,) = judged_by(say, [sample("a", "bb", "ccc")], "compare")
+    (row,) = judge_with(say, [sample("a", "bb", "ccc")], "compare")
     assert ranked(row)[0] == (1, "ccc") and ranked(row)[-1][1] == "bb" and row["scores"][-1] is None
     assert row["meta"]["unread"] == 4
-    (row,) = judged_by(lambda answers: "Hard to say.", [sample("a", "bb")], "compare")
+    (row,) = judge_with(lambda answers: "Hard to say.", [sample("a", "bb")], "compare")
     assert row["scores"] == [None, None]
 
 
@@ -194,7 +194,7 @@ def test_soft_labels_are_averaged_over_both_orders_and_rank() -> None:
 
 
 def test_a_judge_without_probabilities_counts_as_it_says() -> None:
-    (row,) = judged_by(longest, [sample("a", "bb")], "compare", logprobs=True)
+    (row,) = judge_with(longest, [sample("a", "bb")], "compare", logprobs=True)
     assert row["responses"] == ["bb", "a"] and row["meta"]["comparisons"][0]["soft_label"] in (0.0, 1.0)
 
 

@@ -23,7 +23,7 @@ def longest_first(labels: dict[str, str]) -> list[str]:
     return sorted(labels, key=lambda label: -len(labels[label]))
 
 
-def ranked(samples: list[Row], order: str = "", verdict: str = "", **settings: Any) -> tuple[Row, Counter[str]]:
+def rank_by_length(samples: list[Row], order: str = "", verdict: str = "", **settings: Any) -> tuple[Row, Counter[str]]:
     """Rank by length, but where a reply is given; return the row, and how often which template asked."""
     tasks = Counter[str]()
 
@@ -40,27 +40,27 @@ def ranked(samples: list[Row], order: str = "", verdict: str = "", **settings: A
 
 
 def test_the_first_three_are_compared_and_the_rest_keep_their_order() -> None:
-    row, tasks = ranked([sample(*SIX)])
+    row, tasks = rank_by_length([sample(*SIX)])
     assert row["responses"] == [*reversed(SIX)] and row["ranks"] == [1, 2, 3, 4, 5, 6]
     assert tasks == {"judge/screen": 1, "judge/compare": 6}
     assert all(max(comparison["first"], comparison["second"]) < 3 for comparison in row["meta"]["comparisons"])
 
 
 def test_comparing_has_the_last_word_about_those_that_it_sees() -> None:
-    row, _ = ranked([sample(*SIX)], verdict="Verdict: tie")
+    row, _ = rank_by_length([sample(*SIX)], verdict="Verdict: tie")
     assert row["ranks"] == [1, 1, 1, 2, 3, 4]
 
 
 def test_a_screening_that_cannot_be_read_leaves_all_to_be_compared() -> None:
-    row, tasks = ranked([sample(*SIX[:4])], order="They are all fine.")
+    row, tasks = rank_by_length([sample(*SIX[:4])], order="They are all fine.")
     assert row["responses"] == [*reversed(SIX[:4])] and tasks["judge/compare"] == 12
     assert row["meta"]["unread"] == 1
 
 
 def test_without_any_reading_there_is_no_score_and_with_a_screening_alone_there_is_its_order() -> None:
-    row, _ = ranked([sample("a", "bb")], order="Who knows?", verdict="Who knows?")
+    row, _ = rank_by_length([sample("a", "bb")], order="Who knows?", verdict="Who knows?")
     assert row["scores"] == [None, None]
-    row, _ = ranked([sample(*SIX)], verdict="Who knows?")
+    row, _ = rank_by_length([sample(*SIX)], verdict="Who knows?")
     assert row["responses"] == [*reversed(SIX)] and None not in row["scores"]
 
 
@@ -78,7 +78,7 @@ def test_an_answer_that_no_comparison_could_be_read_of_has_no_score_unless_it_wa
 
 
 def test_no_comparison_is_made_where_none_is_asked_for() -> None:
-    row, tasks = ranked([sample(*SIX)], top=0)
+    row, tasks = rank_by_length([sample(*SIX)], top=0)
     assert row["responses"] == [*reversed(SIX)] and tasks == {"judge/screen": 1}
 
 

@@ -14,7 +14,7 @@ from datagen.judge.replies import expected_value
 from datagen.llm.call import Completion
 from datagen.records.record import Row
 from tests.jobs import rows
-from tests.judge.rows import answers_by_label, judge, judged_by, sample, write
+from tests.judge.rows import answers_by_label, judge, judge_with, sample, write
 from tests.server import Message, Server, running
 
 METHODS = load_methods("judge")
@@ -39,7 +39,7 @@ def test_an_answer_gets_the_points_that_were_given_to_it() -> None:
         return by_length(answers)
 
     samples = [sample("a", "bb", "ccc", prompt=f"P{n}") for n in range(12)]
-    for row in judged_by(say, samples, "score"):
+    for row in judge_with(say, samples, "score"):
         assert scores(row) == {"a": 1, "bb": 2, "ccc": 3} and row["ranks"] == [1, 2, 3]
     assert len(seen) > 2, "the answers stand in drawn order"
 
@@ -68,7 +68,7 @@ def test_a_rubric_of_ones_own_gives_a_point_a_statement() -> None:
     def say(answers: dict[str, str]) -> str:
         return "\n".join(f"{label} short: {2 if text == 'a' else 3}" for label, text in answers.items())
 
-    (row,) = judged_by(say, [sample("a", "bb")], "score", rubric=["short.md"])
+    (row,) = judge_with(say, [sample("a", "bb")], "score", rubric=["short.md"])
     assert row["scores"] == [None, None], "three points where two can be had are none"
     with pytest.raises(InputError, match="--rubric nice: no such rubric"):
         judge([sample("a", "b")], "score", rubric=["nice"])
@@ -76,14 +76,14 @@ def test_a_rubric_of_ones_own_gives_a_point_a_statement() -> None:
 
 @pytest.mark.parametrize("reply", ["I like both.", "K7B helpful: 3", "{label} helpful: 3", "{label} helpful: many"])
 def test_what_cannot_be_read_whole_is_null_and_never_a_number(reply: str) -> None:
-    (row,) = judged_by(lambda answers: reply.format(label=next(iter(answers))), [sample("a", "bb")], "score")
+    (row,) = judge_with(lambda answers: reply.format(label=next(iter(answers))), [sample("a", "bb")], "score")
     assert row["scores"] == [None, None] and row["ranks"] == [1, 1] and row["meta"]["unread"] == 1
     assert row["meta"]["responses"][0]["aspects"] == {"helpful": None}
 
 
 def test_samples_are_averaged_and_their_distance_is_told() -> None:
     turns = iter((1, 5, 3))
-    (row,) = judged_by(
+    (row,) = judge_with(
         lambda answers: (lambda points: "\n".join(f"{label} helpful: {points}" for label in answers))(next(turns)),
         [sample("a", "bb")], "score", samples=3, concurrency="1",
     )  # fmt: skip
@@ -103,7 +103,7 @@ def test_the_reference_is_shown_and_wrong_answers_get_less() -> None:
 
 
 def test_one_answer_can_be_scored() -> None:
-    (row,) = judged_by(by_length, [sample("abc")], "score")
+    (row,) = judge_with(by_length, [sample("abc")], "score")
     assert row["scores"] == [3]
 
 

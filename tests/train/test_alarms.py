@@ -11,7 +11,7 @@ WELL = {
 }  # fmt: skip
 
 
-def raised_in(*changes: dict[str, float], target: float | None = None) -> list[str]:
+def alarms_of_iterations(*changes: dict[str, float], target: float | None = None) -> list[str]:
     """Go through iterations that are well, then through some of each change."""
     alarms, messages = Alarms(target), []
     for change in ({}, *changes):
@@ -21,7 +21,7 @@ def raised_in(*changes: dict[str, float], target: float | None = None) -> list[s
 
 
 def test_a_run_that_is_well_is_silent() -> None:
-    assert raised_in({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
+    assert alarms_of_iterations({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_run_that_is_well_is_silent() -> None:
     ],
 )
 def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
-    (message,) = raised_in(change, change)
+    (message,) = alarms_of_iterations(change, change)
     assert message.startswith(f"ALARM {name}, step ")
 
 
@@ -49,15 +49,15 @@ def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
     ],
 )
 def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) -> None:
-    assert raised_in(change) == []
+    assert alarms_of_iterations(change) == []
 
 
 def test_a_target_sets_the_bound_of_kl() -> None:
-    assert [text.split(",")[0] for text in raised_in({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
-    assert raised_in({"kl": 5.0}, target=6.0) == []
+    assert [text.split(",")[0] for text in alarms_of_iterations({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
+    assert alarms_of_iterations({"kl": 5.0}, target=6.0) == []
 
 
-def measured(pairs: Sequence[tuple[float, float]]) -> list[str]:
+def alarms_of_measurements(pairs: Sequence[tuple[float, float]]) -> list[str]:
     """Measure (reward, exact match), one after the other."""
     alarms = Alarms()
     return [
@@ -69,11 +69,13 @@ def measured(pairs: Sequence[tuple[float, float]]) -> list[str]:
 
 def test_over_optimisation_is_a_reward_that_rises_while_exact_match_falls() -> None:
     """As with a classifier that liked wrong answers: 0.93 to 2.90, and exact match from 0.31 to 0.065."""
-    (message,) = measured([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
+    (message,) = alarms_of_measurements([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
     assert message.startswith("ALARM over-optimisation, step 1")
     assert "0.310 to 0.200" in message
-    assert measured([(0.93, 0.31), (0.5, 0.2)]) == [], "both fall: it does not learn, but exploits nothing"
-    assert measured([(0.5, 0.3), (0.9, 0.6), (1.0, 0.58)]) == [], "a wobble"
+    assert alarms_of_measurements([(0.93, 0.31), (0.5, 0.2)]) == [], (
+        "both fall: it does not learn, but exploits nothing"
+    )
+    assert alarms_of_measurements([(0.5, 0.3), (0.9, 0.6), (1.0, 0.58)]) == [], "a wobble"
 
 
 def test_alarms_survive_a_checkpoint() -> None:

@@ -22,7 +22,7 @@ def test_a_conversation_goes_on_until_it_is_reset(
     lengths: list[int] = []
     generate_answer = Chat._generate
 
-    def counted(self: Chat, messages: list[dict[str, str]]) -> Generated:
+    def generate_and_count(self: Chat, messages: list[dict[str, str]]) -> Generated:
         lengths.append(len(messages))
         return generate_answer(self, messages)
 
@@ -30,7 +30,7 @@ def test_a_conversation_goes_on_until_it_is_reset(
         ["What colour is the sky?", "  ", "And the sea?", "/reset", "What colour is the rose?", "/what", "/quit", "x"]
     )
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
-    monkeypatch.setattr(Chat, "_generate", counted)
+    monkeypatch.setattr(Chat, "_generate", generate_and_count)
     assert run(str(taught), Options(system="Be brief.", temperature=0, max_tokens=8)) == 0
     assert lengths == [2, 4, 2]
     assert next(typed) == "x", "/quit ends it"
@@ -41,10 +41,10 @@ def test_a_conversation_goes_on_until_it_is_reset(
 
 
 def test_the_end_of_the_input_ends_it(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended(prompt: str) -> str:
+    def end_of_input(prompt: str) -> str:
         raise EOFError
 
-    monkeypatch.setattr("builtins.input", ended)
+    monkeypatch.setattr("builtins.input", end_of_input)
     assert run(str(taught), Options()) == 0
 
 

@@ -163,7 +163,7 @@ def test_dpo_with_adapters_takes_the_model_without_them_as_reference(base: str) 
     assert result["end"]["eval_rewards/margins"] > 0
 
 
-def unequal(count: int = 120) -> str:
+def write_unequal_lengths(count: int = 120) -> str:
     """Write preferences whose rejected answers are much the longer ones."""
     rows = [
         {"prompt": prompt, "chosen": str(answer), "rejected": f"{answer + 1}, or {answer}, or so"}
@@ -182,7 +182,7 @@ def log_probability(model: PreTrainedModel, prompt: list[int], answer: list[int]
 def test_a_reward_is_beta_times_the_log_probability_gained_over_all_tokens_of_the_answer(base: str) -> None:
     """A mean over tokens, a mask that is one off, a reference that is not the start: each gives another number."""
     options: dict[str, Any] = {"steps": 6, "held_out": 0.2, "learning_rate": 3e-3, "eval_every": 6}
-    end = train(dpo, unequal(), dpo.Options(beta=0.3), model=base, output="out", **options)["end"]
+    end = train(dpo, write_unequal_lengths(), dpo.Options(beta=0.3), model=base, output="out", **options)["end"]
     before, after = (load_trained(folder, "float32") for folder in (base, "out"))
     encoder = Encoder(before.tokenizer, {before.tokenizer.eos_token_id}, 256)
     lines = map(json.loads, Path("unequal.jsonl").read_text().splitlines())
@@ -224,11 +224,20 @@ def test_the_cached_reference_is_that_of_the_model_at_hand(base: str, taught: Pa
 def test_accumulated_parts_of_preferences_give_the_gradient_of_the_whole(base: str) -> None:
     norms = []
     for parts in (1, 4):
-        train(dpo, unequal(40), model=base, output=f"in-{parts}", steps=2, batch_size=8, accumulate=parts, log_every=1)
+        train(
+            dpo,
+            write_unequal_lengths(40),
+            model=base,
+            output=f"in-{parts}",
+            steps=2,
+            batch_size=8,
+            accumulate=parts,
+            log_every=1,
+        )
         norms.append(next(line["grad_norm"] for line in metrics(f"in-{parts}") if "grad_norm" in line))
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
 def test_lengths_of_the_answers_are_told(base: str) -> None:
-    finding = train(dpo, unequal(), model=base, output="out", steps=1)["checks"]["lengths"]
+    finding = train(dpo, write_unequal_lengths(), model=base, output="out", steps=1)["checks"]["lengths"]
     assert "the chosen one is longer in 0% and shorter in 100% of the pairs" in finding

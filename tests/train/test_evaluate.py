@@ -29,7 +29,7 @@ def colours() -> Rows:
     return [{"prompt": str(row.prompt), "response": row.response or ""} for row in colour_rows()]
 
 
-def varied(loaded: object) -> list[Encoded]:
+def make_sequences(loaded: object) -> list[Encoded]:
     """Make sequences of many lengths, with few or many trained tokens."""
     chance, sequences = Random(1), []
     for length in (3, 40, 7, 121, 18, 64, 2):
@@ -50,7 +50,7 @@ def loss_by_hand(folder: Path, encoded: list[Encoded]) -> float:
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 def test_the_loss_is_the_mean_over_trained_tokens_whatever_the_batches(batch_size: int, taught: Path) -> None:
     loaded = load_trained(str(taught), "float32")
-    encoded = varied(loaded)
+    encoded = make_sequences(loaded)
     assert sequence_loss(loaded.model, encoded, batch_size) == pytest.approx(loss_by_hand(taught, encoded), rel=1e-5)
 
 

@@ -183,8 +183,8 @@ def test_sampling_follows_the_distribution_and_its_nucleus() -> None:
     shares = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
     rngs = [torch.Generator().manual_seed(seed) for seed in range(4000)]
     logits = shares.log().expand(4000, 5)
-    drawn = choose_tokens(logits, Sampling(1, 1.0), rngs).bincount(minlength=5) / 4000
-    assert torch.allclose(drawn, shares, atol=0.03)
+    frequencies = choose_tokens(logits, Sampling(1, 1.0), rngs).bincount(minlength=5) / 4000
+    assert torch.allclose(frequencies, shares, atol=0.03)
     inside = choose_tokens(logits, Sampling(1, 1.0, 0.75), rngs).bincount(minlength=5) / 4000
     assert torch.allclose(inside, torch.tensor([0.625, 0, 0.375, 0, 0]), atol=0.03)
     assert set(choose_tokens(logits, Sampling(1, 1.0, 0.0), rngs).tolist()) == {0}

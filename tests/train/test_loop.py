@@ -46,14 +46,14 @@ def write_samples(*answers: list[str], **columns: Any) -> str:
     return "samples.jsonl"
 
 
-def ranked(*arguments: str) -> list[dict[str, Any]]:
+def rank_rows(*arguments: str) -> list[dict[str, Any]]:
     ran = score(*arguments, "-o", "ranked.jsonl", "-q")
     assert ran.exit_code == 0, ran.output
     return rows("ranked.jsonl")
 
 
 def test_the_best_answer_is_first_equal_ones_tie_and_one_without_a_score_is_last() -> None:
-    (row,) = ranked(write_samples(["1", "none", "3", "1"], source="people"), "--reward", "mine.py:number")
+    (row,) = rank_rows(write_samples(["1", "none", "3", "1"], source="people"), "--reward", "mine.py:number")
     assert row["responses"] == ["3", "1", "1", "none"]
     assert row["scores"] == [3.0, 1.0, 1.0, None]
     assert row["ranks"] == [1, 2, 2, 3]
@@ -65,13 +65,13 @@ def test_what_is_known_of_an_answer_moves_with_it() -> None:
     samples = [{"model": "a"}, {"model": "b"}]
     meta = {"method": "respond", "responses": samples}
     Path("samples.jsonl").write_bytes(dump_line({"id": "0" * 16, "prompt": "?", "responses": ["1", "2"], "meta": meta}))
-    (row,) = ranked("samples.jsonl", "--reward", "mine.py:number")
+    (row,) = rank_rows("samples.jsonl", "--reward", "mine.py:number")
     assert [sample["model"] for sample in row["meta"]["responses"]] == ["b", "a"]
     assert row["meta"]["parents"] == ["0" * 16]
 
 
 def test_ranked_rows_are_what_pairs_and_the_reward_model_read() -> None:
-    ranked(write_samples(["1", "none", "3"], ["5", "9"]), "--reward", "mine.py:number")
+    rank_rows(write_samples(["1", "none", "3"], ["5", "9"]), "--reward", "mine.py:number")
     ran = CliRunner().invoke(app, ["pairs", "ranked.jsonl", "-o", "pairs.jsonl", "-q"], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
     assert [(row["chosen"], row["rejected"], row["margin"]) for row in rows("pairs.jsonl")] == [
@@ -83,7 +83,7 @@ def test_ranked_rows_are_what_pairs_and_the_reward_model_read() -> None:
 
 
 def test_a_row_without_any_score_is_dropped_and_counted() -> None:
-    assert len(ranked(write_samples(["x", "y"], ["1", "2"]), "--reward", "mine.py:number")) == 1
+    assert len(rank_rows(write_samples(["x", "y"], ["1", "2"]), "--reward", "mine.py:number")) == 1
     funnel = json.loads(Path("ranked.meta.json").read_text())["result"]["funnel"]
     assert (funnel["asked"], funnel["kept"], funnel["rejected"]) == (2, 1, {"no_score": 1})
     (dropped,) = rows("ranked.rejected.jsonl")
@@ -92,7 +92,7 @@ def test_a_row_without_any_score_is_dropped_and_counted() -> None:
 
 def test_every_answer_keeps_its_own_score_however_many_rows_are_scored_together() -> None:
     answers = [[str(100 * n + k) for k in range(1 + n % 4)] for n in range(700)]
-    ranked_rows = ranked(write_samples(*answers), "--reward", "mine.py:number")
+    ranked_rows = rank_rows(write_samples(*answers), "--reward", "mine.py:number")
     assert [sorted(row["responses"], key=int) for row in ranked_rows] == answers, "in the order of the input"
     for row in ranked_rows:
         assert row["scores"] == [float(answer) for answer in row["responses"]]
@@ -100,7 +100,7 @@ def test_every_answer_keeps_its_own_score_however_many_rows_are_scored_together(
 
 def test_rewards_add_up_with_their_weights_and_each_is_told() -> None:
     path = write_samples(["7", "8"], answer="7")
-    (row,) = ranked(path, "--reward", "2*verifier:answer", "--reward", "0.5*mine.py:later")
+    (row,) = rank_rows(path, "--reward", "2*verifier:answer", "--reward", "0.5*mine.py:later")
     assert dict(zip(row["responses"], row["scores"], strict=True)) == {"7": 2.5, "8": 0.5}
     assert row["meta"]["responses"][0]["rewards"] == {"verifier:answer": 1.0, "mine.py:later": 1.0}
 
@@ -116,7 +116,7 @@ def test_a_reward_that_fails_ends_in_one_line_and_leaves_nothing_that_looks_fini
 
 def test_an_edited_reward_is_another_one() -> None:
     path = write_samples(["1", "2"])
-    ranked(path, "--reward", "mine.py:number")
+    rank_rows(path, "--reward", "mine.py:number")
     assert "Nothing to do" in score(path, "--reward", "mine.py:number", "-o", "ranked.jsonl").output
     Path("mine.py").write_text(REWARDS.replace("float(c)", "-float(c)"))
     ran = score(path, "--reward", "mine.py:number", "-o", "ranked.jsonl")
@@ -135,7 +135,7 @@ def test_a_reward_model_ranks_as_it_scores() -> None:
     data = write_words("words.jsonl", 24)
     train(reward_model, data, output="rm", steps=4, batch_size=8)
     answers = [["A good one.", "A poor one..", "An awful one"], ["A fair one", "A good one..."]]
-    ranked_rows = ranked(write_samples(*answers), "--reward", "rm")
+    ranked_rows = rank_rows(write_samples(*answers), "--reward", "rm")
     model = load_reward("rm")
     for row in ranked_rows:
         expected = model.score([row["prompt"]] * len(row["responses"]), row["responses"])
@@ -162,14 +162,14 @@ def test_ppo_and_dpo_end_far_above_the_model_that_they_start_from() -> None:
     ran = subprocess.run(["sh", RECIPES / "rlhf.sh"], env=os.environ | small, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     print(ran.stdout)
-    reached = {
+    scores = {
         line.split()[0]: [float(number) for number in re.findall(r"-?\d+\.\d+", line)] for line in lines(ran.stdout)
     }
-    assert reached.keys() == {"sft", "ppo", "dpo"}
+    assert scores.keys() == {"sft", "ppo", "dpo"}
     for policy in ("ppo", "dpo"):
-        reward, exact, other = reached[policy]
-        assert exact >= reached["sft"][1] + 0.4, "the habit is unlearned"
-        assert reward > reached["sft"][0] + 0.5
+        reward, exact, other = scores[policy]
+        assert exact >= scores["sft"][1] + 0.4, "the habit is unlearned"
+        assert reward > scores["sft"][0] + 0.5
         assert other >= 0.9, "the second skill is not the price"
 
 

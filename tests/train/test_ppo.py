@@ -58,7 +58,7 @@ def ppo_options(function: str = "of_length", **options: Any) -> ppo.Options:
     return ppo.Options(**{"reward": [f"rewards.py:{function}"], "max_tokens": 6, "kl_coef": 0.02, **options})
 
 
-class Seen(ppo.Ppo):
+class RecordingPpo(ppo.Ppo):
     """PPO that lets a test see what it learns from."""
 
     rollouts: list[Rollout]
@@ -68,23 +68,23 @@ class Seen(ppo.Ppo):
     def update_policy(
         self, model: Any, rollout: Rollout, advantages: Tensor, returns: Tensor, step: int
     ) -> dict[str, float]:
-        Seen.rollouts.append(rollout)
-        Seen.learned.append((advantages, returns))
+        RecordingPpo.rollouts.append(rollout)
+        RecordingPpo.learned.append((advantages, returns))
         return super().update_policy(model, rollout, advantages, returns, step)
 
-    def backward(self, model: Any, rollout: Rollout, advantages: Tensor, *rest: Any) -> dict[str, float]:
+    def backward(self, model: Any, rollout: Rollout, advantages: Tensor, *arguments: Any) -> dict[str, float]:
         before = deepcopy(self.model)
-        measured = super().backward(model, rollout, advantages, *rest)
+        measured = super().backward(model, rollout, advantages, *arguments)
         gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
-        Seen.steps.append({"model": before, "rows": rest[1], "metrics": measured, "gradients": gradients})
+        RecordingPpo.steps.append({"model": before, "rows": arguments[1], "metrics": measured, "gradients": gradients})
         return measured
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> type[Seen]:
-    Seen.rollouts, Seen.learned, Seen.steps = [], [], []
-    monkeypatch.setattr(ppo, "Ppo", Seen)
-    return Seen
+def recording(monkeypatch: pytest.MonkeyPatch) -> type[RecordingPpo]:
+    RecordingPpo.rollouts, RecordingPpo.learned, RecordingPpo.steps = [], [], []
+    monkeypatch.setattr(ppo, "Ppo", RecordingPpo)
+    return RecordingPpo
 
 
 # It learns
@@ -197,27 +197,29 @@ def plain_advantages(rollout: Rollout, coef: float) -> tuple[list[list[float]], 
     return [[(advantage - mean) / spread for advantage in answer] for answer in advantages], returns
 
 
-def test_losses_and_gradients_are_those_of_a_plain_reference(base: str, few: str, seen: type[Seen]) -> None:
+def test_losses_and_gradients_are_those_of_a_plain_reference(
+    base: str, few: str, recording: type[RecordingPpo]
+) -> None:
     """In one process, from padded batches in parts, over two iterations: the second one has KL, and values."""
     settings = ppo_options(ppo_epochs=2, minibatches=2, kl_coef=0.3)
     train(ppo, few, settings, model=base, output="out", **{**SMALL, "steps": 2, "accumulate": 3})
-    assert len(seen.steps) == 8
-    lengths = {len(completion.ids) for completion in seen.rollouts[1].completions}
+    assert len(recording.steps) == 8
+    lengths = {len(completion.ids) for completion in recording.rollouts[1].completions}
     assert len(lengths) > 2, "padding there must be"
-    for iteration, rollout in enumerate(seen.rollouts):
+    for iteration, rollout in enumerate(recording.rollouts):
         white, gained = plain_advantages(rollout, 0.3)
         for i, completion in enumerate(rollout.completions):
-            learned = [side[i, : len(completion.ids)].tolist() for side in seen.learned[iteration]]
+            learned = [side[i, : len(completion.ids)].tolist() for side in recording.learned[iteration]]
             assert learned[0] == pytest.approx(white[i], abs=1e-4)
             assert learned[1] == pytest.approx(gained[i], abs=1e-4)
-        for step in seen.steps[4 * iteration : 4 * iteration + 4]:
+        for step in recording.steps[4 * iteration : 4 * iteration + 4]:
             loss = plain_loss(step, rollout, white, gained)
             loss.backward()
             assert step["metrics"]["loss"] == pytest.approx(float(loss.detach()), abs=2e-5)
             for name, parameter in step["model"].named_parameters():
                 assert torch.allclose(step["gradients"][name].double(), parameter.grad, atol=2e-5, rtol=1e-3), name
-    assert seen.steps[-1]["metrics"]["approx_kl"] > 0, "the ratio has left 1"
-    assert seen.rollouts[1].values.any()
+    assert recording.steps[-1]["metrics"]["approx_kl"] > 0, "the ratio has left 1"
+    assert recording.rollouts[1].values.any()
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -276,11 +278,13 @@ def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
         train(ppo, few, ppo_options(), model=with_dropout(base), output="out", **SMALL)
 
 
-def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(base: str, few: str, seen: type[Seen]) -> None:
+def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(
+    base: str, few: str, recording: type[RecordingPpo]
+) -> None:
     """With a discount of 1/2 and a critic at zero, a token's return is the score halved so often as tokens follow."""
     settings = ppo_options(gamma=0.5, lam=1.0, stop_token=[".", "s"], missing_end_penalty=2.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
-    rollout, (_, returns) = seen.rollouts[0], seen.learned[0]
+    rollout, (_, returns) = recording.rollouts[0], recording.learned[0]
     assert 0 < sum(rollout.ended) < len(rollout.ended), "some ended, and some were cut"
     for i, completion in enumerate(rollout.completions):
         n = len(completion.ids)
@@ -291,23 +295,23 @@ def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(base: st
 
 
 def test_the_score_of_a_cut_answer_can_be_replaced_and_scores_are_shaped_in_order(
-    base: str, few: str, seen: type[Seen]
+    base: str, few: str, recording: type[RecordingPpo]
 ) -> None:
     settings = ppo_options(missing_end_score=-1.0, reward_baseline=2.0, scale_reward=True, clip_reward=0.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
-    rollout = seen.rollouts[0]
+    rollout = recording.rollouts[0]
     raw = [len(completion.ids) - 2.0 for completion in rollout.completions]
     for i, completion in enumerate(rollout.completions):
         due = min(max(raw[i] / pstdev(raw), -0.5), 0.5) if completion.finish_reason == "stop" else -1.0
         assert float(rollout.scores[i]) == pytest.approx(due, abs=1e-5)
 
 
-def test_answers_without_a_score_are_left_out_and_counted(base: str, few: str, seen: type[Seen]) -> None:
+def test_answers_without_a_score_are_left_out_and_counted(base: str, few: str, recording: type[RecordingPpo]) -> None:
     train(ppo, few, ppo_options("of_some"), model=base, output="out", **SMALL)
     (line,) = [line for line in metrics("out") if "unscored" in line]
     assert line["unscored"] == 4
     assert line["reward"] == pytest.approx(fmean([1, 2, 1, 2, *[1] * 8]))
-    rollout, (advantages, _) = seen.rollouts[0], seen.learned[0]
+    rollout, (advantages, _) = recording.rollouts[0], recording.learned[0]
     for i in (1, 2, 5, 6):
         assert not rollout.mask[i].any()
         assert not advantages[i].any()
@@ -326,7 +330,7 @@ def test_too_many_answers_without_a_score_end_the_run(base: str, few: str, rewar
 
 
 def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
-    base: str, few: str, seen: type[Seen]
+    base: str, few: str, recording: type[RecordingPpo]
 ) -> None:
     options: dict[str, Any] = {**SMALL, "steps": 3, "lora": True, "learning_rate": 1e-2}
     train(ppo, few, ppo_options(), model=base, output="out", **options)
@@ -334,7 +338,7 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert lines[-1]["kl_k3"] > 0
     start = load_trained(base, "float32").model
-    rollout = seen.rollouts[-1]
+    rollout = recording.rollouts[-1]
     with torch.no_grad():
         due, _ = plain_log_probs(start, rollout.prompts[0], rollout.completions[0].ids)
     assert rollout.reference[0, : len(due)].tolist() == pytest.approx(due.tolist(), abs=1e-4)
@@ -367,11 +371,13 @@ def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str,
     assert "critic: out/value" in notes.messages
 
 
-def test_the_policy_that_is_saved_is_the_one_that_was_trained(base: str, few: str, seen: type[Seen]) -> None:
+def test_the_policy_that_is_saved_is_the_one_that_was_trained(
+    base: str, few: str, recording: type[RecordingPpo]
+) -> None:
     train(ppo, few, ppo_options(), model=base, output="out", **{**SMALL, "held_out": 0.0, "learning_rate": 1e-3})
     saved = load_trained("out", "float32").model.state_dict()
     start = load_trained(base, "float32").model.state_dict()
-    last = seen.steps[-1]["model"].policy.state_dict()
+    last = recording.steps[-1]["model"].policy.state_dict()
     moved = [name for name in saved if not torch.equal(saved[name], start[name])]
     assert moved
     assert max(float((saved[name] - last[name]).abs().max()) for name in moved) <= 1.1e-3, "one step from the last seen"

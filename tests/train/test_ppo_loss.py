@@ -29,7 +29,7 @@ ANSWERS = st.lists(st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=0, max_s
 Answers = list[list[tuple[float, float, float]]]
 
 
-def laid_out(
+def pad_answers(
     answers: Answers, outside: float = math.nan
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pad to one width with what must never be read; return (mask, and the three numbers of a token)."""
@@ -43,7 +43,7 @@ def laid_out(
     return mask, padded[..., 0], padded[..., 1], padded[..., 2]
 
 
-def flat(values: torch.Tensor, mask: torch.Tensor) -> list[float]:
+def valid_values(values: torch.Tensor, mask: torch.Tensor) -> list[float]:
     return [float(value) for value in values[mask]]
 
 
@@ -57,7 +57,7 @@ def advantages_of(rewards: list[float], values: list[float], gamma: float, lam: 
 def test_advantages_and_returns_are_those_of_the_definition_over_the_answers_tokens_alone(
     answers: Answers, gamma: float, lam: float
 ) -> None:
-    mask, rewards, values, _ = laid_out(answers)
+    mask, rewards, values, _ = pad_answers(answers)
     advantages, returns = gae(rewards, values, mask, gamma, lam)
     for i, answer in enumerate(answers):
         answer_rewards, expected = [token[0] for token in answer], [token[1] for token in answer]
@@ -71,7 +71,7 @@ def test_advantages_and_returns_are_those_of_the_definition_over_the_answers_tok
 
 @given(ANSWERS, st.floats(0, 2))
 def test_the_score_stands_at_the_last_token_and_the_penalty_at_every_one(answers: Answers, coef: float) -> None:
-    mask, kl, _, _ = laid_out(answers)
+    mask, kl, _, _ = pad_answers(answers)
     scores = torch.arange(1, len(answers) + 1, dtype=torch.float64)
     rewards = token_rewards(scores, kl, mask, coef)
     for i, answer in enumerate(answers):
@@ -84,14 +84,14 @@ def test_the_score_stands_at_the_last_token_and_the_penalty_at_every_one(answers
 
 @given(ANSWERS)
 def test_whitening_is_over_all_tokens_and_rewards_keep_their_mean(answers: Answers) -> None:
-    mask, values, _, _ = laid_out(answers)
-    inside = flat(values, mask)
+    mask, values, _, _ = pad_answers(answers)
+    inside = valid_values(values, mask)
     if not inside:
         return
     mean, spread = fmean(inside), math.sqrt(pvariance(inside) + 1e-8)
-    assert flat(whiten(values, mask), mask) == pytest.approx([(v - mean) / spread for v in inside], abs=1e-6)
+    assert valid_values(whiten(values, mask), mask) == pytest.approx([(v - mean) / spread for v in inside], abs=1e-6)
     kept = [(v - mean) / spread + mean for v in inside]
-    assert flat(whiten(values, mask, shift=False), mask) == pytest.approx(kept, abs=1e-6)
+    assert valid_values(whiten(values, mask, shift=False), mask) == pytest.approx(kept, abs=1e-6)
 
 
 def test_whitening_is_over_all_processes() -> None:
@@ -107,7 +107,7 @@ def test_whitening_is_over_all_processes() -> None:
 
 @given(ANSWERS, st.floats(0.05, 0.5))
 def test_policy_and_value_losses_are_those_of_the_papers(answers: Answers, clip: float) -> None:
-    mask, advantages, new, old = laid_out(answers)
+    mask, advantages, new, old = pad_answers(answers)
     terms, (errors, _) = policy_terms(new, old, advantages, clip), value_terms(new, old, advantages, clip)
     for i, t in mask.nonzero().tolist():
         advantage, now, before = answers[i][t]
@@ -125,7 +125,7 @@ def test_policy_and_value_losses_are_those_of_the_papers(answers: Answers, clip:
 @given(ANSWERS)
 @settings(max_examples=30)
 def test_what_stands_outside_an_answer_is_never_read(answers: Answers) -> None:
-    (mask, first, second, _), (_, clean, other, _) = laid_out(answers), laid_out(answers, 0.0)
+    (mask, first, second, _), (_, clean, other, _) = pad_answers(answers), pad_answers(answers, 0.0)
     assert torch.equal(masked_mean(first, mask), masked_mean(clean, mask))
     assert explained_variance(first, second, mask) == explained_variance(clean, other, mask)
 

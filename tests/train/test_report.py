@@ -28,8 +28,8 @@ ENDS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9)
 @given(ENDS)
 def test_the_names_of_curves_never_cover_each_other_and_stay_in_the_picture(ends: list[float]) -> None:
     curves = {f"curve {i}": [(0.0, 1.0), (10.0, end)] for i, end in enumerate(ends)}
-    drawn = ElementTree.fromstring(page([plot("loss", curves)]))
-    names = [element for element in drawn.iter(f"{SVG}text") if str(element.text).startswith("curve")]
+    document = ElementTree.fromstring(page([plot("loss", curves)]))
+    names = [element for element in document.iter(f"{SVG}text") if str(element.text).startswith("curve")]
     heights = sorted(float(element.attrib["y"]) for element in names)
     assert len(heights) == len(ends)
     assert all(after - before >= LINE - 0.11 for before, after in pairwise(heights))
@@ -62,19 +62,19 @@ def flags_of(*options: type) -> set[str]:
     return {f"--{field.name.replace('_', '-')}" for element in options for field in fields(element)}
 
 
-def known() -> set[str]:
+def existing_options() -> set[str]:
     reward, ppo = (pytest.importorskip(f"train.{name}") for name in ("reward_model", "ppo"))
     tools = (EvalOptions, MergeOptions, ChatOptions, CheckOptions)
     return flags_of(TrainOptions, SftOptions, DpoOptions, reward.Options, ppo.Options, *tools)
 
 
-def named(text: str) -> set[str]:
+def options_in(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text))
 
 
 def test_the_training_document_names_options_that_exist() -> None:
     commands = {"--model", "--teacher", "--help", "--format"}
-    assert named((DOCS / "training.md").read_text()) - known() - commands == set()
+    assert options_in((DOCS / "training.md").read_text()) - existing_options() - commands == set()
 
 
 def test_the_equals_of_medicalgpt_arguments_exist() -> None:
@@ -82,4 +82,4 @@ def test_the_equals_of_medicalgpt_arguments_exist() -> None:
     ours = [line.split(" | ")[1] for line in lines if line.startswith("| ") and line.count(" | ") >= 2]
     begun = lines.index("# here")
     ours += lines[begun : lines.index("```", begun)]
-    assert named("\n".join(ours)) - known() == set()
+    assert options_in("\n".join(ours)) - existing_options() == set()

@@ -89,7 +89,7 @@ def row(responses: Sequence[str], ranks: Sequence[int], **fields: Any) -> Ranked
     return Ranked("0" * 16, "What of it?", tuple(responses), tuple(ranks), **fields)
 
 
-def ordered(ranking: EncodedRanking) -> set[tuple[int, int]]:
+def comparison_pairs(ranking: EncodedRanking) -> set[tuple[int, int]]:
     return {(c.better, c.worse) for c in ranking.comparisons}
 
 
@@ -147,7 +147,7 @@ ENCODER = encoder()
 
 
 def test_ties_are_skipped_and_a_prompt_of_ties_alone_is_dropped() -> None:
-    assert ordered(ENCODER.encode(row("abc", (1, 2, 2)))) == {(0, 1), (0, 2)}
+    assert comparison_pairs(ENCODER.encode(row("abc", (1, 2, 2)))) == {(0, 1), (0, 2)}
     with pytest.raises(UnusableRow, match="all answers tie"):
         ENCODER.encode(row("abc", (1, 1, 1)))
 
@@ -607,6 +607,6 @@ def accuracy_from_sft(seed: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_tells_right_sums_from_wrong_ones(seed: int) -> None:
-    reached = accuracy_from_sft(seed)
-    print(f"reward model, held-out accuracy, seed {seed}: {reached:.3f}")
-    assert reached >= 0.85
+    accuracy = accuracy_from_sft(seed)
+    print(f"reward model, held-out accuracy, seed {seed}: {accuracy:.3f}")
+    assert accuracy >= 0.85

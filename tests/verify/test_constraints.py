@@ -197,16 +197,16 @@ def test_conflicts_are_symmetric_and_never_with_oneself() -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_drawn_constraints_are_as_many_as_asked_valid_and_go_together(seed: int, count: int) -> None:
-    drawn = draw_constraints(Random(seed), count, "Describe a tree.")
-    assert len({one.id for one in drawn}) == len(drawn) == count
-    assert all(b.id not in FAMILIES[a.id].conflicts for a, b in combinations(drawn, 2))
-    assert [constraint(one.id, one.kwargs) for one in drawn] == drawn
-    assert drawn == draw_constraints(Random(seed), count, "Describe a tree.")
+    constraints = draw_constraints(Random(seed), count, "Describe a tree.")
+    assert len({one.id for one in constraints}) == len(constraints) == count
+    assert all(b.id not in FAMILIES[a.id].conflicts for a, b in combinations(constraints, 2))
+    assert [constraint(one.id, one.kwargs) for one in constraints] == constraints
+    assert constraints == draw_constraints(Random(seed), count, "Describe a tree.")
 
 
 def test_every_family_is_drawn_but_nothing_is_repeated_without_a_prompt() -> None:
-    drawn = [one.id for seed in range(600) for one in draw_constraints(Random(seed), 1, "Describe a tree.")]
-    assert set(drawn) == set(FAMILIES)
+    drawn_ids = [one.id for seed in range(600) for one in draw_constraints(Random(seed), 1, "Describe a tree.")]
+    assert set(drawn_ids) == set(FAMILIES)
     without_prompt = {one.id for seed in range(600) for one in draw_constraints(Random(seed), 1)}
     assert set(FAMILIES) - without_prompt == {"combination:repeat_prompt"}
     with pytest.raises(ValueError, match="no 20 constraints"):
@@ -236,7 +236,7 @@ def test_every_language_that_is_drawn_is_recognised() -> None:
     assert {code: detect(text) for code, text in SENTENCES.items()} == {code: code for code in LANGUAGES}
 
 
-def repeated(unit: str, count: int, joint: str = " ") -> str:
+def repeat(unit: str, count: int, joint: str = " ") -> str:
     return joint.join([unit] * count)
 
 
@@ -248,21 +248,21 @@ def target(kwargs: Kwargs, name: str, relation: str = "relation") -> int:
 WRITERS: dict[str, Callable[[Kwargs], str]] = {
     "keywords:existence": lambda k: "We saw " + " and ".join(k["keywords"]),
     "keywords:forbidden_words": lambda k: "We saw " + " ".join(f"{word}ish" for word in k["forbidden_words"]),
-    "keywords:frequency": lambda k: "So: " + repeated(k["keyword"], target(k, "frequency")),
-    "keywords:letter_frequency": lambda k: ". " + repeated(k["letter"], target(k, "let_frequency", "let_relation")),
+    "keywords:frequency": lambda k: "So: " + repeat(k["keyword"], target(k, "frequency")),
+    "keywords:letter_frequency": lambda k: ". " + repeat(k["letter"], target(k, "let_frequency", "let_relation")),
     "language:response_language": lambda k: SENTENCES[k["language"]],
-    "length_constraints:number_sentences": lambda k: repeated("We met Mr. Lee, e.g. here.", target(k, "num_sentences")),
-    "length_constraints:number_paragraphs": lambda k: repeated("We met.", k["num_paragraphs"], "\n\n***\n\n"),
-    "length_constraints:number_words": lambda k: "- " + repeated("well-known", target(k, "num_words")),
+    "length_constraints:number_sentences": lambda k: repeat("We met Mr. Lee, e.g. here.", target(k, "num_sentences")),
+    "length_constraints:number_paragraphs": lambda k: repeat("We met.", k["num_paragraphs"], "\n\n***\n\n"),
+    "length_constraints:number_words": lambda k: "- " + repeat("well-known", target(k, "num_words")),
     "length_constraints:nth_paragraph_first_word": lambda k: "\n\n".join(
         f'"{k["first_word"].title()}", so.' if n == k["nth_paragraph"] else "Yes."
         for n in range(1, k["num_paragraphs"] + 1)
     ),
-    "detectable_content:number_placeholders": lambda k: repeated("[name]", k["num_placeholders"]),
+    "detectable_content:number_placeholders": lambda k: repeat("[name]", k["num_placeholders"]),
     "detectable_content:postscript": lambda k: f"Yes.\n\n{k['postscript_marker']} No.",
-    "detectable_format:number_bullet_lists": lambda k: repeated("* one", k["num_bullets"], "\n"),
+    "detectable_format:number_bullet_lists": lambda k: repeat("* one", k["num_bullets"], "\n"),
     "detectable_format:constrained_response": lambda k: "My answer is maybe.",
-    "detectable_format:number_highlighted_sections": lambda k: repeated("*a* or **b**", k["num_highlights"]),
+    "detectable_format:number_highlighted_sections": lambda k: repeat("*a* or **b**", k["num_highlights"]),
     "detectable_format:multiple_sections": lambda k: "\n".join(
         f"{k['section_spliter']} {n}\nYes." for n in range(1, k["num_sections"] + 1)
     ),
@@ -273,7 +273,7 @@ WRITERS: dict[str, Callable[[Kwargs], str]] = {
     "startend:end_checker": lambda k: f"Yes. {k['end_phrase']}",
     "startend:quotation": lambda k: '"Yes, "indeed"."',
     "change_case:capital_word_frequency": lambda k: (
-        "Yes: " + repeated("NO", target(k, "capital_frequency", "capital_relation"))
+        "Yes: " + repeat("NO", target(k, "capital_frequency", "capital_relation"))
     ),
     "change_case:english_capital": lambda k: "THIS IS THE END.",
     "change_case:english_lowercase": lambda k: "this is the end.",

@@ -125,7 +125,7 @@ LEAVES: st.SearchStrategy[Worked] = st.integers(0, 999).map(lambda n: (str(n), F
 )
 
 
-def joined(parts: st.SearchStrategy[Worked]) -> st.SearchStrategy[Worked]:
+def larger_expressions(parts: st.SearchStrategy[Worked]) -> st.SearchStrategy[Worked]:
     def join(left: Worked, operator: str, right: Worked, space: str) -> Worked:
         value = OPERATORS[operator](left[1], right[1]) if left[1] is not None and right[1] is not None else None
         return f"({left[0]}{space}{operator}{space}{right[0]})", value
@@ -137,7 +137,7 @@ def joined(parts: st.SearchStrategy[Worked]) -> st.SearchStrategy[Worked]:
     return pairs | parts.map(negate)
 
 
-@given(st.recursive(LEAVES, joined, max_leaves=12))
+@given(st.recursive(LEAVES, larger_expressions, max_leaves=12))
 def test_any_tree_of_operations_has_the_value_of_its_fractions(worked: Worked) -> None:
     text, value = worked
     if value is None or len(text) > MAX_LENGTH:
