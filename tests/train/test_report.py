@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen_train import ppo, reward
 from datagen_train.dpo import Options as DpoOptions
 from datagen_train.options import TrainOptions
 from datagen_train.run.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
@@ -63,7 +64,6 @@ def flags_of(*options: type) -> set[str]:
 
 
 def existing_options() -> set[str]:
-    reward, ppo = (pytest.importorskip(f"train.{name}") for name in ("reward_model", "ppo"))
     tools = (EvalOptions, MergeOptions, ChatOptions, CheckOptions)
     return flags_of(TrainOptions, SftOptions, DpoOptions, reward.Options, ppo.Options, *tools)
 
