@@ -1,8 +1,8 @@
-"""What the benchmarks share: fresh processes to measure in, a method of one call, a run, and the table.
+"""Shared by the benchmarks: fresh processes, a method with one call per record, a run, and the table.
 
 Every benchmark is run from the root of the repository, `python -m benchmarks.NAME [--quick]`, and prints a table; with
---quick it does about a fifth of the work, and its numbers say only whether it still runs. Nothing but ratios of
-numbers from one run travels to another machine.
+--quick it does about a fifth of the work and only shows that it still runs. Only ratios of numbers from one run can
+be compared between machines.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 def show(lines: Iterable[Line]) -> None:
-    """Print the table in Markdown, each line as soon as it is there."""
+    """Print the table in Markdown, each line as soon as it is measured."""
     head = (Line("what", "target", "measured", "limited by"), ("---",) * 4)
     for cells in chain(head, lines):
         print(f"| {' | '.join(cells)} |", flush=True)
@@ -51,7 +51,7 @@ def main(measure: Callable[[bool], Iterable[Line]]) -> None:
 
 
 def in_fresh_process(work: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new interpreter, which has measured nothing before."""
+    """Call a function in a new interpreter, so that no earlier measurement affects it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
@@ -62,7 +62,7 @@ class NoOptions:
 
 
 class Ask(Method):
-    """One call a record, and nothing else."""
+    """A method with one call per record."""
 
     name = "ask"
     options_type = NoOptions
@@ -70,7 +70,7 @@ class Ask(Method):
     roles = {"teacher": "answers"}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
-        """Ask each prompt as it stands: one call a record."""
+        """Send the prompt of the record unchanged."""
         try:
             reply = await llm.chat("teacher", plain_prompt(record.prompt), temperature=1)
         except CallFailed as error:
@@ -84,7 +84,7 @@ class Ask(Method):
 
 
 class Ran(NamedTuple):
-    """A run: how it ended, and what it took in seconds."""
+    """A finished run: its outcome, wall-clock seconds and processor seconds."""
 
     outcome: Outcome
     wall: float
@@ -92,7 +92,7 @@ class Ran(NamedTuple):
 
 
 def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
-    """Run a method as its command does, but for the terminal; out.jsonl lies beside its input."""
+    """Run a method as its command does, without terminal output; out.jsonl is written beside the input."""
     run_options = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
     with open_job(method, str(rows), method.options_type(), run_options, {}) as job:
         tune_garbage_collector()
@@ -102,7 +102,7 @@ def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
 
 
 def write_rows(folder: Path, count: int) -> Path:
-    """Write that many prompts, no two the same, to rows.jsonl."""
+    """Write `count` different prompts to rows.jsonl."""
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for number in range(count):
             file.write(json.dumps({"prompt": f"Say in a few plain words what the number {number} is good for."}) + "\n")

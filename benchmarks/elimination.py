@@ -2,12 +2,12 @@
 
     python -m benchmarks.elimination
 
-A case says which rule drops it, the first one in their order, or that none does. No model is asked: what the judge
-said is part of the case, so `no_gain` shows whether verdicts are read as they were meant, not whether they are right.
-A hard negative of a rule is a case that it must let pass although a careless rule would not (LURES).
+A case names the first rule that drops it, or none. No model is called: the judge's reply is part of the case, so
+`no_gain` shows whether verdicts are parsed correctly, not whether they are right. A hard negative of a rule is a case
+that it must keep although a simpler rule would drop it (LURES).
 
-The rules were written with these cases at hand, so the first table says that they do what is meant, not how they fare
-elsewhere. The second one counts what the rules on answers drop of answers that people wrote.
+The rules were written with these cases in view, so the first table shows that they work as intended, not how well they
+generalise. The second table counts the human-written answers that the rules on answers drop.
 """
 
 import json
@@ -34,7 +34,7 @@ RULES = (*BEFORE_ANSWER, *ON_VERDICT, *ON_ANSWER)
 ANSWERED = ("self_instruct/seed_tasks.jsonl", "gsm8k/train_2000.jsonl")
 """Real files whose answers were written by people."""
 NOT_ASKED = "No answer was asked for."
-"""Stands where a case has no answer, and trips no rule."""
+"""Used for cases without an answer; no rule drops it."""
 
 
 class Case(NamedTuple):
@@ -45,9 +45,9 @@ class Case(NamedTuple):
     """The rule that drops it."""
     hard: bool
     says: str
-    """What the judge meant: equal, not equal, unparsed; empty where nobody was asked."""
+    """The judge's intended verdict: equal, not equal, unparsed; empty without a judge."""
     reply: str
-    """The judge's, as it stands."""
+    """The judge's reply, unchanged."""
     step: Step
 
 
@@ -60,15 +60,15 @@ LURES: dict[str, Callable[[Case], object]] = {
     "apology": lambda case: re.search("sorry|抱歉|对不起", case.step.response, re.IGNORECASE),
     "stop_words": lambda case: count_words(case.step.response) <= 3,
 }
-"""What a careless rule would go by."""
+"""The pattern of a simpler, careless rule."""
 
 
 class Score(NamedTuple):
-    """What one rule did over all cases."""
+    """Counts of one rule over all cases."""
 
     rule: str
     should: int
-    """Cases that it is to drop."""
+    """Cases that it should drop."""
     dropped: int
     right: int
     hard_negatives: int
@@ -95,7 +95,7 @@ def load_cases() -> list[Case]:
 
 
 def read_reply_verdict(reply: str | None) -> str:
-    """Return what a judge's reply says, as the stack reads it: thinking is no part of the answer."""
+    """Parse the verdict of a judge's reply as the stack does, without the reasoning."""
     if reply is None:
         return ""
     try:
@@ -105,7 +105,7 @@ def read_reply_verdict(reply: str | None) -> str:
 
 
 def score(rule: str, cases: Sequence[Case]) -> Score:
-    """Count what a rule is the first to drop."""
+    """Count the cases that a rule is the first to drop."""
     dropped = [case for case in cases if first_reason(RULES, case.step) == rule]
     right = sum(case.rule == rule for case in dropped)
     hard = sum(case.hard and case.rule != rule and bool(LURES[rule](case)) for case in cases)
@@ -113,7 +113,7 @@ def score(rule: str, cases: Sequence[Case]) -> Score:
 
 
 def real_answers(path: Path) -> Counter[str | None]:
-    """Count what the rules on answers make of a file's answers; None is kept."""
+    """Count the answers of a file by the rule that drops them; None counts those kept."""
     with open_input(str(path)) as file:
         rows = [row for row in Reader(path.name, file, PROMPTS).read() if isinstance(row, Record) and row.response]
     return Counter(
@@ -122,13 +122,13 @@ def real_answers(path: Path) -> Counter[str | None]:
 
 
 def markdown(*rows: Iterable[object]) -> list[str]:
-    """Make the lines of a table, the first row the heading."""
+    """Return the lines of a Markdown table; the first row is the heading."""
     heading, *rest = (list(map(str, row)) for row in rows)
     return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rest)]
 
 
 def rule_table(cases: Sequence[Case]) -> list[str]:
-    """Show what each rule does over the cases."""
+    """Return a table of the rules over the cases."""
     scores = [score(rule.__name__, cases) for rule in RULES]
     return markdown(
         ("rule", "cases to drop", "precision", "recall", "hard negatives"),
@@ -137,7 +137,7 @@ def rule_table(cases: Sequence[Case]) -> list[str]:
 
 
 def answer_table(paths: Iterable[Path]) -> list[str]:
-    """Show what the rules on answers drop of real files."""
+    """Return a table of the human-written answers that each rule drops."""
     counts = [(path.name, real_answers(path)) for path in paths]
     return markdown(
         ("answers written by people", "number", *(f"`{rule.__name__}`" for rule in ON_ANSWER)),

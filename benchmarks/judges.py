@@ -1,9 +1,9 @@
-"""Judges, measured: five real ones on recorded replies, and what checking orders and lengths is worth.
+"""Quality of judges: five real ones on recorded replies, and the gain from checking both orders and lengths.
 
-1   Recorded replies of five models to 210 pairs with a known better answer (LLMBar, arXiv 2310.07641): how often each
-    is right, and how often it says the same in both orders. From ../shared/data, left out where that is missing.
+1   Recorded replies of five models to 210 pairs with a known better answer (LLMBar, arXiv 2310.07641): accuracy of
+    each, and how often it agrees with itself in both orders. From ../shared/data, left out where that is missing.
 2   `sim` as a judge with biases put in on purpose, which is a simulation: the share of pairs whose chosen answer is
-    truly the better one, if one order is asked, if both must agree, and with matched lengths on top. Three seeds.
+    truly the better one: with one order, with agreement of both, and with matched lengths as well. Three seeds.
 """
 
 import json
@@ -61,7 +61,7 @@ def read(row: Row) -> float | None:
 
 
 def real_judges() -> Iterator[Line]:
-    """Measure the five."""
+    """Measure the five real judges."""
     for (model, strategy), judged_pairs in read_recorded_replies().items():
         measured = measure([counts(pair) for pair in judged_pairs])
         unread = sum(share is None for pair in judged_pairs for order in pair.orders for share in order)
@@ -94,7 +94,7 @@ def truly_better(row: Row) -> bool:
 
 
 def one_order(ranked_rows: Sequence[Row]) -> float:
-    """Return the share of right choices if one order alone, that of the input, had been asked."""
+    """Return the share of right choices with only one order, that of the input."""
     chosen = []
     for row in ranked_rows:
         game = row["meta"]["comparisons"][0]
@@ -106,7 +106,7 @@ def one_order(ranked_rows: Sequence[Row]) -> float:
 
 
 def right_choices(count: int, seed: int) -> tuple[float, float, float]:
-    """Return the share of pairs whose chosen is truly better: one order, both orders, both and matched lengths."""
+    """Return the share of right pairs with one order, with both orders, and with both orders and matched lengths."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         write_samples(count, seed)
         compare, best = load_methods("judge")["compare"], load_methods("pairs")["best_worst"]

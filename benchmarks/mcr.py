@@ -1,9 +1,9 @@
-"""Meta-reasoning against its own chains: one chain, their majority, and the explanation that weighs all facts.
+"""Multi-chain reasoning against its own chains: one chain, their majority vote, and the meta-reasoner over all facts.
 
     python -m benchmarks.mcr [--quick]
 
-Two- and three-hop questions are put together of the facts in examples/facts.jsonl; the procedural teacher reads them
-off the passages it is shown, rightly at each hop with probability 0.7 (datagen/llm/sim/reason.py).
+Two- and three-hop questions are built from the facts in examples/facts.jsonl; the procedural teacher reads the facts
+from the passages in its prompt, correctly at each hop with probability 0.7 (datagen/llm/sim/reason.py).
 """
 
 import json
@@ -24,7 +24,7 @@ MODEL, SEEDS, CHAINS = "sim:skill=0.7", (0, 1, 2), 5
 
 
 def questions(count: int, seed: int) -> list[dict[str, str]]:
-    """Put questions together by following facts at random."""
+    """Build questions by following facts at random."""
     random = Random(seed)
     text = " ".join(json.loads(line)["text"] for line in CORPUS.read_text().splitlines())
     facts: dict[str, list[tuple[str, str]]] = {}

@@ -1,4 +1,4 @@
-"""How much memory a run of 100,000 rows takes beyond one of 1,000.
+"""Memory growth of a run: 100,000 rows compared with 1,000.
 
     python -m benchmarks.memory
 
@@ -14,7 +14,7 @@ from benchmarks.remote import serving
 
 
 def peak(rows: int, model: str) -> float:
-    """Run so many rows; return the peak in MB."""
+    """Run `rows` rows; return the peak memory in MB."""
     with TemporaryDirectory() as folder:
         ran = run(Ask, write_rows(Path(folder), rows), model, concurrency="256")
         assert ran.outcome.result["funnel"]["kept"] == rows

@@ -1,13 +1,13 @@
-"""Time to tell whether a candidate is new, against pools of 1,000 to 1,000,000 instructions.
+"""Time of a novelty check against pools of 1,000 to 1,000,000 instructions.
 
     python -m benchmarks.novelty [--quick]
 
 Texts are drawn from a vocabulary with Zipf's law, 21 words on average; every second candidate is a text of the pool
-with up to half of its words replaced, so that a good part lies near the threshold. `templated` is the hard case: all
+with up to half of its words replaced, so that many lie near the threshold. `templated` is the hard case: all
 texts share four sentences, into which words are set. The baseline is rouge-score where it is installed (`pip install
 rouge-score`), on tokens made before the clock starts, as Alpaca uses it; otherwise the same table in plain Python.
-Times are of the processor, on one core. Decisions are compared with those of the longest common subsequences with all
-texts of the pool.
+Times are processor time of one core. Decisions are compared with an exhaustive check (the longest common subsequence
+with every text of the pool).
 """
 
 import gc
@@ -41,7 +41,7 @@ Draw = Callable[[random.Random], str]
 
 
 class Measured(NamedTuple):
-    """A pool and its candidates: ms per candidate and text added, how many repeat, do all decisions agree, MB."""
+    """ms per candidate, ms per text added, number of near-duplicates, number of equal decisions, MB."""
 
     query: float
     add: float
@@ -74,7 +74,7 @@ def replace_words(chance: random.Random, text: str) -> str:
 
 
 def measure_pool(size: int, count: int, draw: Draw, check: int) -> Measured:
-    """Fill a pool, look at the candidates, and compare the first `check` decisions with exhaustive ones."""
+    """Fill a pool, check the candidates, and compare the first `check` decisions with exhaustive ones."""
     chance = random.Random(1)
     texts = [draw(chance) for _ in range(size)]
     queries = candidates(chance, texts, count, draw)
@@ -92,7 +92,7 @@ def measure_pool(size: int, count: int, draw: Draw, check: int) -> Measured:
 
 
 def exhaustive(texts: list[str], queries: list[str]) -> list[bool]:
-    """Decide by all common subsequences."""
+    """Decide by the longest common subsequence with every text."""
     numbers: dict[str, int] = {}
     encode = partial(_encode, numbers)
     choices = list(map(encode, texts))
@@ -109,7 +109,7 @@ def _encode(numbers: dict[str, int], text: str) -> str:
 
 
 def table_score(one: list[str], other: list[str]) -> float:
-    """ROUGE-L F by the table of all prefixes, row by row."""
+    """ROUGE-L F by dynamic programming, row by row."""
     above = [0] * (len(other) + 1)
     for token in one:
         row = [0]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.ppo [--quick] [--trl112 PYTHON]
 
-Processor seconds of one thread. An update answers 128 prompts, looks at the answers with policy, critic and reference,
-scores them with a classifier, and learns in 2 epochs of 2 minibatches. The parts are timed by themselves at the same
-sizes; what the update costs beyond them is the loop around them. TRL removed its PPO after 1.12, so that runs in an
+Processor seconds of one thread. An update answers 128 prompts, runs policy, critic and reference over the answers,
+scores them with a classifier, and trains for 2 epochs of 2 minibatches. The parts are also timed separately at the same
+sizes; the difference is the cost of the loop around them. TRL removed its PPO after 1.12, so that runs in an
 environment of its own, named with --trl112 (a Python that finds trl 1.12), on the same models, prompts and sizes.
 Memory: bytes of weights, gradients and optimiser states of one trunk with adapters and a value head, against policy,
 reference, critic and reward model as four models.
@@ -34,7 +34,7 @@ OTHER = Path(__file__).with_name("ppo_trl112.py")
 
 
 def prepare() -> None:
-    """Train the start, make the classifier that is reward and critic, and write the prompts."""
+    """Train the initial model, make the classifier (reward and critic), and write the prompts."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from datagen_train import sft
@@ -59,7 +59,7 @@ def ppo_options(critic: str) -> Any:
 
 
 def our_update(critic: str, steps: int) -> float:
-    """Return the processor seconds of an update of ours."""
+    """Return the processor seconds of one of our updates."""
     from datagen_train import ppo
     from tests.train.runs import train
 
@@ -72,7 +72,7 @@ def our_update(critic: str, steps: int) -> float:
 
 
 def parts(_: str, times: int) -> dict[str, float]:
-    """Return the processor seconds of what an update is made of, each by itself."""
+    """Return the processor seconds of each part of an update, timed separately."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""A server in a process of its own, so that what is measured does not pay for it."""
+"""The test server in a separate process, so that its work is not measured."""
 
 import gc
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FILLER = " ".join(["The answer is long enough to be like one of a model, and it 
 
 
 def echo(model: str, messages: list[Message], sample: int, task: str) -> str:
-    """Answer at once, each prompt in its own words."""
+    """Answer at once with the prompt and a filler text."""
     return f"{messages[-1]['content']} {FILLER}"
 
 
@@ -30,7 +30,7 @@ class Remote:
         return f"local@{self.url}"
 
     def record(self) -> Server:
-        """Return a server that answers nobody and holds the log so far; its times are `time.monotonic` here too."""
+        """Return an idle server that holds the log so far; its times are comparable with `time.monotonic` here."""
         self.pipe.send("log")
         copy = Server()
         copy.log = self.pipe.recv()
@@ -44,7 +44,7 @@ def serving(
     faults: Faults = Faults(),  # noqa: B008 (frozen)
     limit: int | None = None,
 ) -> Iterator[Remote]:
-    """Run a server in a process of its own; a latency is seconds, or median and sigma of a log-normal one."""
+    """Run a server in a separate process; latency: seconds, or (median, sigma) of a log-normal distribution."""
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=_serve, args=(theirs, answer, latency, faults, limit), daemon=True)
     process.start()

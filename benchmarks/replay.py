@@ -2,8 +2,8 @@
 
     python -m benchmarks.replay
 
-The first run fills the journal, against a server that answers at once; the same command then runs again, three times,
-each in a fresh process. Once with one call a record, once with `evolve`; and the calls alone, through all layers.
+The first run fills the journal from a server that answers at once. The same command then runs three more times, each in
+a fresh process: with one call per record, with `evolve`, and with only the calls, through all layers.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ def fill_journal(method: str, rows: Path, model: str) -> int:
 
 
 def replay_run(method: str, rows: Path, model: str) -> float:
-    """Run again and return the seconds; nothing may be sent."""
+    """Repeat the run and return its seconds; it must send nothing."""
     ran = run(METHODS[method], rows, model, concurrency="256")
     assert ran.outcome.run["requests"] == 0 and ran.outcome.status == "finished"
     return ran.wall
 
 
 def replay_stack(rows: Path, model: str) -> float:
-    """Ask every call again through all layers, without records and files; return the seconds."""
+    """Repeat every call through all layers, without records and files; return the seconds."""
 
     async def ask_all(prompts: list[str]) -> float:
         roles = {"teacher": [parse_spec(model)]}

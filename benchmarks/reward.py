@@ -3,10 +3,10 @@
     python -m benchmarks.reward [--quick]
     python -m benchmarks.reward --accuracy
 
-Each in a fresh process: the same prompts, answers and start, float32, no checkpointing, 192 comparisons a step, nothing
-measured or saved in between. TRL's RewardTrainer gets the comparisons as pairs, already tokenised, and so does our own
-trainer ("flat"), which shows what of the ratio is K. The clock runs from the first step to the last. With --accuracy:
-held-out accuracy of three seeds, as tests/train/test_reward_model.py measures it.
+Each runs in a fresh process: the same prompts, answers and initial model, float32, no checkpointing, 192 comparisons a
+step, no evaluation and no saving. TRL's RewardTrainer gets the comparisons as pairs, already tokenised, and so does our
+own trainer ("flat"), which shows the share of the ratio that comes from K. The clock runs from the first step to the
+last. With --accuracy: held-out accuracy of three seeds, as tests/train/test_reward_model.py measures it.
 """
 
 import json
@@ -42,7 +42,7 @@ def rankings() -> list[tuple[str, list[str]]]:
 
 
 def prepare(k_wise: bool) -> Path:
-    """Write the start, and the rows as rankings or as pairs."""
+    """Write the initial model, and the rows as rankings or as pairs."""
     model, tokenizer = start()
     model.save_pretrained("base")
     tokenizer.save_pretrained("base")

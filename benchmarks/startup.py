@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, and to send its first request.
+"""Start-up time of the command line: until `--help` is printed, and until the first request is sent.
 
     python -m benchmarks.startup
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def median_seconds(*arguments: str) -> float:
-    """Run Python with these arguments, again and again; return the median time."""
+    """Run Python with these arguments several times; return the median time."""
     times = []
     for _ in range(TIMES):
         start = monotonic()

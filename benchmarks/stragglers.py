@@ -33,7 +33,7 @@ class Timing(NamedTuple):
 
 
 def time_run(method: type[Method], records: int, scale: float) -> Timing:
-    """Run a method over so many records against a server with stragglers."""
+    """Run a method over `records` records against a server with stragglers."""
     wait = lognormal(MEDIAN * scale, SIGMA)
     with serving(evolve_answer, (MEDIAN * scale, SIGMA)) as server, TemporaryDirectory() as folder:
         ran = run(method, write_rows(Path(folder), records), server.model, concurrency=str(SLOTS))

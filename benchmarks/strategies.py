@@ -2,9 +2,9 @@
 
     python -m benchmarks.strategies [--quick]
 
-The procedural teacher plays at skill 0.7, with the same two abilities whatever asks (datagen/llm/sim/game24.py). For
-each seed the tree is searched first; the others then get as many calls for each puzzle as it took in the mean. What
-counts is the one answer that a strategy gives, verified; for chain of thought, the mean over its chains.
+The procedural teacher plays at skill 0.7, with the same two abilities for every strategy (datagen/llm/sim/game24.py).
+For each seed the tree is searched first; the other strategies then get its mean number of calls for each puzzle. The
+score is the share of verified final answers; for chain of thought, the mean over its chains.
 """
 
 import sys
@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)
 
 
 def write_puzzles(folder: Path, count: int, seed: int) -> Path:
-    """Write that many solvable puzzles, drawn."""
+    """Write `count` random solvable puzzles."""
     random = Random(seed)
     puzzles: list[list[int]] = []
     while len(puzzles) < count:
@@ -40,7 +40,7 @@ def write_puzzles(folder: Path, count: int, seed: int) -> Path:
 
 
 def read_verdicts(path: Path) -> list[bool]:
-    """Say of every answer that was given whether it is right."""
+    """Return for every answer whether it is right."""
     verdicts: list[bool] = []
     for row in [*rows(path), *rows(path.with_suffix(".rejected.jsonl"))]:
         verdicts += [answer["verified"] is True for answer in row["meta"].get("responses") or [row["meta"]]]

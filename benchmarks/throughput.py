@@ -1,4 +1,4 @@
-"""Rows a second and CPU a row, 256 in flight: a whole run of ours against the usual loop.
+"""Rows per second and CPU time per row with 256 requests in flight: a whole run against the usual client loop.
 
     python -m benchmarks.throughput
 
@@ -25,14 +25,14 @@ ROUNDS, ROWS, IN_FLIGHT, WARM_UP = 3, 4_000, 256, 64
 
 
 class Cost(NamedTuple):
-    """What a row took, in seconds."""
+    """Seconds per row."""
 
     wall: float
     cpu: float
 
 
 def ours(model: str, rows: int) -> Cost:
-    """Run the engine."""
+    """Measure a run of the engine."""
     with TemporaryDirectory() as folder:
         warm = Path(folder, "warm")  # another folder has another journal
         warm.mkdir()
@@ -43,7 +43,7 @@ def ours(model: str, rows: int) -> Cost:
 
 
 def theirs(model: str, rows: int) -> Cost:
-    """Run the usual loop."""
+    """Measure the usual loop."""
     with TemporaryDirectory() as folder:
         prompts = [json.loads(line)["prompt"] for line in write_rows(Path(folder), rows).open()]
         return asyncio.run(_usual_loop(model, prompts, Path(folder, "out.jsonl")))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training [--quick]
 
-Each in a fresh process: the same rows, the same start, batch 32, float32, no checkpointing, no packing, logging every
-50 steps, nothing measured or saved in between. Preparation (reading, tokenising) is left out: the clock runs from the
-first step to the last.
+Each runs in a fresh process: the same rows, the same initial model, batch 32, float32, no checkpointing, no packing,
+logging every 50 steps, no evaluation and no saving. Preparation (reading, tokenising) is left out: the clock runs from
+the first step to the last.
 """
 
 import json
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def start() -> tuple[Any, Any]:
-    """Make the model that all start from."""
+    """Make the initial model of all three."""
     import torch
 
     from datagen_train.models.tiny import make_tiny
@@ -96,7 +96,7 @@ def say(number: int) -> list[dict[str, str]]:
 
 
 def plain(trainer: str, steps: int) -> float:
-    """The loop that one would write in ten minutes: the floor."""
+    """A minimal torch loop: the lower bound of the cost."""
     import torch
     from torch.nn.functional import logsigmoid
 

@@ -26,7 +26,7 @@ LATENCY, ROOM = 0.2, 50
 
 
 def surplus() -> Line:
-    """Ask for 100 rows at 16 in flight, with several seeds."""
+    """Request 100 rows with 16 calls in flight, for several seeds."""
     paid = needed = 0
     for seed in SEEDS:
         with serving(evolve_answer, (0.02, 0.7)) as server, TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def surplus() -> Line:
 
 
 def faults(rows: int) -> Line:
-    """Count good rows, requests and retries that came too early."""
+    """Count good rows, requests and retries before their Retry-After."""
     with serving(latency=0.05, faults=MIXED) as server, TemporaryDirectory() as folder:
         source = write_rows(Path(folder), rows)
         ran = run(Ask, source, server.model, concurrency="50", timeout=5.0)
@@ -54,14 +54,14 @@ def faults(rows: int) -> Line:
 
 
 def mean_in_flight(server: Remote) -> float:
-    """Return how many requests were being answered at once, on average, between the first and the last arrival."""
+    """Return the mean number of requests in flight between the first and the last arrival."""
     log = server.record().log
     answered = sum(LATENCY for entry in log if entry.outcome == "ok")
     return answered / (log[-1].at + LATENCY - log[0].at)
 
 
 def concurrency(rows: int) -> Line:
-    """Adapt to a server with room for 50, without and with random refusals."""
+    """Measure the adapted concurrency at a server that takes 50 at once, without and with random 429s."""
     means = []
     for refusals in (Faults(), REFUSALS):
         with serving(latency=LATENCY, faults=refusals, limit=ROOM) as server, TemporaryDirectory() as folder:

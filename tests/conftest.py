@@ -1,4 +1,4 @@
-"""What every test gets: an empty working folder, no settings from outside, no network but this machine."""
+"""Fixtures of every test: an empty working folder, no settings from outside, no network beyond this machine."""
 
 import socket
 from pathlib import Path

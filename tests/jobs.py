@@ -38,7 +38,7 @@ class Quiet:
 
 
 def write_seeds(count: int, path: str = "seeds.jsonl") -> Path:
-    """Write so many different seeds."""
+    """Write `count` different seeds."""
     rows = ({"prompt": f"Describe thing number {i} in a few words."} for i in range(count))
     Path(path).write_bytes(b"".join(map(dump_line, rows)))
     return Path(path)
@@ -54,7 +54,7 @@ def evolve(
     lang: str = "auto",
     **run: Any,
 ) -> Outcome:
-    """Run `datagen evolve` as its command does, but for the terminal."""
+    """Run `datagen evolve` as its command does, without terminal output."""
     method = STYLES[style]
     return perform(method, seeds, model, output, method.options_type(rounds=rounds, lang=lang), **run)
 
@@ -72,7 +72,7 @@ def respond(
 def perform(
     method: type[Method], rows: Path | None, model: str | Sequence[str], output: str, options: Any, **run: Any
 ) -> Outcome:
-    """Run a method as its command does, but for the terminal; no rows for a method that reads none."""
+    """Run a method as its command does, without terminal output; no rows for a method that reads none."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     models = [model] if isinstance(model, str) else list(model)
     run_options = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
@@ -81,7 +81,7 @@ def perform(
 
 
 def digest(path: str | Path) -> str:
-    """Name an output by its rows, its rejected rows and its result."""
+    """Return the SHA-256 of an output: rows, rejected rows and result."""
     path = Path(path)
     result = json.loads(path.with_suffix(".meta.json").read_text())["result"]
     files = path.read_bytes() + path.with_suffix(".rejected.jsonl").read_bytes()

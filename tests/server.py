@@ -1,6 +1,6 @@
 """A local chat-completions server that answers by hash and misbehaves on purpose.
 
-Tests need faults that come back the same in every run; benchmarks, a server that is not the slow side.
+Tests need faults that are the same in every run; benchmarks need a server that is faster than the client.
 """
 
 import argparse
@@ -30,17 +30,17 @@ SPICES = ("数据生成", "🚀✨", "left\u2028right", "{{ x }}", "{0} %s", "na
 
 
 def request_key(model: str, messages: list[Message], sample: int) -> str:
-    """Name a request by what decides its answer, so that every retry of it has the same name."""
+    """Return the key of a request; every retry of it has the same key."""
     return sha256(json.dumps([model, messages, sample], sort_keys=True).encode()).hexdigest()
 
 
 def lognormal(median: float, sigma: float) -> Callable[[str], float]:
-    """Spread latencies as model servers do, yet give one request the same wait in every run."""
+    """Return log-normal latencies, a fixed one for each request key."""
     return lambda key: median * Random(f"{key} latency").lognormvariate(0, sigma)
 
 
 def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -> str:
-    """Play every part of Evol-Instruct, at rates that make each of its filters catch something."""
+    """Play every role of Evol-Instruct, with enough faults that each filter drops something."""
     dice = Random(f"{request_key(model, messages, sample)} {task}")
     odd, spice = dice.random(), dice.choice(SPICES) if dice.random() < 1 / 6 else "plain"
     if task == "evolve/equal":
@@ -56,7 +56,7 @@ def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -
 
 @dataclass(frozen=True)
 class Faults:
-    """How to misbehave: a request gets `most_in_a_row` faults in all at most, so a clean answer comes."""
+    """Injected faults; a request gets at most `most_in_a_row` of them, so that an answer comes at last."""
 
     share: float = 0.0
     kinds: tuple[str, ...] = ALL
@@ -67,7 +67,7 @@ class Faults:
 
 @dataclass(slots=True)
 class LogEntry:
-    """One try of one request; `delivered` says that a reply to be paid for left on an open connection."""
+    """One attempt of one request; `delivered` means that a billed reply was sent on an open connection."""
 
     key: str
     call: str  # the client's own name for it
@@ -109,7 +109,7 @@ def completion(request: dict[str, Any], key: str, text: str, finish: str) -> byt
 
 @dataclass(eq=False, repr=False)
 class Server:
-    """What to answer, how to misbehave, and the record of what came."""
+    """Answers, faults, and the log of the requests."""
 
     answer: Answer = evolve_answer
     latency: float | Callable[[str], float] = 0.0  # seconds, or key -> seconds
@@ -139,7 +139,7 @@ class Server:
         return [pair for pair, times in paid.items() if times > 1]
 
     def fate(self, key: str, attempt: int) -> str:
-        """Choose an outcome by this request's own history, whatever else is going on."""
+        """Choose an outcome by the history of this request alone, whatever other requests do."""
         dice = Random(f"{key} {attempt} {self.tries[key, attempt]}")
         self.tries[key, attempt] += 1
         if self.faulted[key] >= self.faults.most_in_a_row or dice.random() >= self.faults.share:
@@ -148,7 +148,7 @@ class Server:
         return dice.choice(self.faults.kinds)
 
     def admit(self, entry: LogEntry) -> float:
-        """Log a try on arrival, as its client may die before the reply, and say how long the reply takes."""
+        """Log an attempt on arrival, as its client may die before the reply; return the delay of the reply."""
         full = self.limit is not None and self.in_flight >= self.limit
         entry.outcome = "429" if full else self.fate(entry.key, entry.attempt)
         self.requests += 1
@@ -160,7 +160,7 @@ class Server:
         return self.latency(entry.key) if callable(self.latency) else self.latency
 
     def reply(self, request: dict[str, Any], entry: LogEntry) -> bytes:
-        """Build the bytes that an outcome sends."""
+        """Return the bytes that the outcome sends."""
         if entry.outcome in ("reset", "hang"):
             return b""
         if entry.outcome.isdigit():
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
             self.server.in_flight -= 1
 
     def data_received(self, data: bytes) -> None:
-        """Serve what is buffered, up to a request that is incomplete or whose reply is under way."""
+        """Serve the buffered requests until one is incomplete or its reply is pending."""
         self.buffer += data
         while not self.waiting and not self.last and (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             first, *lines = self.buffer[:end].decode("latin-1").split("\r\n")
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             self.send(http(404, ERROR))
 
     def chat(self, headers: dict[str, str], body: bytes) -> None:
-        """Decide everything on arrival, so that nothing but the sending is left for later."""
+        """Decide everything on arrival; only the sending happens later."""
         server, loop = self.server, asyncio.get_running_loop()
         try:
             request, metadata = json.loads(body), json.loads(headers.get("x-datagen", "{}"))
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
         self.waiting = loop.call_later(delay, self.finish, entry, data)
 
     def finish(self, entry: LogEntry, data: bytes) -> None:
-        """Send what was decided; a reset closes without lingering, which makes it an RST and not a FIN."""
+        """Send the reply; a reset closes without lingering, which sends an RST and not a FIN."""
         self.waiting = None
         self.server.in_flight -= 1
         self.last = self.last or entry.outcome in ("reset", "truncated", "hang")
@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         self.data_received(b"")
 
     def send(self, data: bytes) -> bool:
-        """Hand bytes over, and say whether the connection was open to take them."""
+        """Send bytes; return whether the connection was open."""
         self.transport.write(data)
         was_open = not self.transport.is_closing()
         if self.last:

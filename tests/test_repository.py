@@ -1,4 +1,4 @@
-"""What holds the repository together: import arrows, the wheel, the command reference, what other tools read."""
+"""Rules of the repository: the direction of imports, the size of files, names, the wheel, the command reference."""
 
 import ast
 import json

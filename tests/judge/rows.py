@@ -1,4 +1,4 @@
-"""Rows and judges for tests: answers whose worth is written in them, and judges that a test makes up."""
+"""Rows and judges for tests: answers with a known quality, and judges scripted by a test."""
 
 import re
 from collections.abc import Callable
