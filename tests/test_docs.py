@@ -1,4 +1,4 @@
-"""What the documents point at is there."""
+"""Links of the documentation lead to existing targets."""
 
 import re
 from pathlib import Path

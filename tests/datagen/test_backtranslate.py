@@ -18,7 +18,7 @@ SEED_ROW = {"prompt": "Greet me.", "response": "Hello, nice to see you."}
 
 
 def corpus(count: int = 12) -> Path:
-    """Write a folder of pages that differ, a stub and a seed among them."""
+    """Write a folder of different pages, one of them a stub, one a seed."""
     folder = Path("corpus")
     folder.mkdir(exist_ok=True)
     for n in range(count):

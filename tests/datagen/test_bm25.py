@@ -1,4 +1,4 @@
-"""BM25 is what the textbook says, and a passage is where it says it is."""
+"""BM25 follows the textbook formula, and the span of a passage is right."""
 
 from collections import Counter
 from itertools import pairwise
@@ -23,7 +23,7 @@ def as_passages(texts: list[str]) -> list[Passage]:
 
 
 def score(texts: list[str], at: int, query: str) -> float:
-    """The formula, word by word."""
+    """The formula, term by term."""
     words, lengths = [text.split() for text in texts], [len(text.split()) for text in texts]
     total = 0.0
     for word in set(query.split()):

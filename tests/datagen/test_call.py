@@ -208,7 +208,7 @@ def test_what_is_not_json_is_no_chat_completion(body: str) -> None:
     max_leaves=12,
 ))  # fmt: skip
 def test_any_body_of_the_shape_can_be_read(body: object) -> None:
-    """What the endpoint lets through, the reader reads: an answer, or a bad one. Nothing else."""
+    """Every body that the endpoint accepts is read: as an answer or as a bad answer, without another error."""
     for value in (body, {"choices": [{"message": {"content": body}}]}, {"choices": [{"message": body}], "usage": body}):
         if (answer := Reply(200, json.dumps(value))).is_chat_completion:
             with suppress(BadAnswer):
@@ -254,7 +254,7 @@ def test_a_lone_surrogate_makes_an_answer_broken(text: str) -> None:
 
 
 def test_a_key_is_the_same_in_every_version() -> None:
-    """Recorded answers are found again only as long as this stays what it is."""
+    """Recorded answers can be reused only as long as this key does not change."""
     key = call_key("m", MESSAGES, {"temperature": 1, "top_p": 0.9}, 0)
     assert key.hex() == "a8b5c9fe8994226a8c3ff7bc474e109a91951ea9b858e08caa88e1bef5482001"
     assert len(key) == 32

@@ -1,4 +1,4 @@
-"""Chinese prompts: asked about in Chinese, and dropped by no rule for being Chinese. Real ones from OpenAssistant."""
+"""Chinese prompts get Chinese templates, and no rule drops them for being Chinese. Real ones from OpenAssistant."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def seeds_of(path: Path) -> list[Record]:
 
 
 def requests_of(path: Path) -> list[str]:
-    """Return what users ask for, each once."""
+    """Return the different requests of users."""
     return list(dict.fromkeys(request_text(seed.prompt) for seed in seeds_of(path)))
 
 

@@ -246,7 +246,7 @@ def test_a_refused_request_fails_alone(seeds: str) -> None:
 
 
 def interrupt(command: list[str], server: Server, *, after: int, times: int) -> tuple[int, str]:
-    """Send so many Ctrl-C when the server has seen so many requests."""
+    """Send `times` Ctrl-C once the server has received `after` requests."""
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while server.requests < after:
         time.sleep(0.05)
@@ -318,7 +318,7 @@ def test_two_outputs_in_one_folder_share_their_answers() -> None:
 
 
 def in_a_full_disk(*arguments: str, room: int) -> Result:
-    """Run a command that can write no file beyond so many bytes."""
+    """Run a command with a limit on the size of files."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # noqa: E731
     command = [sys.executable, "-m", "datagen", *arguments]
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)

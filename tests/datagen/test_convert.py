@@ -1,4 +1,4 @@
-"""Rows that are converted and read again are the same; what a shape cannot hold is counted."""
+"""Rows stay the same when they are converted and read again; what a format cannot hold is counted."""
 
 import csv
 import json

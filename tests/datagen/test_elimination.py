@@ -70,7 +70,7 @@ def test_the_cases_are_hard() -> None:
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule is not no_gain], ids=lambda rule: rule.__name__)
 def test_only_no_gain_needs_a_model(rule: Rule[Step]) -> None:
-    """Without a verdict, every case of the other rules is dropped just the same."""
+    """Without a verdict, the cases of the other rules are dropped as well."""
     steps = [case.step for case in CASES if case.rule == rule.__name__]
     assert {first_reason(RULES, replace(step, verdict="")) for step in steps} == {rule.__name__}
 
@@ -245,7 +245,7 @@ def test_the_page_of_the_method_shows_this_table() -> None:
 
 
 def test_answers_that_people_wrote_are_kept() -> None:
-    """Of the 175 answers to the seed tasks two say sorry, of the 2,000 solutions of GSM8K none."""
+    """Two of the 175 seed-task answers say sorry; none of the 2,000 GSM8K solutions does."""
     for name, kept in (("self_instruct/seed_tasks.jsonl", 173), ("gsm8k/train_2000.jsonl", 2000)):
         if not (REAL_DATA / name).exists():
             pytest.skip(f"the real data are not here: ../shared/data/{name}")

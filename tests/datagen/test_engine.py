@@ -1,4 +1,4 @@
-"""The promises of the engine, on whole runs: nothing disappears, nothing is paid twice, a run is a replay."""
+"""Guarantees of the engine on whole runs: no record is lost, no call is paid twice, a repeated run is a replay."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evol-Instruct as the paper has it, against a server that plays the model by a script."""
+"""Evol-Instruct as in the paper, with a server that plays the model from a script."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ GAINED = "The second asks for more.\nVerdict: not equal"
 
 
 class Script:
-    """Answers by task, and keeps every request."""
+    """Answers by task, and records every request."""
 
     def __init__(self, **says: str) -> None:
         self.says = {"rewrite": "{prompt} And say why.", "equal": GAINED, "answer": "A fine answer.", **says}

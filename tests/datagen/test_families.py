@@ -1,4 +1,4 @@
-"""The procedural teacher's families: each knows its own tasks, and its answers are right."""
+"""Task families of the procedural teacher: each recognises only its own tasks, and its answers are right."""
 
 import re
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""What is written can be read by anyone, appears at once, and replaces nothing that is not ours."""
+"""Output files: readable by other tools, put in place at once, and never over a file of somebody else."""
 
 import json
 import sys
@@ -125,7 +125,7 @@ def test_a_start_begins_its_parts_anew() -> None:
 
 
 def test_meta_says_writing_until_all_files_are_in_place() -> None:
-    """A file that cannot be replaced stops the finish half way; the mark of a finished output is then missing."""
+    """A file that cannot be replaced stops the last step half-way; the output is then not marked as finished."""
     Path("out.rejected.jsonl").mkdir()
     output = named_output(Path("out.jsonl"))
     with pytest.raises(OSError, match="rejected"), output.open_parts():

@@ -1,4 +1,4 @@
-"""`datagen filter`: what passes is what came in, and every drop has its reason."""
+"""`datagen filter`: rows that pass are unchanged, and every dropped row has its reason."""
 
 import asyncio
 import json

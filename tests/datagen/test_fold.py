@@ -1,4 +1,4 @@
-"""The fold alone: candidates in, in order; files, counts and the moment to stop out."""
+"""The fold by itself: candidates go in, in order; files, counts and the stop come out."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ KINDS = st.lists(st.sampled_from(["new", "same", "leaked", "cut"]), max_size=60)
 
 
 class Counting(Table):
-    """A table that keeps what it was given."""
+    """A table that records its candidates."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -44,7 +44,7 @@ def candidate(kind: str, number: int = 0) -> Candidate:
 def folded(
     *candidates: Candidate, n: int | None = None, max_failed: int = 1000, name: str = "out.jsonl"
 ) -> tuple[Fold, Counting]:
-    """Fold candidates until the fold says stop."""
+    """Fold candidates until the fold stops."""
     output, table = Output(Path(name), Path()), Counting()
     fold = Fold(output, table, memory=[Unique("prompt")], n=n, max_failed=max_failed, observer=Quiet())
     with output.open_parts():

@@ -1,4 +1,4 @@
-"""`datagen constraints`: what is kept meets what was asked, and a rejected answer breaks the one that was left out."""
+"""`datagen constraints`: a kept answer meets all constraints, a rejected answer breaks the one that was left out."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The cheap filters over hand-written cases, at their bounds, and over real answers that must pass."""
+"""Heuristic filters: hand-written cases, the bounds, and real answers that must pass."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`datagen improve`: a new answer is accepted only if it is better, not longer, and no less right."""
+"""`datagen improve`: a new answer is accepted only if it is better, not longer, and not less correct."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The journal: what was answered is never asked for again, by this process or another."""
+"""The journal: a recorded call is never sent again, by this process or another."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,7 @@ FOLDER = Path()
 
 
 class Source:
-    """A layer that answers with a counter."""
+    """A layer that replies with a counter."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -76,7 +76,7 @@ def test_attempts_and_keys_are_apart() -> None:
 
 
 def test_an_answer_is_handed_on_after_its_commit() -> None:
-    """Whoever has seen an answer may rely on it: another connection sees it too."""
+    """An answer is returned only when another connection can read it too."""
     counts: list[int] = []
 
     async def count_rows() -> None:

@@ -1,4 +1,4 @@
-"""The limiter and the budget, over a layer that behaves as scripted, in real (short) time."""
+"""The limiter and the budget, over a scripted layer, in real (short) time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ GOOD = Reply(200, "{}")
 
 
 class Backend:
-    """Answers after `latency` seconds, unless `fault` has something else to say about the nth call."""
+    """Replies after `latency` seconds, unless `fault` returns an error for the nth call."""
 
     def __init__(self, fault: Callable[[int], Exception | None] = lambda number: None, latency: float = 0.0) -> None:
         self.fault, self.latency = fault, latency
@@ -43,7 +43,7 @@ def call(sample: int = 0) -> Call:
 
 
 def send_all(backend: Backend, count: int, concurrency: int | None) -> tuple[Limiter, Sequence[object]]:
-    """Send so many calls at once through a limiter."""
+    """Send `count` calls at once through a limiter."""
 
     async def run() -> tuple[Limiter, Sequence[object]]:
         limiter = Limiter({"m": backend}, Stop(), concurrency)

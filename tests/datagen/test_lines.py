@@ -1,4 +1,4 @@
-"""Lines that hold no row, and the numbers that JSON cannot carry."""
+"""Lines without a row, and numbers that JSON cannot represent."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Magpie: what is said in the user's place, what is dropped, and that no row depends on when it was asked for.
+"""Magpie: the generated user turns, the dropped rows, and rows that do not depend on the order of the calls.
 
 With a real model, and its template: tests/train/test_magpie.py.
 """

@@ -1,4 +1,4 @@
-"""`datagen pairs`: what becomes a preference, what is none and why, and that no pair ends up at another prompt."""
+"""`datagen pairs`: which answers become a pair, which do not and why, and that a pair stays with its prompt."""
 
 from collections import Counter
 from pathlib import Path
@@ -26,7 +26,7 @@ def write(content: list[Row], path: str = "ranked.jsonl") -> Path:
 
 
 def row(name: str, scores: list[float | None], **fields: Any) -> Row:
-    """Make a ranked row whose answers say where they belong."""
+    """Make a ranked row; each answer names its prompt and its index."""
     words = ["alpha beta", "gamma delta epsilon", "zeta", "eta theta iota kappa", "lambda", "mu nu xi"]
     responses = [f"{name}: {words[at]} {at}" for at in range(len(scores))]
     return {"prompt": f"Prompt {name}", "responses": responses, "scores": scores, **fields}

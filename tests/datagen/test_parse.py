@@ -1,4 +1,4 @@
-"""What is read from a reply, and what is not guessed."""
+"""Parsing of replies, without guesses."""
 
 import pytest
 from hypothesis import given

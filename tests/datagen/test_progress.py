@@ -1,4 +1,4 @@
-"""What is shown to a person."""
+"""The output on the terminal."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Prompt files become messages; what users bring along stays text."""
+"""Prompt files become messages; text from users is never rendered."""
 
 from pathlib import Path
 

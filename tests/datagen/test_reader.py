@@ -1,4 +1,4 @@
-"""Files as people have them: the shape detected by content, every row read, every bad line named with its place."""
+"""Real-world files: the format is detected by content, every row is read, every bad line is reported with its place."""
 
 import json
 from collections.abc import Sequence

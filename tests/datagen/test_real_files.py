@@ -1,4 +1,4 @@
-"""Public files of every shape: how many rows each gives, which of its rows are refused, and that no word is lost."""
+"""Public files of every format: the number of rows, the refused rows, and that no text is lost."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Names that never change, chance that hangs on the row alone, a set that holds what a set holds."""
+"""Ids that never change, random draws that depend on the row alone, and a compact set that works like a set."""
 
 import random
 from itertools import product
@@ -62,7 +62,7 @@ def test_what_json_cannot_hold_has_no_name(value: object) -> None:
 
 
 def test_an_id_is_the_same_in_every_version() -> None:
-    """Recorded runs go on only as long as these stay what they are."""
+    """Recorded runs can continue only as long as these ids do not change."""
     assert row_id("input", [], 0, ["Why is the sky blue?", None]) == "3f7ec06964c05f20"
     assert row_id("evolve", ["00ff00ff00ff00ff"], [0, 1], ["é\ud800", "x"]) == "79fbe0a806d879fd"
     assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"

@@ -1,4 +1,4 @@
-"""Every strategy answers as its paper says, and no row depends on when a call came back."""
+"""Every strategy works as in its paper, and no row depends on the order of the replies."""
 
 import json
 import subprocess
@@ -121,7 +121,7 @@ def test_a_vote_counts_answers_by_value_and_drops_ties_and_minorities() -> None:
 
 
 def solutions(question: str, gold: str, *chains: str) -> list[tuple[str, str]]:
-    """Run rft over recorded chains; return what became of each path: (kept or the reason, text)."""
+    """Run rft over recorded chains; return each path as ("kept" or the reason, text)."""
     Path("replies.jsonl").write_bytes(dump_line({"prompt": question, "responses": list(chains)}))
     Path("one.jsonl").write_bytes(dump_line({"question": question, "answer": gold}))
     respond(Path("one.jsonl"), "replay:replies.jsonl", strategy="rft", k=len(chains), overwrite=True)

@@ -1,4 +1,4 @@
-"""`datagen review`: a real server in its own process, clients that mean well and ill, and a real browser."""
+"""`datagen review`: a real server in its own process, friendly and hostile clients, and a real browser."""
 
 import asyncio
 import http.client

@@ -1,4 +1,4 @@
-"""Segments: spans that reproduce a document to the character, and rules that catch what is no answer."""
+"""Segments: spans that reproduce a document exactly, and rules that drop text which is no answer."""
 
 import json
 import re
@@ -190,7 +190,7 @@ FOOTER = "If you find a mistake on this page, write to the editors of it."
 
 
 def variant(letter: str) -> str:
-    """Write about something else in the same number of sentences."""
+    """Return a text on another subject with the same number of sentences."""
     return re.sub(r"\w{3,}", lambda word: word[0] + letter, GOOD)
 
 
@@ -224,7 +224,7 @@ def test_a_folder_without_documents_and_a_document_without_text_are_told() -> No
 
 
 def test_real_documents_in_four_languages(real_data: Path) -> None:
-    """Every span reproduces its text; every language keeps segments."""
+    """Every span reproduces its text; segments of every language are kept."""
     corpus = real_data / "corpus" / "docs_dev.jsonl"
     documents = [json.loads(line) for line in corpus.read_text().splitlines()]
     by_name: dict[str, list[Row]] = {}

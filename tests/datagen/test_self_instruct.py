@@ -1,4 +1,4 @@
-"""Self-Instruct: what a draw sees, what is dropped and when, and that no row depends on the order of answers."""
+"""Self-Instruct: the examples in a prompt, the dropped tasks, and rows that do not depend on the order of replies."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ METHODS = load_methods("self-instruct")
 
 
 def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
-    """Write seed tasks that have nothing to do with each other."""
+    """Write seed tasks on unrelated subjects."""
     words = "river candle engine violin harvest glacier teapot orchard comet ladder pepper bridge".split()
     tasks = ({"prompt": f"Tell me about a {word} number {at}."} for at, word in enumerate(words[:count]))
     Path(path).write_bytes(b"".join(map(dump_line, tasks)))

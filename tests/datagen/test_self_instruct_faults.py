@@ -21,7 +21,7 @@ FAULTS = Faults(0.2, retry_after=0.02, hang_seconds=3)
 
 
 def play(model: str, messages: list[Message], sample: int, task: str) -> str:
-    """Think up tasks, none of them with labels, and answer them."""
+    """Play the model: invent tasks (none is a classification) and answer them."""
     rng = SimRandom(f"{request_key(model, messages, sample)} {task}")
     if task == "self_instruct/tasks":
         return tasks({"count": "8"}, rng)

@@ -1,4 +1,4 @@
-"""Every shape of rows, written by hand: what is read from it, and the reason for each bad row."""
+"""Every row format, with hand-written rows: the record that is read, and the reason for each bad row."""
 
 import io
 import json

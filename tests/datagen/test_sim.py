@@ -1,4 +1,4 @@
-"""The procedural teacher: the same answer to the same request, faults as often as asked for, demands that are met."""
+"""The procedural teacher: equal requests get equal answers, faults have the requested rates, demands are met."""
 
 import asyncio
 import json
@@ -173,7 +173,7 @@ def test_a_fault_stands_in_no_row() -> None:
 
 
 def answer_patterns(prompt: str) -> list[re.Pattern[str]]:
-    """Say in regular expressions what a prompt demands of its answer, counts without the teacher's own code."""
+    """Return regular expressions for the demands of a prompt, written without the teacher's code."""
     forms = (
         (r"Use the word '(\w+)' in the answer\.", r"(?is).*\b{}\b.*"),
         (r"Begin the answer with '([^']+)'\.", r"(?s){}.*"),

@@ -1,4 +1,4 @@
-"""One spec names a model; the key comes from the environment and goes nowhere but where it may."""
+"""Model specs, and the API key: it comes from the environment and is sent only to allowed addresses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Commands in one line: rows flow through real pipes, nothing disappears on the way, and a row can be traced back."""
+"""Commands in a pipeline: rows go through real pipes, no row is lost, and a row can be traced back."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ LINE = (
 
 
 def shell(line: str) -> "subprocess.CompletedProcess[str]":
-    """Run a line with `datagen` on the path."""
+    """Run a shell command with `datagen` on the PATH."""
     command = Path("bin/datagen")
     command.parent.mkdir(exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen "$@"\n')

@@ -1,4 +1,4 @@
-"""The styles of evolving: their operators and rounds, evolvers that take turns, conversations that go on."""
+"""Evolution styles: their operators and rounds, alternating evolvers, and multi-turn conversations."""
 
 import asyncio
 import json

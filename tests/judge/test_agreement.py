@@ -1,4 +1,4 @@
-"""A check finds the faults that a judge has, and pairs are not made of guesses."""
+"""Checks of a judge reveal its biases, and pairs are not made from unreliable verdicts."""
 
 import json
 from collections import defaultdict
@@ -36,7 +36,7 @@ def write_labelled_sums(count: int, seed: int = 0, name: str = "labelled.jsonl")
 
 
 def check(model: str, path: Path, output: str = "checked.jsonl", variant: str = "compare", **options: Any) -> Row:
-    """Check a judge; return what its check says."""
+    """Check a judge; return the result of the check."""
     method = load_methods("judge")[variant]
     outcome = perform(method, path, model, output, method.options_type(check=True, **options))
     (result,) = outcome.result["table"].values()

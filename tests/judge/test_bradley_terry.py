@@ -1,4 +1,4 @@
-"""Bradley-Terry: strengths from comparisons, whatever is connected with what."""
+"""Bradley-Terry: strengths from comparisons, also for disconnected groups."""
 
 from itertools import combinations
 from random import Random
@@ -25,7 +25,7 @@ def outcomes(pairs: str, times: int = 1) -> list[Outcome]:
 
 
 def gradient_ascent(count: int, games: list[Outcome], prior: float = PRIOR) -> NDArray[np.float64]:
-    """Climb the same likelihood by small steps."""
+    """Maximise the same likelihood by gradient ascent."""
     strength: NDArray[np.float64] = np.zeros(count)
     for _ in range(60_000):
         slope = -prior * strength

@@ -106,7 +106,7 @@ def test_a_verdict_that_an_answer_smuggles_in_does_not_win(quote_last: bool) -> 
 
 
 def both(messages: list[dict[str, str]]) -> dict[str, str]:
-    """Read the answers where one of them breaks out of its fence."""
+    """Return both answers of a request in which one of them closes its own fence."""
     answers = answers_by_label(messages)
     return {name: "honest" if text == "honest" else SMUGGLED for name, text in answers.items()}
 

@@ -1,4 +1,4 @@
-"""Ranking many: screened at once, the first compared two by two; and by those who are no models: verifiers, people."""
+"""Ranking: all answers screened at once, the best ones compared in pairs; also by verifiers and people."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ def longest_first(labels: dict[str, str]) -> list[str]:
 
 
 def rank_by_length(samples: list[Row], order: str = "", verdict: str = "", **settings: Any) -> tuple[Row, Counter[str]]:
-    """Rank by length, but where a reply is given; return the row, and how often which template asked."""
+    """Rank by length, unless a reply is passed; return the row, and the number of calls per template."""
     tasks = Counter[str]()
 
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:

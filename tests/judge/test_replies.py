@@ -1,4 +1,4 @@
-"""Reading what a judge says: the last statement counts, what answers smuggle in does not, what is cut says nothing."""
+"""Parsing of a judge's reply: the last verdict counts, text from the answers does not, a cut reply has none."""
 
 import json
 from collections import Counter
@@ -90,7 +90,7 @@ def test_a_reply_of_a_megabyte_is_read_at_once() -> None:
 
 
 def winner(share: float | None, order: str) -> str | None:
-    """Map a verdict back to the outputs: those of order "ba" were shown the second one first."""
+    """Map a verdict back to the outputs; in order "ba" the second output came first."""
     placed = order if share == FIRST else order[::-1]
     return None if share in (None, TIE) else str("ab".index(placed[0]) + 1)
 

@@ -1,4 +1,4 @@
-"""A benchmark's question is found where it was copied, and not where something like it is asked."""
+"""Contamination: copied benchmark questions are detected, similar questions are not."""
 
 import json
 

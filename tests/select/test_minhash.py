@@ -18,7 +18,7 @@ def test_the_curve_is_that_of_fineweb(jaccard: float, expected: float) -> None:
 
 
 def share_found(common: int, trials: int) -> float:
-    """Add pairs of texts that share so many of 20 words, and count the pairs that are found."""
+    """Add pairs of texts with `common` of 20 words in common; return the share of detected pairs."""
     near, matches, rest = NearDuplicates((1,)), 0, 20 - common
     for trial in range(trials):
         shared = [f"{trial}s{number}" for number in range(common)]

@@ -41,7 +41,7 @@ def rouge(one: list[str], other: list[str]) -> Fraction:
 
 
 def nearest(text: str, texts: list[str], floor: float) -> Match | None:
-    """Look at every text."""
+    """Compare with every text."""
     scores = [float(rouge(tokens(text), tokens(other))) for other in texts]
     best = max(scores, default=0.0)
     return Match(best, scores.index(best)) if best > floor else None

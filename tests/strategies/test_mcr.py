@@ -1,4 +1,4 @@
-"""Meta-reasoning: what a chain may say, what its facts rest on, and that a text cannot speak for a chain."""
+"""Multi-chain reasoning: the format of a chain, the evidence of its facts, and texts that imitate a chain."""
 
 from pathlib import Path
 from typing import Any

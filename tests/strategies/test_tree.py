@@ -1,4 +1,4 @@
-"""Tree of Thoughts: what a step is, what a judgement counts, and that the search does what its name says."""
+"""Tree of Thoughts: steps, the value of a state, and each search method."""
 
 import json
 from fractions import Fraction
@@ -140,7 +140,7 @@ def test_the_budget_is_kept_and_said() -> None:
 
 
 def record_game(*entries: tuple[str, str, str]) -> str:
-    """Write replies: (what is asked, numbers, reply)."""
+    """Write recorded replies: (task, numbers, reply)."""
     lines = (
         {"task": f"tree/{task}", "fields": {"numbers": numbers}, "responses": [text] * 3}
         for task, numbers, text in entries

@@ -1,4 +1,4 @@
-"""Where a response states its answer, and when two answers are the same."""
+"""Extraction of the final answer, and equality of answers."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which equations a solution states, whether they hold, and what it computes."""
+"""Equations in a solution: extraction, correctness, and the computed values."""
 
 import pytest
 from hypothesis import given

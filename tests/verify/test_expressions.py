@@ -1,4 +1,4 @@
-"""Arithmetic is worked out exactly, everything else is refused, and fast; the Game of 24."""
+"""Exact arithmetic; everything else is refused quickly; the Game of 24."""
 
 from collections.abc import Callable
 from contextlib import suppress

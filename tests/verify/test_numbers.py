@@ -1,4 +1,4 @@
-"""Which texts are one number, which are none, and that no text takes long."""
+"""Which texts are a number and which are not, and that no text takes long."""
 
 from decimal import Decimal
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""The table of verifiers: where a reference comes from, and that they say when they do not know."""
+"""The table of verifiers: the source of the reference, and undecided verdicts."""
 
 from typing import Any
 
