@@ -131,6 +131,29 @@ class Method:
         """
         raise NotImplementedError
 
+    def row_meta(self, record: Record, op: str | None = None, **fields: Any) -> Row:
+        """Return the `meta` of a candidate: where it comes from, how it is made, and the method's own fields.
+
+        Args:
+            record: The record that it is made from.
+            op: How it is made, where the variant does not say it.
+            fields: The same keys for every candidate of the method. What is not known yet is None, and filled in later.
+                A field may replace one of the common ones, such as `parents`.
+
+        Returns:
+            `method`, `op`, `pass`, the lineage (`parents`, `seed_id`, `source_id`), `templates` (name and digest of
+            each of `row_templates`), then `fields`.
+        """
+        meta = {"method": self.name, "op": op or self.variant, "pass": record.pass_no, **record.lineage}
+        if self.templates and self.row_templates is not None:
+            meta["templates"] = [{"name": name, "digest": self.prompts[name].digest} for name in self.row_templates]
+        return meta | fields
+
+    @property
+    def row_templates(self) -> tuple[str, ...] | None:
+        """The templates that `row_meta` names. None: the method itself says which one a row was made with."""
+        return self.templates
+
     @property
     def candidates(self) -> int:
         """The most candidates that one record yields."""

@@ -78,19 +78,17 @@ class Backtranslate(Method):
         """Yield the candidate of one segment, or of one seed."""
         text, seed, sample = record.response or "", record.meta.get("document") is None, record.sample(0)
         subject: Row = {"id": record.id, "header": record.prompt, "prompt": "", "text": text}
-        meta: Row = {
-            "method": self.name,
-            "op": "seed" if seed else "augmented",
-            "pass": record.pass_no,
-            **record.lineage,
+        meta: Row = self.row_meta(
+            record,
+            "seed" if seed else "augmented",
             **{name: record.meta.get(name) for name in ("document", "span", "licence")},
-            "header": None if seed else record.prompt,
-            "ratings": [],
-            "rating": None,
-            "text": None,
-            "backward": None,
-            "model": None,
-        }
+            header=None if seed else record.prompt,
+            ratings=[],
+            rating=None,
+            text=None,
+            backward=None,
+            model=None,
+        )
 
         # 1. Seeds are kept as they are; segments that a rule rejected cost no call.
         if seed:

@@ -68,16 +68,14 @@ class Constraints(Method):
         stated = {"constraints": [{"id": constraint.id, "kwargs": constraint.kwargs} for constraint in constraints]}
         subject = {"id": record.id, "prompt": prompt, **stated}
         sample = record.sample(0)
-        meta: Row = {
-            "method": self.name,
-            "op": "pairs" if pairs else "responses",
-            "pass": record.pass_no,
-            **record.lineage,
-            "left_out": left_out.id if pairs else None,
-            "model": None,
-            "finish_reason": None,
-            "usage": None,
-        }
+        meta: Row = self.row_meta(
+            record,
+            "pairs" if pairs else "responses",
+            left_out=left_out.id if pairs else None,
+            model=None,
+            finish_reason=None,
+            usage=None,
+        )
         try:
             # 2. Keep an answer only if every constraint is surely met.
             reply = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)

@@ -140,6 +140,7 @@ class Evolve(Method):
     """The operators of round 1, of round 2 and so on; later rounds draw from the last ones."""
     folder: ClassVar[str] = "evolve"
     """The folder of the operator prompts."""
+    row_templates = None
     frame: ClassVar[str | None] = None
     """The prompt that all operators share, with a place for the operator's text. None: each has a whole prompt."""
 
@@ -208,24 +209,21 @@ class Evolve(Method):
 
     def meta(self, record: Record, parent: Parent, number: int, operator: str) -> Row:
         """Return the `meta` of a round; keys without a value yet are filled in on the way."""
-        return {
-            "method": self.name,
-            "op": operator,
-            "round": number,
-            "pass": record.pass_no,
-            "parents": [parent.id],
-            "seed_id": record.meta.get("seed_id") or record.id,
-            "source_id": record.source_id,
-            "template": None,
-            "template_digest": None,
-            "evolver": None,
-            "judge": None,
-            "model": None,
-            "words_before": None,
-            "words_after": None,
-            "finish_reason": None,
-            "usage": None,
-        }
+        return {"method": self.name, "op": operator, "round": number} | self.row_meta(
+            record,
+            operator,
+            parents=[parent.id],
+            seed_id=record.meta.get("seed_id") or record.id,
+            template=None,
+            template_digest=None,
+            evolver=None,
+            judge=None,
+            model=None,
+            words_before=None,
+            words_after=None,
+            finish_reason=None,
+            usage=None,
+        )
 
     def check(self) -> None:
         lang = self.options.lang

@@ -68,21 +68,17 @@ class Improve(Method):
         """Yield one row: the new answer if it is accepted, else the old one; with `--pairs` new over old."""
         old, pairs = record.response, self.options.pairs
         subject: Row = {"id": record.id, "prompt": record.prompt, "response": old}
-        meta: Row = {
-            "method": self.name,
-            "op": self.variant,
-            "aspect": None,
-            "pass": record.pass_no,
-            **record.lineage,
-            "model": None,
-            "judges": llm.identities("judge"),
-            "steps": [],
-            "original": old,
-            "length_ratio": 0.0,
-            "orders": [],
-            "accepted": False,
-            "kept_because": None,
-        }
+        meta: Row = {"method": self.name, "op": None, "aspect": None} | self.row_meta(
+            record,
+            model=None,
+            judges=llm.identities("judge"),
+            steps=[],
+            original=old,
+            length_ratio=0.0,
+            orders=[],
+            accepted=False,
+            kept_because=None,
+        )
         if old is None:
             yield reject("no_response", stage="read", record=subject, reply=None, meta=meta)
             return

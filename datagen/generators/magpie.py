@@ -78,18 +78,15 @@ class Magpie(Method):
         prompt: Text = ""
         answer = ""
         subject: Row = {"id": record.id, "prompt": None}
-        meta: Row = {
-            "method": self.name,
-            "op": "steered" if system else "free",
-            "turns": self.options.turns,
-            "pass": record.pass_no,
-            "parents": [],
-            "source_id": None,
-            "asker": None,
-            "model": None,
-            "finish_reason": None,
-            "usage": None,
-        }
+        meta: Row = {"method": self.name, "op": None, "turns": self.options.turns} | self.row_meta(
+            record,
+            "steered" if system else "free",
+            parents=[],
+            asker=None,
+            model=None,
+            finish_reason=None,
+            usage=None,
+        )
         try:
             for number in range(1, self.options.turns + 1):
                 # 1. The asker continues the template where the user's turn begins (sections 2.1 and 2.3). The messages

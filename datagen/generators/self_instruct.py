@@ -96,24 +96,21 @@ class SelfInstruct(Method):
         view: TaskView = record.view
         examples = view.draw_examples(record.random("tasks shown"), *self.examples)
         persona = record.random("persona").choice(self.personas)
-        meta: Row = {
-            "method": self.name,
-            "op": self.variant,
-            "pass": record.pass_no,
-            "parents": [task.id for task in examples],
-            "source_id": None,
-            "task": row_id("task", [record.id], 0, None),
-            "instruction": None,
-            "input": None,
-            "seen": view.length,
-            "nearest_seed": None,
-            "seed_similarity": None,
-            "is_classification": None,
-            "persona": persona or None,
-            "model": None,
-            "finish_reason": None,
-            "usage": None,
-        }
+        meta = self.row_meta(
+            record,
+            parents=[task.id for task in examples],
+            task=row_id("task", [record.id], 0, None),
+            instruction=None,
+            input=None,
+            seen=view.length,
+            nearest_seed=None,
+            seed_similarity=None,
+            is_classification=None,
+            persona=persona or None,
+            model=None,
+            finish_reason=None,
+            usage=None,
+        )
         numbered = "\n".join(f"{n}. {' '.join(task.instruction.split())}" for n, task in enumerate(examples, 1))
         prompt = self.prompts[self.templates[0]].render(count=str(self.new_tasks), shown=numbered, persona=persona)
         sample = record.sample(0)

@@ -61,17 +61,14 @@ class Human(JudgeMethod):
 
     def meta(self, record: Record, votes: Sequence[LoggedVote], cycles: int | None, order: Sequence[int]) -> Row:
         answers = answer_metas(record)
-        return {
-            "method": self.name,
-            "op": self.variant,
-            "pass": record.pass_no,
-            **record.lineage,
-            "judges": sorted(vote.by for vote in votes),
-            "votes": len(votes),
-            "all_bad": sum(vote.verdict == ALL_BAD for vote in votes),
-            "cycles": cycles,
-            "responses": [answers[at] for at in order],
-        }
+        return self.row_meta(
+            record,
+            judges=sorted(vote.by for vote in votes),
+            votes=len(votes),
+            all_bad=sum(vote.verdict == ALL_BAD for vote in votes),
+            cycles=cycles,
+            responses=[answers[at] for at in order],
+        )
 
     def check(self) -> None:
         if self.options.votes is None:

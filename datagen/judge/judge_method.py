@@ -138,20 +138,17 @@ class ModelJudge(JudgeMethod):
             comparisons = [comparison.as_meta(places) for comparison in judgement.comparisons]
             if judgement.answers:
                 answers = [entry | addition for entry, addition in zip(answers, judgement.answers, strict=True)]
-        return {
-            "method": self.name,
-            "op": self.variant,
-            "pass": record.pass_no,
-            **record.lineage,
-            "judges": [names[at] for at in judges.members],
-            "rubrics": {name: rubric.digest for name, rubric in self.rubrics.items()},
-            "judging": self.judging_digest,
-            "labels": [record.ranks[at] for at in order] if self.options.check else None,
-            "unread": judges.unread,
+        return self.row_meta(
+            record,
+            judges=[names[at] for at in judges.members],
+            rubrics={name: rubric.digest for name, rubric in self.rubrics.items()},
+            judging=self.judging_digest,
+            labels=[record.ranks[at] for at in order] if self.options.check else None,
+            unread=judges.unread,
             **details,
-            "comparisons": comparisons,
-            "responses": [answers[at] for at in order or range(len(answers))],
-        }
+            comparisons=comparisons,
+            responses=[answers[at] for at in order or range(len(answers))],
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of each rubric's text."""

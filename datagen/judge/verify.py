@@ -61,14 +61,11 @@ class Verify(JudgeMethod):
         answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
         scores = [SCORES[verdict] for verdict in verdicts]
         order = ranking_order(scores)
-        meta = {
-            "method": self.name,
-            "op": self.variant,
-            "pass": record.pass_no,
-            **record.lineage,
-            "judges": self.options.verify,
-            "responses": [answers[at] for at in order],
-        }
+        meta = self.row_meta(
+            record,
+            judges=self.options.verify,
+            responses=[answers[at] for at in order],
+        )
         yield ranked_row(record, self.variant, scores, order, meta)
 
     def check(self) -> None:

@@ -92,14 +92,7 @@ class Pairs(Method):
         source, judging = record.meta, None  # the judge whose ranks the pairs follow
         if self.rank_based and source.get("method") == "judge" and source.get("judging"):
             judging = judge_key(source["judges"], source["op"], source["judging"])
-        meta: Row = {
-            "method": self.name,
-            "op": self.variant,
-            **record.lineage,
-            "judges": list(record.meta.get("judges") or []),
-            "judging": judging,
-            "models": None,
-        }
+        meta = self.row_meta(record, judges=list(record.meta.get("judges") or []), judging=judging, models=None)
 
         # 1. Leave out a row whose judge may be guessing.
         check = self.checks.get(str(judging))

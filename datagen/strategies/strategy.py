@@ -212,20 +212,7 @@ class Strategy(Method):
 
     def meta(self, record: Record, details: Row, answers: list[Answer]) -> Row:
         metas = [answer.as_meta() for answer in answers]
-        return {
-            "method": self.name,
-            "op": self.variant,
-            "pass": record.pass_no,
-            **record.lineage,
-            "templates": [self.prompts[name].digest for name in self.row_templates],
-            **(metas[0] if len(metas) == 1 else {"responses": metas}),
-            **details,
-        }
-
-    @property
-    def row_templates(self) -> tuple[str, ...]:
-        """The templates whose digests go into `meta`."""
-        return self.templates
+        return self.row_meta(record, **(metas[0] if len(metas) == 1 else {"responses": metas}), **details)
 
     def check(self) -> None:
         for name in getattr(self.options, "verify", ()):

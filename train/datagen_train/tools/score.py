@@ -150,14 +150,12 @@ class RewardRanking(Method):
         scores = await self.scorer.score(record)
         order = ranking_order(scores.total)  # the order of the input where there is no score
         answers = record.meta.get("responses") or [{} for _ in record.responses]
-        meta = {
-            "method": "judge",
-            "op": "reward",
-            "pass": record.pass_no,
-            **record.lineage,
-            "judges": self.judges,
-            "responses": [answers[index] | {"rewards": scores.parts[index]} for index in order],
-        }
+        meta = self.row_meta(
+            record,
+            method="judge",
+            judges=self.judges,
+            responses=[answers[index] | {"rewards": scores.parts[index]} for index in order],
+        )
         if all(score is None for score in scores.total):
             yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
         else:
