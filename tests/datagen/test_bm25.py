@@ -62,7 +62,7 @@ def test_chinese_is_found_by_its_characters() -> None:
     assert passage.text == texts[1]
 
 
-def test_a_corpus_is_rows_or_lines_and_an_empty_one_is_told() -> None:
+def test_a_corpus_is_rows_or_lines_and_an_empty_one_is_reported() -> None:
     Path("a.jsonl").write_bytes(dump_line({"id": "x", "text": "One river.\n\nTwo bridges."}))
     assert [passage.document for passage in load_index(Path("a.jsonl")).passages] == ["x", "x"]
     Path("a.txt").write_text("One river.\nTwo bridges.\n")

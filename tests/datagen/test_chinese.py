@@ -107,7 +107,7 @@ def test_the_templates_are_in_the_language_of_the_seed_or_of_lang(prompt: str, l
 
 
 @pytest.mark.parametrize("style", ["code", "math"])
-def test_a_language_that_a_style_lacks_is_told(style: str) -> None:
+def test_a_language_that_a_style_lacks_is_reported(style: str) -> None:
     Path("seeds.txt").write_text("介绍京剧。\n")
     with pytest.raises(InputError, match=r"--lang zh: code and math have English prompts only"):
         evolve(Path("seeds.txt"), "sim", style=style, lang="zh")

@@ -96,7 +96,7 @@ def test_documents_go_where_documents_go() -> None:
     assert convert(path, "medicalgpt", "converted.txt").read_text() == "One line.\n"
 
 
-def test_llama_factory_is_told_of_the_file_and_of_others_still() -> None:
+def test_llama_factory_is_reported_of_the_file_and_of_others_still() -> None:
     Path("dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
     convert(write({"prompt": "A?", "chosen": "b", "rejected": "c"}), "llama-factory", "pairs.jsonl")
     known = json.loads(Path("dataset_info.json").read_text())

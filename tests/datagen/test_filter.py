@@ -177,7 +177,7 @@ def test_another_content_under_the_same_name_is_another_filter() -> None:
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_benchmarks_of_one_name_are_told_apart() -> None:
+def test_benchmarks_of_one_name_are_reported_apart() -> None:
     for folder, question in (("a", SONG), ("b", OTHER)):
         Path(folder).mkdir()
         write({"prompt": question}, path=f"{folder}/test.jsonl")

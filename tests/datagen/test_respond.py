@@ -192,7 +192,7 @@ def test_orca_gives_each_prompt_a_system_message_and_the_row_keeps_it() -> None:
     assert {row["prompt"][0]["content"] for row in rows("told.jsonl")} == {"Be brief {{ braces }}."}
 
 
-def test_worked_examples_stand_before_the_prompt_and_a_bad_file_is_told() -> None:
+def test_worked_examples_stand_before_the_prompt_and_a_bad_file_is_reported() -> None:
     Path("examples.jsonl").write_bytes(dump_line({"prompt": "Compute 1 + 1.", "response": "1 + 1 = 2.\nAnswer: 2"}))
     ran = datagen("respond", str(questions(1)), "--strategy", "cot", "--examples", "examples.jsonl", "--dry-run")
     messages = json.loads(ran.stdout)["messages"]
@@ -203,7 +203,7 @@ def test_worked_examples_stand_before_the_prompt_and_a_bad_file_is_told() -> Non
         respond(questions(1), "sim", strategy="vote", examples=Path("examples.jsonl"))
 
 
-def test_an_unknown_strategy_or_verifier_is_told_with_the_known_ones() -> None:
+def test_an_unknown_strategy_or_verifier_is_reported_with_the_known_ones() -> None:
     ran = datagen("respond", str(questions(1)), "--strategy", "magic")
     assert (ran.returncode, ran.stderr.startswith("error: --strategy magic: expected one of direct, cot")) == (2, True)
     ran = datagen("respond", str(questions(1)), "--verify", "taste")

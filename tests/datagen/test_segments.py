@@ -213,7 +213,7 @@ def test_of_the_versions_of_a_document_the_first_stays() -> None:
     assert {reason for _, reason in corpus_rows[2:]} == {"duplicate", "near_duplicate"}
 
 
-def test_a_folder_without_documents_and_a_document_without_text_are_told() -> None:
+def test_a_folder_without_documents_and_a_document_without_text_are_reported() -> None:
     Path("folder/.git").mkdir(parents=True)
     Path("folder/.git/hidden.md").write_text(GOOD)
     Path("folder/notes.rst").write_text(GOOD)

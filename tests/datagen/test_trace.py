@@ -38,7 +38,7 @@ def test_a_row_from_a_pipe_is_traced_to_its_seed() -> None:
     assert "{+" in output
 
 
-def test_what_was_dropped_on_the_way_is_told_with_its_rule() -> None:
+def test_what_was_dropped_on_the_way_is_reported_with_its_rule() -> None:
     evolve(write_seeds(12), "sim:leak=0.5")
     dropped = next(row for row in rows("out.rejected.jsonl") if row["reason"] == "leaked")
     output = datagen("trace", dropped["record"]["id"]).decode()
@@ -51,7 +51,7 @@ def test_the_steps_are_there_for_programs_too() -> None:
     assert [step["prompt"] for step in steps] == ["Describe thing number 0 in a few words."] * 2
 
 
-def test_an_id_that_is_none_or_too_short_is_told() -> None:
+def test_an_id_that_is_none_or_too_short_is_reported() -> None:
     evolve(write_seeds(3), "sim")
     archive = Archive(Path())
     for start in ("0123456789abcdef", rows("out.jsonl")[0]["id"][:2]):

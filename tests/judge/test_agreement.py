@@ -153,7 +153,7 @@ def test_what_could_not_be_read_is_counted_and_is_no_verdict() -> None:
     assert figures(result)["accuracy"] == 1.0, "an unread verdict is neither right nor wrong"
 
 
-def test_own_answers_are_told_apart_by_family() -> None:
+def test_own_answers_are_reported_apart_by_family() -> None:
     one, both = (True, False), (True, True)
     cases = [
         pair(0.0, 1.0, same_family=one),
@@ -210,7 +210,7 @@ def test_pairs_say_how_good_their_judge_is() -> None:
     assert saved == next(iter(read_checks().values()))
 
 
-def test_pairs_of_a_judge_that_may_be_guessing_are_refused_unless_told() -> None:
+def test_pairs_of_a_judge_that_may_be_guessing_are_refused_unless_allowed() -> None:
     guesser = "sim:skill=0"
     result = check(guesser, write_labelled_sums(60))
     assert result["figures"]["accuracy"]["low"] <= 0.5 <= result["figures"]["accuracy"]["high"]

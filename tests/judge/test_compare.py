@@ -122,7 +122,7 @@ def written_by(*models: str) -> Row:
     return {"id": "0" * 16, "meta": {"responses": [{"model": model} for model in models]}}
 
 
-def test_nobody_judges_its_own_family_unless_told() -> None:
+def test_nobody_judges_its_own_family_unless_allowed() -> None:
     samples = [sample("a", "bb", **written_by("qwen3-8b", "other"))]
     with running(Server(answer=lambda model, messages, sample, task: longest(answers_by_label(messages)))) as server:
         same_family, foreign = f"Qwen/Qwen2.5-72B@{server.url}", f"llama-70b@{server.url}"

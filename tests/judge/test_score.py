@@ -81,7 +81,7 @@ def test_what_cannot_be_read_whole_is_null_and_never_a_number(reply: str) -> Non
     assert row["meta"]["responses"][0]["aspects"] == {"helpful": None}
 
 
-def test_samples_are_averaged_and_their_distance_is_told() -> None:
+def test_samples_are_averaged_and_their_distance_is_reported() -> None:
     turns = iter((1, 5, 3))
     (row,) = judge_with(
         lambda answers: (lambda points: "\n".join(f"{label} helpful: {points}" for label in answers))(next(turns)),

@@ -127,7 +127,7 @@ def test_a_short_text_is_found_again(text: str) -> None:
     assert not pool_of(["Write a poem about the sea.", text]).is_novel(text)
 
 
-def test_more_words_than_there_are_characters_are_told_apart() -> None:
+def test_more_words_than_there_are_characters_are_reported_apart() -> None:
     pool = Pool()
     pool._numbers = {**dict.fromkeys(map(str, range(sys.maxunicode - 4)), 0), "zero": 0, "high": 0xD800, "low": 0xDC00}
     pool.add("one two three four five six")

@@ -62,7 +62,7 @@ def test_hostile_proposals_are_no_steps(line: str) -> None:
     assert next_states(HAND, line) == ([], 1)
 
 
-def test_a_state_is_told_by_its_numbers_and_kept_once() -> None:
+def test_a_state_is_reported_by_its_numbers_and_kept_once() -> None:
     states, illegal = next_states(HAND, "4 + 9 = 13\n9 + 4 = 13\n13 - 4 = 9")
     assert (len(states), illegal) == (2, 0)
 
@@ -238,7 +238,7 @@ def test_what_is_spent_is_spent() -> None:
     assert row["meta"]["calls"] == 1 and row["reason"] == "budget_spent"
 
 
-def test_options_that_do_not_fit_are_told() -> None:
+def test_options_that_do_not_fit_are_reported() -> None:
     for given_ in ({"task": "chess"}, {"search": "astar"}, {"task": "text", "step_preferences": True}):
         with pytest.raises(InputError):
             respond(puzzles("4 9 10 13"), "sim", strategy="tree", **given_)

@@ -1,4 +1,4 @@
-"""Tiny models for the tests of `train`: one made from nothing, and one that has learned a few answers by heart."""
+"""Tiny models for the tests of `train`: an untrained one, and one that has memorised a few answers."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ STEPS = 60
 
 
 def colour_rows() -> list[Record]:
-    """Return questions whose answers are three labels."""
+    """Return questions with three different answers."""
     prompts = {f"What colour is the {thing}?": colour for thing, colour in COLOURS.items()}
     return [Record(f"{i:016x}", prompt, answer) for i, (prompt, answer) in enumerate(prompts.items())]
 
@@ -51,7 +51,7 @@ def make() -> "Loaded":
 
 
 def teach(loaded: "Loaded", rows: list[Record], steps: int = STEPS) -> None:
-    """Train the parameters that want it until the answers are known by heart."""
+    """Train the trainable parameters until the answers are memorised."""
     from datagen_train.models.tokens import pad
 
     encoded = encode(loaded, rows)
@@ -74,13 +74,13 @@ def save(loaded: "Loaded", folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model made from nothing: it babbles, and does not end."""
+    """An untrained model; its answers have no meaning and no end."""
     return save(make(), tmp_path_factory.mktemp("models") / "fresh")
 
 
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows the colours by heart."""
+    """A model that has memorised the colours."""
     loaded = make()
     teach(loaded, colour_rows())
     return save(loaded, tmp_path_factory.mktemp("models") / "taught")
@@ -88,7 +88,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter on it that has learned the colours the other way round."""
+    """An adapter for `taught`, trained on permuted colours."""
     from datagen_train.models.load import choose_trained
     from datagen_train.options import ModelOptions
     from datagen_train.tools.evaluate import load_trained
@@ -103,7 +103,7 @@ def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """Copy a model, so that a test may spoil it."""
+    """Return a function that copies a model, so that a test can damage it."""
     from shutil import copytree
 
     return lambda folder: Path(copytree(folder, tmp_path / f"copy of {folder.name}"))
@@ -111,7 +111,7 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of six steps on sums: a start for what does not need to be good."""
+    """A model after six steps on sums, for tests that do not need a good one."""
     from datagen_train import sft
     from tests.train.runs import train
     from tests.train.tasks import problems, write_sft

@@ -32,5 +32,5 @@ def train(
 
 
 def metrics(folder: Path | str) -> list[dict[str, float]]:
-    """Read what a run measured, line by line."""
+    """Return the rows of a run's metrics file."""
     return [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""One-step word problems: a task that a tiny model learns in seconds, with a verifier that is string equality."""
+"""One-step word problems: a tiny model learns them in seconds, and string equality verifies them."""
 
 import json
 from collections.abc import Iterator
@@ -35,17 +35,17 @@ def write_sft(path: Path, chosen: list[Problem]) -> None:
 
 
 def biased(chosen: list[Problem], seed: int, share: float = 0.6) -> list[Problem]:
-    """Spoil a share of the answers in one way: right plus one. A model learns the sums, and a habit."""
+    """Add one to a share of the answers: a model learns the sums and this bias."""
     chance = Random(f"bias {seed}")
     return [(prompt, answer + (chance.random() < share)) for prompt, answer in chosen]
 
 
 def write_preferences(path: Path, chosen: list[Problem], offset: int = 1) -> None:
-    """Prefer the right answer to the habit."""
+    """Write pairs: the right answer is chosen, the biased one rejected."""
     rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in chosen)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def with_small_numbers(chosen: list[Problem], largest: int = 3) -> list[Problem]:
-    """Return the problems whose numbers are small: fewer sums to learn, so fewer steps to learn them in."""
+    """Return the problems with small numbers, which need fewer training steps."""
     return [(prompt, answer) for prompt, answer in chosen if all(int(c) <= largest for c in prompt if c.isdigit())]

@@ -1,4 +1,4 @@
-"""Each alarm goes off where it should, once, in words, and is silent in a run that is well."""
+"""Each alarm is raised when it should, once, with a message, and not in a healthy run."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ WELL = {
 
 
 def alarms_of_iterations(*changes: dict[str, float], target: float | None = None) -> list[str]:
-    """Go through iterations that are well, then through some of each change."""
+    """Return the alarms of healthy iterations followed by some of each change."""
     alarms, messages = Alarms(target), []
     for change in ({}, *changes):
         for step in range(3 * WINDOW):
@@ -34,7 +34,7 @@ def test_a_run_that_is_well_is_silent() -> None:
         ("length", {"response_length": 30.0, "length_correlation": 0.8}),
     ],
 )
-def test_an_alarm_is_told_once(name: str, change: dict[str, float]) -> None:
+def test_an_alarm_is_reported_once(name: str, change: dict[str, float]) -> None:
     (message,) = alarms_of_iterations(change, change)
     assert message.startswith(f"ALARM {name}, step ")
 
@@ -58,7 +58,7 @@ def test_a_target_sets_the_bound_of_kl() -> None:
 
 
 def alarms_of_measurements(pairs: Sequence[tuple[float, float]]) -> list[str]:
-    """Measure (reward, exact match), one after the other."""
+    """Return the alarms of a sequence of measurements (reward, exact match)."""
     alarms = Alarms()
     return [
         text
@@ -68,7 +68,7 @@ def alarms_of_measurements(pairs: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def test_over_optimisation_is_a_reward_that_rises_while_exact_match_falls() -> None:
-    """As with a classifier that liked wrong answers: 0.93 to 2.90, and exact match from 0.31 to 0.065."""
+    """As with a classifier that preferred wrong answers: reward 0.93 to 2.90, exact match 0.31 to 0.065."""
     (message,) = alarms_of_measurements([(0.93, 0.31), (1.5, 0.2), (2.9, 0.065)])
     assert message.startswith("ALARM over-optimisation, step 1")
     assert "0.310 to 0.200" in message

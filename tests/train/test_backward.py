@@ -1,4 +1,4 @@
-"""Backtranslation with a backward model that was trained here: it learns to ask, and asks for what new texts answer."""
+"""Backtranslation with a backward model trained here: it learns to write instructions, also for new texts."""
 
 from pathlib import Path
 from random import Random

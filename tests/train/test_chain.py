@@ -1,4 +1,4 @@
-"""From seeds to an aligned model by commands alone, offline: each reads what the one before wrote."""
+"""From seeds to an aligned model with commands only, offline; each reads the output of the one before."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Talking to a model: turns are remembered, a pipe gets the words alone, a terminal is not steered by them."""
+"""Chat: turns are remembered, a pipe gets only the text, and the text cannot control the terminal."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The commands of `train` as a person types them: what one writes the next reads; what stops a run, and going on."""
+"""The commands of `train` from the command line: each reads the output of the one before; stopping and resuming."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def succeeds(*arguments: str) -> str:
 
 
 def test_from_seeds_to_a_model_that_teaches_the_next_round() -> None:
-    """evolve, sft, eval, evolve again with the model as teacher: each reads what the one before wrote."""
+    """evolve, sft, eval, evolve again with the model as teacher; each reads the output of the one before."""
     seeds = str(write_seeds(12))
     succeeds("evolve", seeds, "-o", "rows.jsonl", "--model", "sim", "--rounds", "1", "-q")
     row_count = len(rows("rows.jsonl"))
@@ -77,8 +77,8 @@ def test_a_failed_check_is_one_line_and_exit_code_2_and_leaves_the_folder_free()
     succeeds("train", "sft", "cut.jsonl", "-o", "out", "--steps", "1", "--held-out", "0", "-q")
 
 
-class Impatient(Notes):
-    """Somebody who presses Ctrl-C when a step is shown."""
+class InterruptingNotes(Notes):
+    """A terminal that sends Ctrl-C at a given step."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str
     options: dict[str, Any] = {"model": base, "steps": 8, "eval_every": 4, "log_every": 1, "batch_size": 8}
     train(module, data, output="whole", **options)
     with pytest.raises(Interrupted, match="Interrupted at step 3; the same command goes on") as stopped:
-        train(module, data, notes=Impatient(2), output="stopped", **options)
+        train(module, data, notes=InterruptingNotes(2), output="stopped", **options)
     assert stopped.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     notes = Notes()
@@ -109,7 +109,7 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str
 
 @contextmanager
 def room_for_files(size: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes: what a full disk does to a program, without a disk."""
+    """Limit the size of files, which a program sees as a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""The data contract: what is trained on, and what is dropped and counted."""
+"""Training data: which rows are used, and which are dropped and counted."""
 
 from collections import Counter
 
@@ -56,7 +56,7 @@ def test_what_is_trained_behind_is_what_the_model_is_asked_with(tokenizer: PreTr
 
 
 def test_tokens_do_not_merge_across_the_border_of_prompt_and_answer() -> None:
-    """A base tokenizer with a merge over the border: asked apart, the prompt's ids must stay as they are."""
+    """With a base tokenizer that has a merge across the boundary, the ids of the prompt must not change."""
     tokenizer = make_tokenizer(["a:b a:b a:b a:b"] * 50, 300)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     encoded = encoder(tokenizer).turns([{"role": "user", "content": "a:"}, {"role": "assistant", "content": "b"}])

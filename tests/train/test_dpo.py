@@ -1,4 +1,4 @@
-"""DPO starts where it should, is what its paper says, and is not believed where only its margins grow."""
+"""DPO: the loss at the start, the formula of the paper, and no success when only the margins grow."""
 
 import json
 from math import log
@@ -26,7 +26,7 @@ DPO: dict[str, Any] = {"steps": 60, "eval_every": 20, "generate": 200, "best": "
 
 
 def learn_habit(folder: str, seed: int) -> None:
-    """Train on sums of which most are wrong in one way."""
+    """Train on sums most of which have the same error."""
     write_sft(Path(f"biased-{seed}.jsonl"), biased(problems(0)[:6000], seed))
     train(sft, f"biased-{seed}.jsonl", output=folder, seed=seed, steps=700, eval_every=700)
 
@@ -138,7 +138,7 @@ def test_dpo_from_nothing_is_refused() -> None:
 
 
 def test_a_result_that_got_worse_fails_the_gate(taught: Path) -> None:
-    """The margin grows as it should, and the model forgets what it knew: only the gate sees that."""
+    """The margin grows as it should while the model forgets its task; only the gate detects it."""
     rows = [
         {"prompt": f"What colour is the {thing}?", "chosen": "purple", "rejected": c} for thing, c in COLOURS.items()
     ]
@@ -164,7 +164,7 @@ def test_dpo_with_adapters_takes_the_model_without_them_as_reference(base: str) 
 
 
 def write_unequal_lengths(count: int = 120) -> str:
-    """Write preferences whose rejected answers are much the longer ones."""
+    """Write preferences with much longer rejected answers."""
     rows = [
         {"prompt": prompt, "chosen": str(answer), "rejected": f"{answer + 1}, or {answer}, or so"}
         for prompt, answer in problems(1)[:count]
@@ -180,7 +180,7 @@ def log_probability(model: PreTrainedModel, prompt: list[int], answer: list[int]
 
 
 def test_a_reward_is_beta_times_the_log_probability_gained_over_all_tokens_of_the_answer(base: str) -> None:
-    """A mean over tokens, a mask that is one off, a reference that is not the start: each gives another number."""
+    """A mean over tokens, a shifted mask or a wrong reference would give another number."""
     options: dict[str, Any] = {"steps": 6, "held_out": 0.2, "learning_rate": 3e-3, "eval_every": 6}
     end = train(dpo, write_unequal_lengths(), dpo.Options(beta=0.3), model=base, output="out", **options)["end"]
     before, after = (load_trained(folder, "float32") for folder in (base, "out"))
@@ -207,7 +207,7 @@ def with_dropout(base: str) -> str:
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "adapters"])
 def test_dropout_is_off_while_preferences_are_trained(base: str, lora: bool) -> None:
-    """The first step's loss is taken before anything has changed: without dropout it is ln 2 to the last digit."""
+    """The loss of the first step is computed before any update: without dropout it is exactly ln 2."""
     options: dict[str, Any] = {"lora": lora, "lora_dropout": 0.5} if lora else {}
     train(dpo, preferences(), model=with_dropout(base), output="out", steps=2, log_every=1, held_out=0.1, **options)
     first = next(line for line in metrics("out") if "loss" in line)
@@ -215,7 +215,7 @@ def test_dropout_is_off_while_preferences_are_trained(base: str, lora: bool) -> 
 
 
 def test_the_cached_reference_is_that_of_the_model_at_hand(base: str, taught: Path) -> None:
-    """From the second pass on, log-probabilities of the reference are computed once; not those of another model."""
+    """With more than one epoch the reference log-probabilities are cached, but never those of another model."""
     for name, start in (("first", base), ("second", str(taught))):
         train(dpo, preferences(40), model=start, output=name, steps=6, log_every=1, held_out=0.1, batch_size=16)
         assert next(line["loss"] for line in metrics(name) if "loss" in line) == pytest.approx(log(2), abs=1e-6)
@@ -238,6 +238,6 @@ def test_accumulated_parts_of_preferences_give_the_gradient_of_the_whole(base: s
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
-def test_lengths_of_the_answers_are_told(base: str) -> None:
+def test_lengths_of_the_answers_are_reported(base: str) -> None:
     finding = train(dpo, write_unequal_lengths(), model=base, output="out", steps=1)["checks"]["lengths"]
     assert "the chosen one is longer in 0% and shorter in 100% of the pairs" in finding

@@ -1,4 +1,4 @@
-"""Measuring a model: the loss is the one by hand, whatever the batches; answers are its own; no trace is left."""
+"""Evaluation: the loss equals a manual one for every batch size; answers come from the model; no state changes."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def make_sequences(loaded: object) -> list[Encoded]:
 
 
 def loss_by_hand(folder: Path, encoded: list[Encoded]) -> float:
-    """Look at one token of one sequence at a time."""
+    """Compute the loss token by token."""
     model, losses = load_trained(str(folder), "float32").model.requires_grad_(False), []
     for sequence in encoded:
         shares = model(input_ids=torch.tensor([sequence.ids])).logits[0].log_softmax(-1)

@@ -1,4 +1,4 @@
-"""GRPO and RLOO unlearn a habit; groups are whole, rewards are those of PPO, and what cannot teach is told."""
+"""GRPO and RLOO: they unlearn a bias, keep groups complete, use PPO's rewards, and report groups without a signal."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small sums, and a model that answers them by habit: one too many."""
+    """A folder with small sums, and a model whose answers are one too high."""
     folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
     write_sft(folder / "biased.jsonl", biased(sums, 2))
     write_sft(folder / "sums.jsonl", sums)
@@ -111,7 +111,7 @@ def test_a_reward_is_asked_about_whole_groups_with_the_rows_they_belong_to(base:
 
 
 @BOTH
-def test_groups_that_are_all_alike_teach_nothing_and_it_is_told(base: str, few: str, algorithm: str) -> None:
+def test_groups_that_are_all_alike_teach_nothing_and_it_is_reported(base: str, few: str, algorithm: str) -> None:
     notes, options = Notes(), {**RUN, "steps": 6}
     result = train(
         grpo, few, grpo_options("alike", algorithm=algorithm, kl_coef=0.0), notes, model=base, output="out", **options
@@ -125,7 +125,7 @@ def test_groups_that_are_all_alike_teach_nothing_and_it_is_told(base: str, few: 
 
 @BOTH
 def test_no_signal_is_seen_beneath_the_penalty(base: str, few: str, algorithm: str) -> None:
-    """RLOO's rewards hold the KL penalty, which differs from answer to answer."""
+    """RLOO's rewards contain the KL penalty, which differs between answers."""
     options = {**RUN, "learning_rate": 1e-2}
     train(grpo, few, grpo_options("alike", algorithm=algorithm, kl_coef=0.5), model=base, output="out", **options)
     assert [line["no_signal"] for line in metrics("out") if "loss" in line] == [1.0] * 2
@@ -167,7 +167,7 @@ def test_rewards_are_added_up_with_their_weights(base: str, few: str, algorithm:
 def test_the_reference_is_the_start_even_where_its_folder_has_changed(
     base: str, few: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TRL would load it again by its name."""
+    """TRL would load the reference again by its name."""
     set_reference, references = grpo.GroupTrainer.set_reference, []
 
     def keep(self: Any, reference: Any, coef: float) -> None:

@@ -1,4 +1,4 @@
-"""Installed, the training package is `datagen_train`: no file of a user and no other package can stand in its way."""
+"""The installed training package is `datagen_train`; no file of a user and no other package can shadow it."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ SHADOW = "raise SystemExit('a file of the user was imported')\n"
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, the wheel that is built from it, and in `editable/` the wheel of an editable install."""
+    """A folder with the sdist, the wheel built from it, and in `editable/` the wheel of an editable install."""
     folder = tmp_path_factory.mktemp("dist")
     backend = folder / "backend"
     subprocess.run([*PIP, "install", "--target", str(backend), "hatchling", "editables"], check=True)

@@ -1,4 +1,4 @@
-"""A judge as a reward gives the points that `datagen judge` gives, pays for none twice, and never makes one up."""
+"""A judge as reward: the points of `datagen judge`, no call paid twice, no invented score."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""kill -9 while training: the run goes on from a complete checkpoint, with the same curve and the same weights."""
+"""kill -9 while training: the run resumes from a complete checkpoint, with the same curve and weights."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def finish(trainer: str, output: str) -> str:
 
 
 def kill_at_step(trainer: str, output: str, step: int) -> None:
-    """Kill a run when its metrics have reached a step."""
+    """Kill a run once its metrics have reached a step."""
     run = subprocess.Popen(command(trainer, output), env=ENV, stderr=subprocess.DEVNULL)
     metrics = Path(output, "run", "metrics.jsonl")
     while run.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > step):

@@ -1,4 +1,4 @@
-"""A trained model behind the stack: what it says, that its batch never shows, what it refuses, what it is called."""
+"""A trained model behind the stack: its replies, independent of the batch, its refusals, and its identity."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def call(text: str, sample: int = 0, attempt: int = 1, **params: Any) -> Call:
 
 
 def send(folder: Path, calls: Sequence[Call], concurrency: int = 32) -> list[Reply]:
-    """Send calls to a model opened for them, so many at once."""
+    """Send calls to a newly opened model, at most `concurrency` at once."""
 
     async def run() -> list[Reply]:
         local = Local(f"hf:{folder}")
@@ -51,7 +51,7 @@ def text_of(reply: Reply) -> str:
 
 
 def questions(count: int, **params: Any) -> list[Call]:
-    """Make questions of very different lengths."""
+    """Return questions of very different lengths."""
     return [call(f"What colour is {'the very ' * (n % 13)}thing {n}?", **params) for n in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""The loop back into the data: anything that gives rewards can rank, and the recipes end above where they start."""
+"""The loop back to the data: every reward can rank answers, and the recipes improve their initial model."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_every_answer_keeps_its_own_score_however_many_rows_are_scored_together(
         assert row["scores"] == [float(answer) for answer in row["responses"]]
 
 
-def test_rewards_add_up_with_their_weights_and_each_is_told() -> None:
+def test_rewards_add_up_with_their_weights_and_each_is_reported() -> None:
     path = write_samples(["7", "8"], answer="7")
     (row,) = rank_rows(path, "--reward", "2*verifier:answer", "--reward", "0.5*mine.py:later")
     assert dict(zip(row["responses"], row["scores"], strict=True)) == {"7": 2.5, "8": 0.5}
@@ -125,7 +125,7 @@ def test_an_edited_reward_is_another_one() -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--reward", "nowhere"], ["--reward", "verifier:nope"]])
-def test_a_reward_that_is_not_there_is_told_before_anything_is_written(options: list[str]) -> None:
+def test_a_reward_that_is_not_there_is_reported_before_anything_is_written(options: list[str]) -> None:
     ran = score(write_samples(["1", "2"]), *options, "-o", "ranked.jsonl")
     assert ran.exit_code == 2
     assert not Path("ranked.jsonl").exists()
@@ -157,7 +157,7 @@ def test_measuring_a_model_tells_the_reward_beside_exact_match(base: str, few: s
 
 @pytest.mark.slow
 def test_ppo_and_dpo_end_far_above_the_model_that_they_start_from() -> None:
-    """The whole recipe, a little smaller, as a person runs it in an empty folder."""
+    """The complete recipe, a little smaller, in an empty folder."""
     small = {"PROMPTS": "1500", "K": "6", "REWARD_STEPS": "200", "PPO_STEPS": "24", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(["sh", RECIPES / "rlhf.sh"], env=os.environ | small, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

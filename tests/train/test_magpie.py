@@ -1,4 +1,4 @@
-"""Magpie with a real model: its template up to where the user speaks, and what it says there."""
+"""Magpie with a real model: the template up to the user's turn, and the generated turn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ USER = {"role": "user", "content": ""}
 
 
 def teach_both_sides(loaded: "Loaded", steps: int) -> None:
-    """Train on whole conversations, so that the model knows what users say, too."""
+    """Train on whole conversations, user turns included."""
     texts = [
         loaded.tokenizer.apply_chat_template(
             [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.response}], tokenize=False
@@ -44,7 +44,7 @@ def teach_both_sides(loaded: "Loaded", steps: int) -> None:
 
 @pytest.fixture(scope="session")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows both what users ask and what to answer."""
+    """A model that has learned both user turns and answers."""
     loaded = make()
     teach_both_sides(loaded, 80)
     return save(loaded, tmp_path_factory.mktemp("models") / "aligned")

@@ -1,4 +1,4 @@
-"""Merging an adapter: the merged model says what the adapter says, or is not written."""
+"""Merging an adapter: the merged model gives the adapter's answers, or is not written."""
 
 import json
 from collections.abc import Callable
@@ -108,7 +108,9 @@ def test_nothing_is_replaced_unasked(adapter: Path, taught: Path, copied: Callab
         run(str(adapter), Options(output="notes", overwrite=True))
 
 
-def test_what_is_no_adapter_or_has_no_base_is_told(adapter: Path, taught: Path, copied: Callable[[Path], Path]) -> None:
+def test_what_is_no_adapter_or_has_no_base_is_reported(
+    adapter: Path, taught: Path, copied: Callable[[Path], Path]
+) -> None:
     with pytest.raises(InputError, match="no LoRA adapter"):
         run(str(taught), Options())
     lost = copied(adapter)

@@ -1,4 +1,4 @@
-"""The metrics of generated answers, against the package that everyone cites and against sums done by hand."""
+"""Metrics of generated answers, compared with the usual package and with values computed by hand."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models as they come: pad, end, template, adapters, frozen layers."""
+"""Models from other sources: pad token, end token, template, adapters, frozen layers."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def tiny() -> Loaded:
 
 
 def gpt2_with_bert_tokenizer() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
-    """As Chinese GPT-2 models come: [SEP] ends a turn, there is no end token and no template."""
+    """A typical Chinese GPT-2: [SEP] ends a turn, there is no end token and no template."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "seven", "#", "question", "answer", ":"]
     base = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     base.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -88,7 +88,7 @@ def test_a_tokenizer_without_any_end_is_refused() -> None:
 
 
 def test_padding_and_batch_do_not_change_what_a_row_costs() -> None:
-    """Log-probabilities of a row alone are those of the same row padded among others."""
+    """Log-probabilities of a row are the same alone and padded in a batch."""
     loaded = tiny()
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64)
     short, long = (
@@ -173,7 +173,7 @@ def test_the_same_seed_makes_the_same_model() -> None:
     assert isinstance(first, LlamaForCausalLM)
 
 
-def test_an_end_token_that_the_base_hardly_knows_is_told() -> None:
+def test_an_end_token_that_the_base_hardly_knows_is_reported() -> None:
     loaded = tiny()
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
     encoded = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)

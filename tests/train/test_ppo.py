@@ -1,4 +1,4 @@
-"""PPO unlearns a habit; what it learns from is what its papers say, and what it cannot learn from is left out."""
+"""PPO: it unlearns a bias, its quantities are those of the papers, and answers without a signal are left out."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def ppo_options(function: str = "of_length", **options: Any) -> ppo.Options:
 
 
 class RecordingPpo(ppo.Ppo):
-    """PPO that lets a test see what it learns from."""
+    """PPO that records the inputs of its updates."""
 
     rollouts: list[Rollout]
     learned: list[tuple[Tensor, Tensor]]
@@ -96,7 +96,7 @@ def learn_by_reward(base: str, data: str, seed: int, **options: Any) -> dict[str
 
 
 def test_ppo_unlearns_a_habit() -> None:
-    """The small version: fewer sums, fewer iterations. Sampled, the start is right in half of the cases."""
+    """The small version: fewer sums, fewer iterations. Sampled, half of the initial answers are right."""
     sums = with_small_numbers(problems(0))
     write_sft(Path("biased.jsonl"), biased(sums, 2))
     write_sft(Path("sums.jsonl"), sums)
@@ -129,7 +129,7 @@ def test_ppo_from_a_biased_start_learns_with_every_seed() -> None:
 
 @pytest.mark.parametrize("coef", [10.0, 1000.0])
 def test_a_huge_penalty_leaves_the_policy_at_the_reference(base: str, few: str, coef: float) -> None:
-    """Whitened advantages have one size whatever the penalty's, so the policy trembles: as far as a step reaches."""
+    """Whitened advantages have the same scale for every penalty, so the policy varies by about one step."""
     kl = {}
     for kl_coef in (0.0, coef):
         options: dict[str, Any] = {**SMALL, "steps": 14, "batch_size": 32, "learning_rate": 1e-4}
@@ -162,7 +162,7 @@ def plain_log_probs(model: Any, prompt: list[int], answer: list[int]) -> tuple[T
 
 
 def plain_loss(step: dict[str, Any], rollout: Rollout, white: list[list[float]], gained: list[list[float]]) -> Tensor:
-    """Say the loss of a minibatch once more: answer by answer, token by token, in double precision."""
+    """Compute the loss of a minibatch again, token by token, in double precision."""
     model = step["model"].double()
     policy, value, tokens = [], [], 0
     for i in step["rows"]:
@@ -180,7 +180,7 @@ def plain_loss(step: dict[str, Any], rollout: Rollout, white: list[list[float]],
 
 
 def plain_advantages(rollout: Rollout, coef: float) -> tuple[list[list[float]], list[list[float]]]:
-    """Say rewards, GAE (lambda 0.95), returns and whitening once more."""
+    """Compute rewards, GAE (lambda 0.95), returns and whitening again."""
     advantages, returns = [], []
     for i, completion in enumerate(rollout.completions):
         n = len(completion.ids)
@@ -224,7 +224,7 @@ def test_losses_and_gradients_are_those_of_a_plain_reference(
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, absolute: bool) -> None:
-    """With positions that are counted from the first token too, which left padding would move."""
+    """Also with absolute positions, which left padding would shift."""
     loaded = load_trained(base, "float32")
     if absolute:
         size = GPT2Config(vocab_size=len(loaded.tokenizer), n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
@@ -272,7 +272,7 @@ def with_dropout(base: str) -> str:
 def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
     base: str, few: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout left on: the first KL to the reference, and the first ratio, are not what is due."""
+    """With dropout left on, the first KL to the reference and the first ratio are wrong."""
     monkeypatch.setattr("datagen_train.ppo.without_dropout", lambda model: model)
     with pytest.raises((CheckFailed, TrainingStopped), match=r"dropout"):
         train(ppo, few, ppo_options(), model=with_dropout(base), output="out", **SMALL)
@@ -281,7 +281,7 @@ def test_a_policy_that_learns_otherwise_than_it_answers_is_caught(
 def test_the_score_stands_at_the_last_valid_token_and_a_cut_answer_pays(
     base: str, few: str, recording: type[RecordingPpo]
 ) -> None:
-    """With a discount of 1/2 and a critic at zero, a token's return is the score halved so often as tokens follow."""
+    """With a discount of 1/2 and a zero critic, the return is the score halved once for each token that follows."""
     settings = ppo_options(gamma=0.5, lam=1.0, stop_token=[".", "s"], missing_end_penalty=2.5)
     train(ppo, few, settings, model=base, output="out", **SMALL)
     rollout, (_, returns) = recording.rollouts[0], recording.learned[0]
@@ -346,7 +346,7 @@ def test_adapters_are_trained_and_the_model_without_them_is_the_reference(
 
 
 def test_a_reward_model_with_the_policys_tokenizer_becomes_its_critic(base: str, few: str) -> None:
-    """Its value before nothing but the end is what the reward model says of the answer, in the same units."""
+    """Its value before the end token is the reward model's score of the answer, in the same units."""
     from datagen_train import reward as reward_model
     from datagen_train.rewards.reward_model import load_reward
     from tests.train.tasks import write_preferences

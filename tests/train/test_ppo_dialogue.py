@@ -1,4 +1,4 @@
-"""A Chinese dialogue model, as it comes, is steered by a sentiment classifier with another tokenizer, by the command.
+"""The `ppo` command steers an unmodified Chinese dialogue model with a sentiment classifier of another tokenizer.
 
 The model is a GPT-2 with a BERT tokenizer: [SEP] ends a turn, no chat template, [UNK] must never be said.
 """
@@ -45,7 +45,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def write_dialogues() -> None:
-    """Answer every question as often gladly as sadly, now and then with a rare character that becomes [UNK]."""
+    """Write as many positive as negative answers to each question; some have a rare character that becomes [UNK]."""
     rows = [[question, answer] for question in QUESTIONS for answer in [*GLAD, *SAD, "我很龘"]]
     lines = (json.dumps({"conversation": [{"utterance": turn} for turn in row]}, ensure_ascii=False) for row in rows)
     Path("dialogues.jsonl").write_text("\n".join(lines) + "\n")
@@ -73,7 +73,7 @@ def make_dialogue_model() -> None:
 
 
 def make_sentiment_classifier() -> None:
-    """Train a classifier that reads pairs of characters, which the policy's tokens are not."""
+    """Train a classifier whose tokens are pairs of characters, unlike those of the policy."""
     splits = pre_tokenizers.Split(Regex("..?"), "isolated")
     words = sorted({word for text in [*GLAD, *SAD] for word, _ in splits.pre_tokenize_str(text)})
     base = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", *words])}, unk_token="[UNK]"))
@@ -122,7 +122,7 @@ def test_a_chinese_dialogue_model_is_steered_by_a_sentiment_classifier() -> None
 
 
 def check_saved() -> None:
-    """Whoever loads the policy gets the template, the end of a turn and what is never said with it."""
+    """Check that the saved policy has its template, the end of a turn and the forbidden tokens."""
     loaded = load_trained("glad", "float32")
     prompt = loaded.tokenizer.apply_chat_template([{"role": "user", "content": "你好吗"}], tokenize=False)
     assert prompt == "[CLS]你好吗[SEP]"

@@ -1,4 +1,4 @@
-"""The arithmetic of PPO, against plain loops in double precision that say the formulas once more."""
+"""The arithmetic of PPO, compared with plain loops over the formulas in double precision."""
 
 import math
 from statistics import fmean, pvariance
@@ -32,7 +32,7 @@ Answers = list[list[tuple[float, float, float]]]
 def pad_answers(
     answers: Answers, outside: float = math.nan
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pad to one width with what must never be read; return (mask, and the three numbers of a token)."""
+    """Pad to one width with values that must never be read; return (mask, and the three numbers of each token)."""
     width = max(map(len, answers)) + 1
     padded = torch.full((len(answers), width, 3), outside, dtype=torch.float64)
     mask = torch.zeros(len(answers), width, dtype=torch.bool)
@@ -48,7 +48,7 @@ def valid_values(values: torch.Tensor, mask: torch.Tensor) -> list[float]:
 
 
 def advantages_of(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
-    """Equation (16) of 1506.02438: a sum over all that comes, by its definition."""
+    """Equation (16) of 1506.02438, as the sum over all later tokens."""
     surprises = [r + gamma * v_next - v for r, v, v_next in zip(rewards, values, [*values, 0.0][1:], strict=True)]
     return [sum((gamma * lam) ** k * s for k, s in enumerate(surprises[t:])) for t in range(len(rewards))]
 
@@ -95,7 +95,7 @@ def test_whitening_is_over_all_tokens_and_rewards_keep_their_mean(answers: Answe
 
 
 def test_whitening_is_over_all_processes() -> None:
-    """Two processes that add up are one that has all."""
+    """Two processes that add their sums give the result of one process with all the data."""
     values, mask = torch.randn(4, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.bool)
     parts = [values[:1], values[1:]]
     mean = values.mean()
@@ -176,7 +176,7 @@ HEALTHY = {
         ("length", {"length_correlation": 0.8, "response_length": 14.0}),
     ],
 )
-def test_an_alarm_is_told_once_where_it_is_due_and_nowhere_else(name: str, later: dict[str, float]) -> None:
+def test_an_alarm_is_reported_once_where_it_is_due_and_nowhere_else(name: str, later: dict[str, float]) -> None:
     alarms = Alarms()
     assert [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY)] == []
     messages = [text for step in range(WINDOW * 2) for text in alarms.iteration(step, HEALTHY | later)]

@@ -1,4 +1,4 @@
-"""PPO goes on after an interruption as if there had been none; parts and recomputation change nothing either."""
+"""PPO resumes as if it had not been interrupted; gradient accumulation and checkpointing change nothing."""
 
 import os
 import subprocess
@@ -25,14 +25,14 @@ RUN: dict[str, Any] = {
 
 
 def ppo_options(**options: Any) -> ppo.Options:
-    """Choose what learns along the way: the controller, the spread of the rewards, a critic."""
+    """Return options with adaptive parts: the KL controller, reward scaling, a critic."""
     Path("rewards.py").write_text(REWARD)
     settings = {"max_tokens": 6, "ppo_epochs": 2, "adaptive_kl": 0.5, "kl_horizon": 50, "scale_reward": True}
     return ppo.Options(**{"reward": ["rewards.py:of_length"], **settings, **options})
 
 
-class Stops(ppo.Ppo):
-    """Falls over in the middle of its seventh iteration."""
+class FailingPpo(ppo.Ppo):
+    """Raises an error in the middle of its seventh iteration."""
 
     def update_policy(self, *arguments: Any) -> dict[str, float]:
         if arguments[-1] == 7:
@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     options: dict[str, Any] = {**RUN, "model": base, "lora": lora, "log_every": 3, "eval_every": 4, "save_every": 4}
     undisturbed = train(ppo, few, ppo_options(), output="whole", **options)
     with monkeypatch.context() as broken:
-        broken.setattr(ppo, "Ppo", Stops)
+        broken.setattr(ppo, "Ppo", FailingPpo)
         with pytest.raises(ConnectionError):
             train(ppo, few, ppo_options(), output="again", **options)
     notes = Notes()
@@ -87,7 +87,7 @@ def test_dropout_in_adapters_is_refused(base: str, few: str) -> None:
 
 
 def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> None:
-    """A value head that stands alone is told; a critic with a trunk of its own goes on."""
+    """A value head alone is reported; a critic with its own trunk continues."""
     train(ppo, few, ppo_options(critic=base), model=base, output="first", **{**RUN, "steps": 2})
     notes = Notes()
     train(ppo, few, ppo_options(critic="first/value"), notes, model="first", output="second", **{**RUN, "steps": 1})
@@ -99,7 +99,7 @@ def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> No
 
 @pytest.mark.slow
 def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: str) -> None:
-    """It adapts by the answers of both, as in one process with twice the rows."""
+    """It adapts to the answers of both processes, as in one process with twice the rows."""
     ppo_options()
     ran = subprocess.run(
         [sys.executable, "-m", "datagen", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
@@ -113,8 +113,8 @@ def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: 
     assert [line["kl_coef"] for line in two] == pytest.approx([line["kl_coef"] for line in one], rel=1e-3)
 
 
-def test_a_reward_that_wants_the_wrong_thing_is_told(base: str, few: str) -> None:
-    """Paid for length alone, and measured by right answers: the reward rises, and what it should stand for falls."""
+def test_a_reward_that_wants_the_wrong_thing_is_reported(base: str, few: str) -> None:
+    """The reward is the length alone: it rises while the share of right answers falls."""
     notes = Notes()
     result = train(
         ppo, few, ppo_options(), notes, model=base, output="out", **{**RUN, "steps": 12, "learning_rate": 2e-3}

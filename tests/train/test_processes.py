@@ -1,4 +1,4 @@
-"""Two processes train one model: one speaks, and what stops one stops both. One in a terminal leaves it as it was."""
+"""Two processes train one model: one prints, and a stop ends both. The terminal is left as it was."""
 
 import fcntl
 import json
@@ -39,7 +39,7 @@ def command(*options: str) -> list[str]:
 
 
 def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int, bytes]:
-    """Run a command in a terminal and type something when it has shown `until`; return (exit code, what it showed)."""
+    """Run a command in a terminal and type something after `until` appears; return (exit code, output)."""
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         arguments, env={**ENV, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
@@ -74,7 +74,7 @@ def test_two_processes_train_and_one_speaks() -> None:
     assert saved == report
 
 
-def test_what_is_wrong_is_told_once_with_its_exit_code() -> None:
+def test_what_is_wrong_is_reported_once_with_its_exit_code() -> None:
     ran = run("--max-length", "24")
     assert ran.returncode == 2
     assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1

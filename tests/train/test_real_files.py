@@ -1,4 +1,4 @@
-"""Public files, as they are found in the wild, through every trainer: each row is trained on, dropped or told."""
+"""Unmodified public files in every trainer: each row is used, dropped or reported."""
 
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +38,7 @@ def real(name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of one step whose tokenizer has seen real conversations."""
+    """A model after one step, with a tokenizer trained on real conversations."""
     folder = tmp_path_factory.mktemp("models") / "chinese"
     train(sft, real(TALKS), output=str(folder), steps=1, batch_size=2, held_out=0, max_length=256)
     return str(folder)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: curves that can be read, and documents that name only options that exist."""
+"""The report of a run: readable curves; the training pages: only options that exist."""
 
 import re
 from dataclasses import fields

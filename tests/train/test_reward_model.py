@@ -1,4 +1,4 @@
-"""The reward model: what is compared, what is learned, where a score is read, and what is promised with it."""
+"""The reward model: comparisons, training, the position of the score, and the saved model."""
 
 import io
 import json
@@ -50,7 +50,7 @@ COMMON: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 8, "eval_every": 
 
 
 def write_words(path: str, prompts: int = 160, first: int = 0) -> str:
-    """Rank answers by one word, which a model learns from nothing in seconds."""
+    """Rank answers by one word, which an untrained model learns in seconds."""
     rows = []
     for number in range(first, first + prompts):
         chance = Random(number)
@@ -190,7 +190,7 @@ def test_every_answer_ends_in_the_token_that_it_is_scored_at_even_a_cut_one() ->
 
 
 def flat_loss(scores: torch.Tensor, rankings: list[list[int]]) -> torch.Tensor:
-    """The same, from pairs: every prompt weighs one, and its pairs share that."""
+    """The same loss from pairs: each prompt has weight 1, shared by its pairs."""
     total, at = torch.zeros((), dtype=torch.float64), 0
     for ranks in rankings:
         pairs = [(i, j) for i, j in product(range(len(ranks)), repeat=2) if ranks[i] < ranks[j]]
@@ -322,7 +322,7 @@ def test_calibration_tells_a_sure_model_from_a_right_one() -> None:
     )
 
 
-def test_length_alone_is_told_beside_the_accuracy() -> None:
+def test_length_alone_is_reported_beside_the_accuracy() -> None:
     assert wins(comparisons([0] * 4, [3, -1, 0, 2], range(4)).longer).mean() == 0.625
     assert correlation([1, 2, 3], [1, 1, 1]) is None
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
@@ -357,7 +357,7 @@ def test_a_report_counts_sources_and_leaves_ties_out() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A reward model that has learned which word is good, from nothing."""
+    """A reward model trained from scratch on which word is good."""
     folder = tmp_path_factory.mktemp("reward")
     data = write_words(str(folder / "words.jsonl"))
     notes = Notes()
@@ -552,7 +552,7 @@ def test_reference_answers_of_a_file_get_mean_0() -> None:
     assert np.mean(scores) == pytest.approx(0, abs=1e-4)
 
 
-def test_a_start_that_is_no_start_is_told(base_rm: Path) -> None:
+def test_a_start_that_is_no_start_is_reported(base_rm: Path) -> None:
     notes = Notes()
     with pytest.raises(InputError, match="is a reward model; start from the SFT model"):
         train(reward_model, write_words("words.jsonl"), model=str(base_rm), output="again", steps=2)
@@ -594,7 +594,7 @@ def test_all_answers_of_a_prompt_are_on_one_side() -> None:
 
 
 def accuracy_from_sft(seed: int) -> float:
-    """The right number against wrong ones, from an SFT model that can add, 250 steps."""
+    """Return the accuracy of right against wrong numbers after 250 steps from an SFT model that can add."""
     write_sft(Path("sums.jsonl"), problems(0)[:4200])
     train(sft, "sums.jsonl", output=f"sft-{seed}", seed=seed, steps=600, eval_every=600)
     data = write_sums("ranked.jsonl", problems(1)[:2700], seed)

@@ -1,4 +1,4 @@
-"""Every kind of reward is asked as it should be, answers in its own words and tokens, and fails in one line."""
+"""Every kind of reward gets the right input, scores in its own tokens, and fails with one line."""
 
 import json
 import threading
@@ -71,14 +71,14 @@ TEXTS = ["good film", "bad awful film " * 9]
 
 @pytest.mark.parametrize(("label", "at"), [("negative", 0), ("positive", 1), ("1", 1)])
 def test_a_classifier_reads_text_in_its_own_tokens(classifier: str, label: str, at: int) -> None:
-    """The long text is cut to what the classifier can see, and padding beside it changes nothing."""
+    """A long text is cut to the classifier's maximum length, and padding changes nothing."""
     due = [float(by_hand(text)[at]) for text in TEXTS]
     assert score([f"classifier:{classifier}#{label}"], TEXTS) == pytest.approx(due, abs=1e-5)
     assert due[0] != pytest.approx(due[1], abs=1e-3)
 
 
 def test_an_answer_without_a_token_gets_no_score(classifier: str) -> None:
-    """It would get whatever the padding beside it makes of it."""
+    """Its score would be that of the padding."""
     bare = PreTrainedTokenizerFast.from_pretrained(classifier)
     bare.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     bare.save_pretrained(classifier)
@@ -195,7 +195,7 @@ def test_an_edited_function_makes_another_run() -> None:
 
 @contextmanager
 def service(replies: list[tuple[int, Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """Serve the replies, one a request, and the last one from then on; yield (url, what was asked)."""
+    """Serve the replies in order and repeat the last one; yield (url, the requests)."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The recipe that stops evolving when a score on other rows falls, as its page tells it."""
+"""The recipe that stops evolving when a score on other rows falls, as in its page."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The folder of a run: what it is, where it goes on from, what is never overwritten."""
+"""The folder of a run: its contents, resuming, and what is never overwritten."""
 
 import json
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_the_config_says_what_the_run_is(folder: RunFolder) -> None:
 def test_only_the_first_process_looks_at_a_run_that_is_overwritten(
     few: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others may come before it has cleared the folder."""
+    """The other processes may start before it has cleared the folder."""
     folder.finish({})
     monkeypatch.setenv("RANK", "1")
     options = TrainOptions(output="out", overwrite=True)

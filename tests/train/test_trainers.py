@@ -1,4 +1,4 @@
-"""SFT and pre-training learn, and say when they should not go on. The long versions are slow."""
+"""SFT and pre-training learn, and stop when they should. The long versions are slow."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def losses(folder: str) -> list[float]:
 
 
 def test_packed_rows_cost_what_they_cost_apart() -> None:
-    """All rows in one step: the loss before anything is learned is the mean over tokens, packed or not."""
+    """All rows in one step: the loss before the first update is the mean over tokens, packed or not."""
     write_sft(Path("sums.jsonl"), problems(0)[:60])
     for packing in (False, True):
         options: dict[str, Any] = {"steps": 1, "max_length": 128, "batch_size": 64, "held_out": 0, "log_every": 1}
@@ -80,8 +80,8 @@ def test_packed_rows_cost_what_they_cost_apart() -> None:
     assert losses("packed-True") == pytest.approx(losses("packed-False"), rel=1e-5)
 
 
-class Deaf(LlamaForCausalLM):
-    """A model that does not listen where its rows begin."""
+class IgnoresPositions(LlamaForCausalLM):
+    """A model that ignores where its rows begin."""
 
     def forward(self, *args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
         return super().forward(*args, **kwargs)
@@ -95,13 +95,13 @@ def test_packing_is_refused_where_rows_would_see_each_other(base: str) -> None:
         for prompt, answer in problems(0)[:2]
     ]
     assert check_packing(loaded, rows) < 1e-4
-    loaded.model.__class__ = Deaf
+    loaded.model.__class__ = IgnoresPositions
     with pytest.raises(CheckFailed, match="see each other"):
         check_packing(loaded, rows)
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole() -> None:
-    """Of rows with answers of one token and of forty: a mean of means would weigh a token of the short ones more."""
+    """With answers of one and of forty tokens; a mean of means would give tokens of short answers more weight."""
     write_sft(Path("sums.jsonl"), problems(0)[:20])
     with Path("sums.jsonl").open("a") as file:
         for prompt, answer in problems(1)[:20]:
@@ -122,7 +122,7 @@ def test_a_window_of_one_token_costs_nothing_and_spoils_nothing() -> None:
 
 
 def test_a_row_known_by_heart_ends_where_it_should() -> None:
-    """P(end) after the answer is near 1, and what is saved stops there when it is asked."""
+    """P(end) after the answer is near 1, and the saved model stops there."""
     write_sft(Path("one.jsonl"), problems(0)[:1])
     train(sft, "one.jsonl", output="out", steps=30, batch_size=1, held_out=0)
     loaded = load_trained("out", "float32")

@@ -88,7 +88,7 @@ def test_5000_samples_of_game24_get_the_reward_that_was_recorded() -> None:
 
 
 @pytest.mark.parametrize("task", BBH)
-def test_answers_of_every_kind_are_found_and_told_apart(task: str) -> None:
+def test_answers_of_every_kind_are_found_and_reported_apart(task: str) -> None:
     targets = {example["target"] for example in json.loads(here(f"bbh/{task}.json").read_text())["examples"]}
     assert len({answer_key(target) for target in targets}) == len(targets)
     for target in targets:
