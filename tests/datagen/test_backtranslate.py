@@ -49,7 +49,7 @@ def test_a_row_says_where_its_answer_comes_from() -> None:
     (seed,) = [row for row in output if row["meta"]["op"] == "seed"]
     assert seed["response"] == SEED_ROW["response"]
     assert seed["prompt"][1]["content"] == SEED_ROW["prompt"]
-    assert seed["prompt"][0] != augmented[0]["prompt"][0], "seeds and found texts are told apart"
+    assert seed["prompt"][0] != augmented[0]["prompt"][0], "seeds and mined texts get different prompts"
 
 
 def test_nothing_is_asked_about_a_segment_that_breaks_a_rule() -> None:

@@ -326,8 +326,8 @@ def in_a_full_disk(*arguments: str, room: int) -> Result:
 
 @pytest.mark.parametrize("room", [5_000, 40_000, 150_000])
 def test_a_full_disk_is_one_line_and_the_command_goes_on(seeds: str, room: int) -> None:
-    whole = datagen("evolve", seeds, "--model", "sim", "-o", "whole.jsonl")
-    assert whole.returncode == 0
+    complete_run = datagen("evolve", seeds, "--model", "sim", "-o", "whole.jsonl")
+    assert complete_run.returncode == 0
     Path("full").mkdir()
     command = ["evolve", seeds, "--model", "sim", "-o", "full/out.jsonl", "-q"]
     stopped = in_a_full_disk(*command, room=room)

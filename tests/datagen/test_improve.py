@@ -125,8 +125,8 @@ def test_a_model_does_not_judge_its_own_rewrite() -> None:
     outcome = improve(Path("one.jsonl"), model="replay:replies.jsonl")
     assert isinstance(outcome.error, InputError)
     assert "name another with --judge, or add --allow-self" in str(outcome.error)
-    improve(Path("one.jsonl"), model="replay:replies.jsonl", output="told.jsonl", allow_self=True)
-    assert rows("told.jsonl")[0]["meta"]["kept_because"] == "no_better"
+    improve(Path("one.jsonl"), model="replay:replies.jsonl", output="override.jsonl", allow_self=True)
+    assert rows("override.jsonl")[0]["meta"]["kept_because"] == "no_better"
 
 
 def test_a_row_without_a_response_is_rejected() -> None:

@@ -77,7 +77,7 @@ def run_with_kills(seeds: Path, server: Server, output: Path, moments: list[floa
     for mark, recorded in marks:
         delivered = {(entry.call, entry.attempt) for entry in server.log[:mark] if entry.delivered}
         sent_again = {(entry.call, entry.attempt) for entry in server.log[mark:]}
-        assert recorded.isdisjoint(sent_again), "a recorded answer was asked for again"
+        assert recorded.isdisjoint(sent_again), "a recorded answer was requested again"
         assert len((delivered - recorded) & sent_again) <= 2 * IN_FLIGHT, "more than those in flight and one commit"
     ids = [row["id"] for row in rows(output)]
     assert len(ids) == len(set(ids))

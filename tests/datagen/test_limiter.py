@@ -19,12 +19,12 @@ class Backend:
 
     def __init__(self, fault: Callable[[int], Exception | None] = lambda number: None, latency: float = 0.0) -> None:
         self.fault, self.latency = fault, latency
-        self.sent = self.in_flight = self.peak = 0
+        self.requests = self.in_flight = self.peak = 0
         self.order: list[int] = []
 
     async def send(self, call: Call) -> Reply:
-        self.sent, self.in_flight = self.sent + 1, self.in_flight + 1
-        number, self.peak = self.sent, max(self.peak, self.in_flight)
+        self.requests, self.in_flight = self.requests + 1, self.in_flight + 1
+        number, self.peak = self.requests, max(self.peak, self.in_flight)
         self.order.append(call.sample)
         await asyncio.sleep(self.latency)
         self.in_flight -= 1
@@ -103,7 +103,7 @@ def test_a_silent_endpoint_is_an_outage_after_few_tries() -> None:
     _, (error,) = send_all(backend, 1, 4)
     assert isinstance(error, Outage)
     assert "no answer in 4 tries, last: no connection" in str(error)
-    assert backend.sent == TRIES_BEFORE_CONTACT < MAX_TRIES
+    assert backend.requests == TRIES_BEFORE_CONTACT < MAX_TRIES
 
 
 def test_a_wait_that_nobody_has_time_for_is_an_outage() -> None:
@@ -116,7 +116,7 @@ def test_a_wait_that_nobody_has_time_for_is_an_outage() -> None:
 def test_after_an_outage_the_next_in_line_is_not_sent() -> None:
     backend = Backend(lambda number: Outage("the key is refused"))
     _, results = send_all(backend, 20, 1)
-    assert backend.sent == 1
+    assert backend.requests == 1
     assert [type(result) for result in results] == [Outage] + [Stopped] * 19
 
 
@@ -165,7 +165,7 @@ def send_with_budget(cap: int, count: int, backend: Backend) -> tuple[Budget, li
 def test_a_cap_lets_exactly_so_many_through() -> None:
     backend = Backend(latency=0.001)
     budget, results = send_with_budget(10, 25, backend)
-    assert backend.sent == budget.used == 10
+    assert backend.requests == budget.used == 10
     assert [type(result) for result in results].count(Stopped) == 15
 
 

@@ -139,7 +139,7 @@ def test_whether_the_chosen_is_the_longer_one_is_measured_and_printed() -> None:
     figures = pairs(content).result["table"]
     lengths = {"pairs": 4, "chosen_longer": 0.75, "chosen_length": 24.8, "rejected_length": 14.2}
     assert figures == figures | lengths
-    ran = CliRunner().invoke(app, ["pairs", "ranked.jsonl", "-o", "told.jsonl"], catch_exceptions=False)
+    ran = CliRunner().invoke(app, ["pairs", "ranked.jsonl", "-o", "override.jsonl"], catch_exceptions=False)
     assert "chosen is the longer" in ran.stderr and "75.0 %" in ran.stderr
 
 

@@ -188,8 +188,8 @@ def test_orca_gives_each_prompt_a_system_message_and_the_row_keeps_it() -> None:
         row["prompt"][0]["content"] if isinstance(row["prompt"], list) else "none" for row in rows("out.jsonl")
     )
     assert len(systems) == 16 and max(systems.values()) < 30
-    respond(questions(3), "sim", "told.jsonl", strategy="direct", system="Be brief {{ braces }}.")
-    assert {row["prompt"][0]["content"] for row in rows("told.jsonl")} == {"Be brief {{ braces }}."}
+    respond(questions(3), "sim", "override.jsonl", strategy="direct", system="Be brief {{ braces }}.")
+    assert {row["prompt"][0]["content"] for row in rows("override.jsonl")} == {"Be brief {{ braces }}."}
 
 
 def test_worked_examples_stand_before_the_prompt_and_a_bad_file_is_reported() -> None:

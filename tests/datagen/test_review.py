@@ -61,12 +61,12 @@ class Served:
         self.link, self.port, self.token = match[0], int(match[1]), match[2]
         self.cookie = f"review-{self.port}={self.token}"
 
-    def ask(self, path: str, sent: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    def ask(self, path: str, payload: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
         all_headers = {"Cookie": self.cookie, "Content-Type": "application/json"}
         all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.request("GET" if sent is None else "POST", path, sent and json.dumps(sent), all_headers)
+            connection.request("GET" if payload is None else "POST", path, payload and json.dumps(payload), all_headers)
             reply = connection.getresponse()
             return reply.status, reply.read(), dict(reply.getheaders())
         finally:
@@ -168,8 +168,8 @@ def test_a_vote_that_ranks_something_else_is_refused(ranks: Any) -> None:
 def test_bad_requests_are_refused_and_the_server_goes_on(serve: Any) -> None:
     write(samples(1))
     served = serve()
-    for sent in ({"id": "nobody", "verdict": "tie"}, [1], "x", {"id": served.page()["id"], "verdict": "best"}):
-        assert served.ask("/vote", sent)[0] == 400
+    for payload in ({"id": "nobody", "verdict": "tie"}, [1], "x", {"id": served.page()["id"], "verdict": "best"}):
+        assert served.ask("/vote", payload)[0] == 400
     assert served.ask("/vote", {"id": "x" * 100_000})[0] == 413
     assert served.page()["voted"] == 0 and votes() == []
 

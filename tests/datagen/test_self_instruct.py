@@ -133,9 +133,9 @@ def test_a_persona_is_drawn_for_each_draw() -> None:
     assert {row["meta"]["persona"] for row in rows("out.jsonl")} == {"a beekeeper", "a night nurse"}
 
 
-@pytest.mark.parametrize(("held", "says"), [(b"a cook\n\xff\n", "people.txt:2: not UTF-8"), (b" \n", "no personas")])
-def test_personas_that_are_none_are_refused(held: bytes, says: str) -> None:
-    Path("people.txt").write_bytes(held)
+@pytest.mark.parametrize(("content", "says"), [(b"a cook\n\xff\n", "people.txt:2: not UTF-8"), (b" \n", "no personas")])
+def test_personas_that_are_none_are_refused(content: bytes, says: str) -> None:
+    Path("people.txt").write_bytes(content)
     with pytest.raises(InputError, match=says):
         run(seeds(), personas=Path("people.txt"))
 

@@ -38,10 +38,10 @@ REWRITE, EQUAL = "evolve/deepen", "evolve/equal"
 
 
 def call(
-    prompt: str = "Name a river.", task: str = "answer", *, sample: int = 0, attempt: int = 1, **more: str
+    prompt: str = "Name a river.", task: str = "answer", *, sample: int = 0, attempt: int = 1, **extra_fields: str
 ) -> Call:
     messages = [{"role": "user", "content": prompt}]
-    fields = {"prompt": prompt, **more}
+    fields = {"prompt": prompt, **extra_fields}
     return Call(call_key("sim", messages, {}, sample), "sim", messages, {}, sample, 1, task, fields)
 
 
@@ -97,11 +97,11 @@ def test_what_the_messages_say_beside_the_fields_does_not_matter() -> None:
 
 
 def test_every_reply_is_a_chat_completion_with_its_tokens() -> None:
-    for sent, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
+    for request, reply in zip(MIXED, ask(SPEC, *MIXED), strict=True):
         assert reply.is_chat_completion
         usage = json.loads(reply.body)["usage"]
         assert usage["completion_tokens"] >= len(text_of(reply).split())
-        assert usage["prompt_tokens"] >= len(sent.messages[0]["content"].split())
+        assert usage["prompt_tokens"] >= len(request.messages[0]["content"].split())
 
 
 N = 4_000

@@ -130,16 +130,16 @@ def test_this_machine_is_recognised_by_address(url: str, is_here: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "sent"),
+    ("url", "expected"),
     [
         (OPENAI_URL, KEY), ("https://example.com/v1", KEY), ("HTTPS://example.com", KEY), (LOCAL, KEY),
         ("http://localhost:1", KEY), ("http://[::1]:1", KEY), ("http://example.com/v1", "none"),
         ("http://10.0.0.7:8000/v1", "none"), ("http://127.example.com/v1", "none"), ("http://https", "none"),
     ],
 )  # fmt: skip
-def test_the_key_goes_over_https_or_to_this_machine(url: str, sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_over_https_or_to_this_machine(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    assert api_key(url) == sent
+    assert api_key(url) == expected
 
 
 def test_without_a_key_only_the_openai_api_is_out_of_reach() -> None:

@@ -34,7 +34,7 @@ def test_five_commands_make_one_line_and_a_row_is_traced_through_all_of_them() -
     assert all(row["response"] for row in final_rows)
     families = [row["meta"]["seed_id"] for row in final_rows]
     assert None not in families and len(set(families)) < len(final_rows), (
-        "what evolved from one prompt is still known as kin"
+        "rows that evolved from one prompt keep its seed_id"
     )
     traced = shell(f"datagen trace {final_rows[0]['id']}")
     assert traced.returncode == 0, traced.stderr

@@ -215,7 +215,7 @@ def test_pairs_of_a_judge_that_may_be_guessing_are_refused_unless_allowed() -> N
     result = check(guesser, write_labelled_sums(60))
     assert result["figures"]["accuracy"]["low"] <= 0.5 <= result["figures"]["accuracy"]["high"]
     assert make_pairs(guesser, "refused.jsonl")["funnel"]["rejected"] == {"weak_judge": 60}
-    assert make_pairs(guesser, "told.jsonl", weak_judge=True)["funnel"]["kept"] > 0
+    assert make_pairs(guesser, "override.jsonl", weak_judge=True)["funnel"]["kept"] > 0
 
 
 def test_a_check_holds_for_the_prompts_that_were_asked_alone() -> None:

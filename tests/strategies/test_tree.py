@@ -239,9 +239,9 @@ def test_what_is_spent_is_spent() -> None:
 
 
 def test_options_that_do_not_fit_are_reported() -> None:
-    for given_ in ({"task": "chess"}, {"search": "astar"}, {"task": "text", "step_preferences": True}):
+    for options in ({"task": "chess"}, {"search": "astar"}, {"task": "text", "step_preferences": True}):
         with pytest.raises(InputError):
-            respond(puzzles("4 9 10 13"), "sim", strategy="tree", **given_)
+            respond(puzzles("4 9 10 13"), "sim", strategy="tree", **options)
     respond(puzzles("7"), "sim", "none.jsonl", strategy="tree")
     assert rows("none.rejected.jsonl")[0]["reason"] == "no_numbers"
     respond(puzzles("1 2 3 4 5 6"), "sim", "many.jsonl", strategy="tree")

@@ -84,4 +84,4 @@ def test_alarms_survive_a_checkpoint() -> None:
         alarms.iteration(step, {**WELL, "kl": 5.0})
     again = Alarms.from_dict(alarms.as_dict())
     assert again == alarms
-    assert again.iteration(99, {**WELL, "kl": 5.0}) == [], "told before the interruption"
+    assert again.iteration(99, {**WELL, "kl": 5.0}) == [], "already raised before the interruption"

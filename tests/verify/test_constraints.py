@@ -156,17 +156,17 @@ def test_hostile_kwargs_end_in_one_line_that_names_the_constraint(extra: Kwargs,
 
 
 def test_a_row_of_either_shape_gives_the_same_constraints() -> None:
-    own = {
+    named_constraints = {
         "constraints": [
             {"id": "punctuation:no_comma"},
             {"id": "detectable_format:number_bullet_lists", "kwargs": {"num_bullets": 3.0}},
         ]
     }
-    theirs = {
+    ifeval_columns = {
         "instruction_id_list": ["punctuation:no_comma", BULLETS],
         "kwargs": [{"num_bullets": None, "relation": None}, {"num_bullets": 3, "relation": None}],
     }  # fmt: skip
-    both = [read_constraints(Record("0" * 16, "x", extra=extra)) for extra in (own, theirs)]
+    both = [read_constraints(Record("0" * 16, "x", extra=extra)) for extra in (named_constraints, ifeval_columns)]
     assert both[0] == both[1] == [
         Constraint("punctuation:no_comma"), Constraint("detectable_format:number_bullet_lists", {"num_bullets": 3})
     ]  # fmt: skip
