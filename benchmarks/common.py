@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Line(NamedTuple):
     """One line of the table."""
 
-    what: str
+    name: str
     target: str
     measured: str
     limited_by: str
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
 def show(lines: Iterable[Line]) -> None:
     """Print the table in Markdown, each line as soon as it is measured."""
-    head = (Line("what", "target", "measured", "limited by"), ("---",) * 4)
+    head = (Line("benchmark", "target", "measured", "limited by"), ("---",) * 4)
     for cells in chain(head, lines):
         print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -83,7 +83,7 @@ class Ask(Method):
         return 1
 
 
-class Ran(NamedTuple):
+class RunResult(NamedTuple):
     """A finished run: its outcome, wall-clock seconds and processor seconds."""
 
     outcome: Outcome
@@ -91,14 +91,14 @@ class Ran(NamedTuple):
     cpu: float
 
 
-def run(method: type[Method], rows: Path, model: str, **options: Any) -> Ran:
+def run(method: type[Method], rows: Path, model: str, **options: Any) -> RunResult:
     """Run a method as its command does, without terminal output; out.jsonl is written beside the input."""
     run_options = RunOptions(output=str(rows.with_name("out.jsonl")), model=[model], **options)
     with open_job(method, str(rows), method.options_type(), run_options, {}) as job:
         tune_garbage_collector()
         cpu, wall = process_time(), perf_counter()
         outcome = asyncio.run(run_job(job, Quiet()))
-        return Ran(outcome, perf_counter() - wall, process_time() - cpu)
+        return RunResult(outcome, perf_counter() - wall, process_time() - cpu)
 
 
 def write_rows(folder: Path, count: int) -> Path:

@@ -16,8 +16,8 @@ from benchmarks.remote import serving
 def peak(rows: int, model: str) -> float:
     """Run `rows` rows; return the peak memory in MB."""
     with TemporaryDirectory() as folder:
-        ran = run(Ask, write_rows(Path(folder), rows), model, concurrency="256")
-        assert ran.outcome.result["funnel"]["kept"] == rows
+        result = run(Ask, write_rows(Path(folder), rows), model, concurrency="256")
+        assert result.outcome.result["funnel"]["kept"] == rows
     status = Path("/proc/self/status").read_text()  # getrusage would count what the parent had at the fork
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 

@@ -131,10 +131,10 @@ def parts(_: str, times: int) -> dict[str, float]:
 def trl_update(python: str, steps: int) -> float:
     """Return the processor seconds of an update of TRL 1.12."""
     prepare()
-    ran = subprocess.run([python, str(OTHER), str(steps)], capture_output=True, text=True)
-    if ran.returncode:
-        raise RuntimeError(ran.stderr[-2000:])
-    return float(ran.stdout.split()[-1])
+    result = subprocess.run([python, str(OTHER), str(steps)], capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(result.stderr[-2000:])
+    return float(result.stdout.split()[-1])
 
 
 def memory(_: str, __: int) -> dict[str, float]:

@@ -30,15 +30,15 @@ TIMES = 3
 
 def fill_journal(method: str, rows: Path, model: str) -> int:
     """Fill the journal with one run; return the number of calls."""
-    ran = run(METHODS[method], rows, model, concurrency="256")
-    return int(ran.outcome.result["usage"]["calls"])
+    result = run(METHODS[method], rows, model, concurrency="256")
+    return int(result.outcome.result["usage"]["calls"])
 
 
 def replay_run(method: str, rows: Path, model: str) -> float:
     """Repeat the run and return its seconds; it must send nothing."""
-    ran = run(METHODS[method], rows, model, concurrency="256")
-    assert ran.outcome.run["requests"] == 0 and ran.outcome.status == "finished"
-    return ran.wall
+    result = run(METHODS[method], rows, model, concurrency="256")
+    assert result.outcome.run["requests"] == 0 and result.outcome.status == "finished"
+    return result.wall
 
 
 def replay_stack(rows: Path, model: str) -> float:
@@ -68,18 +68,18 @@ def measure(quick: bool) -> list[Line]:
                 calls = in_fresh_process(fill_journal, method, rows, server.model)
             if method == "ask":
                 seconds = median(in_fresh_process(replay_stack, rows, server.model) for _ in range(TIMES))
-                what = f"replay, calls/s through the journal, {calls:,} calls"
-                lines.append(speed_line(what, "≥ 30,000", calls, seconds, "SQLite and JSON"))
+                name = f"replay, calls/s through the journal, {calls:,} calls"
+                lines.append(speed_line(name, "≥ 30,000", calls, seconds, "SQLite and JSON"))
             first = rows.with_name("out.jsonl").read_bytes()
             seconds = median(in_fresh_process(replay_run, method, rows, server.model) for _ in range(TIMES))
             assert rows.with_name("out.jsonl").read_bytes() == first
-        what = f"the same, whole runs: {method}, reading, folding and writing rows, {calls:,} calls"
-        lines.append(speed_line(what, "-", calls, seconds, "the loop"))
+        name = f"the same, whole runs: {method}, reading, folding and writing rows, {calls:,} calls"
+        lines.append(speed_line(name, "-", calls, seconds, "the loop"))
     return lines
 
 
-def speed_line(what: str, target: str, calls: int, seconds: float, limited_by: str) -> Line:
-    return Line(what, target, f"{calls / seconds:,.0f} ({1e6 * seconds / calls:.0f} µs a call)", limited_by)
+def speed_line(name: str, target: str, calls: int, seconds: float, limited_by: str) -> Line:
+    return Line(name, target, f"{calls / seconds:,.0f} ({1e6 * seconds / calls:.0f} µs a call)", limited_by)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ def time_run(method: type[Method], records: int, scale: float) -> Timing:
     """Run a method over `records` records against a server with stragglers."""
     wait = lognormal(MEDIAN * scale, SIGMA)
     with serving(evolve_answer, (MEDIAN * scale, SIGMA)) as server, TemporaryDirectory() as folder:
-        ran = run(method, write_rows(Path(folder), records), server.model, concurrency=str(SLOTS))
+        result = run(method, write_rows(Path(folder), records), server.model, concurrency=str(SLOTS))
         log = sorted(server.record().log, key=lambda entry: entry.at)
-    assert ran.outcome.status == "finished" and ran.outcome.run["requests"] == len(log)
+    assert result.outcome.status == "finished" and result.outcome.run["requests"] == len(log)
     waits = [wait(entry.key) for entry in log]
     ends = [entry.at + seconds for entry, seconds in zip(log, waits, strict=True)]
     return Timing(max(ends) - log[0].at, waits)
@@ -62,9 +62,9 @@ def measure(quick: bool) -> list[Line]:
     for chains, scale, target in ((200, 1.0, "≥ 0.85"), (2_000, 0.25, "≥ 0.95")):
         chain = time_run(METHODS["general"], chains // divisor, scale)
         share = sum(chain.waits) / SLOTS / chain.seconds
-        what = f"{chains // divisor:,} chains of evolve, against the sum / {SLOTS}"
+        name = f"{chains // divisor:,} chains of evolve, against the sum / {SLOTS}"
         measured = f"{share:.3f} ({len(chain.waits):,} calls, {chain.seconds:.1f} s)"
-        lines.append(Line(what, target, measured, "the last chains' own length" if scale == 1 else "-"))
+        lines.append(Line(name, target, measured, "the last chains' own length" if scale == 1 else "-"))
     return lines
 
 

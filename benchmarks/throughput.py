@@ -37,9 +37,9 @@ def ours(model: str, rows: int) -> Cost:
         warm = Path(folder, "warm")  # another folder has another journal
         warm.mkdir()
         run(Ask, write_rows(warm, WARM_UP), model)
-        ran = run(Ask, write_rows(Path(folder), rows), model, concurrency=str(IN_FLIGHT))
-        assert ran.outcome.run["requests"] == ran.outcome.result["funnel"]["kept"] == rows
-    return Cost(ran.wall / rows, ran.cpu / rows)
+        result = run(Ask, write_rows(Path(folder), rows), model, concurrency=str(IN_FLIGHT))
+        assert result.outcome.run["requests"] == result.outcome.result["funnel"]["kept"] == rows
+    return Cost(result.wall / rows, result.cpu / rows)
 
 
 def theirs(model: str, rows: int) -> Cost:
@@ -86,9 +86,9 @@ def measure(quick: bool) -> list[Line]:
     for wait, target in ((0.0, "≥ 4 ×, aim 5 ×"), (0.05, "≥ 3.5 ×, aim 4.5 ×")):
         with serving(latency=wait) as server:
             engine, loop = compare(server, rows, rounds)
-        what = f"rows/s against the usual loop, {1000 * wait:.0f} ms server, {IN_FLIGHT} in flight"
+        name = f"rows/s against the usual loop, {1000 * wait:.0f} ms server, {IN_FLIGHT} in flight"
         measured = f"{loop.wall / engine.wall:.1f} × ({1 / engine.wall:,.0f} against {1 / loop.wall:,.0f} rows/s)"
-        lines.append(Line(what, target, measured, "the client library's path of a request"))
+        lines.append(Line(name, target, measured, "the client library's path of a request"))
         if not wait:
             measured = f"{engine.cpu / loop.cpu:.2f} × ({1e6 * engine.cpu:.0f} against {1e6 * loop.cpu:.0f} µs)"
             lines.append(Line("CPU a row against the usual loop", "≤ 0.3 ×", measured, "the same"))

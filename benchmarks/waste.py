@@ -31,10 +31,10 @@ def surplus() -> Line:
     for seed in SEEDS:
         with serving(evolve_answer, (0.02, 0.7)) as server, TemporaryDirectory() as folder:
             rows = write_rows(Path(folder), 200)
-            ran = run(METHODS["general"], rows, server.model, concurrency="16", n=100, seed=seed)
-            assert ran.outcome.result["funnel"]["kept"] == 100
+            result = run(METHODS["general"], rows, server.model, concurrency="16", n=100, seed=seed)
+            assert result.outcome.result["funnel"]["kept"] == 100
             paid += len(server.record().log)
-            needed += ran.outcome.result["usage"]["calls"]
+            needed += result.outcome.result["usage"]["calls"]
     return Line(
         "-n 100, 16 in flight: calls paid / calls needed", "≤ 1.3", f"{paid / needed:.2f} ({paid} / {needed})", "margin"
     )
@@ -44,11 +44,11 @@ def faults(rows: int) -> Line:
     """Count good rows, requests and retries before their Retry-After."""
     with serving(latency=0.05, faults=MIXED) as server, TemporaryDirectory() as folder:
         source = write_rows(Path(folder), rows)
-        ran = run(Ask, source, server.model, concurrency="50", timeout=5.0)
+        result = run(Ask, source, server.model, concurrency="50", timeout=5.0)
         rows_out = map(json.loads, source.with_name("out.jsonl").read_text().splitlines())
         good = sum(row["response"] == echo("", [{"content": row["prompt"]}], 0, "") for row in rows_out)
         record = server.record()
-    measured = f"{good} good, {len(record.log)} requests, {record.early_retries()} early, {ran.wall:.1f} s"
+    measured = f"{good} good, {len(record.log)} requests, {record.early_retries()} early, {result.wall:.1f} s"
     target = f"{rows} good, ≤ {1.3 * rows:.0f} requests, 0 early"
     return Line(f"{rows} prompts, 20 % mixed faults", target, measured, "the faults themselves")
 
@@ -65,8 +65,8 @@ def concurrency(rows: int) -> Line:
     means = []
     for refusals in (Faults(), REFUSALS):
         with serving(latency=LATENCY, faults=refusals, limit=ROOM) as server, TemporaryDirectory() as folder:
-            ran = run(Ask, write_rows(Path(folder), rows), server.model)
-            assert ran.outcome.status == "finished"
+            result = run(Ask, write_rows(Path(folder), rows), server.model)
+            assert result.outcome.status == "finished"
             means.append(mean_in_flight(server))
     calm, refused = means
     measured = f"{refused / ROOM:.2f} ({refused:.1f} in flight; {calm:.1f} without)"
