@@ -54,11 +54,12 @@ def test_meta_names_the_lineage_and_the_prompts(method: type[Method]) -> None:
     perform(method, Path("input.jsonl") if method.reads_input else None, "sim", "out.jsonl", options, n=n)
     written = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
     assert written
+    row_templates: object = method.row_templates  # of the class: a value, or the property
     for meta in (row["meta"] for row in written):
         assert meta.keys() >= COMMON
-        if method.row_templates is None:
+        if row_templates is None:
             digests = {meta["template"]: meta["template_digest"]}
         else:
             digests = {entry["name"]: entry["digest"] for entry in meta.get("templates", [])}
-            assert digests or not method.templates or not method.row_templates
+            assert digests or not method.templates or row_templates == ()
         assert all(Prompts()[name].digest == digest for name, digest in digests.items())
