@@ -336,7 +336,7 @@ def test_a_model_that_only_counts_words_is_not_good_enough() -> None:
     assert verdict(metrics | {"accuracy": 0.6, "interval": (0.55, 0.65), "longer_wins": 0.5}).startswith(
         "Not good enough"
     )
-    assert "Not to be told" in verdict(metrics | {"comparisons": 20})
+    assert "Unknown" in verdict(metrics | {"comparisons": 20})
 
 
 def test_a_report_counts_sources_and_leaves_ties_out() -> None:

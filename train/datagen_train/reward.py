@@ -248,7 +248,9 @@ def check_start(start: dict[str, float], session: Session, options: Options, pro
         return
     tolerance = START_ACCURACY + 1 / prompts**0.5  # two standard deviations of a fair coin, thrown once per prompt
     unusual = abs(start["eval_loss"] - log(2)) > START_LOSS or abs(start["eval_accuracy"] - 0.5) > tolerance
-    values = f"loss {start['eval_loss']:.3f} (about {log(2):.3f} is due), accuracy {start['eval_accuracy']:.3f} (1/2)"
+    values = (
+        f"loss {start['eval_loss']:.3f} (about {log(2):.3f} is expected), accuracy {start['eval_accuracy']:.3f} (1/2)"
+    )
     session.findings["untrained"] = f"{'unusual' if unusual else 'as it should be'}: {values}"
     if unusual:
         session.terminal.say(
@@ -414,7 +416,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     """Say whether the model is good enough for PPO."""
     count = metrics.get("comparisons", 0)
     if count < MIN_COMPARISONS:
-        return f"Good enough for PPO? Not to be told: {count} held-out comparisons, {MIN_COMPARISONS} are the least."
+        return f"Good enough for PPO? Unknown: {count} held-out comparisons, at least {MIN_COMPARISONS} are needed."
     low, high = metrics["interval"]
     length = max(metrics["longer_wins"], 1 - metrics["longer_wins"])
     numbers = f"accuracy {metrics['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), length alone {length:.3f}"
@@ -422,7 +424,7 @@ def verdict(metrics: dict[str, Any]) -> str:
         return f"Not good enough for PPO: no better than length alone. {numbers}."
     if metrics["accuracy"] < GOOD_ACCURACY:
         return f"Not good enough for PPO: below {GOOD_ACCURACY}. {numbers}."
-    return f"Good enough for PPO: {numbers}, at least {GOOD_ACCURACY} is asked."
+    return f"Good enough for PPO: {numbers}, at least {GOOD_ACCURACY} is required."
 
 
 def paragraphs(metrics: dict[str, Any]) -> list[str]:
