@@ -22,12 +22,12 @@ ARGUMENTS = (("input", "A file of rows, or - for standard input."),)
 class Options:
     """Options of `datagen convert`."""
 
-    to: str = option("trl", "Shape to write: trl, openai, alpaca, llama-factory, axolotl, hh, medicalgpt, audit.")
-    output: str | None = option(None, "Output file, or - for standard output. [INPUT.SHAPE.jsonl]", short="-o")
-    format: str | None = option(None, "Shape of the input rows. [detected]")
+    to: str = option("trl", "Output format: trl, openai, alpaca, llama-factory, axolotl, hh, medicalgpt, audit.")
+    output: str | None = option(None, "Output file, or - for standard output. [INPUT.FORMAT.jsonl]", short="-o")
+    format: str | None = option(None, "Format of the input rows. [detected]")
     limit: int | None = option(None, "Read only the first N rows.", least=1)
     overwrite: bool = option(False, "Replace an existing output.")
-    quiet: bool = option(False, "Print errors only.", short="-q")
+    quiet: bool = option(False, "Print only errors.", short="-q")
 
 
 def run(input: str, options: Options) -> int:

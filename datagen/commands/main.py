@@ -51,12 +51,12 @@ COMMANDS = {
     ),
     "constraints": Command(
         "datagen.generators.constraints",
-        "Add verifiable constraints to prompts, and answers that meet them.",
+        "Add verifiable constraints to prompts, and generate answers that meet them.",
         ("Constraints",),
     ),
     "backtranslate": Command(
         "datagen.generators.backtranslate",
-        "Write the instruction that each passage of a corpus would answer.",
+        "Generate an instruction for each passage of a corpus (instruction backtranslation).",
         ("Backtranslate",),
     ),
     "respond": Command(
@@ -197,7 +197,7 @@ app = typer.Typer(
     cls=Commands,
     help="Grow SFT and preference data with a large model; every row and every call is accounted for.\n\n"
     "JSON lines are read and written; - is standard input or output. Answers are recorded beside the output: "
-    "a command that was stopped, killed or run again pays for nothing twice.",
+    "a command that is run again after a stop or a crash repeats no paid call.",
     callback=lambda: None,
     no_args_is_help=True,
     add_completion=False,

@@ -28,11 +28,11 @@ ARGUMENTS = (("samples", "A file of samples, ranked rows or preferences."),)
 class Options:
     """Options of `datagen review`."""
 
-    by: str | None = option(None, "Name of the reviewer, as recorded in the log. [the user's]")
-    votes: Path | None = option(None, "Log of votes. [SAMPLES.votes.jsonl]")
+    by: str | None = option(None, "Name of the reviewer, stored with each vote. [the login name]")
+    votes: Path | None = option(None, "File of votes. [SAMPLES.votes.jsonl]")
     limit: int | None = option(None, "Show only the first N rows.", least=1)
     strict: bool = option(False, "Stop at the first unusable input line.")
-    port: int = option(0, "Port of the page on this machine; 0 for any free one.", least=0, most=65535)
+    port: int = option(0, "Local port of the page; 0 = any free port.", least=0, most=65535)
     open: bool = option(False, "Open the page in the browser.")
 
 

@@ -18,7 +18,7 @@ from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row, request_text
 
-ARGUMENTS = (("id", "The id of a row, or its first letters."),)
+ARGUMENTS = (("id", "The id of a row, or a prefix of it."),)
 LEAST_LETTERS = 4
 META_KEYS = ("op", "round", "model", "evolver", "judge", "teacher", "answer", "verified", "finish_reason")
 """The keys of `meta` that are printed."""
@@ -28,7 +28,7 @@ META_KEYS = ("op", "round", "model", "evolver", "judge", "teacher", "answer", "v
 class Options:
     """Options of `datagen trace`."""
 
-    folder: Path = option(Path(), "Folder whose outputs are searched.")
+    folder: Path = option(Path(), "Folder to search for the row.")
     json: bool = option(False, "Print the steps as JSON lines.")
 
 

@@ -46,7 +46,7 @@ class RunOptions:
 
     output: str | None = option(
         None,
-        "Output file, a name in .jsonl; - for standard output. [INPUT.COMMAND.jsonl]",
+        "Output file (.jsonl), or - for standard output. [INPUT.COMMAND.jsonl]",
         short="-o",
         panel=FILES,
     )
@@ -55,7 +55,7 @@ class RunOptions:
     strict: bool = option(False, "Stop at the first unusable input line.", panel=FILES)
     overwrite: bool = option(False, "Replace an existing output; recorded answers are reused at no cost.", panel=FILES)
     dry_run: bool = option(False, "Show the first request and the expected number of calls; send nothing.", panel=FILES)
-    json: bool = option(False, "Print the contents of x.meta.json to standard output.", panel=FILES)
+    json: bool = option(False, "Print the report of the run (OUTPUT.meta.json) to standard output.", panel=FILES)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=FILES)
     verbose: bool = option(False, "Print every unusable line and every failure.", short="-v", panel=FILES)
 
@@ -72,18 +72,18 @@ class RunOptions:
     max_tokens: int | None = option(
         None, "Maximum length of an answer in tokens; overrides the method's.", least=1, panel=MODELS
     )
-    param: list[str] = option([], "Further request parameter, as NAME=VALUE (JSON or text).", panel=MODELS)
+    param: list[str] = option([], "Additional request parameter, NAME=VALUE (JSON or text). Repeatable.", panel=MODELS)
     prompts: Path | None = option(
-        None, "Folder of prompt templates that replace the shipped ones, file by file.", panel=MODELS
+        None, "Folder of prompt templates; each replaces the built-in one of the same name.", panel=MODELS
     )
     seed: int = option(0, "Random seed.", panel=MODELS)
 
     n: int | None = option(
         None, "Stop after N accepted rows; the input is read again if needed.", short="-n", least=1, panel=LIMITS
     )
-    max_calls: int | None = option(None, "Use at most N calls, replayed ones included.", least=1, panel=LIMITS)
+    max_calls: int | None = option(None, "Maximum number of calls, replayed ones included.", least=1, panel=LIMITS)
     max_failed: int = option(100, "Stop when more than N candidates have failed.", least=0, panel=LIMITS)
-    concurrency: str = option("auto", "Requests in flight at one address: a number, or auto.", panel=LIMITS)
+    concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)
     timeout: float = option(600.0, "Timeout of one request, in seconds.", least=0.1, panel=LIMITS)
 
     @property

@@ -53,10 +53,12 @@ SCORE_LINE = re.compile(r"^[\s*_#>`]*score[\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(
 class Options:
     """Options of `datagen backtranslate`."""
 
-    threshold: float = option(THRESHOLD, "Minimum mean rating; 0 = no rating.", least=0, most=POINTS)
-    samples: int = option(SAMPLES, "Ratings per pair; the mean decides.", least=1, most=100)
+    threshold: float = option(THRESHOLD, "Minimum mean rating of a pair; 0 = do not rate.", least=0, most=POINTS)
+    samples: int = option(SAMPLES, "Number of ratings per pair, which are averaged.", least=1, most=100)
     rewrite: bool = option(False, "Rewrite each text into an answer.")
-    trained: bool = option(False, "The backward model comes from 'train sft --backward': its prompt is the text alone.")
+    trained: bool = option(
+        False, "The backward model was trained by 'train sft --backward', so its prompt is the text alone."
+    )
     untagged: bool = option(False, "Leave out the system message that names the source of the answer.")
 
 
@@ -67,7 +69,7 @@ class Backtranslate(Method):
     options_type = Options
     options: Options
     roles = {
-        "backward": "writes the instruction of a text",
+        "backward": "writes an instruction for each text",
         "judge": "rates the pairs",
         "teacher": "rewrites the texts",
     }

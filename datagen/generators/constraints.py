@@ -43,8 +43,10 @@ MAX_CONSTRAINTS = 3
 class Options:
     """Options of `datagen constraints`."""
 
-    most: int = option(MAX_CONSTRAINTS, "The most constraints on one prompt.", least=1, most=6)
-    pairs: bool = option(False, "Write preferences: an answer to all constraints over one where one is left out.")
+    most: int = option(MAX_CONSTRAINTS, "Maximum number of constraints per prompt.", least=1, most=6)
+    pairs: bool = option(
+        False, "Write preference pairs; the rejected answer is one to the prompt without one of its constraints."
+    )
 
 
 class Constraints(Method):

@@ -66,7 +66,7 @@ class Options:
     """Options of `datagen evolve`."""
 
     rounds: int = option(4, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
-    max_growth: int = option(MAX_GROWTH, "Most words a rewrite may add; a longer one is dropped.", least=1)
+    max_growth: int = option(MAX_GROWTH, "Maximum number of words a rewrite may add; longer ones are dropped.", least=1)
     lang: str = option("auto", "Language of the prompt templates: en, zh, or auto (that of the seed).")
 
 
@@ -128,7 +128,7 @@ class Evolve(Method):
     unique = ("prompt",)
     roles = {
         "evolver": "rewrites prompts",
-        "judge": "says whether a rewrite asks for more",
+        "judge": "judges whether a rewrite asks for more than its parent",
         "teacher": "answers the rewritten prompts",
     }
     templates = tuple(
@@ -148,14 +148,14 @@ class Evolve(Method):
         """Yield one candidate a round. A failed call ends the chain; the same command asks for it again."""
         parent = Parent(record.id, record.prompt)
         for number in range(1, self.options.rounds + 1):
-            candidate = await self.evolve(record, parent, number, llm)
+            candidate = await self.run_round(record, parent, number, llm)
             yield candidate
             if candidate.status == "failed":
                 return
             if candidate.status == "kept":
                 parent = Parent(candidate.row["id"], candidate.row["prompt"])
 
-    async def evolve(self, record: Record, parent: Parent, number: int, llm: Roles) -> Candidate:
+    async def run_round(self, record: Record, parent: Parent, number: int, llm: Roles) -> Candidate:
         """Run round `number` on a live prompt: rewrite, eliminate, answer."""
         request = request_text(parent.prompt)
         subject: Row = {"id": parent.id, "prompt": parent.prompt}

@@ -46,11 +46,11 @@ class Options:
     """Options of `datagen improve`."""
 
     most_growth: float = option(MOST_GROWTH, "Maximum ratio of the new answer's length to the old one's.", least=1)
-    pairs: bool = option(False, "Write preferences, new over old, instead of responses.")
+    pairs: bool = option(False, "Write preference pairs (chosen: new, rejected: old) instead of responses.")
     only_better: bool = option(False, "Drop the rows whose answer did not improve.")
-    allow_self: bool = option(False, "Let a model judge its own answers, and those of its family.")
-    rubric: list[str] = option(["helpful"], "Criteria of the judge; see 'datagen judge'.")
-    revisions: int = option(REVISIONS, "constitution: revisions of each answer.", least=1, most=16)
+    allow_self: bool = option(False, "Allow a model to judge its own answers and those of its model family.")
+    rubric: list[str] = option(["helpful"], "Rubric of the judge, as in 'datagen judge'. Repeatable.")
+    revisions: int = option(REVISIONS, "constitution: number of revisions of each answer.", least=1, most=16)
 
 
 class Improve(Method):
@@ -60,7 +60,7 @@ class Improve(Method):
     options_type = Options
     options: Options
     unique = ("prompt", "response", "chosen")
-    roles = {"teacher": "writes the new answers", "judge": "compares new and old"}
+    roles = {"teacher": "writes the new answers", "judge": "compares the new answer with the old one"}
     calls_per_rewrite: ClassVar[int] = 1
     """The most calls of `rewrite`."""
 

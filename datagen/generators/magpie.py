@@ -52,10 +52,13 @@ SAMPLE_BITS = 48
 class Options:
     """Options of `datagen magpie`."""
 
-    turns: int = option(1, "User turns in each conversation.", least=1, most=10)
-    system: str | None = option(None, "System message that steers what the user asks; not part of the row.")
+    turns: int = option(1, "Number of user turns per conversation.", least=1, most=10)
+    system: str | None = option(None, "System message that steers what the user asks; it is not part of the row.")
     dedup: float = option(
-        THRESHOLD, "Near-duplicate threshold (ROUGE-L F1) between first prompts; 1 = exact only.", least=0, most=1
+        THRESHOLD,
+        "Near-duplicate threshold (ROUGE-L F1) between first prompts; 1 = exact duplicates only.",
+        least=0,
+        most=1,
     )
 
 

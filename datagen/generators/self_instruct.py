@@ -54,7 +54,10 @@ class Options:
     """Options of `datagen self-instruct`."""
 
     lag: int = option(
-        LAG, "Draws before a kept task becomes visible to later draws; fewer draws run in parallel if lower.", least=1
+        LAG,
+        "Number of draws (requests for new tasks) after which later draws see an accepted task; a lower lag allows "
+        "less concurrency.",
+        least=1,
     )
     threshold: float = option(
         THRESHOLD, "Near-duplicate threshold (ROUGE-L F1) between instructions; 0.7 as in the paper.", least=0, most=1

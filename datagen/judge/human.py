@@ -25,7 +25,7 @@ from datagen.records.record import Candidate, Record, Row, reject
 class Options:
     """Options of `datagen judge --by human`."""
 
-    votes: Path | None = option(None, "human: log of votes, written by 'datagen review'.")
+    votes: Path | None = option(None, "human: file of votes, written by 'datagen review'.")
 
 
 class Human(JudgeMethod):

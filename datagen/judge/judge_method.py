@@ -19,8 +19,8 @@ from datagen.records.record import ID_LENGTH, Candidate, Record, Row, digest, fa
 DIGITS = 4
 """Decimals of a score."""
 RUBRICS = "helpful, honest, harmless, relevance, consistency, creativity"
-LOGPROBS = "Use the judge's token log-probabilities: expected points, soft labels."
-CHECK = "Measure how well the judge agrees with people: the rows hold human ranks or choices."
+LOGPROBS = "Use the judge's token log-probabilities: expected scores, soft labels."
+CHECK = "Measure the judge's agreement with people; the rows hold human ranks or choices."
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,8 @@ class JudgeOptions:
     """Options of every judging method that calls models."""
 
     rubric: list[str] = option(["helpful"], f"Rubric to judge by: {RUBRICS}, or a file NAME.md. Repeatable.")
-    panel: bool = option(
-        False, "Every --judge judges every row, and their verdicts are combined; otherwise they take turns."
-    )
-    allow_self: bool = option(False, "Let a model judge answers of its own model family.")
+    panel: bool = option(False, "Let every --judge judge every row and combine the verdicts, instead of taking turns.")
+    allow_self: bool = option(False, "Allow a model to judge its own answers and those of its model family.")
 
 
 @dataclass

@@ -27,7 +27,7 @@ TOP = 3
 class Options(compare.Options):
     """Options of `datagen judge --by rank`."""
 
-    top: int = option(TOP, "rank: how many of the best are compared pairwise.", least=0)
+    top: int = option(TOP, "rank: number of top-ranked answers that are compared pairwise.", least=0)
 
 
 class Rank(Compare):

@@ -37,7 +37,9 @@ class Options(JudgeOptions):
     """Options of `datagen judge --by score`."""
 
     check: bool = option(False, CHECK)
-    samples: int = option(1, "score: samples per prompt, whose points are averaged.", least=1, most=100)
+    samples: int = option(
+        1, "score: number of calls per prompt and judge, whose points are averaged.", least=1, most=100
+    )
     logprobs: bool = option(False, LOGPROBS)
 
 

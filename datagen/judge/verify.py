@@ -25,7 +25,7 @@ SCORES = {True: 1.0, False: 0.0, None: None}
 class Options:
     """Options of `datagen judge --by verify`."""
 
-    verify: list[str] = option(["answer"], f"verify: verifier of the answers: {', '.join(VERIFIERS)}. Repeatable.")
+    verify: list[str] = option(["answer"], f"verify: verifier to use: {', '.join(VERIFIERS)}. Repeatable.")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from datagen.select import Rule
 from datagen.select.contamination import Benchmark, BenchmarkIndex, BenchmarkTable, Hit, read_benchmarks
 from datagen.select.heuristics import FILTERS
 from datagen.select.novelty import Novelty
-from datagen.verify import Verifier, pick_verifier
+from datagen.verify import VERIFIERS, Verifier, pick_verifier
 
 ALL, NONE = "all", "none"
 
@@ -31,8 +31,8 @@ class Options:
     """Options of `datagen filter`."""
 
     rule: list[str] = option([ALL], f"Rules to apply: all, none, or {', '.join(FILTERS)}. Repeatable.")
-    verify: list[str] = option([], "Drop rows that a verifier rejects: answer, equations, constraints, ... Repeatable.")
-    only_verified: bool = option(False, "Also drop rows that a verifier cannot decide.")
+    verify: list[str] = option([], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}. Repeatable.")
+    only_verified: bool = option(False, "Also drop rows for which a verifier has no verdict.")
     dedup: float | None = option(
         None,
         "Near-duplicate threshold (ROUGE-L F1) between prompts; 0.7 as in Self-Instruct, 1 = exact only.",
@@ -41,10 +41,10 @@ class Options:
     )
     against: list[str] = option(
         [],
-        "Benchmark file, or FILE#FIELD,FIELD to name the fields of its questions: drop rows that contain one. "
-        "Repeatable.",
+        "Decontaminate: drop rows that contain a question of this benchmark file; FILE#FIELD,FIELD names the fields "
+        "of its questions. Repeatable.",
     )
-    tag: bool = option(False, "Drop nothing (except by --dedup); write the reasons into meta.tags.")
+    tag: bool = option(False, "Keep the rows (except near-duplicates), and write the reasons into meta.tags.")
 
 
 class Filter(Method):

@@ -46,14 +46,14 @@ digit may be the whole difference, and they are a pair."""
 class Options:
     """Options of `datagen pairs`."""
 
-    margin: float = option(0.0, "Minimum difference of scores.", least=0)
-    tie: float = option(TIE, "Scores that differ by at most this are a tie, and no pair.", least=0)
-    near: float = option(NEAR, "Similarity from which two answers are near-duplicates, and no pair.", least=0, most=1)
+    margin: float = option(0.0, "Minimum score difference between chosen and rejected.", least=0)
+    tie: float = option(TIE, "Maximum score difference of a tie; a tie makes no pair.", least=0)
+    near: float = option(NEAR, "Minimum similarity of near-duplicates, which make no pair.", least=0, most=1)
     length_ratio: float | None = option(
-        None, "Maximum ratio of the longer answer to the shorter one: length matching.", least=1
+        None, "Length matching: maximum ratio of the longer answer to the shorter one.", least=1
     )
-    weak_judge: bool = option(False, "Make pairs even if the judge's accuracy may be chance.")
-    teacher: Path | None = option(None, "spin: file of prompts with the teacher's responses.")
+    weak_judge: bool = option(False, "Make pairs even if the judge's accuracy is not significantly above chance.")
+    teacher: Path | None = option(None, "spin: file of prompts with the teacher's responses, which become chosen.")
 
 
 class PairCandidate(NamedTuple):

@@ -23,7 +23,7 @@ class Options:
 
     k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
-    system: str | None = option(None, "System message of every prompt; orca draws one of sixteen for each prompt.")
+    system: str | None = option(None, "System message; orca draws one of the sixteen of Orca for each prompt.")
 
 
 class Direct(IndependentAnswers):

@@ -48,8 +48,8 @@ class Options:
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
-    corpus: Path | None = option(None, "mcr: corpus to retrieve from: rows with a text, or lines of text.")
-    turns: int = option(TURNS, "mcr: maximum follow-up questions of a chain.", least=1, most=20)
+    corpus: Path | None = option(None, "mcr: corpus to retrieve from: documents as rows, or lines of text.")
+    turns: int = option(TURNS, "mcr: maximum number of follow-up questions per chain.", least=1, most=20)
 
 
 class Turn(NamedTuple):

@@ -1,9 +1,10 @@
 """Rejection sampling fine-tuning (RFT, arXiv 2308.01825): every different right chain for a question is kept.
 
 A chain is kept if its answer is the known one (`answer` or the response of the input row) and every equation in it
-holds. Chains with the same list of equations, in order and without spaces, are one path; of two, the one that differs
-more from the other kept paths stays (summed Levenshtein distance, section 3.3). The gold path, if the input has one,
-is always kept. Several `--teacher` pool their chains before that, which is where the paper's gain comes from.
+holds. Chains with the same list of equations, in order and without spaces, form one path. Of two chains of a path,
+the one with the larger summed Levenshtein distance to the chains of the other paths is kept (section 3.3). The gold
+path, if the input has one, is always kept. Several `--teacher` pool their chains before that, which is where the
+paper's gain comes from.
 
 Departures: the paper samples 100 chains; the default here is 8 (`-k`). Chains without an equation are one path if their
 words are the same (the public code keeps one such chain per question). Equations are parsed, never evaluated as code; a

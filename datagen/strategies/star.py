@@ -31,7 +31,9 @@ class Options:
     """Options of `datagen respond --strategy star`."""
 
     examples: Path | None = option(None, EXAMPLES)
-    no_hint: bool = option(False, "star: reject a wrong chain at once, without a second one (rationalisation).")
+    no_hint: bool = option(
+        False, "star: reject wrong chains without rationalisation (a second chain, given the answer)."
+    )
 
 
 class Star(Strategy):

@@ -42,7 +42,7 @@ REASON = "cot/reason"
 WRONG = ("no_answer", "wrong_answer", "wrong_equation")
 """Why a chain of thought is not right; see rejection_reason."""
 EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
-VERIFY = f"Verifier of every answer: {', '.join(VERIFIERS)}. Repeatable."
+VERIFY = f"Verify each answer with: {', '.join(VERIFIERS)}. Repeatable."
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ class Options:
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
-    least_share: float = option(LEAST_SHARE, "vote: minimum share of chains that agree.", least=0, most=1)
+    least_share: float = option(
+        LEAST_SHARE, "vote: minimum share of the chains with the winning answer.", least=0, most=1
+    )
 
 
 class Vote(Strategy):

@@ -60,10 +60,12 @@ START_TOLERANCE = 1e-3
 class Options:
     """Options of `datagen train dpo` alone."""
 
-    loss: str = option("sigmoid", f"Losses joined by +, each one of {', '.join(LOSSES)}; or kto.")
+    loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(LOSSES)}; or kto.")
     beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
     label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
-    gate: str | None = option(None, "Prompts with responses, answered while training; a worse result on them fails.")
+    gate: str | None = option(
+        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
+    )
 
 
 def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:

@@ -73,25 +73,26 @@ class Options:
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
 
-    algorithm: str = option("grpo", "grpo, or rloo: the mean of the others as the baseline.", panel=LEARNING)
-    group_size: int = option(8, "Answers per prompt.", least=2, panel=LEARNING)
-    max_tokens: int = option(64, "Longest answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Temperature of the policy, in sampling and learning.", least=0.01, panel=LEARNING)
-    stop_token: list[str] = option([], "A token that ends an answer, beside the model's own.", panel=LEARNING)
+    algorithm: str = option("grpo", "Algorithm: grpo, or rloo (leave-one-out baseline).", panel=LEARNING)
+    group_size: int = option(8, "Group size: answers per prompt.", least=2, panel=LEARNING)
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=LEARNING)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=LEARNING)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=LEARNING)
     kl_coef: float | None = option(
-        None, "Coefficient of the KL penalty to the start; 0 needs no reference model. "
+        None, "Coefficient of the KL penalty; 0 needs no reference model. "
         f"[{KL_COEF['grpo']}; rloo: {KL_COEF['rloo']}]", least=0, panel=LEARNING,
     )  # fmt: skip
     clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
-    updates: int = option(1, "Optimiser steps on the same answers.", least=1, panel=LEARNING)
+    updates: int = option(1, "Optimiser steps per batch of sampled answers.", least=1, panel=LEARNING)
     loss: str | None = option(
-        None, f"How GRPO weighs tokens: {', '.join(LOSSES)}. [{LOSSES[0]}: all tokens of a batch alike]", panel=LEARNING
-    )
-    scale_rewards: str | None = option(
-        None, "What GRPO divides advantages by: the standard deviation of a group or a batch, or none. [group]",
+        None, f"GRPO: normalisation of the loss: {', '.join(LOSSES)}. [{LOSSES[0]}: mean over all tokens of a batch]",
         panel=LEARNING,
     )  # fmt: skip
-    mask_cut: bool = option(False, "Leave answers that were cut out of the loss.", panel=LEARNING)
+    scale_rewards: str | None = option(
+        None, "GRPO: standard deviation that advantages are divided by: group, batch or none. [group]",
+        panel=LEARNING,
+    )  # fmt: skip
+    mask_cut: bool = option(False, "Mask truncated answers: they do not enter the loss.", panel=LEARNING)
 
     def identity(self) -> dict[str, Any]:
         """Return the rewards with digests of their files, for the run's fingerprint."""

@@ -33,14 +33,18 @@ class ModelOptions:
 class TrainOptions:
     """Options of all trainers."""
 
-    output: str | None = option(None, "Folder of the model and its run. [DATA.COMMAND]", short="-o", panel=RUN)
-    overwrite: bool = option(False, "Replace the run in the output folder, and start again.", panel=RUN)
+    output: str | None = option(
+        None, "Output folder: model, checkpoints, report. [DATA.COMMAND]", short="-o", panel=RUN
+    )
+    overwrite: bool = option(False, "Replace the run in the output folder.", panel=RUN)
     format: str | None = option(None, "Format of the data. [detected]", panel=DATA)
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
-    held_out: float = option(0.05, "Share of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
+    held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
-    model: str = option("tiny", "Base model: a folder, a hub name, or tiny (an untrained toy model).", panel=MODEL)
+    model: str = option(
+        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", panel=MODEL
+    )
     lora: bool = option(False, "Train low-rank adapters (LoRA) instead of all weights.", panel=MODEL)
     lora_rank: int = option(16, "LoRA rank.", least=1, panel=MODEL)
     lora_alpha: int = option(32, "LoRA alpha (the adapters are scaled by alpha / rank).", least=1, panel=MODEL)
@@ -49,32 +53,32 @@ class TrainOptions:
     qlora: bool = option(False, "QLoRA: adapters on a base model quantised to 4 bits (CUDA).", panel=MODEL)
     train_last: int | None = option(None, "Train only the last N layers.", least=1, panel=MODEL)
     train_layers: str | None = option(
-        None, "Train only parameters whose names match this pattern (regex).", panel=MODEL
+        None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel=MODEL)
 
     epochs: float | None = option(None, "Epochs (passes over the data). [3; reward: 1]", least=0.01, panel=STEPS)
     steps: int | None = option(None, "Optimiser steps, instead of --epochs.", least=1, panel=STEPS)
-    batch_size: int = option(32, "Rows per optimiser step and process.", least=1, panel=STEPS)
+    batch_size: int = option(32, "Batch size: rows per optimiser step, per process.", least=1, panel=STEPS)
     accumulate: int = option(1, "Gradient-accumulation steps (micro-batches per optimiser step).", least=1, panel=STEPS)
-    learning_rate: float | None = option(None, "Peak learning rate. [by trainer, model and adapters]", panel=STEPS)
+    learning_rate: float | None = option(None, "Peak learning rate. [depends on trainer, model and LoRA]", panel=STEPS)
     schedule: str = option("cosine", "Learning-rate schedule: cosine, linear or constant_with_warmup.", panel=STEPS)
-    warmup: float = option(0.03, "Learning-rate warm-up, as a share of the steps.", least=0, most=0.9, panel=STEPS)
+    warmup: float = option(0.03, "Learning-rate warm-up, as a fraction of the steps.", least=0, most=0.9, panel=STEPS)
     weight_decay: float = option(0.0, "Weight decay.", least=0, panel=STEPS)
     checkpointing: bool = option(False, "Gradient checkpointing: less memory, more time.", panel=STEPS)
     seed: int = option(0, "Random seed (row order, new weights).", panel=STEPS)
 
     eval_every: int | None = option(None, "Steps between evaluations. [a tenth of the run]", least=1, panel=RUN)
     save_every: int | None = option(
-        None, "Steps between checkpoints; a multiple of eval-every. [eval-every]", panel=RUN
+        None, "Steps between checkpoints; a multiple of --eval-every. [--eval-every]", panel=RUN
     )
     log_every: int = option(10, "Steps between log lines.", least=1, panel=RUN)
-    keep: int = option(2, "Checkpoints kept while training.", least=1, panel=RUN)
-    patience: int | None = option(None, "Stop after N evaluations without improvement.", least=1, panel=RUN)
-    generate: int = option(0, "Held-out prompts answered at every evaluation.", least=0, panel=RUN)
+    keep: int = option(2, "Number of checkpoints kept during training.", least=1, panel=RUN)
+    patience: int | None = option(None, "Early stopping: evaluations without improvement.", least=1, panel=RUN)
+    generate: int = option(0, "Number of held-out prompts to answer at every evaluation.", least=0, panel=RUN)
     best: str = option("loss", "Metric that selects the best checkpoint: loss, exact_match or rouge_l.", panel=RUN)
-    report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio...", panel=RUN)
-    nproc: int = option(1, "Processes to train in, one per device.", least=1, panel=RUN)
+    report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
+    nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=RUN)
 

@@ -10,7 +10,7 @@ without its adapters.
 
 Departures. A cut answer pays a penalty (2403.17031 replaces its score by -1: --missing-end-score -1). The critic shares
 the policy's trunk unless the reward is a reward model with the policy's tokenizer; then the critic starts from it.
-Data order, schedule and checkpoints are the library's; its own optimiser step after an iteration finds no gradients.
+Data order, schedule and checkpoints are `Trainer`'s; it calls `optimizer.step()` after each iteration, without gradients.
 """
 
 import json
@@ -82,45 +82,45 @@ class Options:
     """Options of `datagen train ppo` alone."""
 
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
-    reward_baseline: float = option(0.0, "Subtract this from every score.", panel=REWARD)
-    scale_reward: bool = option(False, "Divide scores by the standard deviation of all scores so far.", panel=REWARD)
-    clip_reward: float | None = option(None, "Bound of the scores, after scaling.", least=0, panel=REWARD)
-    missing_end_penalty: float = option(1.0, "Penalty on the score of a cut answer.", least=0, panel=REWARD)
-    missing_end_score: float | None = option(None, "Score of a cut answer, in place of its own.", panel=REWARD)
+    reward_baseline: float = option(0.0, "Baseline that is subtracted from every score.", panel=REWARD)
+    scale_reward: bool = option(False, "Divide scores by their running standard deviation.", panel=REWARD)
+    clip_reward: float | None = option(None, "Clip scores to +/- this value, after scaling.", least=0, panel=REWARD)
+    missing_end_penalty: float = option(1.0, "Penalty on the score of a truncated answer.", least=0, panel=REWARD)
+    missing_end_score: float | None = option(None, "Score of a truncated answer, instead of its own.", panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
 
-    max_tokens: int = option(64, "Longest answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Temperature of the policy, in sampling and learning.", least=0.01, panel=LEARNING)
-    stop_token: list[str] = option([], "A token that ends an answer, beside the model's own.", panel=LEARNING)
-    suppress: list[str] = option([], "A token that is never sampled, such as [UNK].", panel=LEARNING)
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=LEARNING)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=LEARNING)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=LEARNING)
+    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=LEARNING)
     critic: str | None = option(
-        None, "What predicts rewards: shared, a value head on the policy; or the folder of a reward model, a critic "
+        None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
         "or a model. [the reward model if its tokenizer fits, else shared]", panel=LEARNING,
     )  # fmt: skip
-    ppo_epochs: int = option(4, "Passes over the answers of an iteration.", least=1, panel=LEARNING)
+    ppo_epochs: int = option(4, "Epochs over the answers of an iteration.", least=1, panel=LEARNING)
     minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=LEARNING)
     clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
-    clip_value: float = option(0.2, "Clip range of the values, around those of the rollout.", least=0, panel=LEARNING)
+    clip_value: float = option(0.2, "Clip range of the values around those of the rollout.", least=0, panel=LEARNING)
     vf_coef: float = option(0.1, "Weight of the value loss.", least=0, panel=LEARNING)
-    gamma: float = option(1.0, "Discount factor of later rewards.", least=0, most=1, panel=LEARNING)
+    gamma: float = option(1.0, "Discount factor.", least=0, most=1, panel=LEARNING)
     lam: float = option(
         0.95, "GAE lambda: 0 = one-step critic, 1 = Monte-Carlo returns.", least=0, most=1, panel=LEARNING
     )
     kl_coef: float | None = option(
-        None, f"Coefficient of the KL penalty to the start. [{KL_COEF}; {ADAPTIVE_KL_COEF} at first if adaptive]",
+        None, f"Coefficient of the KL penalty. [{KL_COEF}; with --adaptive-kl initially {ADAPTIVE_KL_COEF}]",
         least=0, panel=LEARNING,
     )  # fmt: skip
     adaptive_kl: float | None = option(
-        None, f"Adapt the KL coefficient to this target in nats per answer; {KL_TARGET:.0f} in the paper.",
+        None, f"Adaptive KL control: target KL in nats per answer; {KL_TARGET:.0f} in the paper.",
         least=0.001, panel=LEARNING,
     )  # fmt: skip
-    kl_horizon: int = option(KL_HORIZON, "Answers in which the KL coefficient may double.", least=1, panel=LEARNING)
+    kl_horizon: int = option(KL_HORIZON, "Horizon of adaptive KL control, in answers.", least=1, panel=LEARNING)
     target_kl: float | None = option(
-        None, "End an iteration's updates once the policy has moved further than 1.5 times this KL.", panel=LEARNING
+        None, "End the updates of an iteration once the approximate KL is above 1.5 times this.", panel=LEARNING
     )
-    whiten_rewards: bool = option(False, "Scale the rewards of all tokens to variance 1.", panel=LEARNING)
-    ptx_data: str | None = option(None, "Rows or documents whose loss is added (PPO-ptx).", panel=LEARNING)
-    ptx_coef: float = option(1.0, "Weight of the loss on --ptx-data.", least=0, panel=LEARNING)
+    whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=LEARNING)
+    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=LEARNING)
+    ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=LEARNING)
 
     def identity(self) -> dict[str, Any]:
         """Return the rewards with digests of their files, for the run's fingerprint."""
@@ -232,18 +232,18 @@ class Ppo(OnPolicyTrainer):
         kl = k1(rollout.log_probs, rollout.reference)
         rewards = token_rewards(rollout.scores, kl, rollout.mask, self.kl.coef)
         if options.whiten_rewards:
-            rewards = whiten(rewards, rollout.mask, self.add_up, shift=False)
+            rewards = whiten(rewards, rollout.mask, self.all_reduce, shift=False)
 
         # 5. Advantages by GAE (1506.02438, equation 16), whitened over all tokens of all processes.
         advantages, returns = gae(rewards, rollout.values, rollout.mask, options.gamma, options.lam)
-        whitened = whiten(advantages, rollout.mask, self.add_up)
+        whitened = whiten(advantages, rollout.mask, self.all_reduce)
 
         # 6. Several epochs of mini-batch updates with clipped losses (1707.06347, algorithm 1).
         updates = self.update_policy(model, rollout, whitened, returns, step)
 
         # 7. Adapt the KL coefficient (1909.08593, section 2.2); log.
         metrics = describe(rollout, scored, rewards, returns) | updates | {"kl_coef": self.kl.coef}
-        metrics = self.note(step, metrics)
+        metrics = self.log_iteration(step, metrics)
         self.kl.update(metrics["kl"], len(completions) * self.args.world_size)
         self.write_samples(step, rollout.samples(scored))
         return torch.tensor(metrics["loss"], device=self.args.device)
@@ -263,7 +263,7 @@ class Ppo(OnPolicyTrainer):
             if self.options.target_kl is not None and metrics["approx_kl"] > EARLY_STOP * self.options.target_kl:
                 sums["stopped_early"] += 1
                 break
-            # Skip an outlier: its step would undo what was learned.
+            # Skip a mini-batch whose mean ratio is far from 1.
             if metrics["ratio"] > RATIO_BOUND:
                 sums["skipped"] += 1
                 self.optimizer.zero_grad()
@@ -293,7 +293,7 @@ class Ppo(OnPolicyTrainer):
         """Accumulate the gradients of a mini-batch over its micro-batches; return its means over tokens."""
         options, accumulate = self.options, self.session.options.accumulate
         micro_batches = [part for i in range(accumulate) if (part := rows[i::accumulate])]
-        tokens = self.add_up(rollout.mask[rows].sum().float()).clamp_min(1)
+        tokens = self.all_reduce(rollout.mask[rows].sum().float()).clamp_min(1)
         sums, ptx_loss = torch.zeros(len(UpdateSums._fields), device=tokens.device), 0.0
         for number, indices in enumerate(micro_batches):
             batch = rollout.batch(indices, tokens.device)
@@ -314,7 +314,7 @@ class Ppo(OnPolicyTrainer):
             watched = (policy.ratio, policy.approx_kl, policy.clipped.float(), value_clipped.float())
             sums += torch.stack([*(masked_sum(values, mask) for values in watched), policy_loss, value_loss]).detach()
             ptx_loss += float(micro_ptx_loss.detach()) / len(micro_batches)
-        mean = UpdateSums(*(self.add_up(sums) / tokens))
+        mean = UpdateSums(*(self.all_reduce(sums) / tokens))
         return {
             "loss": float(mean.policy_loss + options.vf_coef * mean.value_loss) + options.ptx_coef * ptx_loss,
             "policy_loss": float(mean.policy_loss),
@@ -327,7 +327,7 @@ class Ppo(OnPolicyTrainer):
         }
 
     def shape_scores(self, scored: Scored, ended: list[bool]) -> list[float]:
-        """Return the scores to learn from: less the baseline, scaled, clipped, with the price of a missing end."""
+        """Return the scores to learn from: less the baseline, scaled, clipped, with the penalty for truncation."""
         options = self.options
         scores = [0.0 if score is None else score - options.reward_baseline for score in scored.total]
         if options.scale_reward:
@@ -357,13 +357,13 @@ class Ppo(OnPolicyTrainer):
                 "tokens differ between sampling and learning"
             )
 
-    def add_up(self, sums: Tensor) -> Tensor:
+    def all_reduce(self, sums: Tensor) -> Tensor:
         """Sum a tensor over all processes."""
         return self.accelerator.reduce(sums, "sum") if self.args.world_size > 1 else sums
 
-    def note(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+    def log_iteration(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Average an iteration's metrics over all processes, keep them for the next log, and raise alarms."""
-        means = self.add_up(torch.tensor(list(metrics.values()), device=self.args.device)) / self.args.world_size
+        means = self.all_reduce(torch.tensor(list(metrics.values()), device=self.args.device)) / self.args.world_size
         metrics = dict(zip(metrics, means.tolist(), strict=True))
         for name, value in metrics.items():
             self.pending[name].append(value)
@@ -412,7 +412,7 @@ class Ppo(OnPolicyTrainer):
 
 
 # Losses and advantages: pure functions on tensors of shape (answers, tokens). `mask` is true at an answer's tokens, its
-# end token included; what is elsewhere is never read, not even multiplied by zero, which would keep a NaN. `add_up`
+# end token included; what is elsewhere is never read, not even multiplied by zero, which would keep a NaN. `all_reduce`
 # sums a tensor over all processes.
 
 
@@ -465,19 +465,19 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, advantages + values
 
 
-AddUp = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 
 
-def moments(values: Tensor, mask: Tensor, add_up: AddUp = lambda sums: sums) -> tuple[Tensor, Tensor]:
+def moments(values: Tensor, mask: Tensor, all_reduce: AllReduce = lambda sums: sums) -> tuple[Tensor, Tensor]:
     """Return mean and (biased, as in the code of 1909.08593) variance over all valid tokens of all processes."""
-    total, count = add_up(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
+    total, count = all_reduce(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
     mean = total / count.clamp_min(1)
-    return mean, add_up(masked_sum((values - mean) ** 2, mask)) / count.clamp_min(1)
+    return mean, all_reduce(masked_sum((values - mean) ** 2, mask)) / count.clamp_min(1)
 
 
-def whiten(values: Tensor, mask: Tensor, add_up: AddUp = lambda sums: sums, *, shift: bool = True) -> Tensor:
+def whiten(values: Tensor, mask: Tensor, all_reduce: AllReduce = lambda sums: sums, *, shift: bool = True) -> Tensor:
     """Scale to variance 1, and with `shift` to mean 0 (1909.08593: rewards keep their mean, advantages do not)."""
-    mean, variance = moments(values, mask, add_up)
+    mean, variance = moments(values, mask, all_reduce)
     white = (values - mean) * (variance + MIN_VARIANCE).rsqrt()
     return torch.where(mask, white if shift else white + mean, 0.0)
 

@@ -73,10 +73,12 @@ LOSS_COLUMNS = ("better", "worse", "weight", "target", "margin")
 class Options:
     """Options of `datagen train reward` alone."""
 
-    ties: str = option("skip", "Answers of equal rank: skip them, or learn them as 1/2 (soft).")
-    margin: float = option(0.0, "Factor of a comparison's margin, by which its rewards must differ.", least=0)
+    ties: str = option("skip", "Answers of equal rank: skip them, or train on a target of 1/2 (soft).")
+    margin: float = option(0.0, "Weight of the comparison's margin in the ranking loss (Llama 2).", least=0)
     reference: str | None = option(
-        None, "Prompts with responses whose mean score becomes 0. [the best answers of the training rows]"
+        None,
+        "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
+        "[the best answers of the training rows]",
     )
 
 

@@ -30,9 +30,9 @@ RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3)
 class Options:
     """Options of `datagen train sft` alone."""
 
-    all_turns: bool = option(False, "Train on every assistant turn of a conversation, not on the last alone.")
-    backward: bool = option(False, "Learn to write the prompt of a response: prompt and response are swapped.")
-    packing: bool = option(False, "Pack several short rows into one sequence, if the attention keeps them apart.")
+    all_turns: bool = option(False, "Train on every assistant turn of a conversation instead of the last one only.")
+    backward: bool = option(False, "Swap prompt and response: learn to write the prompt of a response.")
+    packing: bool = option(False, "Pack short rows into one sequence; the attention must not cross rows (checked).")
 
 
 def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:

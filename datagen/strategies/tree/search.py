@@ -46,12 +46,12 @@ Parser = Callable[[str], Any]
 class Options:
     """Options of `datagen respond --strategy tree`."""
 
-    task: str = option("game24", "tree: task: game24 or text.")
-    search: str = option("bfs", "tree: search algorithm: bfs or dfs.")
-    beam: int | None = option(None, "tree: beam width of bfs: states kept per level. [5; text: 1]", least=1)
-    sampled: bool = option(False, "tree: sample the beam in proportion to the values of states, instead of the best.")
-    budget: int = option(BUDGET, "tree: maximum calls per prompt.", least=2)
-    step_preferences: bool = option(False, "tree: write preferences between next steps instead of responses.")
+    task: str = option("game24", "tree: the task, game24 or text.")
+    search: str = option("bfs", "tree: search algorithm, bfs or dfs.")
+    beam: int | None = option(None, "tree: beam width of bfs (states kept per level). [5; text: 1]", least=1)
+    sampled: bool = option(False, "tree: sample the beam in proportion to the state values instead of taking the best.")
+    budget: int = option(BUDGET, "tree: maximum number of calls per prompt.", least=2)
+    step_preferences: bool = option(False, "tree: write preference pairs of next steps instead of responses.")
 
 
 @dataclass(eq=False)
@@ -151,10 +151,10 @@ class Search:
             # 2. Generate and evaluate the next states, and prune those that are not above the threshold.
             children = await self.expand(node)
             await self.evaluate(children)
-            hopeful = [child for child in children if child.value > THRESHOLD]
+            promising = [child for child in children if child.value > THRESHOLD]
 
             # 3. Visit the rest, the best first; the states that wait already come after them.
-            stack += [(child, steps_left - 1) for child in reversed(best_first(hopeful)[:MAX_CHILDREN])]
+            stack += [(child, steps_left - 1) for child in reversed(best_first(promising)[:MAX_CHILDREN])]
         return best_first(leaves)
 
     async def expand(self, node: Node) -> list[Node]:

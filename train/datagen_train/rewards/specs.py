@@ -40,8 +40,8 @@ from datagen_train.rewards.judge import JudgeReward
 from datagen_train.rewards.reward_model import load_reward
 
 REWARD_HELP = (
-    "What scores answers: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
-    "with a weight as in 0.5*FOLDER. Repeat it for a weighted sum."
+    "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
+    "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
 )
 MIN_STD = 1e-8
 WEIGHT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+)\*(.+)", re.DOTALL)

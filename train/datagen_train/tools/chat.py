@@ -29,9 +29,9 @@ class Options:
     prompt: str | None = option(None, "Send this prompt, print the answer and exit.", short="-p", panel="Chat")
     system: str | None = option(None, "System message of every conversation.", panel="Chat")
     temperature: float = option(0.7, "Sampling temperature; 0 is greedy decoding.", least=0, panel="Sampling")
-    top_p: float = option(1.0, "Nucleus sampling: cumulative probability.", least=0, most=1, panel="Sampling")
+    top_p: float = option(1.0, "Nucleus sampling (top-p).", least=0, most=1, panel="Sampling")
     max_tokens: int = option(512, "Maximum length of an answer in tokens.", least=1, panel="Sampling")
-    seed: int | None = option(None, "Random seed of sampling. [a new one each time]", panel="Sampling")
+    seed: int | None = option(None, "Random seed of sampling. [random]", panel="Sampling")
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel="Model")
 
 

@@ -25,11 +25,11 @@ KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PRE
 class Options:
     """Options of `datagen train check`."""
 
-    trainer: str = option("sft", f"The trainer to check for: {', '.join(KINDS)}.")
-    model: str = option("tiny", "Base model: a folder, a hub name, or tiny.")
-    rows: int = option(2, "Sequences to print.", least=0)
+    trainer: str = option("sft", f"Trainer to check for: {', '.join(KINDS)}.")
+    model: str = option("tiny", "Base model: a folder, a Hugging Face name, or tiny.")
+    rows: int = option(2, "Number of sequences to print.", least=0)
     max_length: int = option(1024, "Maximum sequence length in tokens.", least=8)
-    all_turns: bool = option(False, "Train on every assistant turn, as datagen train sft --all-turns does.")
+    all_turns: bool = option(False, "Train on every assistant turn, as 'datagen train sft --all-turns' does.")
 
 
 def run(data: str, options: Options) -> dict[str, Any]:

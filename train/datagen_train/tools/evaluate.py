@@ -42,22 +42,22 @@ MEASURE, DATA, MODEL = "Measurement", "Data", "Model"
 class Options:
     """Options of `datagen train eval`."""
 
-    output: str | None = option(None, "Write every answer with the expected one to this file.", short="-o")
+    output: str | None = option(None, "File for the generated answers, each with its reference answer.", short="-o")
     format: str | None = option(None, "Format of the data. [detected]", panel=DATA)
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float | None = option(
-        None, "Use only the rows that training with this --held-out holds out.", least=0, most=1, panel=DATA
+        None, "Use only the rows that training with the same --held-out holds out.", least=0, most=1, panel=DATA
     )
-    documents: bool = option(False, "The data are documents: measure only their loss.", panel=DATA)
+    documents: bool = option(False, "The data are documents: measure only the loss.", panel=DATA)
     max_length: int = option(
         1024, "Maximum sequence length in tokens; longer ones are cut and counted.", least=8, panel=DATA
     )
-    generate: int | None = option(None, "Answer only the first N prompts; 0 for none. [all]", least=0, panel=MEASURE)
+    generate: int | None = option(None, "Answer only the first N prompts; 0 = none. [all]", least=0, panel=MEASURE)
     max_tokens: int = option(256, "Maximum length of an answer in tokens.", least=1, panel=MEASURE)
     reward: list[str] = option(
-        [], "Also score the answers, as datagen train ppo does; repeat it to add several rewards up.", panel=MEASURE
+        [], "Reward of the answers, as in 'datagen train ppo'. Repeat it for a weighted sum.", panel=MEASURE
     )
-    ignore_case: bool = option(False, "Ignore case in exact match.", panel=MEASURE)
+    ignore_case: bool = option(False, "Ignore case in exact-match accuracy.", panel=MEASURE)
     batch_size: int = option(32, "Rows per batch.", least=1, panel=MEASURE)
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel=MODEL)
 

@@ -43,9 +43,9 @@ REWARD_ANSWERS = ("395.", "It is fine today.", "")
 class Options:
     """Options of `datagen train merge`."""
 
-    output: str | None = option(None, "The folder of the merged model. [ADAPTER.merged]", short="-o")
-    base: str | None = option(None, "The base model, instead of the one that the adapter names.")
-    dtype: str = option("auto", "Data type of the weights: auto (as the base was saved), float32 or bfloat16.")
+    output: str | None = option(None, "Output folder of the merged model. [ADAPTER.merged]", short="-o")
+    base: str | None = option(None, "Base model, instead of the one named in the adapter.")
+    dtype: str = option("auto", "Data type of the weights: auto (that of the base model), float32 or bfloat16.")
     overwrite: bool = option(False, "Replace the folder of an earlier merge.")
 
 
