@@ -10,7 +10,7 @@ without its adapters.
 
 Departures. A cut answer pays a penalty (2403.17031 replaces its score by -1: --missing-end-score -1). The critic shares
 the policy's trunk unless the reward is a reward model with the policy's tokenizer; then the critic starts from it.
-Data order, schedule and checkpoints are `Trainer`'s; it calls `optimizer.step()` after each iteration, without gradients.
+Data order, schedule and checkpoints are `Trainer`'s; its `optimizer.step()` after an iteration finds no gradients.
 """
 
 import json
