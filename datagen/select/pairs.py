@@ -93,6 +93,7 @@ class Pairs(Method):
         if self.rank_based and source.get("method") == "judge" and source.get("judging"):
             judging = judge_key(source["judges"], source["op"], source["judging"])
         meta = self.row_meta(record, judges=list(record.meta.get("judges") or []), judging=judging, models=None)
+        del meta["pass"]  # the input is read once
 
         # 1. Leave out a row whose judge may be guessing.
         check = self.checks.get(str(judging))

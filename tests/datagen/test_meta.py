@@ -11,7 +11,7 @@ from datagen.prompts import Prompts
 from datagen.records.files import dump_line
 from tests.jobs import perform, rows
 
-COMMON = {"method", "op", "pass", "parents", "seed_id", "source_id"}
+COMMON = {"method", "op", "parents", "seed_id", "source_id"}
 TEXT = "The canal joins two rivers. It was dug by hand in nine years, and boats of forty metres still pass it. " * 9
 ROW = {"prompt": "What is 2 + 3?", "response": "2 + 3 = 5.\nAnswer: 5", "answer": "5"}
 SAMPLES = {
