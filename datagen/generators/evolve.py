@@ -136,11 +136,11 @@ class Evolve(Method):
         for language in ("", ".zh")
         for name in (*(f"evolve/{operator}" for operator in OPERATORS), "evolve/equal")
     )
+    row_templates = None  # a row names the one template of its round
     operators: ClassVar[tuple[tuple[str, ...], ...]] = (OPERATORS,)
     """The operators of round 1, of round 2 and so on; later rounds draw from the last ones."""
     folder: ClassVar[str] = "evolve"
     """The folder of the operator prompts."""
-    row_templates = None
     frame: ClassVar[str | None] = None
     """The prompt that all operators share, with a place for the operator's text. None: each has a whole prompt."""
 
