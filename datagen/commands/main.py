@@ -193,16 +193,24 @@ def load_methods(name: str) -> "dict[str, type[Method]]":
     return methods
 
 
-app = typer.Typer(
-    cls=Commands,
-    help="Grow SFT and preference data with a large model; every row and every call is accounted for.\n\n"
+def make_app(commands: type[CommandGroup], help: str) -> typer.Typer:
+    """Make a group of commands: without one it prints its help; errors are ours to print."""
+    return typer.Typer(
+        cls=commands,
+        help=help,
+        callback=lambda: None,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=HELP,
+    )
+
+
+app = make_app(
+    Commands,
+    "Grow SFT and preference data with a large model; every row and every call is accounted for.\n\n"
     "JSON lines are read and written; - is standard input or output. Answers are recorded beside the output: "
     "a command that is run again after a stop or a crash repeats no paid call.",
-    callback=lambda: None,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings=HELP,
 )
 
 

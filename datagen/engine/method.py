@@ -5,6 +5,7 @@ The table of commands (commands/main.py) names the classes: one, or one for each
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from datagen.llm.model import Roles
@@ -131,23 +132,29 @@ class Method:
         """
         raise NotImplementedError
 
-    def row_meta(self, record: Record, op: str | None = None, **fields: Any) -> Row:
+    def row_meta(self, record: Record, op: str | None = None, details: Row | None = None, **fields: Any) -> Row:
         """Return the `meta` of a candidate: where it comes from, how it is made, and the method's own fields.
 
         Args:
             record: The record that it is made from.
             op: How it is made, where the variant does not say it.
+            details: What `op` alone does not say, such as the number of the round. These keys stand behind it.
             fields: The same keys for every candidate of the method. What is not known yet is None, and filled in later.
                 A field may replace one of the common ones, such as `parents`.
 
         Returns:
-            `method`, `op`, `pass`, the lineage (`parents`, `seed_id`, `source_id`), `templates` (name and digest of
-            each of `row_templates`), then `fields`.
+            `method`, `op`, `details`, `pass`, the lineage (`parents`, `seed_id`, `source_id`), `templates` (name and
+            digest of each of `row_templates`), then `fields`.
         """
-        meta = {"method": self.name, "op": op or self.variant, "pass": record.pass_no, **record.lineage}
-        if self.templates and self.row_templates is not None:
-            meta["templates"] = [{"name": name, "digest": self.prompts[name].digest} for name in self.row_templates]
-        return meta | fields
+        origin = {"method": self.name, "op": op or self.variant, **(details or {})}
+        return {**origin, "pass": record.pass_no, **record.lineage, **self._templates_of_rows, **fields}
+
+    @cached_property
+    def _templates_of_rows(self) -> Row:
+        """The key `templates` of `meta`, the same in all rows; nothing for a method without templates."""
+        if not self.templates or self.row_templates is None:
+            return {}
+        return {"templates": [{"name": name, "digest": self.prompts[name].digest} for name in self.row_templates]}
 
     @property
     def row_templates(self) -> tuple[str, ...] | None:

@@ -209,9 +209,10 @@ class Evolve(Method):
 
     def meta(self, record: Record, parent: Parent, number: int, operator: str) -> Row:
         """Return the `meta` of a round; keys without a value yet are filled in on the way."""
-        return {"method": self.name, "op": operator, "round": number} | self.row_meta(
+        return self.row_meta(
             record,
             operator,
+            {"round": number},
             parents=[parent.id],
             seed_id=record.meta.get("seed_id") or record.id,
             template=None,

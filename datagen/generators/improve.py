@@ -68,8 +68,9 @@ class Improve(Method):
         """Yield one row: the new answer if it is accepted, else the old one; with `--pairs` new over old."""
         old, pairs = record.response, self.options.pairs
         subject: Row = {"id": record.id, "prompt": record.prompt, "response": old}
-        meta: Row = {"method": self.name, "op": None, "aspect": None} | self.row_meta(
+        meta = self.row_meta(
             record,
+            details={"aspect": None},
             model=None,
             judges=llm.identities("judge"),
             steps=[],

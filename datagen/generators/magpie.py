@@ -81,9 +81,10 @@ class Magpie(Method):
         prompt: Text = ""
         answer = ""
         subject: Row = {"id": record.id, "prompt": None}
-        meta: Row = {"method": self.name, "op": None, "turns": self.options.turns} | self.row_meta(
+        meta = self.row_meta(
             record,
             "steered" if system else "free",
+            {"turns": self.options.turns},
             parents=[],
             asker=None,
             model=None,

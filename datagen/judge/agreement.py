@@ -14,7 +14,6 @@ be read is counted as unread and left out of every figure.
 """
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from datagen.engine.method import Table
 from datagen.judge.judges import family
 from datagen.judge.replies import TIE
 from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
+from datagen.records.files import replace_file
 from datagen.records.record import Candidate, Row
 
 Array = NDArray[np.float64]
@@ -238,9 +238,7 @@ def read_checks() -> dict[str, Row]:
 def save_checks(checks: dict[str, Row]) -> None:
     """Add checks to those of this folder."""
     journal_folder(Path())
-    part = STORE.with_suffix(".part")
-    part.write_text(json.dumps(read_checks() | checks, indent=1), encoding="utf-8")
-    os.replace(part, STORE)
+    replace_file(STORE, json.dumps(read_checks() | checks, indent=1).encode())
 
 
 def is_weak(check: Row) -> bool:

@@ -25,6 +25,7 @@ from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
 from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row, request_text
 from datagen.sources.bm25 import BM25Index, Passage, load_index
+from datagen.strategies.cot import read_answer
 from datagen.strategies.strategy import VERIFY, Answer, Strategy, gather_all
 from datagen.verify.answers import answer_key, split_answer
 
@@ -203,9 +204,7 @@ def read_turn(text: str) -> Turn:
 
 def read_explanation(text: str, facts: Sequence[Fact]) -> tuple[str | None, list[int]]:
     """Return (answer, numbers of the facts it rests on); None for an abstention."""
-    answer = split_answer(text)[1]
-    if answer is None:
-        raise ParseError("no line 'Answer: ...'")
+    answer = read_answer(text)
     numbers = list(dict.fromkeys(int(number) for number in CITATION.findall(text)))
     if any(not 1 <= number <= len(facts) for number in numbers):
         raise ParseError(f"names a fact that does not exist; there are {len(facts)}")

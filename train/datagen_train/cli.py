@@ -6,9 +6,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import typer
-
-from datagen.commands.main import HELP, Command, CommandGroup
+from datagen.commands.main import Command, CommandGroup, make_app
 from datagen.errors import InputError
 
 TRAINERS = {
@@ -97,13 +95,8 @@ def run_tool(name: str, module: Any, values: dict[str, Any]) -> int:
     return 0
 
 
-app = typer.Typer(
-    cls=Commands,
-    help="Train a model on rows, with checks before the first step. Stopped or killed, the same command continues "
+app = make_app(
+    Commands,
+    "Train a model on rows, with checks before the first step. Stopped or killed, the same command continues "
     "from the newest complete checkpoint.",
-    callback=lambda: None,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings=HELP,
 )
