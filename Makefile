@@ -5,24 +5,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-DEMO := datagen evolve examples/seeds.jsonl -o demo/seeds.evolve.jsonl \
+# One more than there are cores, since many tests wait for processes and servers.
+WORKERS := $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+
+RECORDED := $(BIN)/datagen evolve examples/demo/seeds.jsonl --rounds 2 -q -o demo/recorded.jsonl \
+    --model replay:examples/demo/replies.jsonl
+DEMO := $(BIN)/datagen evolve examples/seeds.jsonl -o demo/seeds.evolve.jsonl \
     --model sim:refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
 
 .PHONY: demo test test-slow lint bench docs clean
 
 demo: $(VENV)/base
 	@mkdir -p demo
+	$(RECORDED)
+	@$(BIN)/python examples/show.py examples/demo/seeds.jsonl demo/recorded.jsonl
 	$(DEMO)
-	@$(BIN)/python examples/show.py demo/seeds.evolve.jsonl
 	$(DEMO)
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow --durations=20 --maxfail=3
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

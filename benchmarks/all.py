@@ -1,8 +1,6 @@
 """Every benchmark of the engine, one after another, as one table.
 
-    python -m benchmarks.all [--quick]
-
-About eight minutes on two cores; under two with --quick.
+python -m benchmarks.all [--quick]
 """
 
 from collections.abc import Iterator

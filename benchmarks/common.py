@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: fresh processes, a method with one call per record, a run, and the table.
+"""Shared by the benchmarks: fresh processes, the shipped commands, a method with one call per record, and the table.
 
 Every benchmark is run from the root of the repository, `python -m benchmarks.NAME [--quick]`, and prints a table; with
 --quick it does about a fifth of the work and only shows that it still runs. Only ratios of numbers from one run can
@@ -7,6 +7,9 @@ be compared between machines.
 
 import asyncio
 import json
+import os
+import resource
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +29,10 @@ from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, fail, keep, plain_prompt
 from tests.jobs import Quiet
 
+os.environ["DATAGEN_TEST_HEADER"] = "1"  # tests/server.py answers by the place of a call in the run
+ROOT = Path(__file__).resolve().parent.parent
+IN_FLIGHT = 256
+"""Requests in flight, where a benchmark says nothing else."""
 T = TypeVar("T")
 
 
@@ -79,8 +86,34 @@ class Ask(Method):
         meta = {"method": "ask", "parents": [record.id], "finish_reason": reply.finish_reason, "usage": reply.usage}
         yield keep({"id": record.id, "prompt": record.prompt, "response": reply.text, "meta": meta})
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 1
+
+
+class Seconds(NamedTuple):
+    """What a process took."""
+
+    wall: float
+    cpu: float
+
+    def per_row(self, few: "Seconds", rows: int) -> "Seconds":
+        """Return the seconds per row: those beyond a run with few rows, for `rows` rows more."""
+        return Seconds((self.wall - few.wall) / rows, (self.cpu - few.cpu) / rows)
+
+
+def time_process(*arguments: str | Path) -> Seconds:
+    """Run Python with these arguments, from its start to its end; what it prints is not shown."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), perf_counter()
+    subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    wall, after = perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Seconds(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def respond(rows: Path, model: str, *options: str) -> Seconds:
+    """Run `datagen respond rows.jsonl --model NAME@URL`, as a user does; out.jsonl is written beside the input."""
+    output = rows.with_name("out.jsonl")
+    command = ("-m", "datagen", "respond", rows, "-o", output, "--model", model, "--concurrency", str(IN_FLIGHT), "-q")
+    return time_process(*command, *options)
 
 
 class RunResult(NamedTuple):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from datagen.errors import ParseError
 from datagen.generators.evolve import read_verdict
-from datagen.parse import split_thinking
+from datagen.reasoning import split_thinking
 from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, request_text

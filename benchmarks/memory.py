@@ -2,21 +2,22 @@
 
     python -m benchmarks.memory
 
-The peak of the resident set (VmHWM) of a process of its own for each size. One call a record, 256 in flight, a server
-that answers at once, the input streamed from a file, rows written in order.
+The peak of the resident set (VmHWM) of a process of its own for each size. `respond`, 256 in flight, a server that
+answers at once, the input streamed from a file, rows written in order.
 """
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common import Ask, Line, in_fresh_process, main, run, write_rows
+from benchmarks.common import Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import serving
+from datagen.commands.main import load_methods
 
 
 def peak(rows: int, model: str) -> float:
     """Run `rows` rows; return the peak memory in MB."""
     with TemporaryDirectory() as folder:
-        result = run(Ask, write_rows(Path(folder), rows), model, concurrency="256")
+        result = run(load_methods("respond")["direct"], write_rows(Path(folder), rows), model, concurrency="256")
         assert result.outcome.result["funnel"]["kept"] == rows
     status = Path("/proc/self/status").read_text()  # getrusage would count what the parent had at the fork
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024

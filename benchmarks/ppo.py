@@ -13,6 +13,8 @@ reference, critic and reward model as four models.
 import json
 import os
 
+from datagen_train.policy_options import PpoOptions
+
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1")  # before torch is imported
 
 import statistics
@@ -51,9 +53,8 @@ def prepare() -> None:
 
 
 def ppo_options(critic: str) -> Any:
-    from datagen_train import ppo
 
-    return ppo.Options(
+    return PpoOptions(
         reward=["classifier:rm"], critic=critic, max_tokens=TOKENS, ppo_epochs=EPOCHS, minibatches=MINIBATCHES
     )
 

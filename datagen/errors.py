@@ -10,6 +10,9 @@ ParseError                  a completion is not in the form that the prompt dema
 Stopped                     the run is ending: no further request is sent
 """
 
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
 
 class DatagenError(Exception):
     """An error to show in one line, without a traceback."""
@@ -23,14 +26,34 @@ class InputError(DatagenError):
     exit_code = 2
 
 
+def nothing_usable(name: str, reasons: str = "") -> InputError:
+    """Return the error for an input without a row that a command can use."""
+    return InputError(f"{name}: no row could be used" + (f": {reasons}" if reasons else ""))
+
+
+def unknown_value(option: str, value: str, names: Iterable[str]) -> InputError:
+    """Return the error for a value of an option that is none of some names: it names all of them, and the nearest."""
+    known = list(names)
+    near = get_close_matches(value, known, 1)
+    return InputError(
+        f"{option} {value}: expected one of {', '.join(known)}" + (f". Did you mean {near[0]}?" if near else "")
+    )
+
+
 class Outage(DatagenError):
     """The endpoint cannot be used now: unreachable, key refused, no such model, quota spent."""
 
     exit_code = 5
 
 
+CUT_ANSWER = "cut answer"
+"""Of an answer that reached the length limit: it does so again, whenever it is asked for."""
 UNPARSED = "unparsed answer"
 """The reason of a CallFailed whose replies were read but hold no value: of a judge or a voter, that is no opinion."""
+
+
+PARSER_ERROR = "parser error"
+"""The reason of a CallFailed whose replies made a reader of ours fail: a fault of this program."""
 
 
 class CallFailed(Exception):
@@ -54,3 +77,11 @@ class ParseError(ValueError):
 
 class Stopped(Exception):
     """The run is ending; this call was not sent."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -4,19 +4,8 @@ import re
 
 from datagen.errors import ParseError
 
-THINKING = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 VERDICT = re.compile(r"[\s*_#>`]*verdict[\s*_`]*[:：]\s*(.+)", re.IGNORECASE)
 MARKUP = re.compile(r"[\s*_`.。!\"']+")
-
-
-def split_thinking(text: str) -> tuple[str, str]:
-    """Split the thinking from the answer.
-
-    Returns:
-        The text of a leading <think> block, else "", and the rest of the text.
-    """
-    match = THINKING.match(text)
-    return (match[1].strip(), text[match.end() :]) if match else ("", text)
 
 
 def parse_verdict(text: str, allowed: tuple[str, ...]) -> str:

@@ -3,6 +3,9 @@
 A template file is front matter, then one part per role, each after a line `[system]` or `[user]`, in Jinja2. The parts
 are split before values are filled in, and values are never rendered again: user data with braces, tags or a line
 `[user]` in it stays data. A missing value is an error, and so is a value that the template does not use.
+
+A template has values, conditions and filters, and no loops, calls or arithmetic: then its text is never longer than its
+own and that of its values, and no template can stall a run or fill the memory.
 """
 
 import re
@@ -11,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from datagen.errors import InputError
@@ -24,6 +27,12 @@ ROLE_LINE = re.compile(r"^\[(system|user|assistant)\]\n", re.MULTILINE)
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
 )
+NODES = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Filter, nodes.Test),
+    *(nodes.If, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
+)
+FILTERS = ("trim", "upper", "lower", "capitalize", "title", "length", "wordcount", "first", "last", "default")
+"""What a template may be made of."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Template:
             messages: list[Message] = [
                 {"role": role, "content": part.render(fields).strip()} for role, part in self.parts
             ]
-        except Exception as error:  # a template is a program: it may divide by zero, or be stopped by the sandbox
+        except Exception as error:  # it may compare a text with a number, or be stopped by the sandbox
             raise InputError(f"prompt {self.name}: {error}") from error
         return Prompt(messages, self.name, fields)
 
@@ -66,12 +75,28 @@ def parse_template(name: str, text: str) -> Template:
         raise InputError(f"prompt {name}: expected front matter, then a line [system] or [user]")
     sources = list(zip(pieces[::2], pieces[1::2], strict=True))
     try:
+        trees = [ENVIRONMENT.parse(source) for _, source in sources]
+        for tree in trees:
+            refuse_programs(name, tree)  # before it is compiled, which computes constants
         parts = tuple((role, ENVIRONMENT.from_string(source)) for role, source in sources)
-        asts = [ENVIRONMENT.parse(source) for _, source in sources]
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"prompt {name}: {error.message}") from error
-    variables = frozenset().union(*(meta.find_undeclared_variables(ast) for ast in asts))
+    except RecursionError:
+        raise InputError(f"prompt {name}: is nested too deeply") from None
+    variables = frozenset().union(*(meta.find_undeclared_variables(tree) for tree in trees))
     return Template(name, parts, variables, sha256(body.strip().encode()).hexdigest()[:16])
+
+
+def refuse_programs(name: str, tree: nodes.Template) -> None:
+    """Raise InputError if a template is more than values, conditions and filters."""
+    for node in tree.find_all(nodes.Node):
+        filter_name = node.name if isinstance(node, nodes.Filter) else None
+        if not isinstance(node, NODES) or (filter_name and filter_name not in FILTERS):
+            what = f"the filter {filter_name}" if filter_name else type(node).__name__
+            raise InputError(
+                f"prompt {name}: {what} is not allowed. A prompt has values, conditions, and the filters "
+                f"{', '.join(FILTERS)}; no loops, calls or arithmetic"
+            )
 
 
 def read_template(name: str, path: Path) -> Template:

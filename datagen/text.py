@@ -27,6 +27,11 @@ MEANINGFUL_SIGN = re.compile(r"(?<=\d)[\W_]+(?=\d)|[-−](?=\d)|(?<=\d)%|(?<=[^\
 """Signs that distinguish 3.5 from 35, 3 * 4 from 3 / 4, 3 4 from 34, -5 from 5, 20% from 20, C# from C."""
 
 
+def count_of(number: int, noun: str) -> str:
+    """Write a number with its noun: "1 answer", "2,000 answers"."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+
+
 def count_words(text: str) -> int:
     """Count words; a Chinese or Japanese character counts as one, since no spaces separate them."""
     spaced, characters = CJK.subn(" ", text)

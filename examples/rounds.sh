@@ -5,12 +5,13 @@
 #
 #     sh examples/rounds.sh SEEDS DEV BASE [options of datagen evolve]
 #
-# Answers are recorded, so each round pays only for its own calls. The last line names the rows of the best round.
+# At most ROUNDS rounds (6). Answers are recorded, so each round pays only for its own calls. The last line names the
+# rows of the best round.
 set -e
 seeds=$1 dev=$2 base=$3
 shift 3
 best=0 least=inf
-for round in 1 2 3 4 5 6; do
+for round in $(seq "${ROUNDS:-6}"); do
   datagen evolve "$seeds" --rounds "$round" -o "round-$round.jsonl" -q "$@"
   datagen train sft "round-$round.jsonl" --model "$base" -o "round-$round" -q
   loss=$(datagen train eval "round-$round" "$dev" --generate 0 |

@@ -1,15 +1,26 @@
 """Fixtures of every test: an empty working folder, no settings from outside, no network beyond this machine."""
 
+import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-SETTINGS = ("DATAGEN_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+from datagen.llm.keys import PROVIDERS
+from tests.once import once
+
+SETTINGS = (
+    *("DATAGEN_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"),
+    *(variable for provider in PROVIDERS for variable in provider.variables),
+    *("OPENAI_CUSTOM_HEADERS", "OPENAI_ADMIN_KEY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
 settings.register_profile("datagen", deadline=None)  # a busy machine is no failure
 settings.load_profile("datagen")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when the first test imports a library that asks the hub
+os.environ["DATAGEN_TEST_HEADER"] = "1"  # tests/server.py answers by the place of a call in the run
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -17,6 +28,7 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def clean_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.chdir(tmp_path)
     connect = socket.socket.connect
 
@@ -26,6 +38,14 @@ def clean_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small models that `every_command` names."""
+    from tests.every_command import write_models
+
+    return once(tmp_path_factory, "models", write_models)
 
 
 @pytest.fixture
@@ -43,3 +63,11 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real data are not here: ../shared/data")
     return REAL_DATA
+
+
+@pytest.fixture
+def one_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time to open an endpoint is that of reading all certificates."""
+    if known := ssl.create_default_context().get_ca_certs(binary_form=True):
+        Path("one.pem").write_text(ssl.DER_cert_to_PEM_cert(known[0]))
+        monkeypatch.setenv("SSL_CERT_FILE", "one.pem")

@@ -12,8 +12,12 @@ from datagen.commands.main import load_methods
 from datagen.engine.job import Job, Outcome, open_job, run_job
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
+from datagen.engine.reasons import reason_sentence
 from datagen.engine.scheduler import Engine
+from datagen.engine.unobtained import ask_sentence
+from datagen.errors import PARSER_ERROR
 from datagen.records.files import dump_line
+from datagen.records.layout import unpack_row
 from datagen.records.record import BadLine, Candidate, Row
 
 STRATEGIES = load_methods("respond")
@@ -77,7 +81,14 @@ def perform(
     models = [model] if isinstance(model, str) else list(model)
     run_options = RunOptions(output=output, model=models, **{"timeout": 1.0, **run})
     with open_job(method, str(rows) if rows else None, options, run_options, {}) as job:
-        return asyncio.run(run_job(job, Quiet()))
+        outcome = asyncio.run(run_job(job, Quiet()))
+    funnel = outcome.result["funnel"]
+    assert PARSER_ERROR not in funnel["failed"], f"{method.name}: a reader raised something else than ParseError"
+    for reason in funnel["rejected"] | funnel["failed"]:
+        assert reason_sentence(method, reason), f"{method.name}: the reason {reason!r} is not declared"
+    for name in funnel["unobtained"]:
+        assert ask_sentence(method, name).endswith(".")
+    return outcome
 
 
 def digest(path: str | Path) -> str:
@@ -89,4 +100,6 @@ def digest(path: str | Path) -> str:
 
 
 def rows(path: str | Path) -> list[Row]:
-    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+    """Return the rows of an output as its method made them, or its rejected rows."""
+    output = [unpack_row(json.loads(line)) for line in Path(path).read_bytes().splitlines()]
+    return [row | {"record": unpack_row(row["record"])} if "record" in row else row for row in output]

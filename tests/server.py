@@ -19,9 +19,13 @@ from random import Random
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
+from tests.meter import Meter
+
 Message = dict[str, str]
-Answer = Callable[[str, list[Message], int, str], str]  # (model, messages, sample, task) -> content
-ALL = ("429", "500", "503", "reset", "truncated", "malformed", "empty", "length", "hang")
+Answer = Callable[[str, list[Message], int, str], str | dict[str, Any]]
+"""(model, messages, sample, task) -> content, or the fields of a message."""
+ALL = ("429", "500", "503", "reset", "truncated", "malformed", "empty", "hang")
+"""Faults that heal."""
 ERROR = b'{"error": {"message": "injected", "type": "error", "param": null, "code": null}}'
 TEXT = """bridge calm clock copies delta dense encodes engine every filter forest guards index inverts joins
 keen keeps kernel limits market measures needle only orbit parser queue rotates signal sorts the when why"""
@@ -56,7 +60,8 @@ def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -
 
 @dataclass(frozen=True)
 class Faults:
-    """Injected faults; a request gets at most `most_in_a_row` of them, so that an answer comes at last."""
+    """Injected faults; a request gets at most `most_in_a_row` of them, and hangs once, so that an answer comes at
+    last."""
 
     share: float = 0.0
     kinds: tuple[str, ...] = ALL
@@ -86,18 +91,18 @@ def http(status: int, body: bytes, extra_headers: str = "") -> bytes:
     return top.encode() + body
 
 
-def completion(request: dict[str, Any], key: str, text: str, finish: str) -> bytes:
-    """Wrap a text as OpenAI does, in raw UTF-8; a word counts as a token."""
+def completion(request: dict[str, Any], key: str, message: dict[str, Any], finish: str) -> bytes:
+    """Wrap a message as OpenAI does, in raw UTF-8; a word counts as a token."""
     prompt_tokens, completion_tokens = (
         sum(len(str(m.get("content") or "").split()) for m in request["messages"]),
-        len(text.split()),
+        len(str(message["content"]).split()),
     )
     body = {
         "id": f"chatcmpl-{key[:24]}",
         "object": "chat.completion",
         "created": 0,
         "model": request["model"],
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -115,6 +120,8 @@ class Server:
     latency: float | Callable[[str], float] = 0.0  # seconds, or key -> seconds
     faults: Faults = field(default_factory=Faults)
     limit: int | None = None
+    model: str | None = None  # the name in the answers, where it is not the requested one
+    meter: Meter | None = None
     refuse: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda request: None  # to a status and body
     url: str = field(default="", init=False)
     requests: int = field(default=0, init=False)
@@ -123,6 +130,7 @@ class Server:
     log: list[LogEntry] = field(default_factory=list, init=False)
     tries: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
     faulted: Counter[str] = field(default_factory=Counter, init=False)
+    hung: set[str] = field(default_factory=set, init=False)
     connections: set["Connection"] = field(default_factory=set, init=False)
 
     def early_retries(self) -> int:
@@ -145,12 +153,17 @@ class Server:
         if self.faulted[key] >= self.faults.most_in_a_row or dice.random() >= self.faults.share:
             return "ok"
         self.faulted[key] += 1
-        return dice.choice(self.faults.kinds)
+        kind = dice.choice(self.faults.kinds)
+        if kind == "hang" and key in self.hung:
+            return "ok"
+        self.hung |= {key} if kind == "hang" else set()
+        return kind
 
     def admit(self, entry: LogEntry) -> float:
         """Log an attempt on arrival, as its client may die before the reply; return the delay of the reply."""
         full = self.limit is not None and self.in_flight >= self.limit
-        entry.outcome = "429" if full else self.fate(entry.key, entry.attempt)
+        is_refused = full or (self.meter is not None and not self.meter.admit(entry.at))
+        entry.outcome = "429" if is_refused else self.fate(entry.key, entry.attempt)
         self.requests += 1
         self.log.append(entry)
         if entry.outcome == "429":
@@ -163,14 +176,23 @@ class Server:
         """Return the bytes that the outcome sends."""
         if entry.outcome in ("reset", "hang"):
             return b""
+        if self.meter and entry.outcome == "429":
+            words = json.dumps({"error": {"message": self.meter.body(entry.at)}}).encode()
+            return http(429, words, self.meter.headers(entry.at, is_refused=True))
         if entry.outcome.isdigit():
             later = f"Retry-After: {self.faults.retry_after:g}\r\n" if entry.outcome == "429" else ""
             return http(int(entry.outcome), ERROR, later)
-        text = self.answer(request["model"], request["messages"], entry.sample, entry.task)
-        kept = {"empty": 0, "length": len(text) // 2}.get(entry.outcome, len(text))
-        body = completion(request, entry.key, text[:kept], "length" if entry.outcome == "length" else "stop")
-        half = len(body) // 2
-        response = http(200, body[:half] if entry.outcome == "malformed" else body)
+        answer = self.answer(request["model"], request["messages"], entry.sample, entry.task)
+        message = answer if isinstance(answer, dict) else {"content": answer}
+        kept = {"empty": 0, "length": len(message["content"]) // 2}.get(entry.outcome, len(message["content"]))
+        message = {**message, "content": message["content"][:kept]}
+        named = {**request, "model": self.model or request["model"]}
+        body = completion(named, entry.key, message, "length" if entry.outcome == "length" else "stop")
+        half, headers = len(body) // 2, ""
+        if self.meter:
+            self.meter.charge(json.loads(body)["usage"]["total_tokens"])
+            headers = self.meter.headers(entry.at, is_refused=False)
+        response = http(200, body[:half] if entry.outcome == "malformed" else body, headers)
         return response[:-half] if entry.outcome == "truncated" else response
 
 
@@ -214,7 +236,8 @@ class Connection(asyncio.Protocol):
         if page == "POST /v1/chat/completions":
             self.chat(headers, body)
         elif page == "GET /v1/models":
-            self.send(http(200, b'{"object": "list", "data": [{"id": "local", "object": "model"}]}'))
+            models = [{"id": name, "object": "model"} for name in ("local", "qwen3:8b")]
+            self.send(http(200, json.dumps({"object": "list", "data": models}).encode()))
         elif page == "GET /stats":
             server, outcomes = self.server, Counter(entry.outcome for entry in self.server.log)
             stats = {"requests": server.requests, "peak": server.peak, "outcomes": outcomes}

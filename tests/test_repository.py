@@ -1,23 +1,26 @@
 """Rules of the repository: the direction of imports, the size of files, names, the wheel, the command reference."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.jobs import evolve, write_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
-    "datagen": "errors text parse records prompts verify llm engine judge select sources strategies generators "
-    "commands",
-    "datagen_train": "errors launch options models data rewards run pretrain sft reward dpo ppo grpo tools cli",
+    "datagen": "errors streams signals printing installation libraries text parse reasoning records schemas "
+    "json_replies prompts verify llm engine judge select sources strategies generators commands",
+    "datagen_train": "errors launch options policy_options models data rewards run pretrain sft reward dpo ppo grpo "
+    "tools cli",
 }
 """The folders (and single files) of each package: each imports only those before it, so there is no circle."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
@@ -27,9 +30,9 @@ SCRIPTS = ("tests", "benchmarks", "docs", "examples")
 PARTICIPLES = {"told", "said", "asked", "found", "made"}
 ONLY_IN = {
     "openai": {"llm/endpoint.py"},
-    "httpx2": {"llm/endpoint.py"},
-    "sqlite3": {"llm/journal.py"},
-    "rich": {"commands/terminal.py"},
+    "httpx2": {"llm/endpoint.py", "llm/servers.py", "llm/local/hub.py"},
+    "sqlite3": {"llm/journal.py", "llm/database.py", "llm/claims.py", "llm/health.py"},
+    "rich": {"commands/terminal.py", "commands/live.py"},
     "typer": {"commands/main.py", "commands/flags.py"},
     "jinja2": {"prompts.py"},
 }
@@ -108,9 +111,7 @@ def test_an_output_is_read_by_datasets_and_has_one_schema() -> None:
     outcome = evolve(write_seeds(20), "sim:leak=0.1,refuse=0.1,malformed=0.1")
     loaded = datasets.load_dataset("json", data_files="out.jsonl", split="train", cache_dir="cache")
     assert loaded.num_rows == outcome.result["funnel"]["kept"]
-    assert loaded.column_names == ["id", "prompt", "response", "meta"]
-    keys = {tuple(json.loads(line)["meta"]) for line in Path("out.jsonl").read_bytes().splitlines()}
-    assert len(keys) == 1
+    assert loaded.column_names == ["id", "prompt", "response", "reasoning", "meta"]
 
 
 def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
@@ -124,17 +125,65 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     shipped = {f"datagen/prompts/{path.relative_to(ROOT / 'prompts')}" for path in (ROOT / "prompts").rglob("*.md")}
     assert shipped <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/", "train/"))]
-    venv.create("env", system_site_packages=False, with_pip=False, symlinks=True)
-    site = next(Path("env").glob("lib/python3*/site-packages"))
-    zipfile.ZipFile(wheel).extractall(site)
-    here = next(path for path in sys.path if path.endswith("site-packages"))
-    code = "from datagen.commands import main; sys.argv = ['datagen', 'evolve', 'seeds.jsonl', '-q']; main.main()"
-    code = f"import sys; sys.path.append({here!r}); {code}"
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    seeds = write_seeds(2)
-    ran = subprocess.run(
-        [Path("env/bin/python").absolute(), "-c", code],
-        env=clean, capture_output=True, text=True, cwd=seeds.absolute().parent,
-    )  # fmt: skip
+    python = bare_environment(Path("env"), wheel)
+    write_seeds(2)
+    ran = run_bare(python, "from datagen.__main__ import main; main()", "evolve", "seeds.jsonl", "-q")
     assert ran.returncode == 0, ran.stderr
     assert Path("seeds.evolve.jsonl").exists()
+
+    # Every command says what it does, also those that need libraries which are not there.
+    Path("rows.jsonl").write_text('{"prompt": "Name a river.", "response": "The Rhine."}\n')
+    ran = run_bare(python, EVERY_HELP)
+    assert ran.returncode == 0, ran.stderr
+    ran = run_bare(python, "from datagen.__main__ import main; main()", "train", "sft", "rows.jsonl")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert ran.stderr.startswith("error: datagen train sft needs torch, transformers, trl, ")
+    assert "pip install" in ran.stderr
+
+
+EVERY_HELP = """
+from importlib.util import find_spec
+from typer.testing import CliRunner
+from datagen.commands.main import COMMANDS, app
+from datagen_train.cli import TOOLS, TRAINERS
+
+assert not any(map(find_spec, ("torch", "transformers", "trl", "datasets"))), "the environment is not bare"
+for command in [[], *([name] for name in COMMANDS), *(["train", name] for name in TRAINERS | TOOLS)]:
+    ran = CliRunner().invoke(app, [*command, "--help"], prog_name="datagen")
+    assert ran.exit_code == 0 and "Usage: datagen" in ran.output, (command, ran.output)
+"""
+
+
+def base_packages() -> set[str]:
+    """Return the names of the packages that the base install brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting, done = [Requirement(text) for text in project["dependencies"]], set[str]()
+    while waiting:
+        requirement = waiting.pop()
+        if str(requirement) not in done:
+            done.add(str(requirement))
+            environments = [{"extra": extra} for extra in requirement.extras or {""}]
+            waiting += [
+                needed
+                for needed in map(Requirement, distribution(requirement.name).requires or ())
+                if needed.marker is None or any(map(needed.marker.evaluate, environments))
+            ]
+    return {Requirement(text).name for text in done}
+
+
+def bare_environment(folder: Path, wheel: Path) -> Path:
+    """Make an environment with the wheel and what the base install needs, and nothing else; return its Python."""
+    venv.create(folder, system_site_packages=False, with_pip=False, symlinks=True)
+    site = next(folder.glob("lib/python3*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    for package in map(distribution, base_packages()):
+        for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(Path(str(package.locate_file(name))).absolute())
+    return (folder / "bin/python").absolute()
+
+
+def run_bare(python: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an environment, without what the environment of the tests adds."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([python, "-c", code, *arguments], env=clean, capture_output=True, text=True)

@@ -2,87 +2,178 @@
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from datagen.commands.terminal import counts, printable
-from datagen.engine.options import option
-from datagen.errors import InputError
-from datagen.records.convert import CONVERTERS, Converted, Converter, audit_sheet, register_dataset
-from datagen.records.files import dump_line, open_input, replace_file
-from datagen.records.lines import json_lines
-from datagen.records.reader import DOCUMENTS, KINDS, PROMPTS, Kind, Reader
+from datagen.commands.terminal import counts
+from datagen.engine.options import MAP_HELP, option
+from datagen.errors import InputError, nothing_usable, unknown_value
+from datagen.printing import printable
+from datagen.records.columns import mapped_row, parse_map
+from datagen.records.convert import (
+    CONVERTERS,
+    Converted,
+    Target,
+    audit_sheet,
+    left_out,
+    read_registry,
+    register_dataset,
+)
+from datagen.records.export import TABLES, canonical_row
+from datagen.records.files import check_folder, dump_line, open_input, output_stem, replace_file
+from datagen.records.kinds import first_row
+from datagen.records.places import paths_in, refuse_overlap
+from datagen.records.reader import DOCUMENTS, KINDS, PROMPTS, Kind, Reader, kind_of_row
 from datagen.records.record import BadLine
+from datagen.text import count_of
 
-ARGUMENTS = (("input", "A file of rows, or - for standard input."),)
+ARGUMENTS = (("input", "A file or a folder of rows, hf://NAME, or - for standard input."),)
+SHOWN = 20
+"""Rows that are left out are named up to this many."""
+COPY: Mapping[str, Target] = dict.fromkeys((kind.name for kind in KINDS), Target(canonical_row))
+"""For a table of our own rows: every kind as it is."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `datagen convert`."""
 
-    to: str = option("trl", "Output format: trl, openai, alpaca, llama-factory, axolotl, hh, medicalgpt, audit.")
+    to: str = option(
+        "trl", "Output: trl, openai, alpaca, llama-factory, axolotl, hh, medicalgpt, audit; parquet, csv, datasets."
+    )
     output: str | None = option(None, "Output file, or - for standard output. [INPUT.FORMAT.jsonl]", short="-o")
     format: str | None = option(None, "Format of the input rows. [detected]")
+    map: str | None = option(None, MAP_HELP)
     limit: int | None = option(None, "Read only the first N rows.", least=1)
-    overwrite: bool = option(False, "Replace an existing output.")
+    overwrite: bool = option(False, "Replace an existing file, whoever made it; never the input.")
     quiet: bool = option(False, "Print only errors.", short="-q")
+
+
+@dataclass
+class Left:
+    """The lines and rows that are left out: each is named, the first SHOWN on the terminal."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    columns: Counter[str] = field(default_factory=Counter)
+    """Rows by what they hold and the shape has no place for."""
+
+    def bad_line(self, bad: BadLine) -> None:
+        self.unreadable += 1
+        self._name(str(bad))
+
+    def row(self, name: str, line: int, reason: str) -> None:
+        self.reasons[reason] += 1
+        self._name(f"{name}:{line}: {reason}")
+
+    @property
+    def total(self) -> int:
+        return self.unreadable + self.reasons.total()
+
+    def _name(self, text: str) -> None:
+        if self.total <= SHOWN:
+            print(f"{printable(text)} (left out)", file=sys.stderr)
+
+    def __str__(self) -> str:
+        """All reasons with their counts."""
+        return counts(self.reasons + Counter({"unreadable": self.unreadable} if self.unreadable else {})) or "none"
 
 
 def run(input: str, options: Options) -> int:
     """Convert a file; return the exit code."""
-    if options.to not in CONVERTERS:
-        raise InputError(f"--to {options.to}: expected one of {', '.join(CONVERTERS)}")
-    is_audit = options.to == "audit"
+    if options.to not in (*CONVERTERS, *TABLES):
+        raise unknown_value("--to", options.to, (*CONVERTERS, *TABLES))
+    path = output_path(input, options)
+    if path is not None:
+        check_folder(path)
+        refuse_overlap([path], paths_in([input]), input)
+    left, mapping = Left(), parse_map(options.map)
     with open_input(input) as file:
         name = "standard input" if input == "-" else input
-        kind: Kind[Any] = PROMPTS
-        if options.format is None:  # the first row tells the kind; lines of text are documents
-            first = next((line.row for line in json_lines(name, file) if line.row is not None), None)
-            kind = next((kind for kind in KINDS if first is not None and kind.detect(first)), DOCUMENTS)
-        reader = Reader(name, file, kind, options.format)
-        converter = CONVERTERS[options.to].get(kind.name)
-        if converter is None:
-            kinds = ", ".join(CONVERTERS[options.to])
-            raise InputError(f"{name}: holds {kind.name}; {options.to} has a shape for {kinds} alone")
-        rows, left_out = convert_rows(reader, converter, options.limit)
+        kind: Kind[Any] = PROMPTS if options.format else kind_of_rows(name, file, mapping)
+        reader = Reader(name, file, kind, options.format, mapping)
+        targets = COPY if options.to in TABLES else CONVERTERS[options.to]
+        if kind.name not in targets:
+            kinds = ", ".join(targets)
+            raise InputError(f"{name}: holds {kind.name}; {options.to} has a shape for {kinds} alone. {kind.use}")
+        rows = list(converted(reader, targets[kind.name], options.limit, left))
+    dropped = [
+        f'{count_of(count, "row")} with "{column}", for which {options.to} has no place'
+        for column, count in sorted(left.columns.items())
+    ]
+    for line in (*reader.account.lines(), *dropped):
+        print(printable(line), file=sys.stderr)
+    if left.total > SHOWN:
+        print(printable(f"... and {left.total - SHOWN:,} more are left out"), file=sys.stderr)
+    if not rows:
+        raise nothing_usable(name, str(left) if left.total else "")
 
-    lines = [audit_sheet(rows)] if is_audit else rows
-    ending = ".csv" if is_audit else ".txt" if rows and isinstance(rows[0], str) else ".jsonl"
-    to_stdout = options.output == "-" or (options.output is None and input == "-")
-    path = None if to_stdout else Path(options.output or f"{Path(input).stem}.{options.to}{ending}")
-    write(lines, path, options)
-    if options.to == "llama-factory" and path is not None:
-        register_dataset(path, kind)
-    if not options.quiet and not is_audit:
-        print(f"{len(rows)} rows; left out: {counts(left_out) or 'none'}", file=sys.stderr)
+    write(rows, path, kind, options)
+    if not options.quiet and options.to != "audit":
+        print(printable(f"{count_of(len(rows), 'row')}; left out: {left}"), file=sys.stderr)
     return 0
 
 
-def convert_rows(reader: Reader[Any], converter: Converter, limit: int | None) -> tuple[list[Any], Counter[str]]:
-    """Convert the first `limit` rows; also return how many the shape cannot hold, by reason. Bad lines are reported."""
-    rows: list[Converted] = []
-    left_out = Counter[str]()
+def output_path(input: str, options: Options) -> Path | None:
+    """Return the file to write; None for standard output.
+
+    Raises:
+        InputError: A table of bytes would go to standard output.
+    """
+    if options.output == "-" or (options.output is None and input == "-"):
+        if options.to in TABLES:
+            raise InputError(f"--to {options.to} writes no lines: name its place with -o")
+        return None
+    ending = TABLES[options.to][0] if options.to in TABLES else ".csv" if options.to == "audit" else ".jsonl"
+    middle = "" if ending in (".csv", ".parquet") and options.to in TABLES else f".{options.to}"
+    return Path(options.output or f"{output_stem(input)}{middle}{ending}")
+
+
+def kind_of_rows(name: str, file: BinaryIO, mapping: Mapping[str, str]) -> Kind[Any]:
+    """Return the kind of the first row; text and what is of no kind are documents."""
+    first = first_row(name, file)
+    return PROMPTS if first is None else kind_of_row(mapped_row(first, mapping)) or DOCUMENTS
+
+
+def converted(reader: Reader[Any], target: Target, limit: int | None, left: Left) -> Iterator[Converted]:
+    """Yield the first `limit` rows, converted; those that the shape cannot hold are added to `left`, and bad lines."""
+    count = 0
     for row in reader.read():
         if isinstance(row, BadLine):
-            print(f"{printable(row)} (skipped)", file=sys.stderr)
-        elif limit is None or len(rows) + left_out.total() < limit:
+            left.bad_line(row)
+        elif limit is None or count < limit:
+            count += 1
             try:
-                rows.append(converter(row))
+                yield target.write(row)
             except ValueError as problem:
-                left_out[str(problem)] += 1
-    return rows, left_out
+                left.row(reader.name, row.line, str(problem))
+            else:
+                left.columns.update(left_out(row, target) if target.write is not canonical_row else ())
 
 
-def write(lines: list[Converted], path: Path | None, options: Options) -> None:
+def write(rows: list[Any], path: Path | None, kind: Kind[Any], options: Options) -> None:
     """Write rows or lines of text to a file, or to standard output if `path` is None."""
-    data = b"".join(line.encode() + b"\n" if isinstance(line, str) else dump_line(line) for line in lines)
+    lines = [audit_sheet(rows)] if options.to == "audit" else rows
     if path is None:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(as_bytes(lines))
         return
+    if options.output is None and isinstance(rows[0], str):
+        path = path.with_suffix(".txt")
     if path.exists() and not options.overwrite:
         raise InputError(f"{path}: exists already; choose another -o, or add --overwrite")
-    replace_file(path, data)
+    registry = read_registry(path) if options.to == "llama-factory" else None
+    if options.to in TABLES:
+        TABLES[options.to][1](rows, path)
+    else:
+        replace_file(path, as_bytes(lines))
+    if registry is not None:
+        register_dataset(path, kind, registry, {name for row in rows if isinstance(row, dict) for name in row})
     if not options.quiet:
-        print(f"Rows: {path}", file=sys.stderr)
+        print(printable(f"Rows: {path}"), file=sys.stderr)
+
+
+def as_bytes(lines: list[Converted]) -> bytes:
+    """Return rows as JSON lines, and lines of text as they are."""
+    return b"".join(line.encode() + b"\n" if isinstance(line, str) else dump_line(line) for line in lines)

@@ -9,12 +9,12 @@ import typer
 from typer.core import TyperCommand
 
 from datagen.engine.method import Method
-from datagen.engine.options import FILES, MODELS, RunOptions
-from datagen.errors import InputError
+from datagen.engine.options import FILES, MODELS, RunOptions, check_choices
+from datagen.errors import InputError, unknown_value
 
 Options = TypeVar("Options")
 Parameters = list[inspect.Parameter]
-INPUT_FLAGS = ("input", "format", "limit", "strict")
+INPUT_FLAGS = ("input", "format", "map", "limit", "strict")
 """Parameters of commands that read an input."""
 
 
@@ -47,24 +47,42 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
     def run(values: dict[str, Any]) -> int:
         from datagen.commands.run import run_method
 
-        variant = values[selector] if selector else next(iter(methods))
+        first = next(iter(methods))
+        variant = values[selector] if selector else first
         if variant not in methods:
-            raise InputError(f"--{selector} {variant}: expected one of {', '.join(methods)}")
+            raise unknown_value(f"--{selector}", variant, methods)
         method = methods[variant]
+        refuse_options_of_others(values, methods, variant, f"{name} --{selector} {variant}")
         options: Any = fill_options(method.options_type, values)
         role_models = {role: values[role] for role in method.roles if values[role]}
-        return run_method(method, values.get("input"), options, fill_options(RunOptions, values), role_models)
+        word = name if variant == first else f"{name}-{variant}"
+        return run_method(method, values.get("input"), options, fill_options(RunOptions, values), role_models, word)
 
     return make_command(name, help, method_parameters(list(methods.values()), selector), run)
+
+
+def refuse_options_of_others(
+    values: Mapping[str, Any], methods: Mapping[str, type[Method]], variant: str, command: str
+) -> None:
+    """Raise InputError for an option that other variants of a command take, and this one does not."""
+    known = {field.name for field in fields(methods[variant].options_type)}
+    takers: dict[str, list[str]] = {}
+    for other, method in methods.items():
+        for parameter in flags(method.options_type):
+            if parameter.name not in known and values.get(parameter.name) not in (None, parameter.default):
+                takers.setdefault(parameter.name, []).append(other)
+    for option, variants in takers.items():
+        long = f"-{option}" if len(option) == 1 else f"--{option.replace('_', '-')}"
+        raise InputError(f"{long}: {command} does not take it; only {', '.join(variants)} can")
 
 
 def method_parameters(methods: Sequence[type[Method]], selector: str) -> Parameters:
     """Return the parameters of a command: input, selector, options of all its methods, models of the roles, and what
     all methods share. A method that calls no model has only those about files; one that reads nothing, no input."""
-    parameters = [argument("input", "A file of rows, or - for standard input.")]
+    parameters = [argument("input", "A file or a folder of rows, hf://NAME, or - for standard input.")]
     if selector:
         variants = [method.variant for method in methods]
-        parameters.append(flag(selector, str, variants[0], help=f"One of: {', '.join(variants)}."))
+        parameters.append(flag(selector, str, variants[0], help=f"One of: {', '.join(variants)}.", choices=variants))
     by_name: dict[str, inspect.Parameter] = {}
     for parameter in (parameter for method in methods for parameter in flags(method.options_type)):
         first = by_name.setdefault(parameter.name, parameter)
@@ -73,6 +91,8 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
     parameters += by_name.values()
     roles = {role: work for method in methods for role, work in method.roles.items()}
     for parameter, option in zip(flags(RunOptions), fields(RunOptions), strict=True):
+        if option.name == "judge_param" and "judge" not in roles:
+            continue
         if roles or (option.metadata["panel"] == FILES and option.name != "dry_run"):
             parameters.append(parameter)
         if roles and option.name == "model":
@@ -97,20 +117,23 @@ def flag(
     default: Any,
     *,
     help: str,
+    long: str | None = None,
     short: str | None = None,
     least: float | None = None,
     most: float | None = None,
+    choices: Sequence[str] = (),
     panel: str = "Method",
 ) -> inspect.Parameter:
-    """Return one flag. A switch has no `--no-` form, since it is off by default."""
-    long = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+    """Return one flag. A switch has no `--no-` form, since it is off by default; a shell completes `choices`."""
+    long = long or (f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}")
     annotation = typer.Option(
-        *([long] if short in (None, long) else [long, short]),
+        *([long] if short is None else [long, short]),
         help=help.replace("[", r"\["),  # brackets are markup in help texts
         min=least,
         max=most,
         rich_help_panel=panel,
-        show_default=default not in (None, False),
+        autocompletion=lambda: list(choices),
+        show_default=default is not None and default is not False,
     )
     kind = list[str] | None if kind == list[str] else kind
     return inspect.Parameter(
@@ -125,6 +148,12 @@ def argument(name: str, help: str) -> inspect.Parameter:
 
 
 def fill_options(options_type: type[Options], values: Mapping[str, Any]) -> Options:
-    """Fill a dataclass of options from the values of flags; a value of None keeps the default."""
+    """Fill a dataclass of options from the values of flags; a value of None keeps the default.
+
+    Raises:
+        InputError: A value is none of its option's choices.
+    """
     names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]
-    return options_type(**{name: values[name] for name in names if values.get(name) is not None})
+    options = options_type(**{name: values[name] for name in names if values.get(name) is not None})
+    check_choices(options)
+    return options

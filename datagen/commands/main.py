@@ -8,17 +8,21 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from datagen.errors import DatagenError
+import datagen
+from datagen.errors import DatagenError, InputError
 
 if TYPE_CHECKING:
     from datagen.engine.method import Method
 
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),  # self_instruct and --top_p are understood
+}
 
 
 class Command(NamedTuple):
@@ -31,6 +35,15 @@ class Command(NamedTuple):
     """The method classes, as NAME in `module` or as MODULE:NAME. None: a tool, or a group of commands."""
     selector: str = ""
     """The option that selects one of several methods by its variant."""
+    example: str = ""
+    """A command line to start from."""
+    page: str = ""
+    """The page that explains the command."""
+
+    @property
+    def epilog(self) -> str:
+        """The end of `--help`."""
+        return f"Example: {self.example}\n\nMore: {self.page}"
 
 
 COMMANDS = {
@@ -39,25 +52,37 @@ COMMANDS = {
         "Generate new tasks from a few seed tasks.",
         ("SelfInstruct", "SelfInstructAlpaca", "SelfInstructBelle"),
         "mode",
+        example="datagen self-instruct seeds.jsonl -n 100 --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/self-instruct.md",
     ),
     "evolve": Command(
         "datagen.generators.evolve",
         "Rewrite prompts into harder and rarer ones, and answer them.",
         ("Evolve", "EvolveCode", "EvolveMath"),
         "style",
+        example="datagen evolve seeds.jsonl --rounds 2 --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/evolve.md",
     ),
     "magpie": Command(
-        "datagen.generators.magpie", "Sample prompts from an aligned local model, and answer them.", ("Magpie",)
+        "datagen.generators.magpie",
+        "Sample prompts from an aligned local model, and answer them.",
+        ("Magpie",),
+        example="datagen magpie -n 100 --model hf:Qwen/Qwen3-0.6B",
+        page="docs/magpie.md",
     ),
     "constraints": Command(
         "datagen.generators.constraints",
         "Add verifiable constraints to prompts, and generate answers that meet them.",
         ("Constraints",),
+        example="datagen constraints prompts.jsonl --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/constraints.md",
     ),
     "backtranslate": Command(
         "datagen.generators.backtranslate",
         "Generate an instruction for each passage of a corpus (instruction backtranslation).",
         ("Backtranslate",),
+        example="datagen backtranslate corpus.jsonl --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/backtranslate.md",
     ),
     "respond": Command(
         "datagen.strategies",
@@ -72,36 +97,69 @@ COMMANDS = {
             "mcr:MetaReasoning",
         ),
         "strategy",
+        example="datagen respond prompts.jsonl --strategy cot --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/strategies.md",
     ),
     "improve": Command(
         "datagen.generators.improve",
         "Rewrite answers into better ones, each checked by a judge.",
         ("ImproveEdit", "ImproveCritique", "ImproveRewrite", "ImproveConstitution"),
         "by",
+        example="datagen improve rows.jsonl --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/improve.md",
     ),
     "judge": Command(
         "datagen.judge",
         "Score, compare and rank answers.",
         ("score:Score", "compare:Compare", "rank:Rank", "verify:Verify", "human:Human"),
         "by",
+        example="datagen judge samples.jsonl --by compare --model gpt-4o-mini",
+        page="docs/judging.md",
     ),
     "filter": Command(
-        "datagen.select.filter", "Filter rows by rules, verifiers, near-duplicates and benchmark overlap.", ("Filter",)
+        "datagen.select.filter",
+        "Filter rows by rules, verifiers, near-duplicates and benchmark overlap.",
+        ("Filter",),
+        example="datagen filter rows.jsonl --dedup 0.7",
+        page="docs/filter.md",
     ),
     "pairs": Command(
         "datagen.select.pairs",
         "Make preference pairs (chosen, rejected) from ranked or verified answers.",
         ("Pairs", "PairsBestRandom", "PairsAll", "PairsVerified", "PairsSpin"),
         "by",
+        example="datagen pairs samples.judge.jsonl",
+        page="docs/pairs.md",
     ),
-    "review": Command("datagen.commands.review", "Rank answers by hand, blind, on a local page."),
-    "convert": Command("datagen.commands.convert", "Convert rows to the formats that other tools read."),
+    "review": Command(
+        "datagen.commands.review",
+        "Rank answers by hand, blind, on a local page.",
+        example="datagen review samples.jsonl",
+        page="docs/review.md",
+    ),
+    "convert": Command(
+        "datagen.commands.convert",
+        "Convert rows to the formats that other tools read.",
+        example="datagen convert rows.jsonl --to trl",
+        page="docs/commands.md",
+    ),
     "trace": Command(
-        "datagen.commands.trace", "Show how a row was made, from its seed on: prompts, replies and rules."
+        "datagen.commands.trace",
+        "Show the history of a row, from its seed on, with what was rejected on the way.",
+        example="datagen trace 5943f1eb",
+        page="docs/commands.md",
+    ),
+    "doctor": Command(
+        "datagen.commands.doctor",
+        "Look for servers, keys, libraries and faults; print the command to begin with.",
+        example="datagen doctor --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/models.md",
     ),
     "train": Command(
         "datagen_train.cli",
         "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check.",
+        example="datagen train sft rows.jsonl --model tiny",
+        page="docs/training.md",
     ),
 }
 """A new generator, strategy or judge is one entry here. The first of several methods is the default."""
@@ -115,24 +173,38 @@ class CommandGroup(TyperGroup):
 
     table: Mapping[str, Command]
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=command.line) for name, command in self.table.items()}
+        """Stubs, enough to list the commands and to suggest one."""
+
     def build(self, name: str) -> Any:
         """Build the command called `name`; raise InputError if something it needs is not installed."""
         raise NotImplementedError
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.table)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a stub, enough to list the commands."""
-        return TyperCommand(cmd_name, help=self.table[cmd_name].line) if cmd_name in self.table else None
-
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, self.build(name) if name and name in self.table else command, rest
+        if name:
+            command = self.build(name)
+            command.epilog = self.table[name].epilog
+        return name, command, rest
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the command line and exit; a wrong one ends with one line too."""
+        try:
+            code = super().main(*arguments, **{**settings, "standalone_mode": False})
+        except typer.TyperException as error:
+            from datagen.commands.usage import usage_message
+
+            code = 2
+            if str(error):  # empty where no arguments were given: the help is printed then
+                print_error(usage_message(error))
+        sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; end with one line and an exit code for any error that a user can meet."""
         try:
+            check_working_folder()
             return super().invoke(ctx)
         except DatagenError as error:
             message, code = str(error), error.exit_code
@@ -142,10 +214,23 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(1) from None
         except OSError as error:
             message, code = os_error_message(error), DatagenError.exit_code
-        from datagen.commands.terminal import printable
-
-        print(f"error: {printable(message)}", file=sys.stderr)
+        print_error(message)
         raise typer.Exit(code)
+
+
+def check_working_folder() -> None:
+    """Raise InputError if the working folder is gone: no relative name means anything then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the working folder was removed; change to another one (cd)") from None
+
+
+def print_error(message: str) -> None:
+    """Print the one line for an error."""
+    from datagen.printing import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
 
 
 def os_error_message(error: OSError) -> str:
@@ -162,6 +247,13 @@ class Commands(CommandGroup):
     """The commands of `datagen`."""
 
     table = COMMANDS
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; one of `datagen train` that is called without its group is named."""
+        trainers = import_module(COMMANDS["train"].module).Commands.table if args[0] not in self.table else ()
+        if args[0] in trainers and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean 'train {args[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def build(self, name: str) -> Any:
         """Build a command from its methods, or from its module: a group of commands, or a tool."""
@@ -193,31 +285,49 @@ def load_methods(name: str) -> "dict[str, type[Method]]":
     return methods
 
 
-def make_app(commands: type[CommandGroup], help: str) -> typer.Typer:
-    """Make a group of commands: without one it prints its help; errors are ours to print."""
+def make_app(commands: type[CommandGroup], help: str, *, is_program: bool = False) -> typer.Typer:
+    """Make a group of commands: without one it prints its help; errors are ours to print.
+
+    Args:
+        commands: The class of the group.
+        help: Its text in `--help`.
+        is_program: Whether it is the program itself, which has a version and completes commands in a shell.
+    """
     return typer.Typer(
         cls=commands,
         help=help,
-        callback=lambda: None,
+        callback=program_options if is_program else lambda: None,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=is_program,
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
 
 
+def show_version(requested: bool) -> None:
+    if requested:
+        print(f"datagen-train {datagen.__version__}")
+        raise typer.Exit
+
+
+def program_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The options of `datagen` itself."""
+
+
 app = make_app(
     Commands,
     "Grow SFT and preference data with a large model; every row and every call is accounted for.\n\n"
-    "JSON lines are read and written; - is standard input or output. Answers are recorded beside the output: "
+    "JSON, CSV, Parquet, Arrow and text are read, JSON lines are written; - is standard input or output. Answers are "
+    "recorded beside the output: "
     "a command that is run again after a stop or a crash repeats no paid call.",
+    is_program=True,
 )
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; `datagen.__main__` catches what is caught nowhere else."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -9,17 +9,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
+from threading import Thread
 
-from datagen.commands.terminal import columns, printable
+from datagen.commands.next_steps import line
+from datagen.commands.terminal import columns
 from datagen.engine.options import option
 from datagen.errors import InputError
+from datagen.installation import shown
 from datagen.judge.review.server import Review, Server
 from datagen.judge.review.summary import Summary, summarize
 from datagen.judge.review.votes import Log
-from datagen.records.files import open_input
+from datagen.printing import printable
+from datagen.records.files import open_input, output_stem
+from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import Reader
 from datagen.records.record import BadLine, Record
+from datagen.signals import on_stop
+from datagen.text import count_of
 
 ARGUMENTS = (("samples", "A file of samples, ranked rows or preferences."),)
 
@@ -40,10 +47,11 @@ def run(samples: str, options: Options) -> int:
     """Serve the page until Ctrl-C, then print the result and the next command; return the exit code."""
     if samples == "-" and options.votes is None:
         raise InputError("samples from standard input need --votes FILE, the log")
+    path = options.votes or Path(f"{output_stem(samples)}.votes.jsonl")
+    refuse_overlap([path], paths_in([samples]))
     records = list(read_samples(samples, options))
     if not records:
         raise InputError(f"{samples}: no row with two answers to compare. Generate them with 'datagen respond -k 4'")
-    path = options.votes or Path(f"{Path(samples).stem}.votes.jsonl")
     log = Log(path, options.by or getuser(), records)
     if log.cut:
         print(f"{printable(path)}: removed {log.cut} bytes of an incomplete vote", file=sys.stderr)
@@ -52,8 +60,8 @@ def run(samples: str, options: Options) -> int:
         serve(review, options)
     finally:
         log.close()
-    print("\n".join(summary_lines(summarize(records, log.votes))), file=sys.stderr)
-    print(f"datagen judge {printable(samples)} --by human --votes {printable(path)}", file=sys.stderr)
+    print(printable("\n".join(summary_lines(summarize(records, log.votes)))), file=sys.stderr)
+    print(printable(line(f"judge {shown(samples)} --by human --votes {shown(path)}")), file=sys.stderr)
     return 0
 
 
@@ -72,9 +80,9 @@ def read_samples(name: str, options: Options) -> Iterator[Record]:
             elif options.limit is None or accepted < options.limit:
                 accepted += 1
                 yield item
-    for count, problem in ((unusable, "unusable lines"), (too_few, "rows with fewer than two answers")):
+    for count, noun, problem in ((unusable, "line", "cannot be used"), (too_few, "row", "with fewer than two answers")):
         if count:
-            print(f"{printable(name)}: {count} {problem}, left out", file=sys.stderr)
+            print(f"{printable(name)}: {count_of(count, noun)} {problem}, left out", file=sys.stderr)
 
 
 def serve(review: Review, options: Options) -> None:
@@ -84,14 +92,18 @@ def serve(review: Review, options: Options) -> None:
     except OSError as error:
         raise InputError(f"--port {options.port}: cannot be used: {error.strerror}") from error
     with server:
-        place = f"votes are recorded in {printable(review.log.path)}"
-        print(f"review at {server.link}\n{place}; Ctrl-C to end", file=sys.stderr, flush=True)
-        if options.open:
-            webbrowser.open(server.link)
-        try:
+        place = f"review at {server.link}\nvotes are recorded in {review.log.path}; Ctrl-C to end"
+
+        def stop(_: int) -> bool:
+            Thread(target=server.shutdown).start()  # it waits for the loop that this signal interrupts
+            return True
+
+        with on_stop(stop):
+            print(printable(place), file=sys.stderr, flush=True)
+            if options.open:
+                webbrowser.open(server.link)
             server.serve_forever()
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+        print(file=sys.stderr)
 
 
 def summary_lines(summary: Summary) -> list[str]:

@@ -4,49 +4,29 @@ Text from files and models goes through `printable` first, since a terminal obey
 """
 
 import asyncio
-import re
-import shlex
-import signal
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
+from datagen.commands.live import LiveLines, Progress
 from datagen.engine.job import Job, Outcome
 from datagen.engine.scheduler import Engine
-from datagen.errors import InputError
+from datagen.errors import nothing_usable
+from datagen.llm.prices import FREE, dollars
+from datagen.printing import printable
 from datagen.records.record import BadLine, Candidate, Row
+from datagen.text import count_of
 
 REFRESH_EVERY, LINE_EVERY = 0.2, 10.0
 """Seconds between two refreshes of the live bar, and between two plain lines."""
-RATE_WINDOW = 5.0
-"""Seconds over which requests per second are measured."""
+LEAST_NAME = len("unreadable lines")
+"""Characters of the names in the funnel, so that the numbers of most runs stand in one place."""
 MAX_BAD_LINES = 5
 """Unusable lines that are printed without --verbose."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ENDINGS = {
-    "cap": "Stopped at --max-calls {run.max_calls}. To continue, raise it:",
-    "interrupted": "Interrupted; what was paid for is recorded. To continue:",
-    "outage": "error: {error}\nWhat was paid for is recorded. To continue:",
-    "failures": "More than --max-failed {run.max_failed} candidates failed: {failed}. To try them again:",
-    "incomplete": "Failed: {failed}. The same command tries these again, and nothing else:",
-    "stall": "Short of -n {run.n}: {candidates} candidates gave {kept} rows; dropped: {dropped}.",
-}
-"""Messages for a run that ended early or incomplete, by reason or status. All but `stall` precede the command."""
-UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    """Make text safe to print: control and direction characters become escapes."""
-    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -60,21 +40,72 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def funnel_lines(funnel: Row) -> list[str]:
-    """Return lines with the number of candidates by their outcome; `funnel` as in x.meta.json."""
+    """Return lines with the number of candidates by their outcome, and with what was asked for and not obtained;
+    `funnel` as in x.meta.json."""
     candidates, kept = funnel["asked"], funnel["kept"]
     rows = [
         ("asked", candidates, ""),
         ("kept", kept, f"{100 * kept / candidates:.1f} %" if candidates else ""),
         ("rejected", sum(funnel["rejected"].values()), counts(funnel["rejected"])),
         ("failed", sum(funnel["failed"].values()), counts(funnel["failed"])),
-        ("unreadable lines", funnel["unreadable"], ""),
     ]
-    width = max(len(str(number)) for _, number, _ in rows)
-    return [
-        f"{name:<16}  {number:>{width}}  {note}".rstrip()
-        for name, number, note in rows
-        if number or name != "unreadable lines"
+    others = [("unreadable lines", funnel["unreadable"], "")]
+    others += [(name, ask["missing"], f"of {ask['asked']}") for name, ask in funnel.get("unobtained", {}).items()]
+    rows += [row for row in others if row[1]]
+    longest, width = max(LEAST_NAME, *(len(row[0]) for row in rows)), max(len(str(row[1])) for row in rows)
+    return [f"{name:<{longest}}  {number:>{width}}  {note}".rstrip() for name, number, note in rows]
+
+
+def account_lines(result: Row, run: Row) -> list[str]:
+    """Return lines with the answers, tokens and requests of a run; `result` and `run` as in x.meta.json."""
+    spent, written, seconds = run["usage"], result["usage"], f"{run['seconds']:.1f} s"
+    if not spent["calls"] and not run["requests"]:
+        return [f"{count_of(run['records'], 'row')} read in {seconds}"]
+    tokens = count_of(written["prompt_tokens"] + written["completion_tokens"], "token")
+    part = "all" if spent == written else f"of these {count_of(written['calls'], 'answer')}, {tokens}"
+    lines = [
+        f"{count_of(spent['calls'], 'answer')} used, {spent['prompt_tokens']:,} prompt + "
+        f"{count_of(spent['completion_tokens'], 'completion token')};",
+        f"{part} in the {count_of(result['funnel']['asked'], 'candidate')} written",
+        f"{count_of(run['requests'], 'request')} sent in {seconds}, {count_of(run['replayed'], 'answer')} replayed",
     ]
+    if run["unanswered"]:
+        lines.append(f"{count_of(run['unanswered'], 'request')} paid for without an answer that can be used")
+    if run["surplus"]:
+        lines.append(f"{count_of(run['surplus'], 'more candidate')} generated and not written; free next time")
+    return lines + cost_lines(result, run)
+
+
+def cost_lines(result: Row, run: Row) -> list[str]:
+    """Return lines with the cost of the rows and of the run; none if every model runs here, at no price."""
+    sources = {name: price and price["source"] for name, price in run["prices"].items()}
+    if set(sources.values()) <= {FREE.source}:
+        return []
+    used, kept = result["usage"], result["funnel"]["kept"]
+    if used["cost"] is None or run["paid"] is None:
+        names = ", ".join(name for name, source in sources.items() if source is None)
+        return [f"cost unknown: there is no price for {names} (--price IN/OUT, in dollars per million tokens)"]
+    each = f", {dollars(used['cost'] / kept)} a kept row" if kept else ""
+    places = ", ".join(sorted({source for source in sources.values() if source not in (None, FREE.source)}))
+    if not places:  # a model without a price was asked nothing
+        return []
+    lines = [f"cost {dollars(used['cost'])}{each}; paid by this run {dollars(run['paid'])} (prices: {places})"]
+    if run["paid_unanswered"]:
+        lines.append(f"of this up to {dollars(run['paid_unanswered'])} for requests without an answer")
+    if used["estimated"]:
+        lines.append(f"{count_of(used['estimated'], 'answer')} came without numbers of tokens: theirs are estimated")
+    if len({(part["role"], part["model"]) for part in result["spending"]}) > 1:
+        lines += [f"  {line}" for line in columns(cost_rows(result["spending"]))]
+    return lines
+
+
+def cost_rows(spending: Sequence[Row]) -> list[list[str]]:
+    """Return a table of the answers and the cost of each model in each role."""
+    sums: dict[tuple[str, str], tuple[int, float]] = {}
+    for part in spending:
+        calls, cost = sums.get((part["role"], part["model"]), (0, 0.0))
+        sums[part["role"], part["model"]] = calls + part["calls"], cost + part["cost"]
+    return [[" ".join(names), count_of(calls, "answer"), dollars(cost)] for names, (calls, cost) in sums.items()]
 
 
 def counts(counter: Mapping[str, int]) -> str:
@@ -90,60 +121,79 @@ class Display:
     quiet: bool = False
     verbose: bool = False
     _console: Console = field(default_factory=partial(Console, stderr=True, highlight=False, soft_wrap=True))
-    _live: Live | None = None
+    _live: LiveLines | None = None
     _timer: asyncio.TimerHandle | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
     _bad_lines: int = 0
-    _sent: deque[tuple[float, int]] = field(default_factory=deque)
-    """The time, and the requests sent until then."""
+    details: dict[str, str] = field(default_factory=dict)
+    """For each reason of a failed candidate, the words of the first one."""
 
     def print(self, text: str) -> None:
         """Print lines for the user, above the live bar if there is one."""
+        if self._live:
+            self._live.clear()
         self._console.print(Text(printable(text)))
+        if self._live:
+            self._draw(self._live)
 
     def begin(self, job: Job, engine: Engine) -> None:
-        """Start to show the run. The first Ctrl-C (or SIGTERM) drains it, the second ends the process; both lose
-        nothing."""
-        self._job, self._engine, self._start = job, engine, monotonic()
-        lines = None if job.run.n else job.reader.count_lines()
-        self._total = min(lines, job.run.limit or lines) * engine.per_record if lines else job.run.n
+        """Start to show the run."""
+        self._engine, self._progress = engine, Progress(job, engine)
         self._loop = asyncio.get_running_loop()
-        for name in STOP_SIGNALS:
-            self._loop.add_signal_handler(name, self._interrupt)
         if not self.quiet:
-            if self._console.is_terminal:
-                self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
-                self._live.start()
-            self._timer = self._loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
+            rows_on_terminal = job.output.piped and sys.stdout.isatty()
+            if self._console.is_terminal and not rows_on_terminal:
+                self._live = LiveLines(self._console)
+                self._draw(self._live)
+            self._refresh_later()
+
+    def _refresh_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
+
+    def _draw(self, live: LiveLines) -> None:
+        live.draw(self._progress.lines(live.width, ascii_only=not self._console.encoding.startswith("utf")))
 
     def _refresh(self) -> None:
         if self._live:
-            self._live.update(self._render(), refresh=True)
+            self._draw(self._live)
         else:
-            print(" · ".join(self._lines()), file=sys.stderr, flush=True)
-        self._timer = self._loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
+            self.print(self._progress.plain_line())
+        self._refresh_later()
 
-    def _interrupt(self) -> None:
-        for name in STOP_SIGNALS:
-            self._loop.remove_signal_handler(name)
-            signal.signal(name, signal.SIG_DFL)
+    def interrupt(self, _: int) -> bool:
+        """Drain the run: what is in flight is waited for. Returns False if it has not begun, and there is nothing to
+        wait for. A signal calls this in the middle of anything, so the work is left to the event loop."""
+        if self._loop is None:
+            return False
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain)
+        return True
+
+    def _drain(self) -> None:
         self._engine.stop.now("interrupted")
-        if self._live:
-            self._live.stop()
-            self._live = None
-        waiting = self._engine.stack.traffic.in_flight
-        self.print(f"Stopping: waiting for {waiting} requests in flight. Ctrl-C again to quit at once.")
+        self._clear()
+        waiting = count_of(self._engine.stack.traffic.in_flight, "request")
+        self.print(f"Stopping: waiting for {waiting} in flight. Ctrl-C again to quit at once.")
 
     def end(self) -> None:
         """Clear the live bar."""
         if self._timer:
             self._timer.cancel()
-        if self._live:
-            self._live.stop()
+        self._clear()
         if self._bad_lines > MAX_BAD_LINES and not self.verbose:
-            self.print(f"and {self._bad_lines - MAX_BAD_LINES} more unusable lines")
+            self.print(f"and {count_of(self._bad_lines - MAX_BAD_LINES, 'more unusable line')}")
+
+    def _clear(self) -> None:
+        if self._live and self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._live:
+            self._live.clear()
+            self._live = None
 
     def report(self, job: Job, outcome: Outcome) -> None:
-        """Print how a run ended, and why if it ended early.
+        """Print what became of the candidates, and what the run used.
 
         Raises:
             InputError: No row of the input could be used.
@@ -151,34 +201,20 @@ class Display:
         """
         result, funnel, run = outcome.result, outcome.result["funnel"], outcome.run
         if outcome.unrecorded:
-            lost = f"up to {outcome.unrecorded} requests were in flight, paid for and lost"
-            self.print(f"An earlier run was killed: {lost}.")
-        if not job.run.quiet:
+            lost = count_of(outcome.unrecorded, "answer")
+            self.print(f"An earlier run was killed: up to {lost} on the way or not recorded yet, paid for and lost.")
+        for note in outcome.notes:
+            self.print(f"{note}.")
+        if not job.run.quiet and (funnel["asked"] or funnel["unreadable"] or run["usage"]["calls"]):
             for table in outcome.tables:
                 if len(table) > 1:
                     self.print("\n".join(columns(table)) + "\n")
             self.print("\n".join(funnel_lines(funnel)))
-            self.print(
-                f"{run['requests']} requests in {run['seconds']:.1f} s, {run['replayed']} answers replayed, "
-                f"{result['usage']['prompt_tokens']:,} + {result['usage']['completion_tokens']:,} tokens"
-            )
-            if run["surplus"]:
-                self.print(f"{run['surplus']} more candidates were generated and not written; they are free next time.")
+            self.print("\n".join(account_lines(result, run)))
         if outcome.error is not None and outcome.reason == "error":
             raise outcome.error
         if not run["records"]:
-            raise InputError(f"{job.reader.name}: no row could be used")
-        ending = outcome.reason if outcome.reason in ENDINGS else outcome.status
-        if ending in ENDINGS:
-            message = ENDINGS[ending].format(
-                run=job.run,
-                error=outcome.error,
-                candidates=funnel["asked"],
-                kept=funnel["kept"],
-                failed=counts(funnel["failed"]),
-                dropped=counts(funnel["rejected"] | funnel["failed"]),
-            )
-            self.print(message if ending == "stall" else f"{message}\n{shlex.join(['datagen', *sys.argv[1:]])}")
+            raise nothing_usable(job.reader.name)
 
     def bad_line(self, bad: BadLine) -> None:
         """Print an unusable input line: the first few, or with --verbose all of them."""
@@ -187,49 +223,9 @@ class Display:
             self.print(f"{bad} (skipped)")
 
     def failure(self, candidate: Candidate) -> None:
-        """Print a failed candidate, with --verbose."""
+        """Keep the words of a failure; print it with --verbose."""
+        if detail := candidate.row["record"].get("error"):
+            self.details.setdefault(candidate.reason, str(detail))
         if self.verbose:
             row = candidate.row
             self.print(f"{row['record'].get('id')}: {row['stage']}: {row['reason']} {row['record'].get('error') or ''}")
-
-    def _lines(self) -> tuple[str, str]:
-        """Return the progress, and the rates and numbers behind it.
-
-        Candidates count as soon as they are generated, even if they wait for others to be written in order.
-        """
-        engine, now = self._engine, monotonic()
-        stack, usage, statuses, run = engine.stack, engine.usage, engine.status_counts, self._job.run
-        traffic = stack.traffic
-        self._sent.append((now, traffic.sent))
-        while self._sent[0][0] < now - RATE_WINDOW:
-            self._sent.popleft()
-        then, before = self._sent[0]
-        rate = (traffic.sent - before) / (now - then) if now > then else 0.0
-        done, seconds = self._done(), now - self._start
-        total = f" of {'' if run.n else 'about '}{self._total}" if self._total else ""
-        left = f", about {clock(seconds * (self._total - done) / done)} left" if self._total and done else ""
-        progress = f"{done}{total} {'rows' if run.n else 'candidates'} · {clock(seconds)}{left}"
-        numbers = [
-            f"kept {statuses['kept']}, rejected {statuses['rejected']}, failed {statuses['failed']}",
-            f"{usage.calls:,} answers, {rate:.0f} requests/s",
-            f"in flight {traffic.in_flight} of {stack.limit}",
-            f"replayed {stack.journal.replayed}",
-            f"{usage.prompt_tokens + usage.completion_tokens:,} tokens",
-        ]
-        return progress, " · ".join(numbers)
-
-    def _done(self) -> int:
-        """The rows so far with -n, else the candidates so far; `_total` counts the same."""
-        return self._engine.fold.funnel.kept if self._job.run.n else self._engine.status_counts.total()
-
-    def _render(self) -> RenderableType:
-        progress, numbers = self._lines()
-        bar = ProgressBar(total=self._total, completed=self._done(), width=40)
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text(self._job.method.name), bar, Text(progress, no_wrap=True))
-        return Group(grid, Text(numbers, overflow="ellipsis", no_wrap=True))
-
-
-def clock(seconds: float) -> str:
-    """Format a time as m:ss."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -6,20 +6,27 @@ through a pipe (.datagen/piped/). A seed is looked up in the input that an outpu
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
 
-from datagen.commands.terminal import printable
+from rapidfuzz.distance import Levenshtein
+
 from datagen.engine.options import option
+from datagen.engine.output import read_meta
 from datagen.errors import InputError
-from datagen.llm.journal import JOURNAL_FOLDER
-from datagen.records.files import open_input
+from datagen.llm.database import JOURNAL_FOLDER
+from datagen.printing import printable
+from datagen.records.files import open_file, open_input
+from datagen.records.layout import unpack_row
+from datagen.records.lines import json_lines
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row, request_text
 
 ARGUMENTS = (("id", "The id of a row, or a prefix of it."),)
 LEAST_LETTERS = 4
+MOST_WORDS = 5_000
+"""Words of a prompt that are compared with its parent's."""
 META_KEYS = ("op", "round", "model", "evolver", "judge", "teacher", "answer", "verified", "finish_reason")
 """The keys of `meta` that are printed."""
 
@@ -54,9 +61,10 @@ class Archive:
         for place in (folder, folder / JOURNAL_FOLDER / "piped"):
             for meta_path in sorted(place.glob("*.meta.json")):
                 path = meta_path.with_name(meta_path.name.removesuffix(".meta.json") + ".jsonl")
-                if path.exists():
+                meta = read_meta(meta_path)
+                if meta is not None and path.exists():
                     self._read_output(path)
-                    inputs.add(str(json.loads(meta_path.read_bytes())["run"].get("input")))
+                    inputs.add(str(meta["run"].get("input")))
         for name in sorted(inputs):
             self._read_input(folder / name)
 
@@ -66,8 +74,9 @@ class Archive:
             if isinstance(row.get("id"), str):
                 self.rows.setdefault(row["id"], (str(path), row))
         for row in read_rows(path.with_suffix(".rejected.jsonl")):
-            parent: Row = row.get("record") or {}
-            self.rejected.setdefault(str(parent.get("id")), []).append(row)
+            parent = row.get("record")
+            if isinstance(parent, dict):
+                self.rejected.setdefault(str(parent.get("id")), []).append(row)
 
     def _read_input(self, path: Path) -> None:
         """Read the rows of an input in any format; a file that is gone, or of another kind (an output), is skipped."""
@@ -86,8 +95,12 @@ class Archive:
     def find(self, start: str) -> str:
         """Return the only id that begins with `start`."""
         ids = [name for name in self.rows if name.startswith(start)]
-        if len(start) < LEAST_LETTERS or len(ids) != 1:
-            raise InputError(f"{start}: {len(ids)} rows have an id that begins so; name one, with 4 letters or more")
+        if len(start) < LEAST_LETTERS:
+            raise InputError(f"{start}: too short for an id; at least {LEAST_LETTERS} letters")
+        if not ids:
+            raise InputError(f"no row's id begins with {start} here; --folder names another folder of outputs")
+        if len(ids) > 1:
+            raise InputError(f"{start}: {len(ids)} rows have an id that begins so, such as {ids[0]}; give more letters")
         return ids[0]
 
     def path(self, name: str) -> list[Step]:
@@ -101,10 +114,13 @@ class Archive:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of one of our files; none if it does not exist."""
-    if path.exists():
-        with path.open("rb") as file:
-            yield from (json.loads(line) for line in file if line.strip())
+    """Yield the rows of one of our files, which somebody may have edited; none if it does not exist."""
+    if path.is_file():
+        with open_file(str(path)) as file:
+            for line in json_lines(str(path), file):
+                with suppress(ValueError):
+                    if line.row is not None:
+                        yield unpack_row(line.row)
 
 
 def run(id: str, options: Options) -> int:
@@ -112,7 +128,7 @@ def run(id: str, options: Options) -> int:
     archive = Archive(options.folder)
     parent: Step | None = None
     for step in archive.path(archive.find(id)):
-        print(json.dumps(step.row) if options.json else "\n".join(step_lines(step, parent)))
+        print(json.dumps(step.row) if options.json else printable("\n".join(step_lines(step, parent))))
         parent = step
     return 0
 
@@ -121,37 +137,47 @@ def step_lines(step: Step, parent: Step | None) -> Iterator[str]:
     """Describe a row: its origin, how its prompt differs from its parent's, its answers, the candidates rejected."""
     row = step.row
     meta = row.get("meta") or {}
-    values = " · ".join(f"{key} {printable(meta[key])}" for key in META_KEYS if meta.get(key) is not None)
-    yield f"{row['id']}  {meta.get('method', 'seed')}  {values}".rstrip()
-    yield f"  in {step.file}"
+    values = " · ".join(f"{key} {in_line(meta[key])}" for key in META_KEYS if meta.get(key) is not None)
+    yield f"{in_line(row['id'])}  {in_line(meta.get('method', 'seed'))}  {values}".rstrip()
+    yield f"  in {in_line(step.file)}"
     prompt = request_text(row["prompt"])
     yield from indented("prompt", word_diff(request_text(parent.row["prompt"]), prompt) if parent else prompt)
     answers = [("response", answer) for answer in row.get("responses") or []]
     for name, answer in answers or [(name, row.get(name)) for name in ("response", "chosen", "rejected")]:
         yield from indented(name, str(answer or ""))
     for candidate in step.rejected:
-        yield f"  {candidate['status']}: {printable(candidate['reason'])} at {candidate['stage']}"
+        status, reason, stage = (in_line(candidate[name]) for name in ("status", "reason", "stage"))
+        yield f"  {status}: {reason} at {stage}"
         yield from indented("reply", str(candidate.get("reply") or ""))
     yield ""
 
 
 def indented(name: str, text: str) -> Iterator[str]:
-    """Yield a text under its name, with nothing that a terminal obeys."""
+    """Yield a text under its name."""
     if text:
         yield f"  {name}"
-        yield from (f"    {printable(line)}" for line in text.splitlines())
+        yield from (f"    {line}" for line in text.splitlines())
+
+
+def in_line(value: object) -> str:
+    """Write a value of someone's file in one line, so that it cannot look like a line of ours."""
+    return str(value).replace("\n", "\\n")
 
 
 def word_diff(before: str, after: str) -> str:
-    """Mark the words that a text adds to another, {+added+}, and those that it lacks, [-removed-]."""
+    """Mark the words that a text adds to another, {+added+}, and those that it lacks, [-removed-].
+
+    Equal texts, and those of more than MOST_WORDS, are returned as they are.
+    """
     old, new = before.split(), after.split()
-    if old == new:
+    if old == new or max(len(old), len(new)) > MOST_WORDS:
         return after
     parts: list[str] = []
-    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            parts += new[k:m]
+    for step in Levenshtein.opcodes(old, new):
+        removed, added = old[step.src_start : step.src_end], new[step.dest_start : step.dest_end]
+        if step.tag == "equal":
+            parts += added
             continue
-        parts += [f"[-{' '.join(old[i:j])}-]"] if i < j else []
-        parts += [f"{{+{' '.join(new[k:m])}+}}"] if k < m else []
+        parts += [f"[-{' '.join(removed)}-]"] if removed else []
+        parts += [f"{{+{' '.join(added)}+}}"] if added else []
     return " ".join(parts)

@@ -4,13 +4,15 @@ It never waits and never reads the clock, so the same candidates in the same ord
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from datagen.engine.method import Memory, Table
 from datagen.engine.output import Output
-from datagen.records.record import BadLine, Candidate, Row, Usage, reject
+from datagen.records.layout import pack_rejected, pack_row
+from datagen.records.record import BadLine, Candidate, Row, reject
+from datagen.records.usage import Purpose, Usage
 
 if TYPE_CHECKING:
     from datagen.engine.job import Job
@@ -20,7 +22,11 @@ CANDIDATES_PER_ROW = 10
 """With `-n`, the run ends after this many candidates per wanted row."""
 STALL = 200
 """With `-n`, the run ends after this many candidates in a row of which none was accepted."""
-FoldEnd = Literal["enough", "stall", "failures"]
+FEW = 100
+"""A share of failed candidates ends no run before it has as many candidates."""
+IN_VAIN = 20
+"""Of what a method cannot do without (`Method.needs`), so many are asked for; if none is obtained, the run ends."""
+FoldEnd = Literal["enough", "stall", "failures", "in vain"]
 
 
 class RunObserver(Protocol):
@@ -48,6 +54,20 @@ class Funnel:
     """By error."""
     unreadable: int = 0
     """Unusable input lines; they are no candidates."""
+    asks: Counter[str] = field(default_factory=Counter)
+    """What was asked for beside the rows, by name."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """What was not obtained of it."""
+
+    def is_in_vain(self, name: str) -> bool:
+        """Whether so much of something was asked for, and none of it obtained, that no more is to be expected."""
+        return IN_VAIN <= self.asks[name] == self.missing[name]
+
+    def add_asked(self, candidate: Candidate) -> None:
+        """Count what was asked for on the way to a candidate."""
+        for name, (total, missing) in candidate.asks.items():
+            self.asks[name] += total
+            self.missing[name] += missing
 
     def check(self, rows: int, rejected_rows: int) -> None:
         """Check that nothing was lost: each candidate has one outcome and was written.
@@ -67,7 +87,15 @@ class Funnel:
             "rejected": dict(sorted(self.rejected.items())),
             "failed": dict(sorted(self.failed.items())),
             "unreadable": self.unreadable,
+            "unobtained": {
+                name: {"asked": self.asks[name], "missing": self.missing[name]} for name in sorted(self.asks)
+            },
         }
+
+
+def most_failed(limit: int | float, candidates: int) -> float:
+    """Return how many of some candidates may fail; `limit` as in RunOptions.failure_limit."""
+    return limit * candidates if isinstance(limit, float) else limit
 
 
 class Fold:
@@ -78,7 +106,8 @@ class Fold:
         table: The method's own counts.
         memory: Rules about a row and all accepted before it; the first that names a reason rejects the row.
         n: The number of rows wanted, or None for all.
-        max_failed: The most failed candidates.
+        max_failed: The most failed candidates: a number, or as a float the share of all so far.
+        needs: What the method cannot do without (`Method.needs`).
         observer: Hears of failures and of bad lines.
     """
 
@@ -89,13 +118,19 @@ class Fold:
         *,
         memory: Sequence[Memory],
         n: int | None,
-        max_failed: int,
+        max_failed: int | float,
+        needs: Collection[str] = (),
         observer: RunObserver,
     ) -> None:
         self.funnel, self.table, self.usage, self.memory = Funnel(), table, Usage(), memory
+        self.spending: dict[tuple[int | None, Purpose], Usage] = {}
+        """The parts of `usage`, by round and purpose."""
+        self.repeated = 0
+        """Candidates that passed their own rules and were rejected for an earlier row."""
         self.end: FoldEnd | None = None
         """Why the run is to end."""
         self._output, self._observer, self._n, self._max_failed = output, observer, n, max_failed
+        self._needs = needs
         self._since_kept = 0
 
     @property
@@ -111,37 +146,60 @@ class Fold:
         if candidate.status == "kept":
             reason = next((reason for rule in self.memory if (reason := rule.drops(row))), None)
             if reason:
-                usage, record = candidate.usage, {"id": row["id"], "prompt": row.get("prompt")}
+                usage, spending, asks = candidate.usage, candidate.spending, candidate.asks
+                record = {name: value for name, value in row.items() if name != "meta"}
                 candidate = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
-                candidate.usage = usage
+                candidate.usage, candidate.spending, candidate.asks = usage, spending, asks
+                self.repeated += 1
 
         # 2. Count it and write it.
         funnel.candidates += 1
-        self.usage += candidate.usage
+        funnel.add_asked(candidate)
+        self._add_usage(candidate)
         if candidate.status == "kept":
             funnel.kept += 1
             self._since_kept = 0
-            self._output.write_row(candidate.row)
+            self._output.write_row(pack_row(candidate.row))
         else:
             (funnel.rejected if candidate.status == "rejected" else funnel.failed)[candidate.reason] += 1
             self._since_kept += 1
-            self._output.write_rejected(candidate.row)
+            self._output.write_rejected(pack_rejected(candidate.row))
             if candidate.status == "failed":
                 self._observer.failure(candidate)
         self.table.add(candidate)
 
         # 3. Decide whether the run ends here.
-        if funnel.failed.total() > self._max_failed:
+        if funnel.failed.total() > most_failed(self._max_failed, max(funnel.candidates, FEW)):
             self.end = "failures"
+        elif any(map(funnel.is_in_vain, self._needs)):
+            self.end = "in vain"
         elif self._n is not None:
             if funnel.kept >= self._n:
                 self.end = "enough"
             elif funnel.candidates >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL:
                 self.end = "stall"
 
+    def _add_usage(self, candidate: Candidate) -> None:
+        """Count the answers behind a candidate, by what they were for."""
+        self.usage += candidate.usage
+        number = candidate.row["meta"].get("round")
+        for purpose, usage in candidate.spending.items():
+            part = (number if isinstance(number, int) else None, purpose)
+            self.spending[part] = self.spending.get(part, Usage()) + usage
+
+    def spending_rows(self) -> list[Row]:
+        """Return the parts of the usage for x.meta.json, in an order of their own."""
+        return [
+            {**purpose._asdict(), **({} if number is None else {"round": number}), **usage.as_row()}
+            for (number, purpose), usage in sorted(
+                self.spending.items(), key=lambda part: (part[0][1], -1 if part[0][0] is None else part[0][0])
+            )
+        ]
+
     def add_bad_line(self, bad: BadLine) -> None:
         """Write an unusable input line to the rejected rows, with its reason."""
         self.funnel.unreadable += 1
         record = {"source": bad.source, "line": bad.line, "raw": bad.raw}
-        self._output.write_rejected(reject(bad.reason, stage="read", record=record, reply=None, meta={}).row)
+        row = reject(bad.reason, stage="read", record=record, reply=None, meta={}).row
+        self._output.write_rejected(pack_rejected(row))
         self._observer.bad_line(bad)

@@ -3,13 +3,12 @@
 Nothing here touches the terminal: results are in the Outcome, and a RunObserver hears of events during the run.
 """
 
-import asyncio
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from io import BytesIO
-from math import ceil
+from itertools import islice
 from pathlib import Path
 from time import gmtime, monotonic, strftime
 from typing import Any, Literal, cast
@@ -17,21 +16,30 @@ from typing import Any, Literal, cast
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
-from datagen.engine.output import Output, named_output, piped_output
+from datagen.engine.output import Output, job_digest, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
 from datagen.errors import InputError, Stopped
 from datagen.llm.budget import StopReason
 from datagen.llm.call import Call, Reply
-from datagen.llm.model import ATTEMPTS, Model, Roles
+from datagen.llm.model import JUDGE_PARAMS, Model, Roles
+from datagen.llm.models_file import MODELS_FILE
+from datagen.llm.parameters import LENGTHS
+from datagen.llm.prices import PriceTag, price_tags
 from datagen.llm.spec import Spec, parse_spec
 from datagen.llm.stack import StackOptions, build_stack
 from datagen.prompts import Prompts
+from datagen.records.columns import parse_map
 from datagen.records.files import content_digest, input_digest
+from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Reader
 from datagen.records.record import Record, Row
 
 GC_THRESHOLDS = 50_000, 20, 100
 """Thousands of open calls are no garbage, and scanning them again and again took a fifth of a run."""
+COMPLETE = (None, "enough", "stall")
+"""The reasons of a run that nothing has stopped."""
+ENDED = (*COMPLETE, "failures", "in vain")
+"""The reasons of a run that came to its end; after any other, the next run continues it."""
 Status = Literal["finished", "incomplete", "short", "stopped"]
 
 
@@ -42,7 +50,11 @@ class Job:
     method: Method
     run: RunOptions
     reader: Reader[Record]
+    models: Mapping[str, Sequence[str]]
+    """The specs as they were given: "model" for every role, and the roles with models of their own."""
     roles: Mapping[str, Sequence[Spec]]
+    tags: Mapping[str, PriceTag]
+    """The price of each model, by its identity."""
     output: Output
     fingerprint: Row
     """Whatever decides the rows, and the limits."""
@@ -61,11 +73,13 @@ class Outcome:
     """Times and numbers of requests of this run."""
     tables: list[list[list[str]]]
     """The method's tables, to be printed."""
-    next_command: str
-    """What to run on the output; `{}` stands for its name."""
     unrecorded: int
-    """The most requests that an earlier, killed run may have paid for without a record."""
+    """The most answers that an earlier, killed run may have paid for without a record."""
+    notes: list[str]
+    """What is to be said about the journal, the servers and the rows."""
     error: BaseException | None
+    rows_in_place: int | None = None
+    """The number of rows of the earlier run that stay in place, since they account for more than those of this run."""
 
 
 @contextmanager
@@ -95,21 +109,27 @@ def open_job(
     with method.kind.open(input_name) if input_name else BytesIO() as file:
         input_sha256 = input_digest(file)
         method.check()
+        refuse_unused_params(method, run)
         if method.endless and run.n is None:
             raise InputError(f"{method.name} has no end: give the number of rows with -n")
         if input_name is None:
             reader = Reader("nothing", file, method.kind, next(iter(method.kind.shapes)))
         else:
-            reader = Reader("standard input" if input_name == "-" else input_name, file, method.kind, run.format)
+            name = "standard input" if input_name == "-" else input_name
+            reader = method.read_input(name, file, run.format, parse_map(run.map))
 
         # 2. The models of each role. An endpoint only answers, so it cannot speak as the user.
         roles = {role: [parse_spec(text) for text in role_models.get(role) or run.model] for role in method.roles}
         for role in method.speaks_as_user:
-            if endpoint := next((spec for spec in roles[role] if spec.url), None):
+            if endpoint := next((spec for spec in roles[role] if spec.urls), None):
                 raise InputError(
-                    f"{method.name}: {endpoint.name} at {endpoint.url} cannot speak as the user, an endpoint only "
+                    f"{method.name}: {endpoint.name} at {endpoint.urls[0]} cannot speak as the user, an endpoint only "
                     f"answers; use local weights: --{role} hf:PATH"
                 )
+        tags = price_tags((spec for specs in roles.values() for spec in specs), run.price)
+        if run.max_cost is not None:
+            refuse_unknown_price(roles, tags)
+        refuse_conflict(method, reader, run, roles)
 
         # 3. The fingerprint: whatever decides the rows. A file counts by its contents.
         fingerprint = {
@@ -118,21 +138,77 @@ def open_job(
             **method.identity(),
             "input": input_sha256,
             "format": reader.shape,
-            **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_failed")},
+            **({"map": run.map} if run.map else {}),
+            **{name: getattr(run, name) for name in ("limit", "strict", "seed", "n", "max_calls", "max_cost")},
+            "max_failed": run.failure_limit,
             "params": run.params,
+            **model_params(roles),
+            **({"judge params": run.judge_params} if run.judge_params else {}),
             **{role: [spec.identity for spec in specs] for role, specs in roles.items()},
             **prompt_digests,
         }
 
-        # 4. The output: that of -o, a file named after the input and the command, or standard output.
-        if run.output == "-" or (run.output is None and input_name == "-"):
+        # 4. The output: a file, or standard output.
+        if run.output in (None, "-"):
             output = piped_output(method.name, fingerprint)
         else:
-            stem = f"{Path(input_name).stem}." if input_name else ""
-            output = named_output(Path(run.output or f"{stem}{method.name}.jsonl"))
-            if input_name not in (None, "-") and output.path.resolve() == Path(input_name).resolve():
-                raise InputError(f"-o {output.path}: is the input")
-        yield Job(method, run, reader, roles, output, fingerprint)
+            output = named_output(Path(str(run.output)))
+        refuse_overlap(output.touched, paths_in([input_name, asdict(options), asdict(run), role_models]), input_name)
+        output.refuse_strangers()
+        models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
+        yield Job(method, run, reader, models, roles, tags, output, fingerprint)
+
+
+def refuse_unknown_price(roles: Mapping[str, Sequence[Spec]], tags: Mapping[str, PriceTag]) -> None:
+    """Raise InputError if the price of a model is unknown, so that no cap in dollars can be kept."""
+    for spec in (spec for specs in roles.values() for spec in specs):
+        if tags[spec.identity].look_up() is None:
+            raise InputError(
+                f"--max-cost: the price of {spec.name} at {spec.urls[0]} is unknown. Give it in dollars per million "
+                f"tokens: --price IN/OUT, or `price = {{input = IN, output = OUT}}` in {MODELS_FILE}"
+            )
+
+
+def refuse_unused_params(method: Method, run: RunOptions) -> None:
+    """Raise InputError for request parameters that no role of the method gets."""
+    if run.judge_param and "judge" not in method.roles:
+        raise InputError(f"--judge-param: {f'{method.name} {method.variant}'.strip()} has no judge")
+    unused = [name for name in run.params if name not in (*JUDGE_PARAMS, *LENGTHS)]
+    if unused and method.roles.keys() == {"judge"}:
+        raise InputError(
+            f"{unused[0]}: a verdict is a measurement, so the judge keeps the parameters of the method. To set it all "
+            f"the same: --judge-param {unused[0]}=VALUE"
+        )
+
+
+def model_params(roles: Mapping[str, Sequence[Spec]]) -> Row:
+    """Return the part of the fingerprint about the models' own parameters; empty where no model has any."""
+    return {
+        f"params of {role}": [dict(spec.params) for spec in specs]
+        for role, specs in roles.items()
+        if any(spec.params for spec in specs)
+    }
+
+
+def refuse_conflict(
+    method: Method, reader: Reader[Record], run: RunOptions, roles: Mapping[str, Sequence[Spec]]
+) -> None:
+    """Raise InputError if the method cannot work on any row of the input with these models and options."""
+    models = {role: [Model(spec.identity, Silent(), spec.params) for spec in specs] for role, specs in roles.items()}
+    conflict = None
+    for record in islice((item for item in reader.read() if isinstance(item, Record)), run.limit):
+        conflict = method.conflict(record, Roles(models, record, run.params, run.judge_params))
+        if conflict is None:
+            return
+    if conflict:
+        raise InputError(f"{reader.name}: {conflict}")
+
+
+class Silent:
+    """A layer that sends nothing."""
+
+    async def send(self, call: Call) -> Reply:
+        raise Stopped
 
 
 def tune_garbage_collector() -> None:
@@ -156,8 +232,9 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
     run, method, output = job.run, job.method, job.output
     with output.open_parts():
         # 1. Build the layers below the method, and the engine.
-        limits = run.max_calls, run.in_flight, run.timeout
-        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.path.name))
+        limits = run.max_calls, run.in_flight, run.timeout, 60 * run.patience
+        money = job.tags, run.cost_limit, job_digest(job.fingerprint)
+        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.label, *money))
         engine = Engine(method, run, stack, output, observer)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
@@ -168,12 +245,13 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         if method.endless:
             items = method.draw(items, cast(GrowingMemory, fold.memory[0]), run.seed)
         observer.begin(job, engine)
-        drained = False
+        drained = ended = False
         try:
             await engine.run(items)
             reason, traffic, drained = engine.stop.reason, stack.traffic, True
+            ended = reason in ENDED
         finally:
-            await stack.close(drained=drained)
+            await stack.close(drained=drained, ended=ended)
         seconds = round(monotonic() - start, 3)
 
         # 3. Conclude. Finished means that nothing failed: the same command asks for the failed ones again.
@@ -185,79 +263,31 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "status": status,
             "fingerprint": job.fingerprint,
             "funnel": fold.funnel.as_dict(),
-            "usage": asdict(fold.usage),
+            "usage": fold.usage.as_row(),
+            "spending": fold.spending_rows(),
             "table": fold.table.as_dict(),
         }
         tables = fold.table.tables()
         run_row = {
             "input": job.reader.name,
+            "models": job.models,
             "began": began,
             "seconds": seconds,
             "ended": reason or "input",
             "records": engine.records,
+            "usage": engine.usage.as_row(),
+            **stack.purse.account(),
+            **({"cap": engine.cap} if reason == "cap" else {}),
             "requests": traffic.sent,
+            "retries": sum(limiter.retries for limiter in stack.limiters),
             "replayed": stack.journal.replayed,
+            "unanswered": stack.budget.cap.unanswered,
             "surplus": engine.surplus,
             "peak_in_flight": traffic.peak,
         }
-        output.finish({"result": result, "run": run_row})
-        if status == "finished":
+        rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
+        if status == "finished" and rows_in_place is None:
             method.finish(result)
-    return Outcome(
-        status, reason, result, run_row, tables, method.next_command, stack.journal.unrecorded, engine.stop.error
-    )
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a run would do."""
-
-    request: Row | None
-    """The first request, as it would be sent."""
-    records: int
-    unreadable: int
-    calls: int
-    """Expected for one pass, if every answer is good."""
-    most_calls: int
-
-
-class FirstCall:
-    """A layer that keeps the first call and sends none."""
-
-    def __init__(self) -> None:
-        self.call: Call | None = None
-
-    async def send(self, call: Call) -> Reply:
-        self.call = call
-        raise Stopped
-
-
-def dry_run(job: Job) -> DryRun:
-    """Render the first request and count the calls to expect; open no journal and send nothing."""
-    method, run = job.method, job.run
-    items = list(read_passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
-    records = [item for item in items if isinstance(item, Record)]
-    if method.endless:
-        pool = cast(GrowingMemory, method.memory()[0])
-        first = next(item for item in method.draw(iter(items), pool, run.seed) if isinstance(item, Record))
-        if method.lag is not None:
-            first = replace(first, view=pool.view(len(pool)))
-        calls = method.bound(first) * ceil((run.n or 1) / method.candidates)
-        usable = [first] if records or not method.reads_input else []
-    else:
-        usable, calls = records, sum(map(method.bound, records))
-    call = asyncio.run(first_call(job, usable[0])) if usable else None
-    request = {"model": call.model, "messages": call.messages, **call.params} if call else None
-    return DryRun(request, len(records), len(items) - len(records), calls, calls * ATTEMPTS)
-
-
-async def first_call(job: Job, record: Record) -> Call | None:
-    """Return the first call that the method makes for a record, without sending it."""
-    layer = FirstCall()
-    models = {role: [Model(spec.identity, layer) for spec in specs] for role, specs in job.roles.items()}
-    try:
-        async for _ in job.method.generate(record, Roles(models, record, job.run.params)):
-            break
-    except Stopped:
-        pass
-    return layer.call
+    journal = stack.journal
+    account = journal.unrecorded, [*stack.notes, *fold.table.warnings()]
+    return Outcome(status, reason, result, run_row, tables, *account, engine.stop.error, rows_in_place)

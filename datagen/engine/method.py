@@ -6,11 +6,11 @@ The table of commands (commands/main.py) names the classes: one, or one for each
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
-from datagen.records.reader import PROMPTS, Kind
+from datagen.records.reader import PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Candidate, Record, Row, Seen
 
 
@@ -23,6 +23,10 @@ class Table:
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for x.meta.json."""
         return {}
+
+    def warnings(self) -> list[str]:
+        """Return what the counts say against the use of the rows, a sentence for each without its full stop."""
+        return []
 
     def tables(self) -> list[list[list[str]]]:
         """Return the tables to print. A table is a list of rows of cells; its first row is the heading."""
@@ -95,6 +99,15 @@ class Method:
     """Fields that together differ in all accepted rows."""
     table_type: ClassVar[type[Table]] = Table
     """The class of the method's own counts; override `table` where it takes arguments."""
+    reasons: ClassVar[Mapping[str, str]] = {}
+    """What the reasons of rejected rows mean, and the way out where there is one: a sentence for each."""
+    asks: ClassVar[Mapping[str, str]] = {}
+    """What is asked for beside the rows, such as verdicts, as the funnel names what is missing of it: why it may be
+    missing, and the way out, a sentence for each. Candidates carry the counts (`ask` in engine/unobtained.py)."""
+    needs: ClassVar[Sequence[str]] = ()
+    """Those of `asks` without which a run is in vain: if none of the first is obtained, it ends (engine/fold.py)."""
+    judges_input: ClassVar[bool] = False
+    """Whether a model judges the answers of the input rows."""
 
     options: Any
     """The parsed options; a subclass narrows the type."""
@@ -118,6 +131,25 @@ class Method:
         The keys and values go into the fingerprint, so they are JSON values.
         """
         return {}
+
+    @property
+    def next_step(self) -> str | None:
+        """The command that usually takes the output, such as "evolve". None: it follows from the kind of the rows; "":
+        there is none."""
+        return None
+
+    def read_input(
+        self, name: str, file: BinaryIO, shape: str | None, mapping: Mapping[str, str] | None
+    ) -> Reader[Record]:
+        """Return the reader of the input; the arguments are those of Reader. Override it to read several kinds."""
+        return Reader(name, file, self.kind, shape, mapping)
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        """Return why the models or the options cannot work on this record, with the way out; None if they can.
+
+        If no record of the input can be worked on, the command is refused before the first request.
+        """
+        return None
 
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the candidates of one record, in an order that does not depend on when its calls end.
@@ -166,12 +198,22 @@ class Method:
         """The most candidates that one record yields."""
         return 1
 
-    def bound(self, record: Record) -> int:
-        """Return the most calls that `generate` makes for a record if every answer is good.
+    def bound(self, record: Record, llm: Roles) -> int:
+        """Return the most calls that `generate` makes for a record, whatever the answers are; a call counts once,
+        however often it is sent.
 
         With --max-calls, a record is begun only if the cap covers this number, times the attempts of a call.
+
+        Args:
+            record: One input row, or one record from `draw`.
+            llm: The models by role, as `generate` gets them.
         """
         return 0
+
+    def usual_calls(self, record: Record, llm: Roles) -> int:
+        """Return the calls that `generate` makes for a record if every answer is good: for the time left and
+        --dry-run."""
+        return self.bound(record, llm)
 
     def memory(self) -> Sequence[Memory]:
         """Return the rules about a row and those accepted before it. `draw` receives the first of them."""
@@ -190,11 +232,6 @@ class Method:
             seed: The random seed of the run.
         """
         raise NotImplementedError
-
-    @property
-    def next_command(self) -> str:
-        """The command to run next, on the output; `{}` stands for its name."""
-        return "datagen train sft {}"
 
     def finish(self, result: Row) -> None:
         """Called once the files of a finished run are in place, with `result` of x.meta.json."""

@@ -5,20 +5,25 @@ A method has its own Options; RunOptions are shared by all methods. The command 
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import InputError
+from datagen.errors import InputError, unknown_value
 
 
 def option(
     default: Any,
     help: str,
     *,
+    long: str | None = None,
     short: str | None = None,
     least: float | None = None,
     most: float | None = None,
+    choices: Sequence[str] = (),
     panel: str = "Method",
 ) -> Any:
     """Declare an option: a dataclass field that becomes a flag of the command line.
@@ -26,18 +31,36 @@ def option(
     Args:
         default: The default value; a list is copied for each instance.
         help: One sentence for `--help`; a default that is worked out later stands in brackets at its end.
+        long: The name of the flag, where it is not the field's.
         short: Another name, such as "-o".
         least: The smallest value allowed.
         most: The largest value allowed.
+        choices: The values allowed, where they are names (`check_choices`).
         panel: The heading in `--help` under which the option is listed.
     """
-    metadata = {"help": help, "short": short, "least": least, "most": most, "panel": panel}
+    metadata = {
+        "help": help, "long": long, "short": short, "least": least, "most": most, "choices": choices, "panel": panel
+    }  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+def check_choices(options: Any) -> None:
+    """Raise InputError for an option whose value is none of its choices, or no finite number."""
+    for item in fields(options):
+        name, value, choices = item.name.replace("_", "-"), getattr(options, item.name), item.metadata.get("choices")
+        if choices and value is not None and value not in choices:
+            raise unknown_value(f"--{name}", value, choices)
+        if isinstance(value, float) and not isfinite(value):
+            raise InputError(f"--{name} {value}: expected a finite number")
+
+
 FILES, MODELS, LIMITS = "Files", "Models", "Limits"
+MAP_HELP = "Columns of the input by our names: OURS=THEIRS,..., such as prompt=question,response=answer.text."
+TEMPLATE_HELP = "Values of the model's chat template as a JSON object, such as '{\"enable_thinking\": false}'."
+TEMPLATE_PARAM = "chat_template_kwargs"
+"""The parameter of a request that holds them, as vLLM, SGLang and llama.cpp read it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,7 @@ class RunOptions:
         panel=FILES,
     )
     format: str | None = option(None, "Format of the input rows. [detected]", panel=FILES)
+    map: str | None = option(None, MAP_HELP, panel=FILES)
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=FILES)
     strict: bool = option(False, "Stop at the first unusable input line.", panel=FILES)
     overwrite: bool = option(False, "Replace an existing output; recorded answers are reused at no cost.", panel=FILES)
@@ -61,8 +85,9 @@ class RunOptions:
 
     model: list[str] = option(
         [],
-        "Model for every role: NAME[#tag][@URL], hf:PATH, replay:FILE or sim. Repeat it to use several in turn. "
-        "[DATAGEN_MODEL]",
+        "Model for every role: NAME[#tag][@URL[,URL...]], a name in models.toml, hf:PATH, replay:FILE or sim. Repeat "
+        "it to use several in turn. "
+        "[DATAGEN_MODEL, or default in models.toml]",
         panel=MODELS,
     )
     temperature: float | None = option(None, "Sampling temperature; overrides the method's.", least=0, panel=MODELS)
@@ -70,21 +95,54 @@ class RunOptions:
         None, "Nucleus sampling (top-p); overrides the method's.", least=0, most=1, panel=MODELS
     )
     max_tokens: int | None = option(
-        None, "Maximum length of an answer in tokens; overrides the method's.", least=1, panel=MODELS
+        None,
+        "Maximum length of an answer in tokens; overrides the method's, for a judge only where it is higher.",
+        least=1,
+        panel=MODELS,
     )
     param: list[str] = option([], "Additional request parameter, NAME=VALUE (JSON or text). Repeatable.", panel=MODELS)
+    judge_param: list[str] = option(
+        [], "Request parameter for the judge alone, NAME=VALUE, such as temperature=1. Repeatable.", panel=MODELS
+    )
+    chat_template_kwargs: str | None = option(None, f"{TEMPLATE_HELP} Sent with every request.", panel=MODELS)
+    price: list[str] = option(
+        [],
+        "Price in dollars per million tokens, IN/OUT or IN/OUT/CACHED; of one of several models NAME=IN/OUT. "
+        "Repeatable. [models.toml, or the list of genai-prices]",
+        panel=MODELS,
+    )
     prompts: Path | None = option(
         None, "Folder of prompt templates; each replaces the built-in one of the same name.", panel=MODELS
     )
     seed: int = option(0, "Random seed.", panel=MODELS)
 
     n: int | None = option(
-        None, "Stop after N accepted rows; the input is read again if needed.", short="-n", least=1, panel=LIMITS
+        None,
+        "Stop after N accepted rows; the input is read again if needed.",
+        long="--rows",
+        short="-n",
+        least=1,
+        panel=LIMITS,
     )
-    max_calls: int | None = option(None, "Maximum number of calls, replayed ones included.", least=1, panel=LIMITS)
-    max_failed: int = option(100, "Stop when more than N candidates have failed.", least=0, panel=LIMITS)
+    max_calls: int | None = option(
+        None, "Maximum number of calls; replayed ones and paid replies without an answer count.", least=1, panel=LIMITS
+    )
+    max_cost: float | None = option(
+        None,
+        "Maximum cost in dollars; replayed answers count. All prices must be known.",
+        least=0,
+        panel=LIMITS,
+    )
+    max_failed: str = option(
+        "100", "Stop when more candidates have failed: a number, or a share of them such as 10%.", panel=LIMITS
+    )
     concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)
-    timeout: float = option(600.0, "Timeout of one request, in seconds.", least=0.1, panel=LIMITS)
+    timeout: float = option(
+        600.0, "Seconds for one whole request, to the last byte of its answer.", least=0.1, panel=LIMITS
+    )
+    patience: float = option(
+        10.0, "Minutes to wait for a server that is busy or starting (HTTP 429, 503, 529).", least=0, panel=LIMITS
+    )
 
     @property
     def in_flight(self) -> int | None:
@@ -96,22 +154,69 @@ class RunOptions:
         return int(self.concurrency)
 
     @property
+    def cost_limit(self) -> Decimal | None:
+        """The cap in dollars."""
+        return None if self.max_cost is None else Decimal(str(self.max_cost))
+
+    @property
+    def failure_limit(self) -> int | float:
+        """The most failed candidates: a whole number, or a share of all candidates from 0.0 to 1.0."""
+        match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", str(self.max_failed).strip())
+        if match is None or float(match[2] or 0) > 100:
+            raise InputError(f"--max-failed {self.max_failed}: expected a number such as 100, or a share such as 10%")
+        return int(match[1]) if match[1] else float(match[2]) / 100
+
+    @property
     def params(self) -> dict[str, Any]:
         """The request parameters given by the user, by their names in the API."""
         if self.temperature == float("inf"):
             raise InputError("--temperature inf: expected a number that JSON can hold")
         named = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
-        return {k: v for k, v in named.items() if v is not None} | dict(map(parse_param, self.param))
+        values = template_values(self.chat_template_kwargs)
+        params = {k: v for k, v in named.items() if v is not None} | parse_params("--param", self.param)
+        return {**params, TEMPLATE_PARAM: values} if values else params
+
+    @property
+    def judge_params(self) -> dict[str, Any]:
+        """The request parameters given by the user for the judge alone."""
+        return parse_params("--judge-param", self.judge_param)
 
 
-def parse_param(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is read as JSON if it is valid JSON, else as text."""
+def parse_params(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Parse values NAME=VALUE of an option; a value is read as JSON if it is valid JSON, else as text."""
+    return dict(parse_param(option, text) for text in texts)
+
+
+def parse_param(option: str, text: str) -> tuple[str, Any]:
+    """Parse one NAME=VALUE."""
     from datagen.records.lines import loads_strictly
 
     name, equals, value = text.partition("=")
     if not equals or not name or name in ("messages", "model", "stream", "n"):
-        raise InputError(f"--param {text}: expected NAME=VALUE; messages, model, stream and n are reserved")
+        raise InputError(f"{option} {text}: expected NAME=VALUE; messages, model, stream and n are reserved")
     try:
         return name, loads_strictly(value)
     except ValueError:
         return name, value
+
+
+def template_values(text: str | None) -> dict[str, Any]:
+    """Parse the value of `--chat-template-kwargs`.
+
+    Raises:
+        InputError: It is no JSON object of names with texts, numbers, true, false or null.
+    """
+    from datagen.records.lines import loads_strictly
+
+    try:
+        values = loads_strictly(text or "{}")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not all(
+        name.isidentifier() and isinstance(value, str | int | float | None) for name, value in values.items()
+    ):
+        raise InputError(
+            f"--chat-template-kwargs {text}: expected a JSON object of names with texts, numbers, true, false or null, "
+            "such as '{\"enable_thinking\": false}'"
+        )
+    return values

@@ -12,16 +12,18 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Literal, cast
 
-from datagen.engine.fold import Fold, RunObserver
+from datagen.engine.fold import CANDIDATES_PER_ROW, Fold, RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output
+from datagen.engine.reasoning import KEEP, apply_reasoning
 from datagen.errors import InputError, Outage, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
-from datagen.records.record import BadLine, Candidate, Record, Status, Usage
+from datagen.records.record import BadLine, Candidate, Record, Status
+from datagen.records.usage import Usage
 
 OPEN_PER_SLOT = 4
 """Open records for each request that may be in flight."""
@@ -38,7 +40,9 @@ class Slot:
 
     item: Record | BadLine
     bound: int
-    """With a cap: the most calls that the record makes, attempts included."""
+    """The most calls that the record makes, attempts included."""
+    usual: int = 0
+    """The calls that it makes if every answer is good."""
     candidates: deque[Candidate] = field(default_factory=deque)
     """Yielded and not folded yet."""
     complete: bool = False
@@ -61,8 +65,10 @@ class Engine:
 
     def __init__(self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver) -> None:
         self.stack, self.stop = stack, stack.stop
-        self._method, self._params, self._lag = method, run.params, method.lag
+        self._method, self._params, self._lag = method, (run.params, run.judge_params), method.lag
+        self._reasoning = getattr(method.options, "reasoning", KEEP)
         self._capped = run.max_calls is not None
+        self._n, self._most_records = run.n, most_records(run.n)
         self.per_record = method.candidates
         """The most candidates of a record."""
         self.fold = Fold(
@@ -70,7 +76,8 @@ class Engine:
             method.table(),
             memory=method.memory(),
             n=run.n,
-            max_failed=run.max_failed if self._lag is None else 0,
+            max_failed=run.failure_limit if self._lag is None else 0,
+            needs=method.needs,
             observer=observer,
         )
         self._slots: deque[Slot] = deque()
@@ -84,40 +91,84 @@ class Engine:
         """Records begun; candidates yielded and not written: beyond `-n`, or after one that a stop left unfinished."""
         self.status_counts = Counter[Status]()
         """Candidates yielded so far, written or not, by status."""
-        self._usage = Usage()
-        """Of the records that are not open any more."""
+        self._usage = self._candidate_usage = Usage()
+        """Of the records that are not open any more; and of the candidates so far."""
+        self._usual_calls = 0
+        """Of all records so far, if every answer is good."""
 
     @property
     def usage(self) -> Usage:
         """Calls and tokens used so far, unfinished records included."""
         return sum((slot.roles.used for slot in self._open if slot.roles), self._usage)
 
+    @property
+    def cap(self) -> Literal["max_calls", "max_cost"]:
+        """The cap that has stopped the run, if one has."""
+        return "max_calls" if self.stack.purse.refused is None else "max_cost"
+
+    def _end_at_cap(self, usual: int) -> None:
+        """End the run, since a cap does not cover another record."""
+        if self._is_affordable(usual):
+            self.stop.now("cap")
+        else:
+            self.stack.purse.end(self.stack.purse.expected(usual))
+
+    @property
+    def waiting(self) -> int:
+        """The number of candidates that are generated and not written yet: others come before them."""
+        return self.status_counts.total() - self.fold.funnel.candidates
+
+    def expected_calls(self, records: int | None) -> float | None:
+        """Estimate the calls of the whole run; None if the number of records is not known.
+
+        The mean over finished records, or with -n over rows; the usual number of calls counts as one more of these, so
+        that there is an estimate from the start.
+
+        Args:
+            records: The number of input rows. With -n it is not used.
+        """
+        usual, calls = self._usual_calls / max(self.records, 1), self.usage.calls
+        if self._n is not None:
+            kept, per_candidate = self.status_counts["kept"] - self.fold.repeated, usual / self.per_record
+            per_row = (self._candidate_usage.calls + per_candidate) / (kept + 1)
+            return max(calls, self._n * per_row)
+        if records is None:
+            return None
+        finished = self.records - len(self._open)
+        per_record = (self._usage.calls + usual) / (finished + 1)
+        return max(calls, records * per_record)
+
     async def run(self, items: Iterator[Record | BadLine]) -> None:
         """Work through the items until they or the run end; wait for every request in flight."""
-        bound = 0
+        bound, usual, roles = 0, 0, None
         try:
             for item in items:
-                if self._capped and isinstance(item, Record):  # a bad line waits as the record before it would
-                    bound = self._method.bound(item) * ATTEMPTS
-                while not self.stop.reason and not self._may_begin(bound):
+                if isinstance(item, Record):  # a bad line waits as the record before it would
+                    if self.records == self._most_records:
+                        break
+                    roles = Roles(self.stack.models, item, *self._params)
+                    bound, usual = self._method.bound(item, roles) * ATTEMPTS, self._method.usual_calls(item, roles)
+                while not self.stop.reason and not self._may_begin(bound, usual):
                     if not self._open:
-                        self.stop.now("cap")
+                        self._end_at_cap(usual)
                         break
                     self._changed.clear()
                     await self._changed.wait()
                 if self.stop.reason:
                     break
-                self._begin(item, bound)
+                self._begin(item, bound, usual, roles)
         except InputError as error:
             self.stop.now("error", error)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self.records == self._most_records and self.fold.missing:
+            self.stop.now("stall")  # a record without a candidate
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
         if self.status_counts.total() != self.fold.funnel.candidates + self.surplus:
             raise AssertionError(f"{self.status_counts} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
-    def _may_begin(self, bound: int) -> bool:
-        """Whether a record that makes at most `bound` calls may be begun now."""
+    def _may_begin(self, bound: int, usual: int) -> bool:
+        """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now."""
         waiting = len(self._slots)
         if self._open:
             # Open records and window, in proportion to the requests in flight.
@@ -133,14 +184,27 @@ class Engine:
                 return False
         elif self.records == 0:
             return True  # the first record is begun however low the cap is
+        if not self._is_affordable(usual):
+            return False
         if not self._capped:
             return True
         # With a cap: does it cover the bounds of all open records and of this one?
         reserved = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
-        return self.stack.budget.left() - reserved >= bound
+        return self.stack.budget.cap.left() - reserved >= bound
 
-    def _begin(self, item: Record | BadLine, bound: int) -> None:
-        slot = Slot(item, bound)
+    def _is_affordable(self, usual: int) -> bool:
+        """Whether the cap in dollars covers what is expected of all open records and of one more.
+
+        The bounds would leave most of the cap unused: few answers are as long as they may be, and few are asked for
+        three times. So a record may be left unfinished where the run stops; what is recorded of it is free next time.
+        """
+        if self.stack.purse.most is None:
+            return True
+        rest = sum(max(0, slot.usual - slot.roles.used.calls) for slot in self._open if slot.roles)
+        return self.stack.purse.covers(rest + usual)
+
+    def _begin(self, item: Record | BadLine, bound: int, usual: int, roles: Roles | None) -> None:
+        slot = Slot(item, bound, usual)
         self._slots.append(slot)
         if isinstance(item, BadLine):
             slot.complete = True
@@ -151,18 +215,23 @@ class Engine:
             if not self._lengths:
                 self._lengths.append(len(memory))
             item = replace(item, view=memory.view(self._lengths[max(0, self.records + 1 - self._lag)]))
+        assert roles is not None
+        self._usual_calls += usual
         self.records += 1
-        slot.roles = Roles(self.stack.models, item, self._params)
+        slot.roles = roles
         self._open.add(slot)
-        task = asyncio.get_running_loop().create_task(self._generate(slot, item, slot.roles))
+        task = asyncio.get_running_loop().create_task(self._generate(slot, item, roles))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _generate(self, slot: Slot, record: Record, roles: Roles) -> None:
         """Collect one record's candidates."""
         try:
-            async for candidate in self._method.generate(record, roles):
+            async for generated in self._method.generate(record, roles):
+                candidate = apply_reasoning(generated, self._reasoning)
                 candidate.usage, slot.usage = roles.used - slot.usage, roles.used
+                candidate.spending, roles.spending = roles.spending, {}
+                self._candidate_usage += candidate.usage
                 self.status_counts[candidate.status] += 1
                 slot.candidates.append(candidate)
                 self._advance()
@@ -195,6 +264,11 @@ class Engine:
             self._slots.popleft()
         if fold.end:
             self.stop.now(fold.end)
+
+
+def most_records(n: int | None) -> int | None:
+    """Return how many records a run with -n may begin: each has a candidate or more, so no other would be written."""
+    return None if n is None else CANDIDATES_PER_ROW * n
 
 
 def read_passes(

@@ -10,7 +10,6 @@ Departures: the paper picks one of five descriptions, which agrees with people f
 (arXiv 2401.10020); and it does not say how a whole number comes to exceed 4.5: here it is the mean of `--samples`.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,19 +18,32 @@ from typing import Any
 
 from datagen.engine.method import Method
 from datagen.engine.options import option
-from datagen.errors import CallFailed, ParseError
-from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record, Row, Text, fail, keep, plain_prompt, reject, row_id
-from datagen.sources.corpus import CORPUS
+from datagen.engine.reasoning import ONLY, reasoning_option
+from datagen.engine.unobtained import ask
+from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
+from datagen.llm.model import Roles, gather_all
+from datagen.records.record import (
+    Candidate,
+    Record,
+    Row,
+    Text,
+    fail,
+    keep,
+    plain_prompt,
+    reasoning_field,
+    reject,
+    row_id,
+)
+from datagen.sources.corpus import CORPUS, REASONS
 from datagen.text import tokens
 
 INSTRUCT, RATE, REWRITE, WEB, SEED = (
     f"backtranslate/{name}" for name in ("instruct", "rate", "rewrite", "web", "seed")
 )
-INSTRUCTION_SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 512}
-"""Section 2.2: nucleus sampling, one instruction a segment."""
+INSTRUCTION_SAMPLING: dict[str, Any] = {"max_tokens": 512}
 RATING_SAMPLING: dict[str, Any] = {"temperature": 1, "max_tokens": 512}
-REWRITE_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+REWRITE_SAMPLING: dict[str, Any] = {"max_tokens": 2048}
+UNRATED = "unrated pairs"
 POINTS, THRESHOLD, SAMPLES = 5, 4.5, 3
 """The paper's A5 has the pairs of at least 4.5, A4 those of at least 4."""
 MAX_INSTRUCTION = 2000
@@ -46,7 +58,10 @@ TEXT_MENTION = re.compile(
     r"(?:上面|下面|以上|以下|这段|这篇|该|本)(?:的)?(?:文|段落|文章|文字|文本)",
     re.IGNORECASE,
 )
-SCORE_LINE = re.compile(r"^[\s*_#>`]*score[\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*5)?[\s*_`.]*$", re.I | re.M)
+SCORE_LINE = re.compile(
+    r"""^(?:[^\S\n]|[*_#>`])*+ score [\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*5)? (?:[^\S\n]|[*_`.])*+$""",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Options:
         False, "The backward model was trained by 'train sft --backward', so its prompt is the text alone."
     )
     untagged: bool = option(False, "Leave out the system message that names the source of the answer.")
+    reasoning: str = reasoning_option()
 
 
 class Backtranslate(Method):
@@ -75,11 +91,26 @@ class Backtranslate(Method):
     }
     templates = (INSTRUCT, RATE, REWRITE, WEB, SEED)
     kind = CORPUS
+    reasons = {
+        **REASONS,
+        "duplicate": "An earlier passage, or an earlier row of the output, holds the same texts.",
+        "mentions_text": "The instruction, or the rewritten answer, speaks of the text that it was made from.",
+        "copies_text": "The instruction copies a long run of words from its text.",
+        "low_rating": "The mean rating of the pair is below --threshold.",
+    }
+    asks = {UNRATED: "The judge does not rate in the form that is asked for: name another --judge."}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        """Yield the candidate of one segment, or of one seed, with whether it could be rated."""
+        async for candidate in self.pair(record, llm):
+            row = candidate.row
+            unread = candidate.reason == UNPARSED and row["stage"] == RATE
+            yield ask(candidate, UNRATED, int(unread or bool(row["meta"]["ratings"])), int(unread))
+
+    async def pair(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the candidate of one segment, or of one seed."""
         text, seed, sample = record.response or "", record.meta.get("document") is None, record.sample(0)
-        subject: Row = {"id": record.id, "header": record.prompt, "prompt": "", "text": text}
+        subject: Row = {"id": record.id, "header": record.prompt, "prompt": "", "text": text, **record.extra}
         meta: Row = self.row_meta(
             record,
             "seed" if seed else "augmented",
@@ -94,7 +125,7 @@ class Backtranslate(Method):
 
         # 1. Seeds are kept as they are; segments that a rule rejected cost no call.
         if seed:
-            yield self.row(record, meta, str(record.prompt), text)
+            yield self.row(record, meta, str(record.prompt), text, record.reasoning)
             return
         if reason := record.meta["reason"]:
             yield reject(reason, stage="segment", record=subject, reply=None, meta=meta)
@@ -116,8 +147,8 @@ class Backtranslate(Method):
             if self.options.threshold:
                 prompt = self.prompts[RATE].render(prompt=instruction, response=text)
                 samples = map(record.sample, range(self.options.samples))
-                ratings = await asyncio.gather(
-                    *(llm.chat("judge", prompt, sample=n, parse=read_points, **RATING_SAMPLING) for n in samples)
+                ratings = await gather_all(
+                    llm.chat("judge", prompt, sample=n, parse=read_points, **RATING_SAMPLING) for n in samples
                 )
                 meta["ratings"] = [rating.value for rating in ratings]
                 mean = fmean(meta["ratings"])
@@ -127,29 +158,36 @@ class Backtranslate(Method):
                     return
 
             # 4. Rewrite the text into an answer (2408.04614).
-            answer = text
+            answer, thought = text, None
             if self.options.rewrite:
                 prompt = self.prompts[REWRITE].render(prompt=instruction, response=text)
                 rewritten = await llm.chat("teacher", prompt, sample=sample, **REWRITE_SAMPLING)
-                answer = rewritten.text
+                answer, thought = rewritten.text, rewritten.reasoning
                 meta |= {"text": text, "model": rewritten.model}
                 if TEXT_MENTION.search(answer[:200]):
                     yield reject("mentions_text", stage="rewrite", record=subject, reply=answer, meta=meta)
                     return
-            yield self.row(record, meta, instruction, answer)
+            yield self.row(record, meta, instruction, answer, thought)
         except CallFailed as error:
             yield fail(error, record=subject, meta=meta)
 
-    def row(self, record: Record, meta: Row, instruction: str, response: str) -> Candidate:
+    def row(self, record: Record, meta: Row, instruction: str, response: str, thought: str | None) -> Candidate:
         """Return the row, its prompt behind the system message that names the source of the answer."""
         prompt: Text = instruction
         if not self.options.untagged:
             tag = self.prompts[SEED if meta["op"] == "seed" else WEB].render().messages
             prompt = [*tag, {"role": "user", "content": instruction}]
         name = row_id(self.name, [record.id], record.pass_no, [instruction, response])
-        return keep({"id": name, "prompt": prompt, "response": response, "meta": meta})
+        texts = {"prompt": prompt, "response": response, **reasoning_field(thought)}
+        return keep({"id": name, **texts, "meta": meta, **record.carried})
 
-    def bound(self, record: Record) -> int:
+    def check(self) -> None:
+        if self.options.reasoning == ONLY and not self.options.rewrite:
+            raise InputError("--reasoning only needs --rewrite: nobody thought before the texts of a corpus")
+
+    def bound(self, record: Record, llm: Roles) -> int:
+        if record.meta.get("document") is None or record.meta["reason"]:
+            return 0  # seeds are kept as they are, and a rule rejected the segment
         return 1 + (self.options.samples if self.options.threshold else 0) + self.options.rewrite
 
 

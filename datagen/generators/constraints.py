@@ -1,6 +1,6 @@
 """Verifiable constraints (Tülu 3, arXiv 2411.15124; AutoIF, arXiv 2406.13542): prompts whose answers can be checked.
 
-One to three constraints that do not exclude each other are drawn (verify/constraints/) and stated behind a prompt;
+One to three constraints that are not known to conflict are drawn (verify/constraints/) and stated behind a prompt;
 the teacher answers, and an answer is kept only if every constraint is met. The row keeps them in "constraints", so
 `--verify constraints` and a reward can check any other answer to it.
 
@@ -17,7 +17,8 @@ from typing import Any
 
 from datagen.engine.method import Method
 from datagen.engine.options import option
-from datagen.errors import CallFailed
+from datagen.engine.reasoning import reasoning_option
+from datagen.errors import CallFailed, InputError
 from datagen.llm.model import Roles
 from datagen.records.record import (
     Candidate,
@@ -27,14 +28,22 @@ from datagen.records.record import (
     fail,
     keep,
     plain_prompt,
+    reasoning_field,
     reject,
     request_text,
     row_id,
     with_request,
 )
-from datagen.verify.constraints.spec import Constraint, constraint_sentence, draw_constraints, is_met, without
+from datagen.verify.constraints.spec import (
+    Constraint,
+    constraint_sentence,
+    draw_constraints,
+    dump_constraints,
+    is_met,
+    without,
+)
 
-SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+SAMPLING: dict[str, Any] = {"max_tokens": 2048}
 MAX_CONSTRAINTS = 3
 """Tülu 3 draws one to three."""
 
@@ -47,6 +56,7 @@ class Options:
     pairs: bool = option(
         False, "Write preference pairs; the rejected answer is one to the prompt without one of its constraints."
     )
+    reasoning: str = reasoning_option()
 
 
 class Constraints(Method):
@@ -56,19 +66,28 @@ class Constraints(Method):
     options_type = Options
     options: Options
     unique = ("prompt", "response", "chosen")
+    reasons = {
+        "unmet": "The answer breaks one of its constraints. Fewer of them (--most) are met more often.",
+        "undecided": "It cannot be told whether the answer meets one of its constraints.",
+        "met_anyway": "--pairs: the answer to the prompt without one constraint meets it all the same.",
+    }
     roles = {"teacher": "answers the prompts with their constraints"}
+
+    def check(self) -> None:
+        if self.options.pairs and self.options.most < 2:
+            raise InputError(f"--pairs with --most {self.options.most}: at least 2, since one constraint is left out")
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield one candidate: an answer that meets its constraints, or a preference."""
-        # 1. Draw constraints that can all be met together, and state them behind the request.
+        # 1. Draw constraints that are not known to conflict, and state them behind the request.
         pairs, most = self.options.pairs, self.options.most
         random = record.random("constraints")
-        number = random.randint(min(2 if pairs else 1, most), most)
+        number = random.randint(2 if pairs else 1, most)
         constraints = draw_constraints(random, number, request_text(record.prompt))
         left_out = random.choice(constraints)
         prompt = with_constraints(record.prompt, constraints)
-        stated = {"constraints": [{"id": constraint.id, "kwargs": constraint.kwargs} for constraint in constraints]}
-        subject = {"id": record.id, "prompt": prompt, **stated}
+        stated = {"constraints": dump_constraints(constraints)}
+        subject = record.row | {"prompt": prompt, **stated}
         sample = record.sample(0)
         meta: Row = self.row_meta(
             record,
@@ -88,6 +107,7 @@ class Constraints(Method):
                 yield reject(reason, stage="answer", record=subject, reply=reply.text, meta=meta)
                 return
             answers: Row = {"response": reply.text}
+            thoughts = reasoning_field(reply.reasoning)
 
             # 3. For a preference, the rejected answer is to the prompt without one constraint, and must break it.
             if pairs:
@@ -97,6 +117,10 @@ class Constraints(Method):
                     yield reject("met_anyway", stage="left_out", record=subject, reply=other.text, meta=meta)
                     return
                 answers = {"chosen": reply.text, "rejected": other.text, "margin": None}
+                thoughts = {
+                    **reasoning_field(reply.reasoning, "chosen_reasoning"),
+                    **reasoning_field(other.reasoning, "rejected_reasoning"),
+                }
         except CallFailed as error:
             yield fail(error, record=subject, meta=meta)
             return
@@ -104,15 +128,11 @@ class Constraints(Method):
         # 4. The row keeps its constraints in place of those that the input row had.
         name = row_id(self.name, [record.id], record.pass_no, [prompt, answers])
         replaced = ("constraints", "instruction_id_list", "kwargs")
-        extra = {key: value for key, value in record.extra.items() if key not in replaced}
-        yield keep({"id": name, "prompt": prompt, **answers, "meta": meta, **stated, **extra})
+        extra = {key: value for key, value in record.carried.items() if key not in replaced}
+        yield keep({"id": name, "prompt": prompt, **answers, **thoughts, "meta": meta, **stated, **extra})
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 2 if self.options.pairs else 1
-
-    @property
-    def next_command(self) -> str:
-        return "datagen train dpo {}" if self.options.pairs else "datagen train sft {}"
 
 
 def with_constraints(prompt: Text, constraints: Sequence[Constraint]) -> Text:

@@ -21,11 +21,13 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from datagen.engine.method import Method, Table
 from datagen.engine.options import option
-from datagen.errors import CallFailed, InputError
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
+from datagen.errors import UNPARSED, CallFailed, InputError
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
 from datagen.records.record import (
@@ -33,17 +35,18 @@ from datagen.records.record import (
     Candidate,
     Record,
     Row,
-    Text,
+    ends_in_request,
     fail,
     keep,
     plain_prompt,
+    reasoning_field,
     reject,
     request_text,
     row_id,
     with_request,
 )
 from datagen.select import first_reason
-from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, Step
+from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, REASONS, Step
 from datagen.text import count_words
 from datagen.verify.languages import is_chinese
 
@@ -52,9 +55,10 @@ OPERATORS = ("add_constraint", "deepen", "concretise", "add_reasoning", "complic
 CODE_OPERATORS = ("add_constraint", "rare_requirement", "add_reasoning", "misdirect", "complexity")
 DOWNWARD, UPWARD = ("easier", "easier_topic"), ("add_constraint", "concretise", "add_reasoning")
 LANGUAGES = ("auto", "en", "zh")
-SAMPLING: dict[str, Any] = {"temperature": 1, "top_p": 0.9, "max_tokens": 2048}
-"""Section 4.2."""
+SAMPLING: dict[str, Any] = {"max_tokens": 2048}
+"""The length is that of section 4.2. Its temperature 1 and top_p 0.9 are left to the server; some refuse the two."""
 VERDICT_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
+UNREAD_CHECKS = "unread equality checks"
 CALLS_PER_ROUND = 3
 """Rewrite, equality question, answer."""
 ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
@@ -68,13 +72,7 @@ class Options:
     rounds: int = option(4, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
     max_growth: int = option(MAX_GROWTH, "Maximum number of words a rewrite may add; longer ones are dropped.", least=1)
     lang: str = option("auto", "Language of the prompt templates: en, zh, or auto (that of the seed).")
-
-
-class Parent(NamedTuple):
-    """The live prompt of a seed: the seed itself, or its last rewrite that survived."""
-
-    id: str
-    prompt: Text
+    reasoning: str = reasoning_option()
 
 
 @dataclass
@@ -126,6 +124,14 @@ class Evolve(Method):
     options: Options
     table_type = RoundTable
     unique = ("prompt",)
+    reasons = {
+        **REASONS,
+        "after_tools": "The results of tools stand behind the request. They would fit no other one.",
+    }
+    asks = {
+        UNREAD_CHECKS: "The judge does not say in the form that is asked for whether a rewrite equals its parent: name "
+        "another --judge.",
+    }
     roles = {
         "evolver": "rewrites prompts",
         "judge": "judges whether a rewrite asks for more than its parent",
@@ -146,19 +152,20 @@ class Evolve(Method):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield one candidate a round. A failed call ends the chain; the same command asks for it again."""
-        parent = Parent(record.id, record.prompt)
+        parent = record.row
         for number in range(1, self.options.rounds + 1):
             candidate = await self.run_round(record, parent, number, llm)
-            yield candidate
-            if candidate.status == "failed":
+            judged = candidate.row["meta"]["judge"] is not None
+            yield ask(candidate, UNREAD_CHECKS, int(judged), int(candidate.reason == UNPARSED))
+            if candidate.status == "failed" or candidate.reason == "after_tools":
                 return
             if candidate.status == "kept":
-                parent = Parent(candidate.row["id"], candidate.row["prompt"])
+                parent = candidate.row
 
-    async def run_round(self, record: Record, parent: Parent, number: int, llm: Roles) -> Candidate:
-        """Run round `number` on a live prompt: rewrite, eliminate, answer."""
-        request = request_text(parent.prompt)
-        subject: Row = {"id": parent.id, "prompt": parent.prompt}
+    async def run_round(self, record: Record, parent: Row, number: int, llm: Roles) -> Candidate:
+        """Run round `number` on the row of a live prompt: rewrite, eliminate, answer."""
+        request = request_text(parent["prompt"])
+        subject = dict(parent)
         sample = record.sample(number - 1)
 
         # 1. Draw one of the operators, all equally likely (section 3.2).
@@ -176,6 +183,8 @@ class Evolve(Method):
         meta = self.meta(record, parent, number, operator)
         meta |= {"template": template.name + language, "template_digest": template.digest}
         meta |= {"evolver": llm.model("evolver", sample).identity, "words_before": count_words(request)}
+        if not ends_in_request(parent["prompt"]):
+            return reject("after_tools", stage="read", record=subject, reply=None, meta=meta)
         try:
             # 2. Rewrite the prompt, and apply the rules that need the rewrite alone (section 3.3).
             rewrite = await llm.chat("evolver", rewrite_prompt, sample=sample, **SAMPLING)
@@ -194,7 +203,7 @@ class Evolve(Method):
                 return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
 
             # 4. Answer the rewrite with no other context, and eliminate by the answer.
-            prompt = with_request(parent.prompt, child)
+            prompt = with_request(parent["prompt"], child)
             meta["model"] = llm.model("teacher", sample).identity
             answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
@@ -204,16 +213,17 @@ class Evolve(Method):
             return fail(error, record=subject, meta=meta)
 
         # 5. The rewrite is a row, and the next round's parent.
-        name = row_id(self.name, [parent.id], [record.pass_no, number], [prompt, answer.text])
-        return keep({"id": name, "prompt": prompt, "response": answer.text, "meta": meta, **record.extra})
+        name = row_id(self.name, [parent["id"]], [record.pass_no, number], [prompt, answer.text])
+        thought = reasoning_field(answer.reasoning)
+        return keep({"id": name, "prompt": prompt, "response": answer.text, **thought, "meta": meta, **record.carried})
 
-    def meta(self, record: Record, parent: Parent, number: int, operator: str) -> Row:
+    def meta(self, record: Record, parent: Row, number: int, operator: str) -> Row:
         """Return the `meta` of a round; keys without a value yet are filled in on the way."""
         return self.row_meta(
             record,
             operator,
             {"round": number},
-            parents=[parent.id],
+            parents=[parent["id"]],
             seed_id=record.meta.get("seed_id") or record.id,
             template=None,
             template_digest=None,
@@ -237,7 +247,7 @@ class Evolve(Method):
     def candidates(self) -> int:
         return self.options.rounds
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return self.options.rounds * CALLS_PER_ROUND
 
 

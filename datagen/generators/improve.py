@@ -13,25 +13,31 @@ preferences, new over old, instead of responses; the calls are the same, so it c
 Departures: Deita has one judge rank all versions; here each version meets the original, in both orders.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from datagen.engine.method import Method
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
-from datagen.errors import CallFailed, InputError
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
+from datagen.errors import CallFailed
 from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judges import Judges
+from datagen.judge.judges import Judges, impartial, partial_judge
 from datagen.judge.replies import FIRST, SECOND
+from datagen.judge.summary import OrderCounts, percent
+from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id
+from datagen.records.record import Candidate, Record, Row, fail, keep, reasoning_field, reject, request_text, row_id
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer, same_answer
 
+UNJUDGED = "unjudged edits"
 ASPECTS = ("deeper", "relevant", "concrete", "creative", "helpful", "clear")
-SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+SAMPLING: dict[str, Any] = {"max_tokens": 2048}
 MOST_GROWTH = 1.5
 """The most that a new answer may be longer, as a ratio; our choice: length is the cheapest way to please a judge."""
 SLACK = 200
@@ -51,6 +57,40 @@ class Options:
     allow_self: bool = option(False, "Allow a model to judge its own answers and those of its model family.")
     rubric: list[str] = option(["helpful"], "Rubric of the judge, as in 'datagen judge'. Repeatable.")
     revisions: int = option(REVISIONS, "constitution: number of revisions of each answer.", least=1, most=16)
+    reasoning: str = reasoning_option()
+
+
+@dataclass
+class ImproveTable(Table):
+    """What became of the new answers, and how far the judge's verdicts can be used."""
+
+    outcomes: Counter[str] = field(default_factory=lambda: Counter(accepted=0, unjudged=0))
+    orders: OrderCounts = field(default_factory=OrderCounts)
+
+    def add(self, candidate: Candidate) -> None:
+        meta = candidate.row["meta"]
+        if candidate.status == "kept" or meta["kept_because"]:
+            self.outcomes["accepted" if meta["accepted"] else meta["kept_because"]] += 1
+            self.orders.add(meta["orders"])
+
+    def warnings(self) -> list[str]:
+        return self.orders.warnings()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"new_answers": dict(sorted(self.outcomes.items())), **self.orders.as_dict()}
+
+    def tables(self) -> list[list[list[str]]]:
+        if not self.outcomes.total():
+            return []
+        shares = self.orders.as_dict()
+        return [
+            [
+                ["new answers", str(self.outcomes.total())],
+                *([name, str(number)] for name, number in sorted(self.outcomes.items())),
+                ["both orders agree", percent(shares["both_orders_agree"])],
+                ["verdicts for the answer shown first", percent(shares["first_shown_preferred"])],
+            ]
+        ]
 
 
 class Improve(Method):
@@ -60,14 +100,33 @@ class Improve(Method):
     options_type = Options
     options: Options
     unique = ("prompt", "response", "chosen")
+    table_type = ImproveTable
+    reasons = {
+        "no_response": "The row has no response to improve. Answer the prompts first: datagen respond.",
+        "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
+        "unchanged": "The new answer is the old one.",
+        "much_longer": "The new answer is longer than --most-growth allows.",
+        "answer_changed": "The new answer ends in another result, and which is right is not known.",
+        "flipped": "The old answer was right, and the new one is not.",
+        "worse": "The judge prefers the old answer in both orders.",
+        "no_better": "The judge does not prefer the new answer in both orders.",
+        "unjudged": "The judge's replies could not be read in both orders.",
+    }
+    asks = {UNJUDGED: "The judge does not answer in the form that is asked for: name another --judge."}
     roles = {"teacher": "writes the new answers", "judge": "compares the new answer with the old one"}
+    judges_input = True
     calls_per_rewrite: ClassVar[int] = 1
     """The most calls of `rewrite`."""
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        authors = [*llm.identities("teacher"), *filter(None, [record.meta.get("model")])]
+        judges = llm.identities("judge")
+        fit = impartial(judges, authors, allow_self=self.options.allow_self)
+        return None if fit else partial_judge(judges)
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield one row: the new answer if it is accepted, else the old one; with `--pairs` new over old."""
         old, pairs = record.response, self.options.pairs
-        subject: Row = {"id": record.id, "prompt": record.prompt, "response": old}
         meta = self.row_meta(
             record,
             details={"aspect": None},
@@ -80,12 +139,14 @@ class Improve(Method):
             accepted=False,
             kept_because=None,
         )
-        if old is None:
-            yield reject("no_response", stage="read", record=subject, reply=None, meta=meta)
+        if old is None or self.conflict(record, llm):
+            problem = "no_response" if old is None else "no_impartial_judge"
+            yield reject(problem, stage="read", record=record.row, reply=None, meta=meta)
             return
         try:
             # 1. Write a new answer, and apply the rules that need no judge.
-            new = await self.rewrite(record, old, llm, meta)
+            rewritten = await self.rewrite(record, old, llm, meta)
+            new = rewritten.text
             reason = rejection_reason(record, old, new, self.options)
 
             # 2. Have the judge compare old and new in both orders, without saying which is which.
@@ -93,11 +154,6 @@ class Improve(Method):
                 authors = [{"model": record.meta.get("model")}, {"model": meta["model"]}]
                 answers = replace(record, responses=(old, new), meta={"responses": authors})
                 judges = Judges(answers, llm, allow_self=self.options.allow_self)
-                if not judges.members:
-                    raise InputError(
-                        f"the judge is of the family of {meta['model']}, whose answer it would judge: name another "
-                        "with --judge, or add --allow-self"
-                    )
                 comparison = await self.judge.compare(judges, 0, 1)
                 meta["orders"] = [list(shares) for shares in comparison.orders]
                 if comparison.share is None:
@@ -105,19 +161,25 @@ class Improve(Method):
                 else:
                     reason = {SECOND: None, FIRST: "worse"}.get(comparison.share, "no_better")
         except CallFailed as error:
-            yield fail(error, record=subject, meta=meta)
+            yield fail(error, record=record.row, meta=meta)
             return
 
         # 3. Keep the better answer, or both as a preference.
         meta |= {"accepted": reason is None, "kept_because": reason}
+        verdict = UNJUDGED, int(bool(meta["orders"])), int(reason == "unjudged")
         if reason and (pairs or self.options.only_better):
-            yield reject(reason, stage=self.variant, record=subject, reply=new, meta=meta)
+            yield ask(reject(reason, stage=self.variant, record=record.row, reply=new, meta=meta), *verdict)
             return
         response = old if reason else new
-        answer = {"chosen": new, "rejected": old, "margin": None} if pairs else {"response": response}
+        answer: Row = {"response": response}
+        answer |= record.beside_response if reason else reasoning_field(rewritten.reasoning)
+        if pairs:
+            answer = {"chosen": new, "rejected": old, "margin": None}
+            answer |= reasoning_field(rewritten.reasoning, "chosen_reasoning")
+            answer |= reasoning_field(record.reasoning, "rejected_reasoning")
         content = [record.prompt, new, old] if pairs else [record.prompt, response]
         name = row_id(f"improve {self.variant}{' pair' if pairs else ''}", [record.id], record.pass_no, content)
-        yield keep({"id": name, "prompt": record.prompt, **answer, "meta": meta, **record.extra})
+        yield ask(keep({"id": name, "prompt": record.prompt, **answer, "meta": meta, **record.carried}), *verdict)
 
     @cached_property
     def judge(self) -> Compare:
@@ -125,28 +187,26 @@ class Improve(Method):
         options = compare.Options(rubric=self.options.rubric, allow_self=self.options.allow_self)
         return Compare(options, self.prompts)
 
-    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
         """Return a new answer, written with `write`; by default from the first template and the old answer alone."""
         return await self.write(record, llm, meta, self.templates[0], response=old)
 
-    async def write(self, record: Record, llm: Roles, meta: Row, template: str, number: int = 0, **fields: str) -> str:
+    async def write(
+        self, record: Record, llm: Roles, meta: Row, template: str, number: int = 0, **fields: str
+    ) -> Completion:
         """Have the teacher fill in a template about the prompt; add its text to `meta.steps`."""
         prompt = self.prompts[template].render(prompt=request_text(record.prompt), **fields)
         reply = await llm.chat("teacher", prompt, sample=record.sample(number), **SAMPLING)
-        text = reply.text.strip()
+        reply.text = text = reply.text.strip()
         meta["steps"].append({"template": template, "text": text, "model": reply.model})
         meta |= {"model": reply.model, "length_ratio": round(len(text) / max(len(record.response or ""), 1), 3)}
-        return text
+        return reply
 
     def identity(self) -> dict[str, Any]:
         return self.judge.identity()
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return self.calls_per_rewrite + 2  # it is compared in both orders
-
-    @property
-    def next_command(self) -> str:
-        return "datagen train dpo {}" if self.options.pairs else "datagen train sft {}"
 
 
 class ImproveEdit(Improve):
@@ -155,7 +215,7 @@ class ImproveEdit(Improve):
     variant = "edit"
     templates = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS), COMPARE)
 
-    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
         meta["aspect"] = record.random("aspect").choice(ASPECTS)
         (aspect,) = self.prompts[f"aspects/{meta['aspect']}"].render().messages
         return await self.write(record, llm, meta, "improve/edit", aspect=aspect["content"], response=old)
@@ -175,14 +235,16 @@ class ImproveCritique(Improve):
     templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE)
     calls_per_rewrite = 2
 
-    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> str:
+    async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
         """Criticise and revise the answer, then the revision, once for each principle."""
         text = old
         for number, principle in enumerate(self.principles(record)):
             fields = {"principle": principle, "response": text}
             critique = await self.write(record, llm, meta, "improve/critique", number, **fields)
-            text = await self.write(record, llm, meta, "improve/revise", number, response=text, critique=critique)
-        return text
+            fields = {"critique": critique.text, "response": text}
+            revision = await self.write(record, llm, meta, "improve/revise", number, **fields)
+            text = revision.text
+        return revision
 
     def principles(self, record: Record) -> list[str]:
         """Return the principles of the critiques, one for each revision."""
@@ -200,7 +262,7 @@ class ImproveConstitution(ImproveCritique):
         draws = range(self.options.revisions)
         return [record.random(f"constitution/principles {number}").choice(texts) for number in draws]
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 2 * self.options.revisions + 2
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from datagen.engine.method import GrowingMemory, Memory, Method
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
 from datagen.errors import CallFailed
 from datagen.llm.model import Roles
 from datagen.records.record import (
@@ -32,11 +33,13 @@ from datagen.records.record import (
     fail,
     keep,
     plain_prompt,
+    reasoning_field,
     reject,
+    request_messages,
     row_id,
 )
 from datagen.select import first_reason
-from datagen.select.instructions import USER_TURN, too_short
+from datagen.select.instructions import USER_REASONS, USER_TURN, too_short
 from datagen.select.novelty import THRESHOLD, Novelty
 
 SAMPLING_MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
@@ -60,6 +63,7 @@ class Options:
         least=0,
         most=1,
     )
+    reasoning: str = reasoning_option()
 
 
 class Magpie(Method):
@@ -68,18 +72,23 @@ class Magpie(Method):
     name = "magpie"
     options_type = Options
     options: Options
-    next_command = "datagen filter {}"
+    next_step = "filter"
     roles = {"asker": "speaks as the user (hf:PATH or sim)", "teacher": "answers"}
     reads_input = False
     speaks_as_user = ("asker",)
     endless = True
+    reasons = {
+        **USER_REASONS,
+        "similar": "The first prompt is too similar to an earlier one (--dedup).",
+        "truncated": "A turn reached its length limit. Raise --max-tokens.",
+    }
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield one conversation of `--turns` user turns; its last answer is the response."""
         system = [{"role": "system", "content": self.options.system}] if self.options.system else []
         history: Messages = []
         prompt: Text = ""
-        answer = ""
+        answer, thought = "", None
         subject: Row = {"id": record.id, "prompt": None}
         meta = self.row_meta(
             record,
@@ -116,23 +125,25 @@ class Magpie(Method):
                 # 3. The teacher answers the conversation so far.
                 reply = await llm.chat("teacher", plain_prompt(prompt), cut_ok=True, **ANSWER_SAMPLING)
                 meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
-                answer = reply.text
+                answer, thought = reply.text, reply.reasoning
                 if reply.finish_reason == "length":
                     yield reject("truncated", stage="answer", record=subject, reply=answer, meta=meta)
                     return
-                history = [*history, {"role": "assistant", "content": answer}]
+                turn_before = {"role": "assistant", "content": answer, **reasoning_field(thought, "reasoning_content")}
+                history = [*history, turn_before]
         except CallFailed as error:
             yield fail(error, record=subject, meta=meta)
             return
-        name = row_id(self.name, [], [record.pass_no, record.seed], [prompt, answer])
-        yield keep({"id": name, "prompt": prompt, "response": answer, "meta": meta})
+        content = [prompt if isinstance(prompt, str) else request_messages(prompt), answer]
+        name = row_id(self.name, [], [record.pass_no, record.seed], content)
+        yield keep({"id": name, "prompt": prompt, "response": answer, **reasoning_field(thought), "meta": meta})
 
     def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Yield an empty record for each conversation."""
         for number in count():
             yield Record(row_id("draw", [], number, seed), "", pass_no=number, seed=seed)
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 2 * self.options.turns
 
     def memory(self) -> list[Memory]:
@@ -141,4 +152,4 @@ class Magpie(Method):
 
 def first_request(prompt: Text) -> str:
     """Return the first user message of a prompt."""
-    return next(message["content"] for message in as_messages(prompt) if message["role"] == "user")
+    return str(next(message["content"] for message in as_messages(prompt) if message["role"] == "user"))

@@ -12,12 +12,13 @@ A draw sees the tasks that were kept `--lag` draws before it, so the rows do not
 A task too similar to one that its draw sees costs no further call. The tasks kept since then are compared when the
 rows are put in order.
 
-Departures: replies are JSON lines, so no answer is cut at a stop string or a heading; of a reply that met the length
-limit the whole lines are kept, and the last one is `truncated`. Instructions keep their case. The prompt that asks
-whether a task is a classification has no examples; the paper's has 31.
+Departures: replies are JSON, so no answer is cut at a stop string or a heading; of a reply that met the length limit
+the whole objects are kept, and the last one is `truncated`. What a server takes of the schema is sent with the request
+(llm/forms.py), and what cannot be read is counted, object by object. Instructions keep their case. The prompt that asks
+whether a task is a classification has no examples; the paper's has 31. Temperature, top-p and penalties are those of
+the server, not the paper's for GPT-3.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -26,27 +27,54 @@ from typing import Any, ClassVar
 
 from datagen.engine.method import GrowingMemory, Memory, Method, Unique
 from datagen.engine.options import option
-from datagen.errors import CallFailed, InputError, ParseError
-from datagen.llm.model import Roles
+from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
+from datagen.json_replies import read_items
+from datagen.llm.call import Completion
+from datagen.llm.dialects import CUT
+from datagen.llm.model import Roles, gather_all
 from datagen.prompts import Prompts
 from datagen.records.files import open_input
-from datagen.records.lines import loads_strictly, text_lines
+from datagen.records.kinds import file_lines
 from datagen.records.record import BadLine, Candidate, Record, Row, fail, keep, reject, request_text, row_id
 from datagen.records.shapes import join_input
+from datagen.schemas import Schema, list_schema, object_schema, parse_schema
 from datagen.select import Rule, first_reason
-from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, Instance, instance_reasons
+from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, TASK_REASONS, Instance, instance_reasons
 from datagen.select.novelty import THRESHOLD
 from datagen.select.task_pool import Task, TaskPool, TaskView, YieldTable
 
 INSTANCES = 5
 """The most instances kept of one task: the paper's code."""
 LAG = 32
-SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.5, "presence_penalty": 2, "max_tokens": 2048}
-"""Appendix A.1, but for the length: JSON takes more than the paper's 1024 tokens."""
-BATCH_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 3072}
-"""Stanford Alpaca's."""
-INSTANCE_SAMPLING: dict[str, Any] = {"temperature": 0, "presence_penalty": 1.5, "max_tokens": 1024}
+SAMPLING: dict[str, Any] = {"max_tokens": 2048}
+"""JSON takes more than the paper's 1024 tokens. Appendix A.1 has settings for GPT-3; a chat model has its own."""
+BATCH_SAMPLING: dict[str, Any] = {"max_tokens": 3072}
+"""The length is Stanford Alpaca's."""
+INSTANCE_SAMPLING: dict[str, Any] = {"max_tokens": 1024}
 CLASSIFICATION_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 16}
+TASKS, EXAMPLES = "tasks", "examples"
+"""The keys of the lists in replies."""
+TEXT: Row = {"type": "string"}
+TASK_SCHEMA = parse_schema("tasks", list_schema(TASKS, object_schema({"instruction": TEXT})), "tasks")
+BATCH_SCHEMA = parse_schema(
+    "batch", list_schema(TASKS, object_schema({"instruction": TEXT, "input": TEXT, "output": TEXT})), "batch"
+)
+INPUT_FIRST_SCHEMA = parse_schema(
+    "input_first", list_schema(EXAMPLES, object_schema({"input": TEXT, "output": TEXT})), "input_first"
+)
+OUTPUT_FIRST_SCHEMA = parse_schema(
+    "output_first", list_schema(EXAMPLES, object_schema({"output": TEXT, "input": TEXT})), "output_first"
+)
+"""What is asked for; what stands first in an object is written first."""
+INPUT: Row = {"type": ["string", "null"]}
+READ_TASK = parse_schema(
+    "task", {"properties": {"instruction": TEXT, "input": INPUT, "output": INPUT}, "required": ["instruction"],
+             "type": "object"}, "task"
+)  # fmt: skip
+READ_EXAMPLE = parse_schema(
+    "example", {"properties": {"input": INPUT, "output": TEXT}, "required": ["output"], "type": "object"}, "example"
+)
+"""What is taken: no input may be null or absent, and there may be other keys."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +100,18 @@ class SelfInstruct(Method):
     options_type = Options
     options: Options
     table_type = YieldTable
-    next_command = "datagen evolve {}"
+    next_step = "evolve"
     roles = {"teacher": "writes tasks and their answers"}
     templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
     endless = True
+    reasons = {
+        **TASK_REASONS,
+        "similar": "The task is too similar to an earlier one (--threshold).",
+        "unasked_task": "The reply goes on beyond the number of tasks asked for.",
+        "unreadable_task": "Something in the reply, or all of it, is no task: no JSON object with an instruction.",
+        "unreadable_instance": "Something in the reply, or all of it, is no example: no JSON object with an output.",
+        "unasked_instance": "The reply has more examples of the task than are kept (5).",
+    }
     examples: ClassVar[tuple[int, int]] = (6, 2)
     """Human-written and generated tasks shown in the prompt: section 2.2."""
     new_tasks: ClassVar[int] = 7
@@ -84,6 +120,8 @@ class SelfInstruct(Method):
     """Further calls for a new task: whether it is a classification, and its instances."""
     candidates = 2 * new_tasks
     sampling: ClassVar[dict[str, Any]] = SAMPLING
+    schema: ClassVar[Schema] = TASK_SCHEMA
+    """Of the reply with new tasks."""
     rules: ClassVar[tuple[Rule[str], ...]] = ()
     """The rules for instructions. Empty: those for English or for any language, as the seeds are."""
     personas: list[str]
@@ -119,34 +157,47 @@ class SelfInstruct(Method):
         sample = record.sample(0)
         try:
             reply = await llm.chat(
-                "teacher", prompt, sample=sample, parse=read_json_lines, cut_ok=True, **self.sampling
+                "teacher", prompt, sample=sample, parse=read_tasks, schema=self.schema, cut_ok=True, **self.sampling
             )
         except CallFailed as error:
-            yield fail(error, record={"id": record.id, "prompt": None}, meta=meta)
+            yield self.unread_or_failed(error, "unreadable_task", {"id": record.id, "prompt": None}, meta)
             return
         meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
 
         # 2. Check and complete the new tasks, all at once. Where the reply was cut, its last task is incomplete.
-        tasks = []
+        tasks, readable = [], 0
         for place, item in enumerate(reply.value):
-            task = item or {}
+            task, readable = item or {}, readable + (item is not None)
             instruction = task.get("instruction")
             identity = {"task": row_id("task", [record.id], place, instruction), "instruction": instruction}
-            cut = reply.finish_reason == "length" and place == len(reply.value) - 1
-            tasks.append(self.complete(record, llm, task, meta | identity, cut=cut))
-        for candidates in await asyncio.gather(*tasks):
+            cut = is_cut(reply) and place == len(reply.value) - 1
+            tasks.append(self.complete(record, llm, task, meta | identity, cut=cut, unasked=readable > self.new_tasks))
+        for candidates in await gather_all(tasks):
             for candidate in candidates:
                 yield candidate
 
-    async def complete(self, record: Record, llm: Roles, task: Row, meta: Row, *, cut: bool) -> list[Candidate]:
-        """Return the candidates of one new task. `cut` says that the reply ended inside it."""
+    async def complete(
+        self, record: Record, llm: Roles, task: Row, meta: Row, *, cut: bool, unasked: bool
+    ) -> list[Candidate]:
+        """Return the candidates of one new task.
+
+        Args:
+            record: The draw.
+            llm: The models by role.
+            task: The task, as the reply states it; empty for one that cannot be read.
+            meta: The `meta` of its rows.
+            cut: Whether the reply ended inside the task.
+            unasked: Whether it is beyond the number of tasks asked for: its calls would exceed the bound of the draw.
+        """
         view: TaskView = record.view
         subject: Row = {"id": record.id, "prompt": meta["instruction"]}
 
         # 1. Filter the instruction by the rules and by its similarity to the tasks in view (section 2.3).
         instruction = task.get("instruction", "")
         reason: str | None
-        if instruction.strip():
+        if unasked:
+            reason = "unasked_task"
+        elif instruction.strip():
             rules = self.rules or (ENGLISH if view.pool.english else ANY_LANGUAGE)
             reason = first_reason(rules, instruction) or (None if view.is_novel(instruction) else "similar")
         else:
@@ -157,13 +208,14 @@ class SelfInstruct(Method):
 
         # 2. Get its instances, and filter these (sections 2.2 and 2.3).
         try:
-            instances, cut = await self.instances(llm, task, meta)
+            items, is_torn = await self.instances(llm, task, meta, cut=cut)
         except CallFailed as error:
-            return [fail(error, record=subject, meta=meta)]
-        if not instances:
-            return [reject("no_instance", stage=self.variant, record=subject, reply=None, meta=meta)]
+            return [self.unread_or_failed(error, "unreadable_instance", subject, meta)]
+        instances = [Instance(item.get("input") or "", item.get("output") or "") for item in items if item is not None]
         candidates = []
-        reasons = instance_reasons(instances, truncated=cut)
+        reasons = instance_reasons(instances[:INSTANCES], truncated=is_torn and items[-1] is not None)
+        for _ in instances[INSTANCES:]:
+            reasons.append("unasked_instance")
         for place, ((source, output), reason) in enumerate(zip(instances, reasons, strict=True)):
             instance_meta = meta | {"input": source}
             if reason:
@@ -173,10 +225,22 @@ class SelfInstruct(Method):
                 name = row_id(self.name, meta["parents"], [meta["task"], place], [prompt, output])
                 candidate = keep({"id": name, "prompt": prompt, "response": output, "meta": instance_meta})
             candidates.append(candidate)
+        for place, item in enumerate(items):
+            if item is None:
+                reason = "truncated" if is_torn and place == len(items) - 1 else "unreadable_instance"
+                candidates.append(reject(reason, stage=self.variant, record=subject, reply=None, meta=meta))
         return candidates
 
-    async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:
-        """Return the instances of a task, and whether the last one is incomplete; sets `is_classification` in `meta`.
+    def unread_or_failed(self, error: CallFailed, reason: str, record: Row, meta: Row) -> Candidate:
+        """Return the candidate of a call without a usable answer. One that was answered, and in no form that can be
+        read, is rejected: the draws after it see that nothing came of it."""
+        if error.reason != UNPARSED:
+            return fail(error, record=record, meta=meta)
+        return reject(reason, stage=self.variant, record=record, reply=error.reply, meta=meta)
+
+    async def instances(self, llm: Roles, task: Row, meta: Row, *, cut: bool) -> tuple[list[Row | None], bool]:
+        """Return the instances of a task, None for one that cannot be read, and whether the last one is incomplete;
+        sets `is_classification` in `meta`. `cut` says whether the reply with the task ended inside it.
 
         A classification gets its outputs first, or else its inputs would mostly have the same label (section 2.2).
         """
@@ -184,12 +248,10 @@ class SelfInstruct(Method):
         question = self.prompts["self_instruct/classification"].render(instruction=instruction)
         answer = await llm.chat("teacher", question, parse=read_yes, **CLASSIFICATION_SAMPLING)
         meta["is_classification"] = answer.value
-        template = self.prompts["self_instruct/output_first" if answer.value else "self_instruct/input_first"]
-        prompt = template.render(instruction=instruction, count=str(INSTANCES))
-        reply = await llm.chat("teacher", prompt, parse=read_json_lines, cut_ok=True, **INSTANCE_SAMPLING)
-        items = [item for item in reply.value if item is not None]
-        cut = reply.finish_reason == "length" and len(items) <= INSTANCES and reply.value[-1] is not None
-        return [Instance(item.get("input", ""), item.get("output", "")) for item in items[:INSTANCES]], cut
+        schema = OUTPUT_FIRST_SCHEMA if answer.value else INPUT_FIRST_SCHEMA
+        prompt = self.prompts[f"self_instruct/{schema.name}"].render(instruction=instruction, count=str(INSTANCES))
+        reply = await llm.chat("teacher", prompt, parse=read_examples, schema=schema, cut_ok=True, **INSTANCE_SAMPLING)
+        return reply.value, is_cut(reply)
 
     def draw(self, rows: Iterator[Record | BadLine], pool: GrowingMemory, seed: int) -> Iterator[Record | BadLine]:
         """Read the seed tasks into the pool, then yield draws without end."""
@@ -214,15 +276,17 @@ class SelfInstruct(Method):
             self.personas = [""]
             return
         with open_input(str(path)) as file:
-            lines = list(text_lines(file, "persona"))
-        for line in lines:
-            if line.row is None:
-                raise InputError(f"{path}:{line.number}: {line.problem}")
+            lines = list(file_lines(str(path), file, "persona"))
+        personas = [(line.row or {}).get("persona") for line in lines]
+        for line, persona in zip(lines, personas, strict=True):
+            if not isinstance(persona, str) or not persona.strip():
+                problem = line.problem or 'no text in "persona"'
+                raise InputError(f"{line.file or path}:{line.number}: {problem}")
         if not lines:
             raise InputError(f"{path}: no personas; write one per line")
-        self.personas = [line.row["persona"].strip() for line in lines if line.row]
+        self.personas = [str(persona).strip() for persona in personas]
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 1 + self.calls_per_task * self.new_tasks
 
     def memory(self) -> list[Memory]:
@@ -238,9 +302,10 @@ class SelfInstructAlpaca(SelfInstruct):
     candidates = new_tasks = 20
     calls_per_task = 0
     sampling = BATCH_SAMPLING
+    schema = BATCH_SCHEMA
 
-    async def instances(self, llm: Roles, task: Row, meta: Row) -> tuple[list[Instance], bool]:
-        return [Instance(task.get("input", ""), task.get("output", ""))], False
+    async def instances(self, llm: Roles, task: Row, meta: Row, *, cut: bool) -> tuple[list[Row | None], bool]:
+        return [task], cut
 
 
 class SelfInstructBelle(SelfInstructAlpaca):
@@ -252,25 +317,19 @@ class SelfInstructBelle(SelfInstructAlpaca):
     rules = CHINESE
 
 
-def read_json_lines(text: str) -> list[Row | None]:
-    """Read a reply of JSON lines: an object of strings per line, None for any other line. Fences are skipped.
+def read_tasks(text: str) -> list[Row | None]:
+    """Read a reply with new tasks; None for what is none. Raises ParseError if there is no task."""
+    return read_items(text, TASKS, READ_TASK)
 
-    Raises:
-        ParseError: No line holds such an object.
-    """
-    items: list[Row | None] = []
-    for line in (line.strip().rstrip(",") for line in text.splitlines()):
-        if not line or line.startswith("```") or line in ("[", "]"):
-            continue
-        try:
-            value = loads_strictly(line)
-        except (ValueError, RecursionError):
-            value = None
-        readable = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-        items.append(value if readable else None)
-    if not any(items):
-        raise ParseError("no JSON object on a line of its own")
-    return items
+
+def read_examples(text: str) -> list[Row | None]:
+    """Read a reply with examples of a task; None for what is none. Raises ParseError if there is no example."""
+    return read_items(text, EXAMPLES, READ_EXAMPLE)
+
+
+def is_cut(reply: Completion) -> bool:
+    """Whether a reply met the limit of its length."""
+    return (reply.finish_reason or "").strip().lower() in CUT
 
 
 def read_yes(text: str) -> bool:

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from datagen.engine.method import Table
 from datagen.judge.judges import family
 from datagen.judge.replies import TIE
-from datagen.llm.journal import JOURNAL_FOLDER, journal_folder
+from datagen.llm.database import JOURNAL_FOLDER, journal_folder
 from datagen.records.files import replace_file
 from datagen.records.record import Candidate, Row
+from datagen.text import count_of
 
 Array = NDArray[np.float64]
 Orders = tuple[tuple[float | None, float | None], ...]
@@ -231,8 +232,12 @@ def judge_key(judges: Sequence[str], variant: str, judging_digest: str) -> str:
 
 
 def read_checks() -> dict[str, Row]:
-    """Return all checks of this folder, by `judge_key`."""
-    return dict(json.loads(STORE.read_text(encoding="utf-8"))) if STORE.exists() else {}
+    """Return all checks of this folder, by `judge_key`; none if the file is damaged, since a check can be repeated."""
+    try:
+        checks = json.loads(STORE.read_bytes()) if STORE.exists() else {}
+        return {key: check for key, check in checks.items() if isinstance(check["figures"], dict)}
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return {}
 
 
 def save_checks(checks: dict[str, Row]) -> None:
@@ -253,6 +258,8 @@ def describe_judge(key: str) -> tuple[str, str]:
     check = read_checks().get(key)
     if check is None:
         return models, f"unchecked; to find out: datagen judge LABELLED --by {variant} --judge MODEL --check"
-    accuracy = check["figures"]["accuracy"]
+    accuracy = check["figures"].get("accuracy")
+    if accuracy is None:
+        return models, f"not known: none of its verdicts on {count_of(check['pairs'], 'pair')} could be read"
     interval = f"{accuracy['low']:.3f} to {accuracy['high']:.3f}"
     return models, f"{accuracy['value']:.3f}, {interval}, on {check['pairs']} pairs"

@@ -6,12 +6,11 @@ among the verdicts (A beats B, B beats C, C beats A). In a panel the majority de
 
 With `--logprobs` a comparison is soft, as in RLAIF (arXiv 2309.00267): in each order the probability of the verdict's
 token, averaged over both orders, which cancels position bias; strengths follow from these. A verdict whose probability
-is not known counts as 1, 0.5 or 0. A panel's soft labels are averaged.
+is not known is left out like one that cannot be read. A panel's soft labels are averaged.
 
 Departures: labels are drawn anew for each call (judges.py), where MT-bench always uses A and B.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,11 +26,10 @@ from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
 from datagen.judge.judges import Judges, draw_labels
 from datagen.judge.replies import TIE, TOP_LOGPROBS, read_verdict, soft_share
+from datagen.llm.model import gather_all
 from datagen.records.record import Record, Row
 
 COMPARE = "judge/compare"
-USUAL_ANSWERS = 4
-"""Answers of a row that the bound of calls assumes."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Compare(ModelJudge):
         """
         # 1. Every pair in both orders (MT-bench, section 3.4).
         pairs = combinations(places, 2)
-        comparisons = await asyncio.gather(*(self.compare(judges, first, second) for first, second in pairs))
+        comparisons = await gather_all(self.compare(judges, first, second) for first, second in pairs)
 
         # 2. Strengths from the decided ones.
         count = len(judges.answers)
@@ -144,14 +142,17 @@ class Compare(ModelJudge):
             for member in judges.members
             for order in ((first, second), (second, first))
         ]
-        shares = await asyncio.gather(*calls)
+        shares = await gather_all(calls)
         backward = [None if share is None else round(1 - share, DIGITS) for share in shares[1::2]]
         return Comparison(first, second, tuple(zip(shares[::2], backward, strict=True)), self.options.logprobs)
 
     async def ask_in_order(self, judges: Judges, member: int, first: int, second: int) -> float | None:
         """Ask one judge which of two answers is better, the first one shown first; return the first one's share."""
         answers = [judges.answers[first], judges.answers[second]]
-        labels = draw_labels(judges.record.random(f"labels {first} {second}"), answers)
+        random = judges.record.random(f"labels {first} {second}")
+        labels = draw_labels(random, answers)
+        while self.options.logprobs and labels[0][0] == labels[1][0]:  # one token could begin both
+            labels = draw_labels(random, answers)
         prompt = self.prompts[COMPARE].render(
             criteria=self.criteria,
             prompt=judges.request,
@@ -163,15 +164,15 @@ class Compare(ModelJudge):
         )
         params = TOP_LOGPROBS if self.options.logprobs else {}
         completion = await judges.ask(prompt, member, partial(read_verdict, names=labels), **params)
-        if completion is None:
-            return None
-        soft = soft_share(completion, labels) if self.options.logprobs else None
-        return float(completion.value) if soft is None else round(soft, DIGITS)
+        if completion is None or not self.options.logprobs:
+            return None if completion is None else float(completion.value)
+        share = judges.probable(completion, soft_share(completion, labels))
+        return None if share is None else round(share, DIGITS)
 
     def check(self) -> None:
         if self.options.check and self.options.logprobs:
             raise InputError("--check measures verdicts, and --logprobs turns them into probabilities: leave one out")
 
-    def bound(self, record: Record) -> int:
-        """Return the calls for the usual number of answers: every pair in both orders."""
-        return USUAL_ANSWERS * (USUAL_ANSWERS - 1)
+    def bound_of_judge(self, record: Record) -> int:
+        """Return the calls for every pair of answers in both orders."""
+        return len(record.responses) * (len(record.responses) - 1)

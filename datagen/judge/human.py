@@ -14,9 +14,10 @@ from statistics import fmean
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
-from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order, subject_of
+from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judge.judges import answer_metas
 from datagen.judge.review.votes import ALL_BAD, SKIP, LoggedVote, ranks_of, read_votes
+from datagen.judge.summary import JudgeTable
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, reject
 
@@ -34,7 +35,11 @@ class Human(JudgeMethod):
     variant = "human"
     options_type = Options
     options: Options
-    next_command = "datagen pairs {}"
+    table_type = JudgeTable
+    reasons = {
+        "no_vote": "Nobody voted on the row, or everybody skipped it.",
+        "all_bad": "Most people say that no answer of the row is good.",
+    }
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record, unless nobody has put its answers in order."""
@@ -49,7 +54,7 @@ class Human(JudgeMethod):
         if 2 * len(ordered) < len(votes) or not votes:
             reason = "all_bad" if votes else "no_vote"
             meta = self.meta(record, votes, None, range(count))
-            yield reject(reason, stage=self.variant, record=subject_of(record), reply=None, meta=meta)
+            yield reject(reason, stage=self.variant, record=record.row, reply=None, meta=meta)
             return
 
         # 3. Every two answers are compared by the people, and Bradley-Terry gives the strengths.

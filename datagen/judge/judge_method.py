@@ -10,11 +10,12 @@ from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
 from datagen.judge.agreement import Agreement, save_checks
-from datagen.judge.judges import Judges, answer_metas
+from datagen.judge.judges import ASKS, NO_PROBABILITIES, Judges, answer_metas, partial_judge
+from datagen.judge.summary import JudgeTable
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts, Template, read_template
 from datagen.records.ranked import SAMPLES, dense_ranks
-from datagen.records.record import ID_LENGTH, Candidate, Record, Row, digest, fail, keep, reject, row_id
+from datagen.records.record import ID_LENGTH, Candidate, Record, Row, digest, fail, keep, reasoning_list, reject, row_id
 
 DIGITS = 4
 """Decimals of a score."""
@@ -58,15 +59,30 @@ class ModelJudge(JudgeMethod):
     """A judging method that calls models. A subclass writes `judge`."""
 
     roles = {"judge": "judges the answers"}
+    judges_input = True
     details: ClassVar[Row] = {}
     """The keys that the method adds to `meta`: the same in every row, with their values before anything is known."""
+    reasons = {
+        "one_answer": "The row has one answer, and a comparison needs two. Make more: datagen respond -k 4.",
+        "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
+        "no_label": "--check: the row holds no choice of people.",
+        "unjudged": "None of the judge's replies could be used, so no answer has a score.",
+    }
+    asks = ASKS
+    needs = (NO_PROBABILITIES,)
+    gives_points: ClassVar[bool] = False
+    """Whether scores are points, so that those of several rows can be compared."""
     least_answers: ClassVar[int] = 2
     """Answers that a row must have to be judged."""
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        judges = Judges(record, llm, allow_self=self.options.allow_self)
+        return None if judges.members else partial_judge(llm.identities("judge"))
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record, or the reason why there is none."""
         # 1. Leave out a row that cannot be judged.
-        judges = Judges(record, llm, allow_self=self.options.allow_self, panel=self.options.panel)
+        judges = self.judges(record, llm)
         reason = None
         if len(record.responses) < self.least_answers:
             reason = "one_answer"
@@ -75,20 +91,36 @@ class ModelJudge(JudgeMethod):
         elif self.options.check and not record.ranks:
             reason = "no_label"
         if reason:
-            yield reject(reason, stage=self.variant, record=subject_of(record), reply=None, meta=self.meta(judges))
+            yield reject(reason, stage=self.variant, record=record.row, reply=None, meta=self.meta(judges))
             return
 
         # 2. Judge the answers.
         try:
             judgement = await self.judge(judges)
         except CallFailed as error:
-            yield fail(error, record=subject_of(record), meta=self.meta(judges))
+            yield fail(error, record=record.row, meta=self.meta(judges))
             return
 
-        # 3. Put them in order, the best first.
+        # 3. Put them in order, the best first. A row of which no reply could be read is not judged; a check counts its
+        #    replies as unread.
         order = ranking_order(judgement.scores)
         meta = self.meta(judges, judgement, order)
-        yield ranked_row(record, self.variant, judgement.scores, order, meta)
+        if not self.options.check and all(score is None for score in judgement.scores):
+            reply = judges.unread_reply
+            yield judges.note_replies(reject("unjudged", stage=self.variant, record=record.row, reply=reply, meta=meta))
+            return
+        yield judges.note_replies(ranked_row(record, self.variant, judgement.scores, order, meta))
+
+    def judges(self, record: Record, llm: Roles) -> Judges:
+        """Return the models that judge a record."""
+        return Judges(record, llm, allow_self=self.options.allow_self, panel=self.options.panel)
+
+    def bound(self, record: Record, llm: Roles) -> int:
+        return self.bound_of_judge(record) * len(self.judges(record, llm).members)
+
+    def bound_of_judge(self, record: Record) -> int:
+        """Return the most calls to each of the models that judge a record."""
+        raise NotImplementedError
 
     async def judge(self, judges: Judges) -> Judgement:
         """Judge the answers of one record.
@@ -153,20 +185,15 @@ class ModelJudge(JudgeMethod):
         return {"rubric": {name: load_rubric(self.prompts, name).digest for name in self.options.rubric}}
 
     def table(self) -> Table:
-        return Agreement() if self.options.check else Table()
+        return Agreement() if self.options.check else JudgeTable(points=self.gives_points)
 
     @property
-    def next_command(self) -> str:
-        return "datagen judge SAMPLES, as it was checked here" if self.options.check else "datagen pairs {}"
+    def next_step(self) -> str | None:
+        return "" if self.options.check else None
 
     def finish(self, result: Row) -> None:
         if self.options.check:
             save_checks(result["table"])
-
-
-def subject_of(record: Record) -> Row:
-    """Return the part of a record that stands in a rejected or failed row."""
-    return {"id": record.id, "prompt": record.prompt, "responses": list(record.responses)}
 
 
 def rounded(scores: Sequence[float | None]) -> list[float | None]:
@@ -196,11 +223,12 @@ def ranked_row(
     row = {
         "prompt": record.prompt,
         "responses": [record.responses[at] for at in order],
+        **reasoning_list(record.reasonings[at] for at in order if record.reasonings),
         "scores": [scores[at] for at in order],
         "ranks": [ranks[at] for at in order],
     }
     name = row_id(f"judge {variant}", [record.id], record.pass_no, [row["responses"], row["scores"]])
-    return keep({"id": name, **row, "meta": meta, **record.extra})
+    return keep({"id": name, **row, "meta": meta, **record.carried})
 
 
 def load_rubric(prompts: Prompts, name: str) -> Template:

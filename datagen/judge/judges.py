@@ -6,19 +6,29 @@ its own label, so it cannot smuggle a verdict into the judge's reply. Random lab
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
+from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
-from datagen.records.record import Prompt, Record, Row, request_text
+from datagen.records.record import Candidate, Prompt, Record, Row, request_text
 from datagen.verify import reference_answer
 
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
 """MT-bench judges at temperature 0 (2306.05685)."""
+UNREAD, NO_PROBABILITIES = "unread replies", "replies without probabilities"
+ASKS = {
+    UNREAD: "The judge does not answer in the form that is asked for: name another --judge.",
+    NO_PROBABILITIES: "The server of the judge sends no log-probabilities: leave out --logprobs, or name another "
+    "--judge.",
+}
+"""What is asked of a judge (`Method.asks`)."""
+Value = TypeVar("Value")
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of labels. Without vowels they spell no words."""
 
@@ -41,18 +51,26 @@ class Judges:
         reference = record.extra.get("reference")
         self.reference = reference if isinstance(reference, str) else reference_answer(record) or ""
         """The answer that is known to be right; empty if none is."""
-        self.unread = 0
-        """Replies that could not be read."""
+        self.replies = Counter(dict.fromkeys(ASKS, 0))
+        """Replies that were asked for in some way, by the names of ASKS."""
+        self.missing = Counter[str]()
+        """Those of them that cannot be used."""
+        self.unread_reply: str | None = None
+        """The last of these."""
 
     @cached_property
     def members(self) -> list[int]:
         """The places, in the role, of the models that judge this record: none of an author's family, unless allowed."""
-        names = self.llm.identities("judge")
-        authors = {family(str(answer["model"])) for answer in answer_metas(self.record) if answer.get("model")}
-        fit = [at for at, name in enumerate(names) if self.allow_self or family(name) not in authors - {"sim"}]
+        authors = [str(answer["model"]) for answer in answer_metas(self.record) if answer.get("model")]
+        fit = impartial(self.llm.identities("judge"), authors, allow_self=self.allow_self)
         if self.panel or not fit:
             return fit
         return [fit[self.llm.turn("judge") % len(fit)]]
+
+    @property
+    def unread(self) -> int:
+        """Replies that cannot be used."""
+        return self.missing.total()
 
     async def ask(
         self, prompt: Prompt, member: int, parse: Callable[[str], Any], sample: int = 0, **params: Any
@@ -64,7 +82,7 @@ class Judges:
             member: The model's place in the role.
             parse: Reads the reply; its result is `Completion.value`.
             sample: The number of the sample.
-            params: Sampling parameters, in place of those of JUDGING.
+            params: `schema` of the reply, and sampling parameters in place of those of JUDGING.
 
         Returns:
             The reply; None if it cannot be read, which is counted in `unread`.
@@ -74,20 +92,57 @@ class Judges:
         """
         sample = self.record.sample(sample)
         try:
-            return await self.llm.chat(
+            completion = await self.llm.chat(
                 "judge", prompt, sample=sample, parse=parse, member=member, **{**JUDGING, **params}
             )
         except CallFailed as error:
             if error.reason != UNPARSED:
                 raise
-            self.unread += 1
+            self._count(UNREAD, error.reply)
             return None
+        self._count(UNREAD)
+        return completion
+
+    def probable(self, completion: Completion, value: Value | None) -> Value | None:
+        """Return what was worked out from the log-probabilities of a reply; None, which it is without them, is
+        counted in `unread`."""
+        self._count(NO_PROBABILITIES, completion.text if value is None else None)
+        return value
+
+    def _count(self, name: str, unusable: str | None = None) -> None:
+        """Count a reply; `unusable` is its text if it cannot be used."""
+        self.replies[name] += 1
+        if unusable is not None:
+            self.missing[name] += 1
+            self.unread_reply = unusable
+
+    def note_replies(self, candidate: Candidate) -> Candidate:
+        """Note on a candidate how many replies were asked for, and how many cannot be used; return it."""
+        for name, total in self.replies.items():
+            ask(candidate, name, total, self.missing[name])
+        return candidate
 
 
 def answer_metas(record: Record) -> list[Row]:
     """Return the entries of `meta.responses`, one for each answer of a row: the model that wrote it, for example."""
     metas = record.meta.get("responses")
-    return list(metas) if isinstance(metas, list) else [{"model": None} for _ in record.responses]
+    if isinstance(metas, list) and len(metas) == len(record.responses):
+        return metas
+    return [{"model": None} for _ in record.responses]  # nothing is known of them, or the row was edited
+
+
+def impartial(judges: Sequence[str], authors: Iterable[str], *, allow_self: bool) -> list[int]:
+    """Return the places of the judges that are of no author's family; `sim` may judge itself, since it checks."""
+    families = {family(author) for author in authors} - {"sim"}
+    return [at for at, judge in enumerate(judges) if allow_self or family(judge) not in families]
+
+
+def partial_judge(judges: Iterable[str]) -> str:
+    """Say that all judges are of an author's family, and what to do."""
+    return (
+        f"the judge ({', '.join(judges)}) would judge answers of its own model family: name another one with --judge, "
+        "or add --allow-self"
+    )
 
 
 def family(identity: str) -> str:

@@ -17,6 +17,7 @@ from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
 from datagen.judge.judge_method import DIGITS, Judgement
 from datagen.judge.judges import Judges, draw_labels, label_texts
+from datagen.llm.model import Roles
 from datagen.records.record import Record
 
 SCREEN = "judge/screen"
@@ -71,8 +72,13 @@ class Rank(Compare):
         completion = await judges.ask(prompt, judges.members[0], partial(read_order, labels=labels))
         return None if completion is None else [places[labels.index(label)] for label in completion.value]
 
-    def bound(self, record: Record) -> int:
-        return 1 + self.options.top * (self.options.top - 1)
+    def bound(self, record: Record, llm: Roles) -> int:
+        """Return the calls where the screening cannot be read, so that all answers are compared."""
+        return 1 + super().bound(record, llm)
+
+    def usual_calls(self, record: Record, llm: Roles) -> int:
+        top = min(self.options.top, len(record.responses))
+        return 1 + top * (top - 1) * len(self.judges(record, llm).members)
 
 
 def read_order(text: str, labels: Sequence[str]) -> list[str]:

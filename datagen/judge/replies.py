@@ -11,7 +11,7 @@ With log-probabilities a score is an expected value (Deita, arXiv 2312.15685), a
 
 import math
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,11 +26,16 @@ BETTER = r"(?:better|best|superior|preferable|preferred|stronger)"
 WORSE = r"(?:worse|worst|inferior|weaker)"
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\s)]+|\n+")
 COMPLETE = re.compile(r"""[.!?。！？][)"'”*\s]*\Z""")
-LIMITED = re.compile(rf"\b{BETTER} (?:only )?(?:if|when|unless)\b|\b{BETTER} in terms of\b[^.]*\bbut\b", re.IGNORECASE)
-"""A limited preference: when, or in what, an answer would be better; it is not counted."""
+CONDITION = re.compile(rf"\b{BETTER} (?:only )?(?:if|when|unless)\b", re.IGNORECASE)
+IN_TERMS = re.compile(rf"\b{BETTER} in terms of\b[^.]*?(?:(\bbut\b)|\.|\Z)", re.IGNORECASE)
+"""The group is "but". A match without one runs to the end of the sentence, so that no part of it is searched again."""
 EVEN = re.compile(r"\b(?:equally|neither|both|either|tie|same)\b", re.IGNORECASE)
 CONTRAST = re.compile(r"\b(?:but|however|although|though|while)\b", re.IGNORECASE)
-LEAD = r"(?:therefore|so|thus|hence|overall|verdict|answer|winner|the|better|best|final|output|choice|is|,|:|\s)*"
+NUMBER = re.compile(r"[0-9]{1,4}")
+"""A token that is a score; Python reads no number of more than 4,300 digits."""
+LEAD = r"(?:therefore|so|thus|hence|overall|verdict|answer|winner|the|better|best|final|output|choice|is)"
+ALONE = rf"[\W_]*(?:{LEAD}(?:[,:\s]*{LEAD})*[\W_]*)?(?:{{name}})[\W_]*"
+"""A name alone, or after such words. No two repeats that share a character stand side by side."""
 VERB = r"(?:is|are|was|would be|may be|might be|can be considered|seems|appears|performs|being|as)"
 TOP_LOGPROBS: dict[str, Any] = {"logprobs": True, "top_logprobs": 20}
 """Parameters that ask for log-probabilities; 20 is the most that the API gives."""
@@ -75,11 +80,11 @@ def sentence_preference(sentence: str, names: tuple[str, str]) -> float | None:
     lower = sentence.lower()
     name = "|".join(map(re.escape, names))
     mentions = [names.index(match[1]) for match in re.finditer(rf"(?<!\w)({name})(?!\w)", lower)]
-    if not mentions or LIMITED.search(sentence):
+    if not mentions or is_limited(sentence):
         return None
 
     # "Therefore: A."
-    if not sentence.startswith("#") and re.fullmatch(rf"[\W_]*{LEAD}[\W_]*(?:{name})[\W_]*", lower):
+    if not sentence.startswith("#") and re.fullmatch(ALONE.format(name=name), lower):
         return SHARES[mentions[0]]
 
     # "A and B are equally good."
@@ -97,21 +102,28 @@ def sentence_preference(sentence: str, names: tuple[str, str]) -> float | None:
     return SHARES[place] if is_better else SHARES[1 - place]
 
 
+def is_limited(sentence: str) -> bool:
+    """Return whether a sentence says when, or in what, an answer would be better; it is not counted."""
+    return bool(CONDITION.search(sentence) or any(match[1] for match in IN_TERMS.finditer(sentence)))
+
+
 def token_probabilities(completion: Completion, position: int) -> dict[str, float]:
     """Return the tokens that could have begun at a position of the text, without blanks, and their probabilities.
 
     The tokens are laid over the text from its end, since thinking may stand before it. Nothing is returned where they
     do not spell it, or none begins at that position.
     """
-    rest, tail = completion.text[position:], ""
-    for token in reversed((completion.logprobs or {}).get("content") or []):
-        tail = token["token"] + tail
-        if len(tail) >= len(rest):
+    rest, pieces, length = completion.text[position:], deque[str](), 0
+    for token, alternatives in reversed(completion.logprobs or []):
+        pieces.appendleft(token)
+        length += len(token)
+        if length >= len(rest):
+            tail = "".join(pieces)
             if not tail.endswith(rest) or tail[: len(tail) - len(rest)].strip():
                 return {}
             probabilities = defaultdict[str, float](float)
-            for alternative in token.get("top_logprobs") or []:
-                probabilities[alternative["token"].strip()] += math.exp(alternative["logprob"])
+            for alternative, logprob in alternatives:
+                probabilities[alternative.strip()] += math.exp(logprob)
             return dict(probabilities)
     return {}
 
@@ -119,7 +131,8 @@ def token_probabilities(completion: Completion, position: int) -> dict[str, floa
 def expected_value(completion: Completion, position: int, most: int) -> float | None:
     """Return the mean of the whole numbers from 0 to `most` that could stand at a position; None if not known."""
     tokens = token_probabilities(completion, position).items()
-    numbers = {int(token): share for token, share in tokens if token.isdecimal() and int(token) <= most}
+    shares = {int(token): share for token, share in tokens if NUMBER.fullmatch(token)}
+    numbers = {number: share for number, share in shares.items() if number <= most}
     total = sum(numbers.values())
     return sum(number * share for number, share in numbers.items()) / total if total else None
 

@@ -4,28 +4,36 @@ The additive rubric of Self-Rewarding Language Models (arXiv 2401.10020): pickin
 people far less. All answers of a prompt and all aspects stand in one call, the answers in random order (UltraFeedback,
 arXiv 2310.01377): scored one by one, nearly all get the same. The score of an aspect is the mean over `--samples`
 calls, and with `--logprobs` the expected value over the probabilities of the score's token instead of the one sampled
-(Deita, arXiv 2312.15685). Where a reply cannot be read, the score is null, never a number.
+(Deita, arXiv 2312.15685). The points under one aspect are lines; those under several are JSON by a schema, but for
+`--logprobs`, since the token of a score is looked for in its line. Where a reply cannot be read, or has no
+probabilities, the score is null, never a number.
 """
 
-import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
 from datagen.engine.options import option
 from datagen.errors import ParseError
+from datagen.json_replies import read_value
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
 from datagen.judge.judges import Judges, draw_labels, label_texts
 from datagen.judge.replies import TOP_LOGPROBS, expected_value
-from datagen.records.record import Record
+from datagen.llm.call import Completion
+from datagen.llm.model import gather_all
+from datagen.records.record import Record, Row
+from datagen.schemas import Schema, object_schema, parse_schema
 
-SCORE = "judge/score"
+SCORE, ASPECTS = "judge/score", "judge/aspects"
 SCORE_LINE = re.compile(
-    r"^[\s*_`>-]*(\w+)[\s*_`]+([\w-]+)[\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)[\s*_`]*(?:/\s*\d+)?[\s*_`.]*$",
-    re.M,
+    r"""^(?:[^\S\n]|[*_`>-])*([^\W_]+)[\s*_`]+([^\W_](?:[\w-]*[^\W_])?)
+    [\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)
+    (?:[^\S\n]|[*_`])*+(?:/[^\S\n]*+\d++)?(?:[^\S\n]|[*_`.])*+$""",
+    re.MULTILINE | re.VERBOSE,
 )
 """`K7M helpful: 3`: label, aspect and points, possibly with Markdown around them and `/5` after them."""
 Points = dict[tuple[str, str], float]
@@ -49,16 +57,17 @@ class Score(ModelJudge):
     variant = "score"
     options_type = Options
     options: Options
-    templates = (SCORE,)
+    templates = (SCORE, ASPECTS)
     details = {"disagreement": None}
+    gives_points = True
     least_answers = 1
 
     async def judge(self, judges: Judges) -> Judgement:
         """Average the points of all calls; one call scores all answers under all aspects."""
         # 1. Ask every judge `--samples` times.
         samples = range(self.options.samples)
-        replies = await asyncio.gather(
-            *(self.points(judges, member, sample) for member in judges.members for sample in samples)
+        replies = await gather_all(
+            self.points(judges, member, sample) for member in judges.members for sample in samples
         )
         points = [reply for reply in replies if reply is not None]
         places = range(len(judges.answers))
@@ -81,6 +90,33 @@ class Score(ModelJudge):
             [{"aspects": answer} for answer in aspects],
         )
 
+    @cached_property
+    def most(self) -> dict[str, int]:
+        """Aspect to the most points that its rubric allows: one for each statement."""
+        return {aspect: len(statements(rubric)) for aspect, rubric in self.rubrics.items()}
+
+    @cached_property
+    def schema(self) -> Schema | None:
+        """Of the points under several aspects; None where they are lines. The labels of the answers are drawn for each
+        call and stand in no schema: a server takes its time over every new one."""
+        if len(self.rubrics) == 1 or self.options.logprobs:
+            return None
+        points = {aspect: {"type": "integer", "enum": list(range(top + 1))} for aspect, top in self.most.items()}
+        answer = object_schema({"answer": {"type": "string"}, "points": object_schema(points)})
+        reply = object_schema({"reasons": {"type": "string"}, "answers": {"type": "array", "items": answer}})
+        return parse_schema("points", reply, "points")
+
+    @property
+    def row_templates(self) -> tuple[str, ...]:
+        return (ASPECTS if self.schema else SCORE,)
+
+    def form(self, labels: Sequence[str]) -> str:
+        """Return the form of a reply, with the labels of the answers."""
+        if self.schema is None:
+            return "\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in self.most.items())
+        points = {aspect: f"0 to {top}" for aspect, top in self.most.items()}
+        return json.dumps({"reasons": "...", "answers": [{"answer": label, "points": points} for label in labels]})
+
     async def points(self, judges: Judges, member: int, sample: int) -> list[dict[str, float]] | None:
         """Ask one judge once for the points of all answers.
 
@@ -102,12 +138,11 @@ class Score(ModelJudge):
         random.shuffle(order)
         labels = draw_labels(random, judges.answers)
         rubrics = {aspect: statements(rubric) for aspect, rubric in self.rubrics.items()}
-        most = {aspect: len(lines) for aspect, lines in rubrics.items()}
-        prompt = self.prompts[SCORE].render(
+        prompt = self.prompts[self.row_templates[0]].render(
             rubrics="\n\n".join(
                 f"Aspect {aspect}:\n" + "\n".join(f"- {line}" for line in lines) for aspect, lines in rubrics.items()
             ),
-            form="\n".join(f"{label} {aspect}: (0 to {top})" for label in labels for aspect, top in most.items()),
+            form=self.form(labels),
             prompt=judges.request,
             reference=judges.reference,
             answers=label_texts(labels, [judges.answers[at] for at in order]),
@@ -116,21 +151,21 @@ class Score(ModelJudge):
         # 2. Ask; a reply must hold points for each answer under each aspect.
         params: dict[str, Any] = {"temperature": 1} if self.options.samples > 1 else {}
         params |= TOP_LOGPROBS if self.options.logprobs else {}
-        parse = partial(read_points, labels=labels, most=most)
-        completion = await judges.ask(prompt, member, parse, sample, **params)
+        parse = partial(read_points, labels=labels, most=self.most, schema=self.schema)
+        completion = await judges.ask(prompt, member, parse, sample, schema=self.schema, **params)
         if completion is None:
             return None
 
         # 3. With log-probabilities, points are expected values (Deita).
-        points: Points = dict(completion.value)
+        points: Points | None = completion.value
         if self.options.logprobs:
-            for (label, aspect), match in score_lines(completion.text, labels, most).items():
-                expected = expected_value(completion, match.start(3), most[aspect])
-                points[label, aspect] = points[label, aspect] if expected is None else expected
+            points = judges.probable(completion, expected_points(completion, labels, self.most))
+        if points is None:
+            return None
         label_of = dict(zip(order, labels, strict=True))
-        return [{aspect: points[label_of[at], aspect] for aspect in most} for at in range(len(order))]
+        return [{aspect: points[label_of[at], aspect] for aspect in self.most} for at in range(len(order))]
 
-    def bound(self, record: Record) -> int:
+    def bound_of_judge(self, record: Record) -> int:
         return self.options.samples
 
 
@@ -146,19 +181,50 @@ def score_lines(text: str, labels: Sequence[str], most: Mapping[str, int]) -> di
     return lines
 
 
-def read_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> Points:
+def expected_points(completion: Completion, labels: Sequence[str], most: Mapping[str, int]) -> Points | None:
+    """Return the expected points of every answer under every aspect; None if the probabilities of some are not
+    known. The arguments are those of `read_points`."""
+    points: Points = {}
+    for (label, aspect), match in score_lines(completion.text, labels, most).items():
+        expected = expected_value(completion, match.start(3), most[aspect])
+        if expected is None:
+            return None
+        points[label, aspect] = expected
+    return points
+
+
+def read_points(text: str, labels: Sequence[str], most: Mapping[str, int], schema: Schema | None = None) -> Points:
     """Read the points of every answer under every aspect.
 
     Args:
         text: A judge's reply.
         labels: The labels of the answers.
         most: Aspect to the most points that it allows; a line with more is ignored.
+        schema: Of the JSON that was asked for. Lines are read all the same where a judge writes them.
 
     Raises:
         ParseError: Some points are missing.
     """
+    if schema:
+        try:
+            return points_of(read_value(text, schema).value["answers"], labels, most)
+        except ParseError:
+            pass
     lines = score_lines(text, labels, most)
     missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in lines]
     if missing:
         raise ParseError(f"no points for {', '.join(missing)}")
     return {key: float(match[3]) for key, match in lines.items()}
+
+
+def points_of(answers: Sequence[Row], labels: Sequence[str], most: Mapping[str, int]) -> Points:
+    """Return the points of every answer under every aspect; of two for one answer the last counts.
+
+    Raises:
+        ParseError: An answer is missing.
+    """
+    by_label = {str(answer["answer"]).strip().lower(): answer["points"] for answer in answers}
+    missing = [label for label in labels if label.lower() not in by_label]
+    if missing:
+        raise ParseError(f"no points for {', '.join(missing)}")
+    return {(label, aspect): float(by_label[label.lower()][aspect]) for label in labels for aspect in most}

@@ -12,11 +12,12 @@ from typing import Any
 
 from datagen.engine.method import Table
 from datagen.engine.options import option
+from datagen.engine.unobtained import ask
 from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judge.judges import answer_metas
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record
-from datagen.verify import VERIFIERS, pick_verifier, verify_all
+from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
 
 SCORES = {True: 1.0, False: 0.0, None: None}
 
@@ -53,7 +54,7 @@ class Verify(JudgeMethod):
     options_type = Options
     options: Options
     table_type = VerdictTable
-    next_command = "datagen pairs {}"
+    asks = {UNVERIFIED: UNVERIFIED_WHY}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record."""
@@ -66,7 +67,9 @@ class Verify(JudgeMethod):
             judges=self.options.verify,
             responses=[answers[at] for at in order],
         )
-        yield ranked_row(record, self.variant, scores, order, meta)
+        yield ask(
+            ranked_row(record, self.variant, scores, order, meta), UNVERIFIED, len(verdicts), verdicts.count(None)
+        )
 
     def check(self) -> None:
         for name in self.options.verify:

@@ -1,9 +1,10 @@
-"""When a run ends early: `Stop` is the switch, `Budget` the cap on calls.
+"""When a run ends early: `Stop` is the switch, `Cap` the number of calls, `Budget` the layer that counts them.
 
 The cap counts every call that the output used, replayed ones too, so the same cap stops at the same place however often
-the command is run, and a higher one continues. A call reserves its place before it is sent. One that does not fit waits
-while others are in flight, since a call that fails in transport gives its place back. Then the run stops, with every
-answer that was paid for recorded.
+the command is run, and a higher one continues. It also counts every reply of status 200 that holds no answer: it is
+paid for, in the run where it came. A call takes its place before it is sent. One that does not fit waits while others
+are in flight, since a call that fails in transport gives its place back. Then the run stops, with every answer that was
+paid for recorded.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Literal
 from datagen.errors import Stopped
 from datagen.llm.call import Call, Layer, Reply
 
-StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "stall", "error"]
+StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "in vain", "stall", "error"]
 
 
 @dataclass(eq=False, slots=True)
@@ -45,33 +46,68 @@ class Stop:
         raise Stopped
 
 
-class Budget:
-    """A layer that lets at most `max_calls` calls through; None means no cap."""
+class Cap:
+    """The number of calls that a run may use; None means no cap. A call holds a place from before it is sent."""
 
-    def __init__(self, below: Layer, stop: Stop, max_calls: int | None = None) -> None:
-        self._below, self._stop, self._max_calls = below, stop, max_calls
+    def __init__(self, stop: Stop, most: int | None = None) -> None:
+        self._stop, self._most = stop, most
         self._changed = asyncio.Event()
         stop.callbacks.append(self._changed.set)
         self.used = 0
-        self._in_flight = 0
+        self.unanswered = 0
+        """The replies of status 200 without an answer; they are paid for, so they are part of `used`."""
+        self._held = 0
 
     def left(self) -> float:
         """Return how many more calls may begin."""
-        return float("inf") if self._max_calls is None else self._max_calls - self.used - self._in_flight
+        return float("inf") if self._most is None else self._most - self.used - self._held
 
-    async def send(self, call: Call) -> Reply:
+    async def take(self) -> None:
+        """Hold a place, as soon as there is one. Raises Stopped where there will be none."""
         while self.left() < 1:
-            if not self._in_flight:
+            if not self._held:
                 self._stop.now("cap")
             if self._stop.reason:
                 raise Stopped
             self._changed.clear()
             await self._changed.wait()
-        self._in_flight += 1
+        self._held += 1
+
+    def give_back(self) -> None:
+        """Let go of a place."""
+        self._held -= 1
+        self._changed.set()
+
+    def count_unanswered(self) -> None:
+        """Count a reply that is paid for and holds no answer."""
+        self.used += 1
+        self.unanswered += 1
+
+    async def renew(self) -> None:
+        """Change a place that such a reply has used for another one, for the call that is sent again.
+
+        Raises:
+            Stopped: There is no other place. The caller still holds one, to be given back.
+        """
+        self.give_back()
+        try:
+            await self.take()
+        except Stopped:
+            self._held += 1
+            raise
+
+
+class Budget:
+    """A layer that lets no more calls through than the cap has places."""
+
+    def __init__(self, below: Layer, cap: Cap) -> None:
+        self._below, self.cap = below, cap
+
+    async def send(self, call: Call) -> Reply:
+        await self.cap.take()
         try:
             reply = await self._below.send(call)
-            self.used += 1
+            self.cap.used += 1
             return reply
         finally:
-            self._in_flight -= 1
-            self._changed.set()
+            self.cap.give_back()

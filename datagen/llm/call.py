@@ -4,11 +4,35 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from datagen.errors import UNPARSED, ParseError
-from datagen.parse import split_thinking
-from datagen.records.record import Messages
+from datagen.errors import CUT_ANSWER, PARSER_ERROR, UNPARSED, Outage, ParseError
+from datagen.llm.allowances import Allowance
+from datagen.llm.dialects import (
+    CUT,
+    FILTERED,
+    NO_TOKENS,
+    WHOLE,
+    Tokens,
+    content_of,
+    is_content,
+    read_message,
+    read_tokens,
+)
+from datagen.llm.facts import Learner
+from datagen.records.record import Messages, Row
+from datagen.schemas import Schema
+
+HIGHEST_LOGPROB = 0.01
+"""Servers round: a little above 0 is a probability of 1."""
+MOST_ERROR_CHARACTERS = 10_000
+"""Of the body of an error in which its message is looked for."""
+MOST_WORDS = 400
+"""Characters of that message."""
+MOST_FINISH = 40
+"""Characters of a finish reason that stand in a row."""
+MOST_DETAIL = 200
+"""Characters of what an exception says that stand in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +53,9 @@ class Call:
     """The name of the template that was rendered."""
     fields: Mapping[str, str]
     """The values in the template. Task and fields reach the procedural teacher; the key does not hold them."""
+    schema: Schema | None = None
+    """The form that the method asks for, in the prompt too, where `response_format` among the parameters is that of
+    the schema: a server that does not take it gets a weaker one, or none."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,8 @@ class Reply:
     body: str
     from_earlier_run: bool = False
     """It was recorded before this run began."""
+    allowances: tuple[Allowance, ...] = ()
+    """What the server lets through, by the headers of the response."""
 
     @cached_property
     def parsed(self) -> Any:
@@ -47,12 +76,15 @@ class Reply:
         return json.loads(self.body)
 
     @cached_property
+    def tokens(self) -> Tokens:
+        """The tokens that the server counted. A refusal costs none."""
+        return read_tokens(self.parsed.get("usage")) if self.status < 400 else NO_TOKENS
+
+    @property
     def usage(self) -> dict[str, int | None]:
-        """The tokens that the server counted, None where it does not say. A refusal costs none."""
-        usage = self.parsed.get("usage") if self.status < 400 else None
-        counts = usage if isinstance(usage, dict) else {}
-        names = ("prompt_tokens", "completion_tokens")
-        return {name: counts[name] if isinstance(counts.get(name), int) else None for name in names}
+        """The tokens that the server counted as a row has them, None where it says nothing that can be true."""
+        known = self.tokens if self.status < 400 else Tokens(None, None)
+        return {"prompt_tokens": known.prompt, "completion_tokens": known.completion}
 
     @property
     def text(self) -> str | None:
@@ -60,7 +92,12 @@ class Reply:
         if self.status >= 400:
             return self.body
         content = self.parsed["choices"][0]["message"].get("content")
-        return content if isinstance(content, str) else None
+        return None if content is None else content_of(content)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be recorded and read: a chat completion, or a refusal."""
+        return self.status >= 400 or (200 <= self.status < 300 and self.is_chat_completion)
 
     @property
     def is_chat_completion(self) -> bool:
@@ -69,7 +106,7 @@ class Reply:
             content = self.parsed["choices"][0]["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return False
-        return content is None or isinstance(content, str)
+        return is_content(content)
 
 
 def refusal(status: int, message: str, **details: str | None) -> Reply:
@@ -92,15 +129,72 @@ class ClosableLayer(Layer, Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class LearningLayer(Layer, Protocol):
+    """An innermost layer that learns what its server takes."""
+
+    learners: Mapping[str, Learner]
+    """By what they learn about; the name is empty for the parameters."""
+
+
+@runtime_checkable
+class GeneratingLayer(Layer, Protocol):
+    """An innermost layer that generates the tokens itself."""
+
+    unanswered_tokens: int
+    """Tokens generated so far for the calls that have no answer yet."""
+
+
 class Transient(Exception):
     """A fault that says nothing about the request: worth sending again, not worth recording."""
 
-    def __init__(self, reason: str, *, retry_after: float = 0.0, rate_limited: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float = 0.0,
+        rate_limited: bool = False,
+        unreachable: bool = False,
+        timed_out: bool = False,
+        is_paid: bool = False,
+        allowances: tuple[Allowance, ...] = (),
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         """Seconds that the server asked to wait."""
         self.rate_limited = rate_limited
-        """The server asked for fewer requests (429)."""
+        """The server is there and takes no more requests for now (429, 503, 529)."""
+        self.timed_out = timed_out
+        """There was no whole answer in time."""
+        self.unreachable = unreachable
+        """There was no connection: the request did not leave."""
+        self.is_paid = is_paid
+        """The server said that the answer follows (status 200), and none could be read."""
+        self.allowances = allowances
+        """What the server lets through, by the headers of the response."""
+
+
+class Adapted(Exception):
+    """The model refused a parameter of the request: it is to be sent again at once, without it."""
+
+
+class Doubtful(Exception):
+    """A refusal that is either that of this request or that of all (403, 404): another request tells."""
+
+    def __init__(self, reply: "Reply", outage: Outage) -> None:
+        super().__init__(str(outage))
+        self.reply = reply
+        """If it is that of this request."""
+        self.outage = outage
+        """If it is that of all."""
+
+
+class TokenLogprobs(NamedTuple):
+    """A token of an answer, and those that could have stood in its place."""
+
+    token: str
+    alternatives: list[tuple[str, float]]
+    """Each with its log-probability."""
 
 
 @dataclass(slots=True)
@@ -114,65 +208,124 @@ class Completion:
     finish_reason: str | None
     usage: dict[str, int | None]
     """`prompt_tokens` and `completion_tokens`, None where the server does not say."""
-    logprobs: Any
-    """As in the chat completions API, if they were requested."""
+    logprobs: list[TokenLogprobs] | None
+    """Of each token of the answer; None if they were not requested, or are not in the form of the API."""
     model: str
     """The name in the reply; `Roles.chat` puts the identity of the model here."""
     value: Any = None
     """What `parse` returned for the text."""
+    tool_calls: tuple[Row, ...] = ()
+    """The functions that the model calls, in the form of the OpenAI API; the text may be empty then."""
 
 
 class BadAnswer(Exception):
     """A reply that is paid for and not usable; another attempt may be better."""
 
-    def __init__(self, reason: str, detail: str = "", *, final: bool = False) -> None:
+    def __init__(self, reason: str, detail: str = "", *, final: bool = False, settled: bool = False) -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
         self.final = final
         """The server refused the request itself, so another attempt at once is pointless."""
+        self.settled = settled
+        """It will be the same in a later run."""
 
 
-def read_reply(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool = False) -> Completion:
+def read_reply(
+    reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool = False, calls_ok: bool = False
+) -> Completion:
     """Read a raw reply strictly.
 
     Args:
         reply: A refusal, or a body with the shape of a chat completion.
         parse: Turns the text into a value; ParseError makes the answer a bad one.
         cut_ok: Accept an answer that reached the length limit.
+        calls_ok: Accept an answer without text that calls tools.
 
     Raises:
         BadAnswer: The answer was refused, cut, filtered, empty or no valid text, or `parse` does not accept it.
+            Whatever else is raised while it is read is a fault of ours, and no reason to end the run: PARSER_ERROR.
     """
+    try:
+        return _read(reply, parse, cut_ok=cut_ok, calls_ok=calls_ok)
+    except BadAnswer:
+        raise
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_DETAIL]
+        raise BadAnswer(PARSER_ERROR, problem) from error
+
+
+def _read(reply: Reply, parse: Callable[[str], Any] | None, *, cut_ok: bool, calls_ok: bool) -> Completion:
     if reply.status >= 400:
         raise BadAnswer(f"refused (HTTP {reply.status})", error_message(reply.body), final=True)
     choice = reply.parsed["choices"][0]
-    message, finish = choice["message"], choice.get("finish_reason")
-    thinking, text = split_thinking(message.get("content") or "")
-    if (finish == "length" and not cut_ok) or text.lstrip().startswith("<think>"):
-        raise BadAnswer("cut answer", "raise --max-tokens")
-    if finish == "content_filter":
-        raise BadAnswer("filtered answer")
-    if not text.strip():
+    spoken, finish = read_message(choice["message"]), text_or_none(choice.get("finish_reason"))
+    text, calls = spoken.text, spoken.tool_calls if calls_ok else ()
+    ending = (finish or "").strip().lower()
+    if (ending in CUT and not cut_ok) or spoken.is_cut:
+        raise BadAnswer(CUT_ANSWER, "raise --max-tokens", settled=True)
+    if ending in FILTERED or (spoken.refusal and not text.strip()):
+        raise BadAnswer("filtered answer", spoken.refusal[:MOST_DETAIL])
+    if ending not in WHOLE | CUT:
+        raise BadAnswer(f"unknown finish reason: {ending[:MOST_FINISH]}")
+    if not text.strip() and not calls:
         raise BadAnswer("empty answer")
     try:
-        text.encode()
+        f"{text}{spoken.reasoning}{json.dumps(calls, ensure_ascii=False) if calls else ''}".encode()
     except UnicodeEncodeError as error:
         raise BadAnswer("broken answer", "half a character (a lone surrogate)") from error
     try:
         value = parse(text) if parse else None
     except ParseError as error:
         raise BadAnswer(UNPARSED, str(error)) from error
-    reasoning = message.get("reasoning") or message.get("reasoning_content") or thinking
-    model = str(reply.parsed.get("model") or "")
-    return Completion(text, reasoning, finish, reply.usage, choice.get("logprobs"), model, value)
+    model = text_or_none(reply.parsed.get("model")) or ""
+    return Completion(
+        text, spoken.reasoning, finish, reply.usage, read_logprobs(choice.get("logprobs")), model, value, calls
+    )
+
+
+def ends_at_limit(reply: Reply) -> bool:
+    """Check that an answer was cut at a limit of its length."""
+    return str(reply.parsed["choices"][0].get("finish_reason")).strip().lower() in CUT
+
+
+def text_or_none(value: object) -> str | None:
+    """Return a field of a reply that should be text, or None if it is something else."""
+    return value if isinstance(value, str) else None
+
+
+def read_logprobs(value: Any) -> list[TokenLogprobs] | None:
+    """Read the log-probabilities of an answer, or return None if they are not in the form of the API."""
+    try:
+        return [
+            TokenLogprobs(read_token(token), list(map(read_alternative, token.get("top_logprobs") or [])))
+            for token in value["content"]
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        return None
+
+
+def read_token(value: Any) -> str:
+    """Return the text of a token. Raises KeyError, TypeError or ValueError if there is none."""
+    if not isinstance(token := value["token"], str):
+        raise ValueError(f"no token: {token!r}")
+    return token
+
+
+def read_alternative(value: Any) -> tuple[str, float]:
+    """Read one token that could have stood in a place. Raises KeyError, TypeError or ValueError if it is none."""
+    if isinstance(logprob := value["logprob"], bool) or not logprob <= HIGHEST_LOGPROB:
+        raise ValueError(f"no log-probability: {logprob!r}")
+    return read_token(value), float(logprob)
 
 
 def error_message(body: str) -> str:
-    """Return the message in the body of an error, in one line of at most 200 characters."""
+    """Return the message in the body of an error, in one line of at most MOST_WORDS characters."""
+    body = body[:MOST_ERROR_CHARACTERS]
     try:
         value = json.loads(body)
+        value = value[0] if isinstance(value, list) else value  # as Gemini sends it
         error = value.get("error", value)
         text = error.get("message") if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, IndexError, RecursionError):
         text = None
-    return " ".join(str(text or body).split())[:200]
+    return " ".join(str(text or body).split())[:MOST_WORDS]

@@ -1,22 +1,29 @@
 """The outermost layer: the models that answer chat requests, asked again until an answer is good.
 
-The stack from the outside in: Roles (choice of the model, retry of bad answers), Budget, Journal, Limiter (retry of
-transport), then Endpoint, Local, Replay or Sim. Whether a reply is good is decided here, and again at every replay, so
-nothing but raw replies is ever recorded.
+The stack from the outside in: Roles (choice of the model, retry of bad answers), Budget, Journal, Paying (dollars held
+for a call), Limiter (retry of transport), then Endpoint, Local, Replay or Sim. Whether a reply is good is decided here,
+and again at every replay, so nothing but raw replies is ever recorded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
 from datagen.errors import CallFailed
 from datagen.llm.call import BadAnswer, Call, Completion, Layer, read_reply
-from datagen.records.record import Messages, Prompt, Record, Usage, canonical
+from datagen.llm.parameters import LENGTHS
+from datagen.llm.purse import Purse
+from datagen.records.record import Messages, Prompt, Record, canonical, request_messages
+from datagen.records.usage import Purpose, Usage
+from datagen.schemas import Schema
 
 ATTEMPTS = 3
 """Bad answers to pay for before a call has failed."""
+JUDGE_PARAMS = ("chat_template_kwargs",)
+"""Parameters of the user's that a judge gets too: how its chat template is filled in is no matter of sampling."""
 KEY_VERSION = 1
 """Part of every call key."""
 
@@ -27,6 +34,10 @@ class Model:
 
     identity: str
     below: Layer
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Its own parameters, from models.toml."""
+    purse: Purse | None = None
+    """Counts what its answers cost. None: it sends nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,8 +48,12 @@ class Roles:
     """Role to its models, which take turns."""
     record: Record
     params: Mapping[str, Any]
-    """The user's sampling parameters. They override those of the method."""
+    """The user's parameters, for all roles but the judge's."""
+    judge_params: Mapping[str, Any] = field(default_factory=dict)
+    """The user's parameters for the role "judge"."""
     used: Usage = Usage()
+    spending: dict[Purpose, Usage] = field(default_factory=dict)
+    """The parts of what it used since the engine last took them."""
 
     def identities(self, role: str) -> list[str]:
         """Return the identities of all models of a role."""
@@ -59,24 +74,30 @@ class Roles:
         *,
         sample: int = 0,
         parse: Callable[[str], Any] | None = None,
+        schema: Schema | None = None,
         member: int | None = None,
         cut_ok: bool = False,
+        calls_ok: bool = False,
         **params: Any,
     ) -> Completion:
         """Ask the model that plays a role until an answer is good, at most ATTEMPTS times.
 
         Attempts that an earlier run recorded are read first. Where all of them were bad, ATTEMPTS more are made, so the
-        same command asks exactly the failed calls again.
+        same command asks exactly the failed calls again, but for cut answers: those need a higher limit, in another
+        request.
 
         Args:
             role: A role of the method, such as "teacher".
             prompt: The rendered template: messages, task and fields.
             sample: The number of the sample; equal requests with different numbers are answered independently.
             parse: Turns the text into `Completion.value`; ParseError makes the answer a bad one.
+            schema: The form that the prompt asks for: sent as `response_format`, unless the user or the model has one
+                of their own. `parse` reads the reply all the same, since servers refuse or ignore it.
             member: The place of the model among those of its role. None: they take turns.
             cut_ok: Accept an answer that reached the length limit.
-            params: Sampling parameters of the method, by their names in the chat completions API. The user's own
-                override them, but for a judge: its verdict is a measurement.
+            calls_ok: Accept an answer without text that calls tools (`tools` among the parameters).
+            params: Parameters of the method, by their names in the chat completions API. Those of the model override
+                them, and the user's override both; for a judge see `merge_judge_params`.
 
         Returns:
             The first good answer. `model` is the identity of the model; `usage` counts the tokens of this answer only.
@@ -88,32 +109,74 @@ class Roles:
         """
         # 1. Choose the model and the parameters.
         model = self.models[role][self.turn(role, sample) if member is None else member]
-        merged = params if role == "judge" else {**params, **self.params}
-        key = call_key(model.identity, prompt.messages, merged, sample)
-        call = Call(key, model.identity, prompt.messages, merged, sample, 1, prompt.task, prompt.fields)
+        if role == "judge":
+            merged = merge_judge_params(params, model.params, self.params, self.judge_params)
+        else:
+            merged = {**params, **model.params, **self.params}
+        if schema and "response_format" not in merged:
+            merged["response_format"] = schema.response_format
+        else:
+            schema = None
+        messages = request_messages(prompt.messages)
+        key = call_key(model.identity, messages, merged, sample)
+        call = Call(key, model.identity, messages, merged, sample, 1, prompt.task, prompt.fields, schema)
 
         # 2. Send attempt after attempt, and count the tokens of every answer, good or bad.
         bad_in_block = 0
         for attempt in count(1):
             reply = await model.below.send(call if attempt == 1 else replace(call, attempt=attempt))
-            tokens, used = reply.usage, self.used
-            self.used = Usage(
-                used.calls + 1,
-                used.prompt_tokens + (tokens["prompt_tokens"] or 0),
-                used.completion_tokens + (tokens["completion_tokens"] or 0),
-            )
+            if model.purse is not None:
+                usage, purpose = await model.purse.use(call, reply), Purpose(role, model.identity, prompt.task)
+                self.used += usage
+                self.spending[purpose] = self.spending.get(purpose, Usage()) + usage
             try:
-                completion = read_reply(reply, parse, cut_ok=cut_ok)
+                completion = read_reply(reply, parse, cut_ok=cut_ok, calls_ok=calls_ok)
                 completion.model = model.identity  # whatever name the server gives
                 return completion
             except BadAnswer as bad:
                 # 3. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
+                #    A cut answer is cut again, whoever asks for it.
                 bad_in_block += 1
-                if bad.final or bad_in_block == ATTEMPTS:
-                    if not reply.from_earlier_run:
+                if bad.settled or bad.final or bad_in_block == ATTEMPTS:
+                    if bad.settled or not reply.from_earlier_run:
                         raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
                     bad_in_block = 0
         raise AssertionError
+
+
+def merge_judge_params(
+    method: Mapping[str, Any], model: Mapping[str, Any], user: Mapping[str, Any], judge: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters of a request to a judge.
+
+    A verdict is a measurement, so the method's parameters override those of the model and of the user. The length is
+    none: the highest limit holds, since a judge that thinks needs more than the method's.
+
+    Args:
+        method: Of the method.
+        model: Of the model, from models.toml.
+        user: For all roles; JUDGE_PARAMS and the length are read.
+        judge: For the judge alone. They override all others.
+    """
+    lengths = [params.get(name) for params in (method, model, user) for name in LENGTHS]
+    longest = max((length for length in lengths if isinstance(length, int)), default=None)
+    merged = {**model, **method, **{name: user[name] for name in JUDGE_PARAMS if name in user}}
+    kept = {name: value for name, value in merged.items() if name not in LENGTHS}
+    limit = {} if longest is None or judge.keys() & set(LENGTHS) else {LENGTHS[0]: longest}
+    return {**kept, **limit, **judge}
+
+
+async def gather_all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Return the results of calls in order. If one fails or is stopped, the others are still awaited: what is in flight
+    is paid for, so it is recorded and counted."""
+    calls = list(calls)
+    if len(calls) == 1:  # a task of its own would cost as much as the call, where its answer is recorded
+        return [await calls[0]]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
 
 
 def call_key(model: str, messages: Messages, params: Mapping[str, Any], sample: int) -> bytes:

@@ -6,8 +6,11 @@ A line of the file holds the replies to one prompt, one for each sample:
     {"task": "tree/value", "fields": {"state": "1 4 6"}, "responses": ["impossible"]}
 
 A line without a task replies where a prompt is to be answered, directly or by chain of thought. A line with a task (the
-name of a template) replies to that template where it is filled with these fields. A request that is not recorded is
-refused, so a run reports what is missing and asks no other model.
+name of a template) replies to that template where it is filled with these fields; without any field, to all that no
+other line answers. `"sample": 1` says that the first reply of the line is that of sample 1: round 2 of `evolve` asks
+for it. `"reasoning"` is what was thought before the reply: a text beside "response", a list of texts and null beside
+"responses", as in our rows. A request that is not recorded is refused, so a run reports what is missing and asks no
+other model.
 """
 
 import json
@@ -18,12 +21,12 @@ from typing import Any
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply, refusal
-from datagen.records.files import open_input
+from datagen.records.files import open_file
 from datagen.records.lines import json_lines
-from datagen.records.record import Row, digest
+from datagen.records.record import Row, digest, reasoning_field
 from datagen.text import count_words
 
-ANSWERING = frozenset(("answer", "cot/reason"))
+ANSWERING = frozenset(("answer", "cot/reason", "direct/schema"))
 """Tasks that ask for the answer to a prompt."""
 
 
@@ -32,30 +35,30 @@ class Replay:
     """The innermost layer of a `replay:` model."""
 
     name: str
-    replies: Mapping[str, list[str]]
-    """By the digest of task and fields."""
+    replies: Mapping[str, Mapping[int, Row]]
+    """Messages by the digest of task and fields, and the number of the sample."""
     field_names: Mapping[str, Sequence[tuple[str, ...]]]
     """Task to the sets of fields that its lines name. The largest sets come first: the most specific line applies."""
 
     async def send(self, call: Call) -> Reply:
-        texts: list[str] = []
+        messages: Mapping[int, Row] = {}
         if call.task in ANSWERING:
-            texts = self.replies.get(digest(["", {"prompt": call.fields["prompt"]}]), [])
+            messages = self.replies.get(digest(["", {"prompt": call.fields["prompt"]}]), {})
         for names in self.field_names.get(call.task, ()):
-            if texts:
+            if messages:
                 break
             if call.fields.keys() >= set(names):
-                texts = self.replies.get(digest([call.task, {name: call.fields[name] for name in names}]), [])
-        if call.sample >= len(texts):
+                messages = self.replies.get(digest([call.task, {name: call.fields[name] for name in names}]), {})
+        if call.sample not in messages:
             return refusal(
-                404, f"{self.name} holds {len(texts)} replies to this {call.task!r}, not number {call.sample + 1}"
+                404, f"{self.name} holds {len(messages)} replies to this {call.task!r}, not number {call.sample + 1}"
             )
-        text = texts[call.sample]
+        message = messages[call.sample]
         usage = {
-            "prompt_tokens": sum(count_words(message["content"]) for message in call.messages),
-            "completion_tokens": count_words(text),
+            "prompt_tokens": sum(count_words(turn["content"] or "") for turn in call.messages),
+            "completion_tokens": count_words(message["content"]) + count_words(message.get("reasoning_content") or ""),
         }
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice = {"message": message, "finish_reason": "stop"}
         return Reply(200, json.dumps({"model": "replay", "choices": [choice], "usage": usage}))
 
 
@@ -65,19 +68,44 @@ def load_replay(path: Path) -> Replay:
     Raises:
         InputError: A line has neither "prompt" and "responses" nor "task", "fields" and "responses", all of them text.
     """
-    replies: dict[str, list[str]] = {}
+    replies: dict[str, dict[int, Row]] = {}
     field_names: dict[str, set[tuple[str, ...]]] = {}
-    with open_input(str(path)) as file:
+    with open_file(str(path)) as file:
         for line in json_lines(str(path), file):
             row: Row = line.row or {}
             texts: Any = row.get("responses", [row["response"]] if "response" in row else None)
             fields: Any = row.get("fields") if "task" in row else {"prompt": row.get("prompt")}
             values = [*texts, *fields.values()] if isinstance(texts, list) and isinstance(fields, dict) else [None]
-            if not all(isinstance(value, str) for value in values):
-                form = 'expected {"prompt", "responses"} or {"task", "fields", "responses"}, all of it text'
+            messages = (
+                recorded_messages(texts, row.get("reasoning")) if all(isinstance(v, str) for v in values) else None
+            )
+            if messages is None or type(row.get("sample", 0)) is not int:
+                form = (
+                    'expected {"prompt", "responses"} or {"task", "fields", "responses"} of text, "reasoning" of as '
+                    'many texts, and "sample" a number'
+                )
                 raise InputError(f"{path}:{line.number}: {line.problem or form}")
             task = str(row.get("task", ""))
-            replies.setdefault(digest([task, fields]), []).extend(texts)
+            numbered = replies.setdefault(digest([task, fields]), {})
+            numbered.update(enumerate(messages, row.get("sample", len(numbered))))
             field_names.setdefault(task, set()).add(tuple(sorted(fields)))
     largest_first = {task: sorted(sets, key=lambda names: (-len(names), names)) for task, sets in field_names.items()}
     return Replay(path.name, replies, largest_first)
+
+
+def recorded_messages(texts: list[str], reasoning: Any) -> list[Row] | None:
+    """Return the messages of recorded replies; None if the reasoning does not fit them.
+
+    Args:
+        texts: The replies.
+        reasoning: What was thought before each, text or null, as a list; for one reply also the text itself.
+    """
+    thoughts = reasoning if isinstance(reasoning, list) else [reasoning]
+    if reasoning is None:
+        thoughts = [None] * len(texts)
+    if len(thoughts) != len(texts) or not all(isinstance(thought, str | None) for thought in thoughts):
+        return None
+    return [
+        {"role": "assistant", "content": text, **reasoning_field(thought, "reasoning_content")}
+        for text, thought in zip(texts, thoughts, strict=True)
+    ]

@@ -1,20 +1,29 @@
-"""Puts the layers together: Roles, Budget, Journal, Limiter, then Endpoint, Local, Replay or Sim.
+"""Puts the layers together: Roles, Budget, Journal, Paying, Limiter, then Endpoint, Local, Replay or Sim.
 
-A run has one journal, one budget and one stop, and one limiter for each address, since servers limit requests.
+A run has one journal, one budget and one stop, and one limiter for each address, since servers limit requests. A model
+with several addresses has one more layer above their limiters (`replicas.py`).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 from datagen.errors import InputError
-from datagen.llm.budget import Budget, Stop
-from datagen.llm.call import ClosableLayer, Layer
+from datagen.libraries import import_extra
+from datagen.llm.budget import Budget, Cap, Stop
+from datagen.llm.call import ClosableLayer, GeneratingLayer, Layer, LearningLayer
+from datagen.llm.facts import Learner
 from datagen.llm.journal import Journal
-from datagen.llm.limiter import ADAPTIVE_CEILING, Limiter
+from datagen.llm.limiter import ADAPTIVE_CEILING, PATIENCE, Limiter
 from datagen.llm.model import Model
+from datagen.llm.models_file import MODELS_FILE
+from datagen.llm.pace import Pace
+from datagen.llm.prices import PriceTag
+from datagen.llm.purse import Paying, Purse
+from datagen.llm.replicas import Address, Breaker, Replicas, Unreachable
 from datagen.llm.spec import Spec
 
 
@@ -26,6 +35,10 @@ class Traffic(NamedTuple):
     """The most that were in flight at once, summed over the addresses."""
     sent: int
     """Retries included."""
+    answered: int
+    """The requests that were answered, refusals included."""
+    tokens: int
+    """Tokens that the models generated, also those of answers that are not complete yet, where they can be counted."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +48,30 @@ class Stack:
     models: Mapping[str, Sequence[Model]]
     """Role to the models that take turns in it."""
     budget: Budget
+    purse: Purse
     journal: Journal
     limiters: Sequence[Limiter]
+    breakers: Sequence[Breaker]
     backends: Sequence[Layer]
     stop: Stop
+    learners: Mapping[str, Learner]
+    """What learns about a server, by place: an address, or a model at an address."""
 
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
         return sum(int(limiter.limit) for limiter in self.limiters)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told to the user: about the journal, and about requests that a server made us change."""
+        places = (*self.breakers, *self.learners.values(), *self.backends)
+        return self.journal.notes + [note for place in places for note in getattr(place, "notes", ())]
+
+    @property
+    def resumes_at(self) -> float:
+        """When busy servers are asked again, by the clock of the event loop; in the past where nothing waits."""
+        return max(limiter.resumes_at for limiter in self.limiters) if self.limiters else 0.0
 
     @property
     def traffic(self) -> Traffic:
@@ -53,15 +81,25 @@ class Stack:
             sum(limiter.in_flight for limiter in limiters),
             sum(limiter.peak for limiter in limiters),
             sum(limiter.sent for limiter in limiters),
+            sum(limiter.answered for limiter in limiters),
+            sum(limiter.tokens for limiter in limiters)
+            + sum(backend.unanswered_tokens for backend in self.backends if isinstance(backend, GeneratingLayer)),
         )
 
-    async def close(self, *, drained: bool = True) -> None:
-        """Release connections, threads and the journal; `drained` means that no request is in flight any more."""
+    async def close(self, *, drained: bool = True, ended: bool = True) -> None:
+        """Release connections, threads and the journal.
+
+        Args:
+            drained: No request is in flight any more.
+            ended: The run came to its end; the next one is another.
+        """
         for backend in self.backends:
             if isinstance(backend, ClosableLayer):
                 await backend.close()
         if drained:
-            self.journal.end_run()
+            self.journal.end_run(ended=ended)
+            for place, learner in self.learners.items():
+                self.journal.keep_facts(place, learner.facts)
         self.journal.close()
 
 
@@ -76,45 +114,138 @@ class StackOptions:
     """None adapts."""
     timeout: float
     """Seconds, for one whole request."""
+    patience: float = PATIENCE
+    """Seconds that a busy server is waited for."""
     output: str | None = None
     """The name of the output that the run writes, for the journal's note of what is in flight."""
+    tags: Mapping[str, PriceTag] = field(default_factory=dict)
+    """The price of each model, where somebody asks for it."""
+    max_cost: Decimal | None = None
+    """Dollars; with it all prices must be known."""
+    job: str = ""
+    """The digest of the command, under which the journal notes what has been paid for it."""
 
 
 def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> Stack:
     """Build the layers for the models in their roles. Nothing is sent.
 
     Raises:
-        InputError: One model name has two addresses, or a model cannot be opened.
+        InputError: One model name has different addresses, or a model cannot be opened.
         DatagenError: The journal cannot be opened.
     """
+    # 1. The models, and the innermost layer of each at each of its addresses.
     specs: dict[str, Spec] = {}
     for spec in (spec for specs_of_role in roles.values() for spec in specs_of_role):
-        if specs.setdefault(spec.identity, spec).url != spec.url:  # the journal could not tell their answers apart
-            raise InputError(f"model {spec.name} has two addresses; give each a tag: {spec.name}#a@URL")
-    backends = {identity: open_backend(spec, options) for identity, spec in specs.items()}
+        refuse_other_place(specs.setdefault(spec.identity, spec), spec)
+    backends = {
+        (identity, url): open_backend(spec, url, options)
+        for identity, spec in specs.items()
+        for url in spec.urls or (None,)
+    }
+
+    # 2. What stops the run, and where a model has several addresses, what leaves one of them out.
     stop = Stop()
-    limiters = {spec.url: Limiter(backends, stop, options.concurrency) for spec in specs.values()}
-    journal = Journal(options.folder, {identity: limiters[spec.url] for identity, spec in specs.items()})
+    cap = Cap(stop, options.max_calls)
+    several = sorted({url for spec in specs.values() if len(spec.urls) > 1 for url in spec.urls})
+    breakers = {url: Breaker(stop, url) for url in several}
+    below = defaultdict[str | None, dict[str, Layer]](dict)
+    for (identity, url), backend in backends.items():
+        below[url][identity] = backend
+        if url in breakers:
+            breakers[url].groups.append([breakers[other] for other in specs[identity].urls])
+            below[url][identity] = Unreachable(backend, breakers[url])
+
+    # 3. The layers above.
+    paces = {url: Pace(url or "") for url in below}
+    purse = Purse(stop, options.tags, options.max_cost)
+    limiters = {
+        url: Limiter(
+            layers,
+            breakers.get(str(url), stop),
+            most_at(url, specs, options),
+            cap,
+            options.patience,
+            paces[url],
+            {identity: specs[identity].limits for identity in layers},
+            purse,
+        )
+        for url, layers in below.items()
+    }
+    addresses = {url: Address(limiters[url], breaker) for url, breaker in breakers.items()}
+    sending: dict[str, Layer] = {
+        identity: Replicas([addresses[url] for url in spec.urls], stop)
+        if len(spec.urls) > 1
+        else limiters[next(iter(spec.urls), None)]
+        for identity, spec in specs.items()
+    }
+    journal = Journal(options.folder, {identity: Paying(layer, purse) for identity, layer in sending.items()})
+    stop.callbacks.append(journal.stop_waiting)
+    if options.max_cost is not None:
+        journal.begin_payments(options.job, purse)
     if options.output is not None:
         journal.begin_run(options.output, lambda: sum(limiter.peak for limiter in limiters.values()))
-    budget = Budget(journal, stop, options.max_calls)
-    models = {role: [Model(spec.identity, budget) for spec in specs_of_role] for role, specs_of_role in roles.items()}
-    return Stack(models, budget, journal, list(limiters.values()), list(backends.values()), stop)
+    budget = Budget(journal, cap)
+    models = {
+        role: [Model(spec.identity, budget, spec.params, purse) for spec in specs_of_role]
+        for role, specs_of_role in roles.items()
+    }
+    return Stack(
+        models,
+        budget,
+        purse,
+        journal,
+        list(limiters.values()),
+        list(breakers.values()),
+        list(backends.values()),
+        stop,
+        recall_facts(journal, paces, backends),
+    )
 
 
-def open_backend(spec: Spec, options: StackOptions) -> Layer:
-    """Open the innermost layer of a model. Its modules are imported here, so that a run loads only what it uses."""
-    if spec.url is not None:
+def recall_facts(
+    journal: Journal, paces: Mapping[str | None, Pace], backends: Mapping[tuple[str, str | None], Layer]
+) -> dict[str, Learner]:
+    """Let all that learns about a server begin with what earlier runs have learned; return it by place."""
+    learners: dict[str, Learner] = {url: pace for url, pace in paces.items() if url is not None}
+    for (identity, url), backend in backends.items():
+        if isinstance(backend, LearningLayer):
+            place = f"{identity} at {url}"
+            learners |= {f"{place} {name}".strip(): learner for name, learner in backend.learners.items()}
+    for place, learner in learners.items():
+        if facts := journal.facts(place):
+            learner.recall(facts)
+    return learners
+
+
+def refuse_other_place(first: Spec, second: Spec) -> None:
+    """Raise InputError if two models of one identity are at different places: the journal could not tell their answers
+    apart."""
+    if (set(first.urls), first.access) == (set(second.urls), second.access):
+        return
+    what = "two addresses" if set(first.urls) != set(second.urls) else "two keys, headers or queries"
+    raise InputError(
+        f'model {first.name} has {what}; give each a tag: {first.name}#a@URL (in {MODELS_FILE}: tag = "a"). If the '
+        f"same model is at both, name them together: {first.name}@URL,URL"
+    )
+
+
+def most_at(url: str | None, specs: Mapping[str, Spec], options: StackOptions) -> int | None:
+    """Return the number of requests that may be in flight at an address; None adapts it."""
+    limits = [options.concurrency, *(spec.limits.get("concurrency") for spec in specs.values() if url in spec.urls)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def open_backend(spec: Spec, url: str | None, options: StackOptions) -> Layer:
+    """Open the innermost layer of a model at one of its addresses. Its modules are imported here, so that a run
+    loads only what it uses."""
+    if url is not None:
         from datagen.llm.endpoint import Endpoint
 
         connections = options.concurrency or ADAPTIVE_CEILING
-        return Endpoint(spec.url, spec.name, timeout=options.timeout, connections=connections)
+        return Endpoint(url, spec.name, timeout=options.timeout, connections=connections, access=spec.access)
     if spec.name.startswith("hf:"):
-        if any(find_spec(name) is None for name in ("torch", "transformers")):
-            raise InputError("hf: models need the train extra: pip install 'datagen-train[train]'")
-        from datagen.llm.local.model import Local
-
-        return Local(spec.name)
+        local: Layer = import_extra("datagen.llm.local.model", spec.name).Local(spec.name)
+        return local
     if spec.name.startswith("replay:"):
         from datagen.llm.replay import load_replay
 

@@ -13,15 +13,24 @@ from random import Random
 from typing import Any, Literal
 
 from datagen.errors import CallFailed
+from datagen.records.usage import Purpose, Usage
 
-Message = dict[str, str]
+Message = dict[str, Any]
+"""One turn of a conversation: `role` and `content`, and whatever of TURN_FIELDS the turn has. Nothing of it is lost
+between a reply or a file, the row, the encoder and the writers."""
+TURN_FIELDS = ("reasoning_content", "tool_calls", "tool_call_id", "name", "weight")
+"""What a message may hold beside its role and its text: what the assistant thought before it answered, the functions
+that it calls (as in the OpenAI API), the call that a tool's result belongs to, the speaker or the tool, and 0 for a
+turn that must not be learned."""
+UNSENT_FIELDS = ("reasoning_content", "weight")
+"""Those of TURN_FIELDS that are not sent to a model."""
 Messages = list[Message]
 Text = str | Messages
-"""A prompt: a string, or a conversation whose last message is the user's."""
+"""A prompt: a string, or a conversation whose last message is the user's, or the result of a tool."""
 Row = dict[str, Any]
 Status = Literal["kept", "rejected", "failed"]
 
-canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 ID_LENGTH = 16
 SAMPLES_PER_PASS = 1_000
 """The number of sample numbers that one pass over the input may use."""
@@ -55,13 +64,46 @@ def as_messages(prompt: Text) -> Messages:
 
 
 def request_text(prompt: Text) -> str:
-    """Return the request of a prompt: the prompt itself, or the last message of a conversation."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    """Return the request of a prompt: the prompt itself, or the user's last message in a conversation."""
+    return prompt if isinstance(prompt, str) else prompt[request_place(prompt)]["content"]
 
 
 def with_request(prompt: Text, text: str) -> Text:
-    """Return a prompt with another request; earlier turns stay."""
-    return text if isinstance(prompt, str) else [*prompt[:-1], {**prompt[-1], "content": text}]
+    """Return a prompt with another request; the other turns stay."""
+    if isinstance(prompt, str):
+        return text
+    place = request_place(prompt)
+    return [*prompt[:place], {**prompt[place], "content": text}, *prompt[place + 1 :]]
+
+
+def request_place(messages: Messages) -> int:
+    """Return the place of the user's last message; only calls and the results of tools may come after it."""
+    places = (place for place in reversed(range(len(messages))) if messages[place]["role"] == "user")
+    return next(places, len(messages) - 1)
+
+
+def ends_in_request(prompt: Text) -> bool:
+    """Check that nothing follows the request of a prompt: the results of tools fit no other one."""
+    return isinstance(prompt, str) or request_place(prompt) == len(prompt) - 1
+
+
+def request_messages(messages: Messages) -> Messages:
+    """Return messages as they are sent to a model: without earlier reasoning, which many servers refuse, and without
+    weights, which are for training."""
+    if all(len(message) <= 2 for message in messages):
+        return messages
+    return [{k: v for k, v in message.items() if k not in UNSENT_FIELDS} for message in messages]
+
+
+def reasoning_field(reasoning: str | None, name: str = "reasoning") -> Row:
+    """Return the field of a row that holds what was thought before an answer; no field where nothing was."""
+    return {name: reasoning} if reasoning else {}
+
+
+def reasoning_list(reasonings: Iterable[str | None]) -> Row:
+    """Return the field of a row that holds what was thought before each of its answers, null where nothing was."""
+    texts = [reasoning or None for reasoning in reasonings]
+    return {"reasoning": texts} if any(texts) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +129,7 @@ class Record:
     id: str
     prompt: Text
     response: str | None = None
+    """The text of the assistant's last turn, without its reasoning."""
     source_id: str | None = None
     """The id in the input row, if no command of ours wrote it."""
     extra: Row = field(default_factory=dict)
@@ -99,6 +142,16 @@ class Record:
     """The ranks of the answers, 1 the best, equal ranks a tie; empty until they are ranked."""
     scores: tuple[float | None, ...] = ()
     """The scores of the answers; None for an answer without a score."""
+    reasoning: str | None = None
+    """What the assistant thought before the response."""
+    response_fields: Row = field(default_factory=dict)
+    """What else the message of the response holds: `tool_calls`, `name`, `weight`."""
+    reasonings: tuple[str | None, ...] = ()
+    """What was thought before each of the responses; empty if nothing is known of any."""
+    tools: tuple[Row, ...] = ()
+    """The functions that the assistant may call, in the form of the OpenAI API."""
+    label: bool | None = None
+    """Whether the response is a good one, in unpaired preferences (KTO). A bad one is never learned from."""
     view: Any = field(default=None, compare=False, repr=False)
     """The memory of kept rows as it was when this record was opened, for a method with a lag."""
     pass_no: int = 0
@@ -131,6 +184,39 @@ class Record:
         """The fields of `meta` that say where a row made from this one comes from."""
         return {"parents": [self.id], "seed_id": self.meta.get("seed_id"), "source_id": self.source_id}
 
+    @property
+    def carried(self) -> Row:
+        """What every row made from this one has of it: its tools, and its unknown fields."""
+        return {**({"tools": list(self.tools)} if self.tools else {}), **self.extra}
+
+    @property
+    def beside_response(self) -> Row:
+        """What a row that keeps the response holds beside it: its reasoning, tool calls, name, weight and label."""
+        label = {} if self.label is None else {"label": self.label}
+        return {**reasoning_field(self.reasoning), **self.response_fields, **label}
+
+    @property
+    def row(self) -> Row:
+        """The whole input row in our own layout: for `reject` and `fail`, so that nothing of it is lost."""
+        texts: Row = {"response": self.response, "responses": list(self.responses)}
+        values: Row = {
+            "ranks": list(self.ranks), "scores": list(self.scores), **self.response_fields, "label": self.label,
+            "reasoning": self.reasoning or list(self.reasonings), "tools": list(self.tools), "meta": self.meta,
+        }  # fmt: skip
+        filled = {
+            name: value for name, value in (texts | values).items() if value is not None and value not in ([], {})
+        }
+        return {"id": self.id, "prompt": self.prompt, **filled, **self.extra}
+
+    @property
+    def messages(self) -> Messages:
+        """The whole conversation: the prompt, and the response as a message with all that is known of it."""
+        if self.response is None:
+            return as_messages(self.prompt)
+        reasoning = {"reasoning_content": self.reasoning} if self.reasoning else {}
+        answer = {"role": "assistant", "content": self.response, **reasoning, **self.response_fields}
+        return [*as_messages(self.prompt), answer]
+
     def for_pass(self, pass_no: int, seed: int) -> "Record":
         """Return this record with the numbers of a pass and of the run's seed."""
         same = (self.pass_no, self.seed) == (pass_no, seed)
@@ -151,6 +237,22 @@ class Preference:
     source_id: str | None = None
     extra: Row = field(default_factory=dict)
     meta: Row = field(default_factory=dict)
+    chosen_reasoning: str | None = None
+    """What was thought before `chosen`."""
+    rejected_reasoning: str | None = None
+    tools: tuple[Row, ...] = ()
+    """As in Record."""
+
+    @property
+    def row(self) -> Row:
+        """The whole row in our own layout."""
+        values: Row = {
+            "margin": self.margin, "chosen_reasoning": self.chosen_reasoning,
+            "rejected_reasoning": self.rejected_reasoning, "tools": list(self.tools) or None, "meta": self.meta,
+        }  # fmt: skip
+        filled = {name: value for name, value in values.items() if value is not None}
+        texts = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return {"id": self.id, **texts, **filled, **self.extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +265,11 @@ class Document:
     source_id: str | None = None
     extra: Row = field(default_factory=dict)
     meta: Row = field(default_factory=dict)
+
+    @property
+    def row(self) -> Row:
+        """The whole row in our own layout."""
+        return {"id": self.id, "text": self.text, "meta": self.meta, **self.extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +285,6 @@ class BadLine:
         return f"{self.source}:{self.line}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Answers and tokens that were paid for, usable or not."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
-
-    def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls - other.calls,
-            self.prompt_tokens - other.prompt_tokens,
-            self.completion_tokens - other.completion_tokens,
-        )
-
-
 @dataclass(slots=True)
 class Candidate:
     """The result of one try of a method: a row to keep, or the reason why there is none."""
@@ -211,6 +295,10 @@ class Candidate:
     reason: str = ""
     usage: Usage = Usage()
     """Filled in by the engine."""
+    spending: Mapping[Purpose, Usage] = field(default_factory=dict)
+    """The parts of `usage`; filled in by the engine."""
+    asks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """What was asked for beside the row, by name: how much, and how much was not obtained (engine/unobtained.py)."""
 
 
 def keep(row: Row) -> Candidate:
@@ -228,7 +316,7 @@ def reject(reason: str, *, stage: str, record: Row, reply: str | None, meta: Row
     Args:
         reason: The name of the rule, in snake_case; the funnel counts candidates by it.
         stage: The step of the method.
-        record: The input, to find it again: `id`, `prompt` and what the method adds.
+        record: The whole row that it was made from, usually `Record.row`, and what the method adds.
         reply: The text that the rule was applied to, if there is one.
         meta: The `meta` that a kept row would have.
     """
@@ -260,23 +348,42 @@ class Seen:
         for value in values:
             self.add(value)
 
+    def __contains__(self, value: object) -> bool:
+        return bool(self._slots[self._place(short_digest(value))])
+
     def add(self, value: object) -> bool:
         """Add a JSON value; return whether it is new."""
-        if not self._insert(int.from_bytes(sha256(canonical(value)).digest()[:8]) or 1):
+        return self.add_digest(short_digest(value))
+
+    def add_digest(self, number: int) -> bool:
+        """Add a value by 64 bits of its digest, not 0; return whether it is new."""
+        place = self._place(number)
+        if self._slots[place]:
             return False
+        self._slots[place] = number
         self._count += 1
         if 2 * self._count > len(self._slots):
             old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
             for number in filter(None, old):
-                self._insert(number)
+                self._slots[self._place(number)] = number
         return True
 
-    def _insert(self, number: int) -> bool:
+    def _place(self, number: int) -> int:
+        """Return the place of a digest, or the empty one where it belongs."""
         slots, mask = self._slots, len(self._slots) - 1
-        at = number & mask
-        while slots[at]:
-            if slots[at] == number:
-                return False
-            at = (at + 1) & mask
-        slots[at] = number
-        return True
+        place = number & mask
+        while slots[place] and slots[place] != number:
+            place = (place + 1) & mask
+        return place
+
+
+def short_digest(value: object) -> int:
+    """Return 64 bits of a digest of a JSON value, never 0.
+
+    Texts, and those in a list, count as they are: to encode long ones in JSON takes longer than all else here.
+    """
+    sha = sha256(b"[" if isinstance(value, list) else b"")
+    for part in value if isinstance(value, list) else [value]:
+        kind, data = (b"t", part.encode(errors="surrogatepass")) if isinstance(part, str) else (b"j", canonical(part))
+        sha.update(b"%b%d:%b" % (kind, len(data), data))
+    return int.from_bytes(sha.digest()[:8]) or 1

@@ -1,25 +1,24 @@
 """Does a row contain a benchmark's question? The 8-gram rule of Tülu 3 (arXiv 2411.15124, section 3.2).
 
-A row contains a question if more than half of the question's tokens lie in 8-grams that the row has too. Only user
-turns are compared, and n-grams of different questions do not add up. The paper tried embeddings and gave them up: they
-cannot tell a similar question from a copy. A benchmark is contaminated by a data set if more than 2 % of its questions
-are contained.
+A row contains a question if more than half of the question's tokens lie in 8-grams that the row has too. N-grams of
+different questions do not add up. The paper tried embeddings and gave them up: they cannot tell a similar question from
+a copy. A benchmark is contaminated by a data set if more than 2 % of its questions are contained.
 
-Departures: tokens are those of text.py instead of spaCy's, so case and punctuation do not hide a copy. A question
-under eight tokens, which has no 8-gram, is contained where a turn is equal to it. Where characters are the tokens
-(Chinese), n is 13: a Chinese word has 1.6 characters, and eight characters in a row are often a mere phrase.
+Departures: the paper compares the user's turns alone, here the answers are compared too. Tokens are those of text.py
+instead of spaCy's, so case and punctuation do not hide a copy. A question under eight tokens, which has no 8-gram, is
+contained where a turn is equal to it. Where characters are the tokens (Chinese), n is 13: a Chinese word has 1.6
+characters, and eight characters in a row are often a mere phrase.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from datagen.engine.method import Table
 from datagen.errors import InputError
-from datagen.records.files import open_input
-from datagen.records.lines import json_lines
-from datagen.records.reader import PROMPTS, Reader
+from datagen.records.files import open_input, output_stem
+from datagen.records.kinds import file_lines
 from datagen.records.record import BadLine, Candidate, Text, as_messages, request_text
+from datagen.select.subjects import read_any
 from datagen.text import exact_key, is_unspaced, ngram_hashes, tokens
 
 GRAM = 8
@@ -77,10 +76,16 @@ class BenchmarkIndex:
                 self._questions.append(Question(benchmark.name, item, size, grams))
         self._sizes = {question.size for question in self._questions}
 
-    def hits(self, prompt: Text) -> list[Hit]:
-        """Return the questions that the user turns of a prompt contain, in the order of the benchmarks."""
+    def hits(self, prompt: Text, answers: Iterable[str] = ()) -> list[Hit]:
+        """Return the questions that a row contains, in the order of the benchmarks.
+
+        Args:
+            prompt: The prompt, of which the user's turns are looked at.
+            answers: Answers to it.
+        """
         # 1. The n-grams that any turn shares with any question.
         turns = [message["content"] for message in as_messages(prompt) if message["role"] == "user"]
+        turns += answers
         shared: set[int] = set()
         for words in map(tokens, turns):
             for size in self._sizes:
@@ -112,7 +117,7 @@ def read_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
         InputError: A file cannot be read, or not in full: a question that is left out would not be looked for.
     """
     paths = [spec.partition("#")[0] for spec in specs]
-    stems = [Path(path).stem for path in paths]
+    stems = [output_stem(path) for path in paths]
     names = [path if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True)]
     return [Benchmark(name, read_questions(spec)) for name, spec in zip(names, specs, strict=True)]
 
@@ -124,21 +129,21 @@ def read_questions(spec: str) -> list[str]:
     questions = []
     with open_input(path) as file:
         if fields:
-            for line in json_lines(path, file):
+            for line in file_lines(path, file, fields):
                 values = [(line.row or {}).get(name) for name in fields.split(",")]
                 if not all(isinstance(value, str) and value.strip() for value in values):
                     problem = line.problem or f"no text in {fields.replace(',', ', ')}"
-                    raise InputError(f"{path}:{line.number}: {problem}")
+                    raise InputError(f"{line.file or path}:{line.number}: {problem}")
                 questions.append(" ".join(map(str, values)))
         else:
             try:
-                reader = Reader(path, file, PROMPTS)
+                reader = read_any(path, file)
             except InputError as error:
                 raise InputError(f"{error}; {advice}") from error
             for row in reader.read():
                 if isinstance(row, BadLine):
                     raise InputError(f"{row}; fix the line, {advice}")
-                questions.append(request_text(row.prompt))
+                questions.append(row.answers[0] if row.is_document else request_text(row.prompt))
     if not questions:
         raise InputError(f"--against {spec}: no questions")
     return questions
@@ -147,13 +152,16 @@ def read_questions(spec: str) -> list[str]:
 class BenchmarkTable(Table):
     """How many rows contain questions of each benchmark, and how many of its questions are contained."""
 
-    def __init__(self, benchmarks: Iterable[Benchmark]) -> None:
+    def __init__(self, benchmarks: Iterable[Benchmark], *, tagged: bool) -> None:
+        self._tagged = tagged
         self._sizes = {benchmark.name: len(benchmark.texts) for benchmark in benchmarks}
         self._rows = dict.fromkeys(self._sizes, 0)
         self._items: dict[str, set[int]] = {name: set() for name in self._sizes}
 
     def add(self, candidate: Candidate) -> None:
-        """Count the hits of one row, which a kept row has in its `meta`."""
+        """Count the hits of one row. A kept row has them in its `meta`, if this filter tags: else they are older."""
+        if candidate.status == "kept" and not self._tagged:
+            return
         row = candidate.row["meta" if candidate.status == "kept" else "record"]
         hits = [Hit(**hit) for hit in row.get("hits") or []]
         for name in {hit.benchmark for hit in hits}:

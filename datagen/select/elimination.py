@@ -29,15 +29,13 @@ MAX_GROWTH = 120
 """Words that a rewrite may add. The prompt asks for 10 to 20; data that complicates the input takes more."""
 
 LEAK_PHRASE = re.compile(r"(?<![a-z])(given|rewritten|created)[ _-]prompt(?![a-z])", re.IGNORECASE)
-LEAK_LABEL = re.compile(
-    r"#+\s*new[ _]prompt\s*#*|<new_prompt>|^\W*new[ _]prompt\W*?[:：]", re.IGNORECASE | re.MULTILINE
-)
+LEAK_LABEL = re.compile(r"#\s*new[ _]prompt|<new_prompt>|^[^\w\n]*new[ _]prompt\W*?[:：]", re.IGNORECASE | re.MULTILINE)
 SORRY = re.compile(r"\bsorry\b|抱歉|对不起", re.IGNORECASE)
 ABOUT_APOLOGY = re.compile(r"\bsorry\b|\bapolog|抱歉|对不起|道歉", re.IGNORECASE)
 REFUSAL = re.compile(
     r"""\W*(?:
         (?:i\W{0,2}a?m\s+)?(?:\w+\s+)?sorry\b | i\s+apologi[sz]e\b | my\s+apologies\b | apologies\b
-      | i\s*(?:\s?can(?:no|['’]|\W)?t|\s+can\s+not|\s+wo['’]?nt|\s+won['’]t|\s+will\s+not)\b
+      | i(?:\s*can(?:no|['’]|\W)?t|\s+(?:can\s+not|wo['’]?nt|won['’]t|will\s+not))\b
       | i\W?a?m\s+(?:un|not\s+)able\b | i\W?a?m\s+afraid\b
       | as\s+an?\s+(?:ai|artificial|large\s+language|language)\b
       | (?:很|非常)?(?:抱歉|对不起) | 我(?:无法|不能) | 作为(?:一个|一名)?(?:AI|人工智能|语言模型)
@@ -122,3 +120,13 @@ def stop_words(step: Step) -> str | None:
 BEFORE_ANSWER: tuple[Rule[Step], ...] = (unchanged, leaked, refused, overgrown)
 ON_VERDICT: tuple[Rule[Step], ...] = (no_gain,)
 ON_ANSWER: tuple[Rule[Step], ...] = (apology, stop_words)
+REASONS = {
+    "unchanged": "The rewrite equals its parent but for case, spaces and punctuation.",
+    "leaked": 'The rewrite repeats words of its template, such as "given prompt".',
+    "refused": "The evolver refused to rewrite the prompt.",
+    "overgrown": "The rewrite adds more words than --max-growth allows.",
+    "no_gain": "The judge says that the rewrite asks for nothing more than its parent.",
+    "apology": "The answer says sorry, and is short: the prompt was refused.",
+    "stop_words": "The answer holds nothing but punctuation and function words.",
+}
+"""What the names of the rules mean."""

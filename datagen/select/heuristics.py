@@ -196,6 +196,18 @@ FILTERS: dict[str, Rule[Record]] = {
     )
 }  # fmt: skip
 """The filters by name, the cheap ones first."""
+REASONS = {
+    "empty": "The response has no letter, digit or symbol.",
+    "echo": "The response is nothing but the prompt again.",
+    "too_short": "The response has a few words where the prompt asks for a text.",
+    "too_long": "The response has more words than a context holds.",
+    "refusal": "The response begins with a refusal.",
+    "self_identification": "The response calls itself a model, or names its maker.",
+    "language_mismatch": "The response is in another script than the prompt.",
+    "truncated": "The response stops in mid-sentence, or inside a code fence.",
+    "repetition": "The response loops, or repeats its lines and phrases.",
+}
+"""What the names of the filters mean."""
 
 
 def conversation(record: Record) -> str:

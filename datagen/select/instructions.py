@@ -45,7 +45,7 @@ NOT_AS_TEXT = (
     r"|structures?|systems?|formats?|functions?|programs?|librar(?:y|ies)|playlists?|databases?|games?|reviews?|lyrics"
     r"|recommendations?|naming)\b)"
 )
-START = r"(?:(?:^|[.!?:;\n])\s*(?:please\s+|first,?\s+|then\s+)?|\b(?:please|can\s+you|could\s+you)\s+)"
+START = r"(?:(?:^|[.!?:;\n](?![^\S\n]*\n))\s*(?:please\s+|first,?\s+|then\s+)?|\b(?:please|can\s+you|could\s+you)\s+)"
 START_OR_AND = rf"(?:{START}|\b(?:and|then)\s+)"
 USE_VERBS = (
     r"(?:describe|look\s+at|watch|listen\s+to|play|edit|open|read|upload|download|save|delete|rename|print|scan)"
@@ -178,3 +178,33 @@ def instance_reasons(instances: Sequence[Instance], *, truncated: bool = False) 
             reasons[place] = "contradiction" if contradiction else repeated
             seen.add(instance)
     return reasons
+
+
+REASONS = {
+    "too_short": "It has fewer than four words.",
+    "too_long": "It has more than 150 words.",
+    "needs_media": "It needs a picture, a file or a page, which a text model does not have.",
+    "starts_with_punctuation": "It begins with punctuation: the rest of a list that was split in the wrong place.",
+}
+"""What the rules of COMMON mean."""
+TASK_REASONS = {
+    **REASONS,
+    "writes_program": 'It begins "Write a program", and leaves open what its output would be.',
+    "not_english": "It begins with a character that is not ASCII, though all seeds are English.",
+    "has_link": "It holds a web address, which a text model cannot open.",
+    "names_gpt": "It names GPT or its maker.",
+    "copied_input": "The answer of an example is its input.",
+    "empty_output": "An example has no answer.",
+    "trailing_colon": "The text ends with a colon: what it announces is missing.",
+    "truncated": "The reply reached the length limit inside it. Raise --max-tokens.",
+    "contradiction": "Two examples of the task have the same input and different answers.",
+    "duplicate": "An earlier row of the output, or an earlier example of the task, holds the same texts.",
+}
+"""What the rules for new tasks and their instances mean."""
+USER_REASONS = {
+    **REASONS,
+    "answers": "The turn is the assistant's: it offers help, or calls itself a model.",
+    "has_link": TASK_REASONS["has_link"],
+    "trailing_colon": TASK_REASONS["trailing_colon"],
+}
+"""What the rules of USER_TURN mean."""

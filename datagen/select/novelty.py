@@ -17,14 +17,15 @@ The pool only grows. An earlier state is its length at that time: `nearest(text,
 
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-from datagen.records.record import Row, Seen, Text, request_text
+from datagen.records.record import Row, Seen, Text, request_text, short_digest
+from datagen.select.minhash import NearDuplicates
 from datagen.text import exact_key, tokens
 
 THRESHOLD = 0.7
@@ -36,6 +37,10 @@ BLOCK = 1 << 14
 FIRST, GROWTH = 32, 4
 """Texts in the first call of rapidfuzz, those with the highest bounds, and the factor for the next call."""
 ROUNDING = 1e-9
+ANSWERS = ("response", "responses", "chosen", "rejected")
+"""The columns of a row that hold its answers, whatever its kind."""
+NO_FAMILY = 0
+"""The family number of a text that is compared with all others."""
 Encoded = str | list[int]
 Bits = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -61,26 +66,27 @@ class Pool:
         self._numbers: dict[str, int] = {}
         self._texts: list[Encoded] = []
         self._lengths: npt.NDArray[np.int32] = np.zeros(BLOCK, np.int32)
+        self._families: npt.NDArray[np.uint64] = np.zeros(BLOCK, np.uint64)
         self._short_bits: Bits = np.zeros((BLOCK, 1), np.uint64)
         self._bits: Bits = np.zeros((BLOCK, WORDS), np.uint64)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def add(self, text: str) -> int:
-        """Append a text, new or not; return its place."""
+    def add(self, text: str, family: int = NO_FAMILY) -> int:
+        """Append a text, new or not; return its place. `family` is the number of the texts that it belongs to."""
         place, ids = len(self), self._token_ids(text)
         if place == len(self._lengths):
-            self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
-            self._short_bits = np.concatenate([self._short_bits, np.zeros_like(self._short_bits)])
-            self._bits = np.concatenate([self._bits, np.zeros_like(self._bits)])
+            self._lengths, self._families = doubled(self._lengths), doubled(self._families)
+            self._short_bits, self._bits = doubled(self._short_bits), doubled(self._bits)
         self._texts.append(encode(ids))
-        self._lengths[place], self._short_bits[place], self._bits[place] = len(ids), bits(ids, 1), bits(ids, WORDS)
+        self._lengths[place], self._families[place] = len(ids), family
+        self._short_bits[place], self._bits[place] = bits(ids, 1), bits(ids, WORDS)
         return place
 
-    def is_novel(self, text: str, start: int = 0, stop: int | None = None) -> bool:
-        """Return whether no text of pool[start:stop] has a ROUGE-L F above the threshold."""
-        return self._search(text, start, stop, self.threshold, any_match=True) is None
+    def is_novel(self, text: str, start: int = 0, stop: int | None = None, *, family: int = NO_FAMILY) -> bool:
+        """Return whether no text of pool[start:stop] has a ROUGE-L F above the threshold; those of `family` may."""
+        return self._search(text, start, stop, self.threshold, family, any_match=True) is None
 
     def nearest(
         self, text: str, start: int = 0, stop: int | None = None, *, above: float | None = None
@@ -95,11 +101,21 @@ class Pool:
         return [self._numbers.setdefault(token, len(self._numbers)) for token in tokens(text)]
 
     def _search(
-        self, text: str, start: int, stop: int | None, floor: float, *, any_match: bool = False
+        self,
+        text: str,
+        start: int,
+        stop: int | None,
+        floor: float,
+        family: int = NO_FAMILY,
+        *,
+        any_match: bool = False,
     ) -> Match | None:
-        """Return the most similar text with an F above the floor, or with `any_match` some such text."""
+        """Return the most similar text with an F above the floor, or with `any_match` any; none of `family`."""
         ids = self._token_ids(text)
         places, bounds = self._bounded(ids, range(len(self))[start:stop], floor)
+        if family != NO_FAMILY:
+            others = self._families[places] != family
+            places, bounds = places[others], bounds[others]
         best: Match | None = None
         begin, count = 0, FIRST
         while begin < len(places) and not (best and (any_match or bounds[begin] < best.score - ROUNDING)):
@@ -133,26 +149,97 @@ class Pool:
         return np.concatenate(places)[order], np.concatenate(bounds)[order]
 
 
+def itself(row: Row) -> str:
+    """Return the family of a row that is compared with all others: its own id."""
+    return str(row["id"])
+
+
+def seed_family(row: Row) -> str:
+    """Return the id of the seed that a row descends from: `meta.seed_id` or its only parent, else its own id."""
+    meta = row["meta"]
+    parents = meta.get("parents") or []
+    return str(meta.get("seed_id") or (parents[0] if len(parents) == 1 else row["id"]))
+
+
 class Novelty:
     """A rule over rows: no prompt equals an earlier one, or is a near-duplicate of it.
+
+    A row is compared with the rows of other families. Of its own family, only a row with the same prompt and the same
+    answers drops it.
 
     Args:
         threshold: The ROUGE-L F above which a prompt is dropped; 1 drops only exact duplicates.
         text_of: Returns the part of a prompt that is compared.
+        family_of: Returns the name of a row's family. By default each row is a family of its own.
     """
 
-    def __init__(self, threshold: float, text_of: Callable[[Text], str] = request_text) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        text_of: Callable[[Text], str] = request_text,
+        family_of: Callable[[Row], str] = itself,
+    ) -> None:
         self._exact, self._pool = Seen(), Pool(threshold)
-        self._threshold, self._text_of = threshold, text_of
+        self._threshold, self._text_of, self._family_of = threshold, text_of, family_of
 
     def drops(self, row: Row) -> str | None:
-        text = self._text_of(row["prompt"])
-        if not self._exact.add(exact_key(text)):
+        if "prompt" not in row:
+            return None  # a document
+        text, key, family = self._keys(row)
+        # Accepted rows with the same prompt are all of one family: this one, or another.
+        if [key, family, answers_of(row)] in self._exact or (key in self._exact and [key, family] not in self._exact):
             return "duplicate"
-        if self._threshold < 1 and not self._pool.is_novel(text):
+        if self._threshold < 1 and not self._pool.is_novel(text, family=short_digest(family)):
             return "similar"
-        self._pool.add(text)
+        self.remember(row)
         return None
+
+    def remember(self, row: Row) -> None:
+        """Add a row to those that later ones are compared with."""
+        if "prompt" in row:
+            text, key, family = self._keys(row)
+            for value in (key, [key, family], [key, family, answers_of(row)]):
+                self._exact.add(value)
+            self._pool.add(text, short_digest(family))
+
+    def _keys(self, row: Row) -> tuple[str, str, str]:
+        """Return the text that is compared, its exact key, and the family of a row."""
+        text = self._text_of(row["prompt"])
+        return text, exact_key(text), self._family_of(row)
+
+
+def answers_of(row: Row) -> list[object]:
+    """Return the answers of a row of any kind, as they stand in its columns."""
+    return [row.get(name) for name in ANSWERS]
+
+
+class NewDocuments:
+    """A rule over documents: no text equals an earlier one, or is a near-duplicate of it.
+
+    Texts of a thousand words have nearly all bits of the exact search in common, so MinHash compares them.
+
+    Args:
+        threshold: 1 drops only exact duplicates; below, the curve of FineWeb decides (minhash.py), whatever the value.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._exact, self._near = Seen(), NearDuplicates() if threshold < 1 else None
+
+    def drops(self, row: Row) -> str | None:
+        if "prompt" in row:
+            return None
+        if not self._exact.add(exact_key(row["text"])):
+            return "duplicate"
+        return "similar" if self._near and self._near.add(row["text"]) is not None else None
+
+    def remember(self, row: Row) -> None:
+        """Add a document to those that later ones are compared with."""
+        self.drops(row)
+
+
+def doubled(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array of twice the length; the new half is zeros."""
+    return np.concatenate([column, np.zeros_like(column)])
 
 
 def encode(ids: list[int]) -> Encoded:

@@ -32,7 +32,7 @@ from datagen.llm.model import Roles
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import PROMPTS, Reader
-from datagen.records.record import Candidate, Record, Row, canonical, digest, keep, reject, row_id
+from datagen.records.record import Candidate, Record, Row, canonical, digest, keep, reasoning_field, reject, row_id
 from datagen.verify.answers import final_answer, same_answer
 
 TIE = 0.1
@@ -65,6 +65,8 @@ class PairCandidate(NamedTuple):
     """Of the chosen and the rejected answer; None where there are none."""
     models: tuple[str | None, str | None]
     """The models that wrote them, where known."""
+    reasonings: tuple[str | None, str | None]
+    """What was thought before them, where known."""
     extra: Row
     """Further fields of the preference: the judge's soft label."""
 
@@ -75,10 +77,19 @@ class Pairs(Method):
     name, variant = "pairs", "best_worst"
     options_type = Options
     options: Options
-    next_command = "datagen train dpo {}"
     unique = ("prompt", "chosen", "rejected")
     candidates = 6
     kind = SAMPLES
+    reasons = {
+        "tie": "The ranks are equal, or the scores differ by at most --tie.",
+        "small_margin": "The scores differ by less than --margin.",
+        "empty": "One of the two answers is empty.",
+        "near_identical": "The two answers are nearly the same (--near).",
+        "unlike_lengths": "One answer is more than --length-ratio times as long as the other.",
+        "no_pair": "The row has no two answers of the kind that --by needs.",
+        "unjudged": "Fewer than two answers have a score: the judge's replies could not be read.",
+        "weak_judge": "By the judge's check, its accuracy may be chance. Use another, or --weak-judge.",
+    }
     rank_based: ClassVar[bool] = True
     """Whether pairs follow ranks, which may be a judge's: then its check counts, and its soft labels are kept."""
     checks: Mapping[str, Row]
@@ -88,27 +99,36 @@ class Pairs(Method):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the preferences of one row, and each pair that is none with its reason."""
-        stage, subject = f"pairs {self.variant}", {"id": record.id, "prompt": record.prompt}
+        stage = f"pairs {self.variant}"
         source, judging = record.meta, None  # the judge whose ranks the pairs follow
         if self.rank_based and source.get("method") == "judge" and source.get("judging"):
             judging = judge_key(source["judges"], source["op"], source["judging"])
-        meta = self.row_meta(record, judges=list(record.meta.get("judges") or []), judging=judging, models=None)
+        unscored = record.scores.count(None) if self.rank_based else 0
+        meta = self.row_meta(
+            record,
+            judges=list(record.meta.get("judges") or []),
+            judging=judging,
+            unscored=unscored,
+            models=None,
+        )
         del meta["pass"]  # the input is read once
 
         # 1. Leave out a row whose judge may be guessing.
         check = self.checks.get(str(judging))
         if check is not None and is_weak(check) and not self.options.weak_judge:
-            yield reject("weak_judge", stage=stage, record=subject, reply=None, meta=meta)
+            yield reject("weak_judge", stage=stage, record=record.row, reply=None, meta=meta)
             return
 
         # 2. Choose the pairs.
         pairs = self.pair_candidates(record)
         if not pairs:
-            yield reject("no_pair", stage=stage, record=subject, reply=None, meta=meta)
+            unjudged = unscored and len(record.scores) - unscored < 2
+            yield reject("unjudged" if unjudged else "no_pair", stage=stage, record=record.row, reply=None, meta=meta)
 
         # 3. Keep those that are preferences.
         for place, pair in enumerate(pairs):
             if reason := rejection_reason(pair, self.options):
+                subject = record.row | {"chosen": pair.chosen, "rejected": pair.rejected}
                 yield reject(reason, stage=stage, record=subject, reply=pair.rejected, meta=meta)
                 continue
             content = [record.prompt, pair.chosen, pair.rejected]
@@ -118,10 +138,12 @@ class Pairs(Method):
                     "prompt": record.prompt,
                     "chosen": pair.chosen,
                     "rejected": pair.rejected,
+                    **reasoning_field(pair.reasonings[0], "chosen_reasoning"),
+                    **reasoning_field(pair.reasonings[1], "rejected_reasoning"),
                     "margin": round(pair.scores[0] - pair.scores[1], 4) if pair.scores else None,
                     "meta": meta | {"models": list(pair.models)},
                     **pair.extra,
-                    **record.extra,
+                    **record.carried,
                 }
             )
 
@@ -144,8 +166,9 @@ class Pairs(Method):
                 scores = (float(record.scores[chosen] or 0.0), float(record.scores[rejected] or 0.0))
             answers = record.responses[chosen], record.responses[rejected]
             models = author(record, chosen), author(record, rejected)
+            reasonings = reasoning_of(record, chosen), reasoning_of(record, rejected)
             extra = {"soft_label": soft.get((chosen, rejected))} if soft else {}
-            pairs.append(PairCandidate(*answers, scores, models, extra))
+            pairs.append(PairCandidate(*answers, scores, models, reasonings, extra))
         return pairs
 
     def check(self) -> None:
@@ -207,7 +230,14 @@ class PairsSpin(Pairs):
             return []
         model = teacher.meta.get("model")
         return [
-            PairCandidate(teacher.response or "", response, None, (model, author(record, place)), {})
+            PairCandidate(
+                teacher.response or "",
+                response,
+                None,
+                (model, author(record, place)),
+                (teacher.reasoning, reasoning_of(record, place)),
+                {},
+            )
             for place, response in enumerate(record.responses)
         ]
 
@@ -231,6 +261,11 @@ def author(record: Record, place: int) -> str | None:
     """Return the model that wrote an answer of a row, where the row names it."""
     answers = record.meta.get("responses") or []
     return answers[place].get("model") if place < len(answers) else None
+
+
+def reasoning_of(record: Record, place: int) -> str | None:
+    """Return what was thought before an answer of a row, where that is known."""
+    return record.reasonings[place] if record.reasonings else None
 
 
 def rejection_reason(pair: PairCandidate, options: Options) -> str | None:
@@ -259,19 +294,28 @@ class PairTable(Table):
     lengths: list[tuple[int, int]] = field(default_factory=list)
     """Characters of the chosen and the rejected answer of each pair."""
     judges: Counter[str] = field(default_factory=Counter)
+    unscored: int = 0
+    """Answers that no judge gave a score, so that they are in no pair."""
+    _row: str = ""
+    """The last row that they were counted in."""
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status == "kept":
             self.lengths.append((len(candidate.row["chosen"]), len(candidate.row["rejected"])))
-        if judging := candidate.row["meta"]["judging"]:
+        meta = candidate.row["meta"]
+        if judging := meta["judging"]:
             self.judges[judging] += 1
+        if self._row != meta["parents"][0]:
+            self._row = meta["parents"][0]
+            self.unscored += meta["unscored"]
 
     def as_dict(self) -> dict[str, Any]:
         if not self.lengths:
-            return {}
+            return {"pairs": 0, "unscored_answers": self.unscored}
         longer = [0.5 if chosen == rejected else float(chosen > rejected) for chosen, rejected in self.lengths]
         return {
             "pairs": len(self.lengths),
+            "unscored_answers": self.unscored,
             "chosen_longer": round(fmean(longer), 4),
             "chosen_length": round(fmean(chosen for chosen, _ in self.lengths), 1),
             "rejected_length": round(fmean(rejected for _, rejected in self.lengths), 1),
@@ -280,12 +324,13 @@ class PairTable(Table):
 
     def tables(self) -> list[list[list[str]]]:
         figures = self.as_dict()
-        if not figures:
-            return []
+        if not self.lengths:
+            return [[["pairs", "answers without a score"], ["0", str(self.unscored)]]] if self.unscored else []
         summary = [
-            ["pairs", "chosen is the longer", "mean length chosen", "rejected"],
+            ["pairs", "answers without a score", "chosen is the longer", "mean length chosen", "rejected"],
             [
                 str(figures["pairs"]),
+                str(figures["unscored_answers"]),
                 f"{100 * figures['chosen_longer']:.1f} %",
                 f"{figures['chosen_length']:.0f}",
                 f"{figures['rejected_length']:.0f}",

@@ -134,11 +134,11 @@ ABOUT_LANGUAGES = re.compile(
 
 ABOUT_REPEATING = re.compile(
     r"""\brepeat | \brepetit | \becho\b | verbatim | word\ for\ word | \bsay\ (?:exactly|the) | \bcopy\b
-        | \bparrot | \d+\ times
+        | \bparrot | \d\ times
       | \b(?:ten|twenty|fifty|hundred|thousand)\ times | over\ and\ over | lorem\ ipsum | as[ -]is\b | proofread
         | correct\ (?:the|this|any)
       | grammar | capitali[sz]e | uppercase | lowercase | paraphrase | punctuat
-      | 重复|复述|\d+遍|[十百千]遍|原样|照抄|复制|重説|繰り返 | repit | répèt | wiederhol | повтори | repita
+      | 重复|复述|\d遍|[十百千]遍|原样|照抄|复制|重説|繰り返 | repit | répèt | wiederhol | повтори | repita
         | ripeti""",
     WORDS,
 )

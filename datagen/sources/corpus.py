@@ -2,7 +2,8 @@
 
 A corpus is a file or a folder, read in the order of file names: .txt, .md, .html, and JSON lines of documents
 ({"text"}, and optionally "path", "url", "title", "licence"); hidden files and other kinds are skipped.
-Rows with a prompt and a response are seeds and pass unchanged. What cannot be read is a bad line with its place.
+Rows with a prompt and a response are seeds and pass unchanged. What cannot be read is a bad line with its place. Each
+stands under a key of its own in the files between the passes, so no column of a user's is taken for one of ours.
 
 A paragraph that three documents share is boilerplate, and is cut where it begins or ends a segment; near-duplicate
 documents count as one. Of two near-duplicate segments the first stays.
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from datagen.errors import InputError
+from datagen.records.columns import Fields, key_list
 from datagen.records.files import dump_line, open_input
-from datagen.records.lines import json_lines
+from datagen.records.folders import is_data_set
+from datagen.records.kinds import file_lines, is_text
 from datagen.records.reader import Kind
 from datagen.records.record import Record, Row
-from datagen.records.shapes import Shape, key_list
+from datagen.records.shapes import Content, Shape
 from datagen.select.minhash import NearDuplicates
 from datagen.sources.html import page_text
 from datagen.sources.segments import BLANK, Segment, clean, rejection_reason, segments, without_boilerplate
+from datagen.sources.segments import REASONS as SEGMENT_REASONS
 from datagen.text import exact_key
 
 SHARED, SHORT = 3, 20
@@ -35,7 +39,13 @@ PLAIN, MARKDOWN, HTML = "plain", "markdown", "html"
 SUFFIXES = {
     ".txt": PLAIN, ".md": MARKDOWN, ".markdown": MARKDOWN, ".mdx": MARKDOWN, ".html": HTML, ".htm": HTML, ".xhtml": HTML
 }  # fmt: skip
-LINES = (".jsonl", ".json", ".ndjson")
+LINES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
+
+SOURCE, SEED, SEGMENT, PROBLEM = "source", "seed", "segment", "problem"
+"""What a line of the files between the passes holds."""
+META = ("document", "span", "licence", "reason")
+VALUES = ("header", "text", *META)
+"""The values of a segment."""
 
 
 class Source(NamedTuple):
@@ -48,12 +58,10 @@ class Source(NamedTuple):
 
 
 def documents(name: str) -> Iterator[Source | Row]:
-    """Yield the documents of a corpus, the seeds among them, and {"problem"} for what cannot be read."""
+    """Yield the documents of a corpus, {SEED} for the seeds among them, and {PROBLEM} for what cannot be read."""
     path = Path(name)
-    if name != "-" and not path.exists():
-        raise InputError(f"{name}: no such file or folder")
-    if not path.is_dir():
-        yield from _of_file(path, name)
+    if not path.is_dir() or is_data_set(path):
+        yield from _of_file(name, name)
         return
     files = [
         file
@@ -65,37 +73,38 @@ def documents(name: str) -> Iterator[Source | Row]:
     if not files:
         raise InputError(f"{name}: holds no {', '.join((*SUFFIXES, *LINES))}")
     for file in files:
-        yield from _of_file(file, str(file.relative_to(path)))
+        yield from _of_file(str(file), str(file.relative_to(path)))
 
 
-def _of_file(path: Path, name: str) -> Iterator[Source | Row]:
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        yield from _of_lines(name, open_input(str(path)))
-        return
-    raw = path.read_bytes()
+def _of_file(path: str, name: str) -> Iterator[Source | Row]:
+    kind = SUFFIXES.get(Path(path).suffix.lower())
+    with open_input(path) as file:
+        if kind is None and not is_text(name, file):
+            yield from _of_lines(name, file)
+            return
+        file.seek(0)
+        raw = file.read()
     try:
-        yield make_source(name, raw.decode("utf-8-sig"), kind, None)
+        yield make_source(name, raw.decode("utf-8-sig"), kind or PLAIN, None)
     except UnicodeDecodeError as error:
-        yield {"problem": f"{name}: not UTF-8 (at byte {error.start})"}
+        yield {PROBLEM: f"{name}: not UTF-8 (at byte {error.start})"}
 
 
 def _of_lines(name: str, file: BinaryIO) -> Iterator[Source | Row]:
-    with file:
-        for line in json_lines(name, file):
-            row, place = line.row, f"{name}:{line.number}"
-            if row is None:
-                yield {"problem": f"{place}: {line.problem}"}
-            elif isinstance(row.get("text"), str):
-                origin = next((str(row[key]) for key in ("path", "url", "title", "id") if row.get(key)), place)
-                licence = row.get("licence") or row.get("license")
-                is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
-                kind = HTML if is_page else MARKDOWN
-                yield make_source(origin, row["text"], kind, str(licence) if licence else None)
-            elif {"prompt", "response"} <= row.keys():
-                yield row
-            else:
-                yield {"problem": f'{place}: neither "text" nor "prompt" and "response" (found: {key_list(row)})'}
+    for line in file_lines(name, file, "text"):
+        row, place = line.row, f"{line.file or name}:{line.number}"
+        if row is None:
+            yield {PROBLEM: f"{place}: {line.problem}"}
+        elif {"prompt", "response"} <= row.keys():
+            yield {SEED: row, **{name: row[name] for name in ("id", "meta") if name in row}}
+        elif isinstance(row.get("text"), str):
+            origin = next((str(row[key]) for key in ("path", "url", "title", "id") if row.get(key)), place)
+            licence = row.get("licence") or row.get("license")
+            is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
+            kind = HTML if is_page else MARKDOWN
+            yield make_source(origin, row["text"], kind, str(licence) if licence else None)
+        else:
+            yield {PROBLEM: f'{place}: neither "text" nor "prompt" and "response" (found: {key_list(row)})'}
 
 
 def make_source(name: str, text: str, kind: str, licence: str | None) -> Source:
@@ -133,7 +142,7 @@ def rows_of(source: Source, corpus: _Corpus) -> Iterator[Row]:
     """Yield the segments of a document as rows, each with the reason to drop it, if there is one."""
     passages = list(segments(source.text, plain=source.kind == PLAIN))
     if not passages:
-        yield {"problem": f"{source.name}: holds no text"}
+        yield {PROBLEM: f"{source.name}: holds no text"}
     for passage in passages:
         rest = without_boilerplate(source.text, passage, corpus.is_boilerplate)
         yield _row(source, rest, corpus) if rest.start < rest.end else _row(source, passage, corpus, "boilerplate")
@@ -143,14 +152,8 @@ def _row(source: Source, segment: Segment, corpus: _Corpus, reason: str | None =
     raw = source.text[segment.start : segment.end]
     text = clean(raw)
     reason = reason or rejection_reason(segment.header, raw) or corpus.repetition_reason(text)
-    return {
-        "header": segment.header or "",
-        "text": text,
-        "document": source.name,
-        "span": [segment.start, segment.end],
-        "licence": source.licence,
-        "reason": reason,
-    }
+    values = (segment.header or "", text, source.name, [segment.start, segment.end], source.licence, reason)
+    return {SEGMENT: dict(zip(VALUES, values, strict=True))}
 
 
 def open_corpus(name: str) -> BinaryIO:
@@ -162,11 +165,11 @@ def open_corpus(name: str) -> BinaryIO:
         for document in documents(name):
             if isinstance(document, Source):
                 corpus.add(document.text)
-            documents_file.write(dump_line(document._asdict() if isinstance(document, Source) else document))
+            documents_file.write(dump_line({SOURCE: document} if isinstance(document, Source) else document))
         # Second pass: cut the documents into segments.
         documents_file.seek(0)
         for row in map(json.loads, documents_file):
-            for segment in rows_of(Source(**row), corpus) if "kind" in row else (row,):
+            for segment in rows_of(Source(*row[SOURCE]), corpus) if SOURCE in row else (row,):
                 segments_file.write(dump_line(segment))
         documents_file.close()
         segments_file.seek(0)
@@ -174,28 +177,35 @@ def open_corpus(name: str) -> BinaryIO:
         return segments_file
 
 
-def _segment(row: Row) -> list[tuple[Any, ...]]:
-    if "problem" in row:
-        raise ValueError(row["problem"])
-    if "text" not in row:
-        prompt, response = row["prompt"], row["response"]
-        if not isinstance(prompt, str) or not isinstance(response, str):
-            raise ValueError('a seed holds a "prompt" and a "response", both of them text')
-        return [(prompt, response, None, None, None, None)]
-    return [tuple(row[key] for key in ("header", "text", "document", "span", "licence", "reason"))]
+def _segment(fields: Fields) -> list[Content]:
+    row = fields.row
+    fields.read |= row.keys()
+    if PROBLEM in row:
+        raise ValueError(row[PROBLEM])
+    if SEGMENT in row:
+        return [Content(tuple(row[SEGMENT][name] for name in VALUES), {})]
+    seed = row[SEED]
+    if not isinstance(seed["prompt"], str) or not isinstance(seed["response"], str):
+        raise ValueError('a seed holds a "prompt" and a "response", both of them text')
+    fields.passed_on = {name: value for name, value in seed.items() if name not in ("id", "meta", "prompt", "response")}
+    return [Content((seed["prompt"], seed["response"], *[None] * len(META)), {})]
 
 
 def _record(
     name: str, header: str, text: str, document: Any, span: Any, licence: Any, reason: Any, **fields: Any
 ) -> Record:
-    meta = {"document": document, "span": span, "licence": licence, "reason": reason}
+    meta = dict(zip(META, (document, span, licence, reason), strict=True))
     return Record(name, header, text, **{**fields, "meta": meta})
 
 
-FIELDS = frozenset("id meta header text document span licence reason prompt response".split())
+REASONS = SEGMENT_REASONS | {
+    "boilerplate": "The passage stands in several documents.",
+    "near_duplicate": "The passage is nearly the same as an earlier one.",
+}
+"""Why a segment is dropped, and what that means."""
 CORPUS = Kind(
-    "documents", _record, {"segment": Shape(_segment, FIELDS)}, lambda row: "segment", "text", '"text"',
+    "documents", _record, {"segment": Shape(_segment, needs_any=(SEGMENT, SEED, PROBLEM))}, "text", '"text"',
     'A corpus is a folder of .txt, .md and .html, or rows with "text"', "Documents go to 'datagen backtranslate'",
-    open_corpus,
+    open=open_corpus,
 )  # fmt: skip
 """Segments as records: the header is the prompt, the text the response; seeds as they are, without a document."""

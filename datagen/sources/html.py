@@ -1,5 +1,6 @@
 """The text of an HTML page as Markdown, without its menus, forms and footers."""
 
+from html import unescape
 from html.parser import HTMLParser
 
 SKIPPED = frozenset(
@@ -7,7 +8,8 @@ SKIPPED = frozenset(
 )
 BLOCKS = frozenset("p div section article main table tr ul ol dl dt dd blockquote figure figcaption br hr".split())
 HEADERS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
-VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+MOST_BROKEN = 20
+"""Tags that are not closed, in one page."""
 
 
 class _PageText(HTMLParser):
@@ -51,11 +53,29 @@ class _PageText(HTMLParser):
                 data = f"{' ' * data[:1].isspace()}{words}{' ' * (data[-1:].isspace() and bool(words))}"
             self.parts.append(data)
 
+    def skip_broken_tag(self) -> bool:
+        """Take a tag that is not closed for text, and read on; return whether there was one.
+
+        The parser stops at such a tag until more of the page comes, or `close` is called: that takes every such tag
+        for text, and looks for the end of each in all the rest of the page.
+        """
+        rest = self.rawdata
+        if not rest.startswith("<"):
+            return False
+        end = rest.find(">", 1) + 1 or max(rest.find("<", 1), 1)
+        self.handle_data(unescape(rest[:end]))
+        self.rawdata = rest[end:]
+        self.feed("")
+        return True
+
 
 def page_text(page: str) -> str:
-    """Return the text of an HTML page as Markdown."""
+    """Return the text of an HTML page as Markdown. After MOST_BROKEN tags that are not closed, the rest is text."""
     parser = _PageText()
     parser.feed(page)
+    if all(parser.skip_broken_tag() for _ in range(MOST_BROKEN)):
+        parser.handle_data(unescape(parser.rawdata))
+        parser.rawdata = ""
     parser.close()
     lines = "".join(parser.parts).split("\n")
     return "\n".join(line.rstrip() for line in lines).strip() + "\n"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
+from datagen.sources.markup import holds_template, links, split_code, without_code, without_markup, without_targets
 from datagen.text import CJK
 
 LEAST, MOST = 600, 3000
@@ -29,7 +30,6 @@ MOST_LINKS, MOST_CODE, LEAST_LETTERS = 0.4, 0.7, 0.5
 FRONT_MATTER = re.compile(r"\A---[^\S\n]*\n(?:.*?\n)??(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)", re.DOTALL)
 LINE = re.compile(r"\r\n?|\n")
 BLANK = re.compile(r"(?:\r\n?|\n)[^\S\r\n]*(?:\r\n?|\n)+")
-CODE = re.compile(r"^(```|~~~).*?^\1[^\S\n]*$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 NAVIGATION = re.compile(
     r"\b(?:advert\w*|forum|quick ?links?|newsletter|subscribe|sign ?up|site ?map|table of contents|contents|menu|"
     r"navigation|see also|related (?:links|posts)|references?|bibliography|further reading|copyright|cookies?|"
@@ -44,22 +44,12 @@ ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 HEADER_ALONE = re.compile(r"#{1,6}[^\n]*")
-TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 UNFINISHED = re.compile(r"(?:[:：,，、(（\-–—]|\.\.\.|…|\b(?:and|or|the|a|of|to))\Z", re.IGNORECASE)
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 URL = re.compile(r"https?://\S+|\bwww\.\S+")
-LINK = re.compile(r"(?<!!)\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
-NOISE = (
-    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
-    (re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)|\[[^\]\n]*\])"), ""),
-    (re.compile(r"\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])"), r"\1"),
-    (re.compile(r"^\[[^\]\n]+\]:\s*\S+.*$", re.MULTILINE), ""),
-    (re.compile(r"</?[a-zA-Z][^<>]*>"), ""),
-    (TEMPLATE, ""),
-    (re.compile(r"\{:[^}\n]*\}"), ""),
-)
-"""Markup of a page, outside code, that no answer needs: comments, images, link targets, tags, templates."""
-MARKDOWN = MarkdownIt("commonmark")
+TRAILING_BLANKS = re.compile(r"(?<![^\S\n])[^\S\n]++$", re.MULTILINE)
+MARKDOWN = MarkdownIt("commonmark").disable("inline")
+"""Finds headers. What stands inside a line is not parsed: nothing needs it, and it may take long."""
 
 
 class Segment(NamedTuple):
@@ -89,7 +79,7 @@ def headings(text: str) -> list[Heading]:
     headers = []
     for token, inline in pairwise(tokens):
         if token.type == "heading_open" and token.map and token.level == 0:
-            title = unescape(LINK.sub(r"\1", inline.content)).strip(" *_`#")
+            title = unescape(without_targets(inline.content)).strip(" *_`#")
             headers.append(Heading(int(token.tag[1]), title, lines[token.map[0]], lines[token.map[1]]))
     return headers
 
@@ -162,18 +152,8 @@ def effective_length(text: str) -> int:
 
 def clean(text: str) -> str:
     """Return a segment without the markup of a web page; code is left as it is."""
-    parts, end = [], 0
-    for code in CODE.finditer(text):
-        parts += [_without_noise(text[end : code.start()]), code[0]]
-        end = code.end()
-    joined = "".join([*parts, _without_noise(text[end:])])
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[^\S\n]+$", "", joined, flags=re.MULTILINE)).strip()
-
-
-def _without_noise(text: str) -> str:
-    for pattern, replacement in NOISE:
-        text = pattern.sub(replacement, text)
-    return unescape(text)
+    joined = "".join(part.text if part.is_code else without_markup(part.text) for part in split_code(text))
+    return re.sub(r"\n{3,}", "\n\n", TRAILING_BLANKS.sub("", joined)).strip()
 
 
 def rejection_reason(header: str | None, raw: str) -> str | None:
@@ -202,16 +182,16 @@ def header_reason(header: str | None) -> str | None:
 
 def content_reason(raw: str, text: str) -> str | None:
     """Return the rule that the content breaks, or None; `text` is the clean segment."""
-    prose = CODE.sub("", text)
-    code = sum(len(match[0]) for match in CODE.finditer(raw))
-    links = sum(len(match[0]) for pattern in (LINK, URL) for match in pattern.finditer(raw))
-    if code > MOST_CODE * len(raw):
+    prose = without_code(text)
+    code = [part.text for part in split_code(raw) if part.is_code]
+    addresses = [*links(raw), *URL.findall(raw)]
+    if sum(map(len, code)) > MOST_CODE * len(raw):
         return "mostly_code"
-    if links > MOST_LINKS * len(raw):
+    if sum(map(len, addresses)) > MOST_LINKS * len(raw):
         return "mostly_links"
     if sum(c.isalpha() for c in prose) < LEAST_LETTERS * len("".join(prose.split())):
         return "few_letters"
-    if any(TEMPLATE.search(match[0]) for match in CODE.finditer(raw)):
+    if any(map(holds_template, code)):
         return "template"
     if ELSEWHERE.search(prose):
         return "refers_elsewhere"
@@ -225,3 +205,20 @@ def has_repeats(text: str) -> bool:
     sentences = (CJK.sub(lambda match: f" {match[0]} ", part.lower()).split() for part in SENTENCE.split(text))
     grams = [frozenset(zip(*(words[n:] for n in range(GRAM)), strict=False)) for words in sentences if len(words) >= 5]
     return any(len(one & other) >= REPEATED * len(one | other) for one, other in combinations(grams, 2))
+
+
+REASONS = {
+    "too_short": f"The passage has fewer than {LEAST} characters; a Chinese one counts as {CJK_WEIGHT}.",
+    "too_long": f"The passage has more than {MOST:,} characters; a Chinese one counts as {CJK_WEIGHT}.",
+    "no_header": "The heading has no letter.",
+    "shouting": "The heading is in capitals.",
+    "navigation": "The heading is that of a menu or of a list of links.",
+    "mostly_code": "Most of the passage is code.",
+    "mostly_links": "Most of the passage is links.",
+    "few_letters": "Few of the characters of the passage are letters.",
+    "template": "The passage holds code with places to be filled in.",
+    "refers_elsewhere": "The passage refers to a figure, a table or a chapter that it does not hold.",
+    "unfinished": "The passage ends in mid-sentence.",
+    "repeats": "The passage says something twice.",
+}
+"""What the rules for a segment mean."""

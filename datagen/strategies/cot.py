@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
 from datagen.errors import ParseError
 from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Prompt, Record
@@ -33,6 +34,7 @@ class Options:
     k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
+    reasoning: str = reasoning_option()
 
 
 class ChainOfThought(IndependentAnswers):
@@ -59,8 +61,11 @@ class ChainOfThought(IndependentAnswers):
         response = f"{text.rstrip()}\n\nAnswer: {extracted.value}"
         return Answer(response, chain.completion, text, str(extracted.value))
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 2 * self.options.k
+
+    def usual_calls(self, record: Record, llm: Roles) -> int:
+        return int(self.options.k)
 
 
 def read_answer(text: str) -> str:

@@ -13,7 +13,7 @@ kept as `meta.entropy`: a measure of how hard the question is.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log2
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datagen.engine.options import option
-from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
-from datagen.llm.model import Roles
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
+from datagen.errors import CUT_ANSWER, UNPARSED, CallFailed, InputError, ParseError
+from datagen.llm.model import Roles, gather_all
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row, request_text
 from datagen.sources.bm25 import BM25Index, Passage, load_index
 from datagen.strategies.cot import read_answer
-from datagen.strategies.strategy import VERIFY, Answer, Strategy, gather_all
+from datagen.strategies.strategy import VERIFY, Answer, Strategy
 from datagen.verify.answers import answer_key, split_answer
 
 CHAINS = 5
@@ -38,9 +40,15 @@ CHAIN_TOKENS = 512
 SAMPLED = 0.7
 """The temperature of all chains but the first."""
 REASONING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
-LINE = re.compile(r"^[\s*_>-]*(intermediate answer|follow-?up|final answer)[\s*_]*[:：][\s*_]*(\S.*)$", re.I | re.M)
+LINE = re.compile(
+    r"^(?:[^\S\n]|[*_>-])*(intermediate answer|follow-?up|final answer)[\s*_]*[:：][\s*_]*(\S.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 CITATION = re.compile(r" ?\[(\d{1,4})\]")
+ENDINGS = {UNPARSED: "unread", CUT_ANSWER: "cut"}
+"""How a chain ends whose reply cannot be used, by the reason."""
 UNSURE = "unsure"
+UNFINISHED = "unfinished chains"
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Options:
     verify: list[str] = option([], VERIFY)
     corpus: Path | None = option(None, "mcr: corpus to retrieve from: documents as rows, or lines of text.")
     turns: int = option(TURNS, "mcr: maximum number of follow-up questions per chain.", least=1, most=20)
+    reasoning: str = reasoning_option()
 
 
 class Turn(NamedTuple):
@@ -86,7 +95,7 @@ class Chain(NamedTuple):
     facts: list[Fact]
     final: str | None = None
     ended: str = "final"
-    """Why it ended: final, turns, repeated or unread."""
+    """Why it ended: final, turns, repeated, unread or cut."""
 
 
 class MetaReasoning(Strategy):
@@ -96,6 +105,16 @@ class MetaReasoning(Strategy):
     options_type = Options
     options: Options
     templates = (STEP, META)
+    reasons = {
+        **Strategy.reasons,
+        "no_finished_chain": "No chain reached a final answer from a fact. More --turns, or -k, may help.",
+        "abstained": "The model says that the facts do not answer the question.",
+    }
+    asks = {
+        **Strategy.asks,
+        UNFINISHED: "A chain ends without a final answer where a reply is cut or cannot be read, a question "
+        "comes again, or --turns are over: more --turns, or another model, may help.",
+    }
     details = {
         "chains": [],
         "chains_unfinished": None,
@@ -104,6 +123,11 @@ class MetaReasoning(Strategy):
         "cited": [],
         "abstained": None,
     }
+
+    async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
+        async for candidate in super().generate(record, llm):
+            meta = candidate.row["meta"]
+            yield ask(candidate, UNFINISHED, len(meta["chains"]), meta["chains_unfinished"] or 0)
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
         """Reason over several chains (section 3)."""
@@ -161,9 +185,9 @@ class MetaReasoning(Strategy):
                     record, llm, prompt, number, parse=read_turn, temperature=temperature, max_tokens=CHAIN_TOKENS
                 )
             except CallFailed as error:
-                if error.reason != UNPARSED:
+                if error.reason not in ENDINGS:
                     raise
-                return Chain(facts, ended="unread")
+                return Chain(facts, ended=ENDINGS[error.reason])
             turn: Turn = completion.value
             if open_question is not None:
                 facts.append(Fact(open_question, turn.answer or "unknown", passages[-1]))
@@ -183,7 +207,7 @@ class MetaReasoning(Strategy):
         load_index(self.options.corpus)
         super().check()
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return self.options.k * (self.options.turns + 1) + 1
 
 

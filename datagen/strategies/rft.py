@@ -20,14 +20,31 @@ from rapidfuzz.distance import Levenshtein
 
 from datagen.engine.method import Table
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
 from datagen.llm.model import Roles
-from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, REASON, WRONG, Answer, Strategy, rejection_reason
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row, fail
+from datagen.strategies.strategy import (
+    EXAMPLES,
+    NO_ANSWER,
+    NO_GOLD,
+    NO_RESULT,
+    NO_RESULT_WHY,
+    REASON,
+    WRONG,
+    WRONG_REASONS,
+    Answer,
+    Cut,
+    Strategy,
+    rejection_reason,
+)
 from datagen.verify import reference_answer
 from datagen.verify.answers import split_answer
 from datagen.verify.equations import equation_key
 
 CHAINS = 8
+COMPARED = 20_000
+"""Characters of a chain whose distance to the others is measured; the time grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class Options:
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     examples: Path | None = option(None, EXAMPLES)
+    reasoning: str = reasoning_option()
 
 
 @dataclass
@@ -74,6 +92,12 @@ class RejectionSampling(Strategy):
     options_type = Options
     options: Options
     table_type = PathTable
+    reasons = {
+        **WRONG_REASONS,
+        **NO_GOLD,
+        "same_path": "Another right chain for the question has the same equations.",
+    }
+    asks = {**Strategy.asks, **NO_RESULT_WHY}
     templates = (REASON,)
     details = {"equations": None}
 
@@ -88,28 +112,35 @@ class RejectionSampling(Strategy):
 
         # 2. The input's own chain is the gold path. It stands first; an answer without a rationale is no path.
         gold: list[Answer] = []
-        if record.response is not None:
+        if record.response is not None and record.label is not False:
             rationale, answer = split_answer(record.response)
             if answer is not None and rationale.strip():
-                gold = [Answer(record.response, None, rationale, answer)]
-        paths = [*gold, *chains]
+                gold = [Answer(record.response, None, rationale, answer, reasoning=record.reasoning)]
+        whole = [NO_ANSWER if isinstance(chain, Cut) else chain for chain in chains]
+        paths = [*gold, *whole]
 
         # 3. Reject chains with a wrong answer or a wrong equation. The gold path is right by definition.
-        reasons = [None] * len(gold) + [rejection_reason(chain, reference) for chain in chains]
+        reasons = [None] * len(gold) + [rejection_reason(chain, reference) for chain in whole]
 
         # 4. Of the chains with the same equations keep the one that differs most from the other paths.
         right = [place for place, reason in enumerate(reasons) if reason is None]
         selected = {right[at] for at in select_diverse([paths[place].response for place in right], len(gold))}
 
-        # 5. Each path is a row, or a rejected row.
+        # 5. Each path is a row, or a rejected row; a chain that is cut fails alone.
         candidates = []
+        cut = {place: chain for place, chain in enumerate(chains, len(gold)) if isinstance(chain, Cut)}
         for place, (path, reason) in enumerate(zip(paths, reasons, strict=True)):
             details["equations"] = equation_key(path.response)
             path = replace(path, verified=reason is None)
-            if reason is None and place in selected:
+            if place in cut:
+                candidates.append(
+                    fail(cut[place].failure, record=record.row, meta=self.meta(record, details, [NO_ANSWER]))
+                )
+            elif reason is None and place in selected:
                 candidates.append(self.accept(record, details, [path], place))
             else:
                 candidates.append(self.reject(record, details, reason or "same_path", path.response, path))
+            ask(candidates[-1], NO_RESULT, int(place >= len(gold)), int(reason == "no_answer"))
         return candidates
 
     @property
@@ -136,8 +167,11 @@ def select_diverse(chains: list[str], gold: int) -> set[int]:
             selected[key] = place
         elif selected[key] >= gold:
             others = [chains[other] for path, other in selected.items() if path != key]
-            distances = {
-                at: sum(Levenshtein.distance(chains[at], other) for other in others) for at in (selected[key], place)
-            }
+            distances = {at: sum(distance(chains[at], other) for other in others) for at in (selected[key], place)}
             selected[key] = max(distances, key=distances.__getitem__)
     return set(selected.values())
+
+
+def distance(one: str, other: str) -> int:
+    """Return the edit distance of two chains, of their first COMPARED characters."""
+    return Levenshtein.distance(one[:COMPARED], other[:COMPARED])

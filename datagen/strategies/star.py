@@ -13,9 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, REASON, Answer, Strategy, rejection_reason
+from datagen.strategies.strategy import (
+    EXAMPLES,
+    NO_GOLD,
+    NO_RESULT,
+    NO_RESULT_WHY,
+    REASON,
+    WRONG_REASONS,
+    Answer,
+    Strategy,
+    rejection_reason,
+)
 from datagen.verify import reference_answer
 
 HINT = "star/hint"
@@ -34,6 +46,7 @@ class Options:
     no_hint: bool = option(
         False, "star: reject wrong chains without rationalisation (a second chain, given the answer)."
     )
+    reasoning: str = reasoning_option()
 
 
 class Star(Strategy):
@@ -43,6 +56,12 @@ class Star(Strategy):
     options_type = Options
     options: Options
     templates = (REASON, HINT)
+    reasons = {
+        **WRONG_REASONS,
+        **NO_GOLD,
+        "mentions_hint": "The chain, written with the answer as a hint, speaks of the hint.",
+    }
+    asks = {**Strategy.asks, **NO_RESULT_WHY}
     details = {"rationalised": False}
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
@@ -55,6 +74,7 @@ class Star(Strategy):
         prompt = self.prompt(record)
         chain = Answer.from_chain(await self.ask(record, llm, prompt, **DECODING))
         reason = rejection_reason(chain, reference)
+        answers = [chain.answer]
 
         # 2. Rationalisation (section 3.2): once more, with the answer as a hint. A chain that speaks of the hint would
         #    teach to wait for one.
@@ -63,14 +83,17 @@ class Star(Strategy):
             prompt = self.prompt(record, HINT, answer=reference)
             chain = Answer.from_chain(await self.ask(record, llm, prompt, **DECODING))
             reason = rejection_reason(chain, reference)
+            answers.append(chain.answer)
             if not reason and MENTIONS_HINT.search(chain.response):
                 reason = "mentions_hint"
 
         # 3. The row holds the plain prompt, as if there had been no hint.
         chain = replace(chain, verified=reason is None)
         if reason:
-            return [self.reject(record, details, reason, chain.response, chain)]
-        return [self.accept(record, details, [chain])]
+            candidate = self.reject(record, details, reason, chain.response, chain)
+        else:
+            candidate = self.accept(record, details, [chain])
+        return [ask(candidate, NO_RESULT, len(answers), answers.count(None))]
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return 1 if self.options.no_hint else 2

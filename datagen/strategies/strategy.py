@@ -4,18 +4,18 @@ One answer is a row {"prompt", "response"}; several are one row {"prompt", "resp
 `meta.responses`. A prompt is stored as it came in: instructions that a strategy adds are not part of the row.
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from datagen.engine.method import Method
-from datagen.errors import CallFailed, InputError
+from datagen.engine.unobtained import ask
+from datagen.errors import CUT_ANSWER, CallFailed, InputError
 from datagen.llm.call import Completion
-from datagen.llm.model import Roles
+from datagen.llm.model import Roles, gather_all
 from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import (
@@ -27,11 +27,13 @@ from datagen.records.record import (
     as_messages,
     fail,
     keep,
+    reasoning_field,
+    reasoning_list,
     reject,
     request_text,
     row_id,
 )
-from datagen.verify import VERIFIERS, pick_verifier, verify_all
+from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
 from datagen.verify.answers import same_answer, split_answer
 from datagen.verify.equations import equations_hold
 
@@ -39,7 +41,19 @@ SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 """Self-consistency (2203.11171, section 3.1) and RFT (2308.01825, section 3.3) sample at 0.7; Orca's teacher too."""
 REASON = "cot/reason"
 """The prompt template of a chain of thought."""
-WRONG = ("no_answer", "wrong_answer", "wrong_equation")
+NO_RESULT, CUT_ANSWERS = "chains without a result", "cut answers of several"
+NO_RESULT_WHY = {
+    NO_RESULT: "A chain without a line 'Answer: ...', or one that is cut, has no result: another model, --examples, or "
+    "a higher --max-tokens may help.",
+}
+WRONG_REASONS = {
+    "no_answer": "The answer states no result.",
+    "wrong_answer": "The result is not the known one, or a verifier of --verify fails the answer.",
+    "wrong_equation": "An equation in the answer does not hold.",
+}
+"""What the reasons of WRONG mean."""
+NO_GOLD = {"no_gold": 'The row holds no known answer: a field "answer", or a response that states one.'}
+WRONG = tuple(WRONG_REASONS)
 """Why a chain of thought is not right; see rejection_reason."""
 EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
 VERIFY = f"Verify each answer with: {', '.join(VERIFIERS)}. Repeatable."
@@ -60,11 +74,24 @@ class Answer:
     """True, false, or not known."""
     model: str | None = None
     """The model that wrote it, where no single reply holds it."""
+    reasoning: str | None = None
+    """What was thought before it, where no single reply holds it."""
 
     @classmethod
     def from_chain(cls, completion: Completion) -> "Answer":
         """Split a chain of thought into its rationale and the final answer that it states."""
         return cls(completion.text, completion, *split_answer(completion.text))
+
+    @property
+    def calls(self) -> Row:
+        """The field of a row that holds the tools that it calls, if it does."""
+        calls = self.completion.tool_calls if self.completion else ()
+        return {"tool_calls": list(calls)} if calls else {}
+
+    @property
+    def thought(self) -> str | None:
+        """What was thought before it."""
+        return self.completion.reasoning if self.completion else self.reasoning
 
     def as_meta(self) -> Row:
         completion = self.completion
@@ -81,11 +108,23 @@ class Answer:
 NO_ANSWER = Answer("", None)
 
 
+class Cut(NamedTuple):
+    """One of several answers that reached the length limit."""
+
+    failure: CallFailed
+
+
+LEAST_OF_SEVERAL = 2
+"""Whole answers that a row of several must have: with one it would be a row of another kind."""
+
+
 class Strategy(Method):
     """A strategy to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond` or `answer`."""
 
     name = "respond"
     roles = {"teacher": "answers the prompts"}
+    reasons: ClassVar[Mapping[str, str]] = {"wrong_answer": WRONG_REASONS["wrong_answer"]}
+    asks: ClassVar[Mapping[str, str]] = {UNVERIFIED: UNVERIFIED_WHY}
     details: ClassVar[Row] = {}
     """The keys that the strategy adds to `meta`: the same in every row, with their values before anything is known."""
 
@@ -95,8 +134,7 @@ class Strategy(Method):
         try:
             candidates = await self.respond(record, llm, details)
         except CallFailed as error:
-            subject = {"id": record.id, "prompt": record.prompt}
-            candidates = [fail(error, record=subject, meta=self.meta(record, details, [NO_ANSWER]))]
+            candidates = [fail(error, record=record.row, meta=self.meta(record, details, [NO_ANSWER]))]
         for candidate in candidates:
             yield candidate
 
@@ -115,7 +153,13 @@ class Strategy(Method):
         Raises:
             CallFailed: A call got no good reply. The record becomes one failed row.
         """
-        return [self.accept(record, details, await self.answers(record, llm))]
+        answers = await self.answers(record, llm)
+        whole = [answer for answer in answers if isinstance(answer, Answer)]
+        cut = [answer.failure for answer in answers if isinstance(answer, Cut)]
+        if cut and len(whole) < LEAST_OF_SEVERAL:
+            raise cut[0]
+        several = len(answers) if len(answers) > 1 else 0
+        return [ask(self.accept(record, details, whole), CUT_ANSWERS, several, len(cut))]
 
     async def ask(self, record: Record, llm: Roles, prompt: Prompt, number: int = 0, **params: Any) -> Completion:
         """Ask the teacher once.
@@ -132,10 +176,25 @@ class Strategy(Method):
         """
         return await llm.chat("teacher", prompt, sample=record.sample(number), **{**SAMPLING, **params})
 
-    async def answers(self, record: Record, llm: Roles) -> list[Answer]:
-        """Return `-k` independent answers to the request of `prompt`, not verified yet."""
-        prompt = self.prompt(record)
-        return await gather_all(self.answer(record, llm, prompt, number) for number in range(self.options.k))
+    async def answers(self, record: Record, llm: Roles) -> list[Answer | Cut]:
+        """Return `-k` independent answers to the request of `prompt`, not verified yet.
+
+        Among several, an answer that is cut stands here as a Cut, since it will be cut whenever it is asked for.
+
+        Raises:
+            CallFailed: A call failed in a way that may be over in the next run.
+        """
+        prompt, k = self.prompt(record), self.options.k
+
+        async def answer_or_cut(number: int) -> Answer | Cut:
+            try:
+                return await self.answer(record, llm, prompt, number)
+            except CallFailed as error:
+                if k == 1 or error.reason != CUT_ANSWER:
+                    raise
+                return Cut(error)
+
+        return await gather_all(map(answer_or_cut, range(k)))
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return one answer, not verified yet; by default a chain of thought.
@@ -163,12 +222,11 @@ class Strategy(Method):
             The system message, the worked examples of `--examples` as turns, and the record's own turns.
         """
         instruction = self.prompts[template].render(**fields).messages[0]["content"]
-        examples = load_examples(self.options.examples) if self.options.examples else []
         messages = as_messages(record.prompt)
         system = messages[0]["content"] if messages[0]["role"] == "system" else ""
         turns = messages[1:] if system else messages
         content = "\n\n".join(filter(None, (system, instruction)))
-        messages = [{"role": "system", "content": content}, *examples, *turns]
+        messages = [{"role": "system", "content": content}, *self.examples, *turns]
         return Prompt(messages, template, prompt_fields(record, **fields))
 
     def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
@@ -185,14 +243,18 @@ class Strategy(Method):
         if verifiers := getattr(self.options, "verify", None):
             verdicts = [verify_all(record, answer.response, verifiers) for answer in answers]
             answers = [replace(answer, verified=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
+        checked = UNVERIFIED, len(answers) if verifiers else 0, sum(answer.verified is None for answer in answers)
         if len(answers) == 1 and answers[0].verified is False:
-            return self.reject(record, details, "wrong_answer", answers[0].response, answers[0])
+            return ask(self.reject(record, details, "wrong_answer", answers[0].response, answers[0]), *checked)
         responses = [answer.response for answer in answers]
-        fields: Row = {"response": responses[0]} if len(answers) == 1 else {"responses": responses}
+        if len(answers) == 1:
+            fields = {"response": responses[0], **reasoning_field(answers[0].thought), **answers[0].calls}
+        else:
+            fields = {"responses": responses, **reasoning_list(answer.thought for answer in answers)}
         content = [record.prompt, responses]
         name = row_id(f"respond {self.variant}", [record.id], [record.pass_no, place], content)
         meta = self.meta(record, details, answers)
-        return keep({"id": name, "prompt": record.prompt, **fields, "meta": meta, **record.extra})
+        return ask(keep({"id": name, "prompt": record.prompt, **fields, "meta": meta, **record.carried}), *checked)
 
     def reject(
         self, record: Record, details: Row, reason: str, reply: str | None = None, answer: Answer = NO_ANSWER
@@ -206,41 +268,38 @@ class Strategy(Method):
             reply: The text that shows why.
             answer: The answer for `meta`, if there is one.
         """
-        subject = {"id": record.id, "prompt": record.prompt}
         meta = self.meta(record, details, [answer])
-        return reject(reason, stage=self.variant, record=subject, reply=reply, meta=meta)
+        return reject(reason, stage=self.variant, record=record.row, reply=reply, meta=meta)
 
     def meta(self, record: Record, details: Row, answers: list[Answer]) -> Row:
         metas = [answer.as_meta() for answer in answers]
         return self.row_meta(record, **(metas[0] if len(metas) == 1 else {"responses": metas}), **details)
 
+    @cached_property
+    def examples(self) -> Messages:
+        """The worked examples of `--examples`, as turns of a conversation."""
+        path = getattr(self.options, "examples", None)
+        return load_examples(path) if path else []
+
     def check(self) -> None:
         for name in getattr(self.options, "verify", ()):
             pick_verifier(name)
-        if getattr(self.options, "examples", None):
-            load_examples(self.options.examples)
+        _ = self.examples  # a bad file ends the command before anything is sent
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return int(self.options.k)
 
 
 class IndependentAnswers(Strategy):
     """A strategy whose `-k` answers are independent of each other and stand in one row."""
 
+    asks: ClassVar[Mapping[str, str]] = {
+        **Strategy.asks,
+        CUT_ANSWERS: "Some of several answers reached the length limit, and the row holds the others: raise "
+        "--max-tokens.",
+    }
+
     unique = ("prompt", "response", "responses")
-
-    @property
-    def next_command(self) -> str:
-        return "datagen train sft {}" if self.options.k == 1 else "datagen judge {}"
-
-
-async def gather_all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Return the results of calls in order. If one fails, the others are still awaited, and so recorded."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
 
 
 def rejection_reason(chain: Answer, reference: str) -> str | None:
@@ -254,10 +313,10 @@ def rejection_reason(chain: Answer, reference: str) -> str | None:
 
 def prompt_fields(record: Record, **fields: str) -> dict[str, str]:
     """Return the fields of a Prompt, for the procedural teacher and for recorded replies."""
-    return {"prompt": request_text(record.prompt), "extra": json.dumps(record.extra), **fields}
+    extra = json.dumps(record.extra) if record.extra else "{}"
+    return {"prompt": request_text(record.prompt), "extra": extra, **fields}
 
 
-@cache
 def load_examples(path: Path) -> Messages:
     """Read worked examples as turns of a conversation."""
     turns: Messages = []

@@ -1,9 +1,9 @@
 """Self-consistency (arXiv 2203.11171): several chains of thought, and the answer that most of them reach.
 
 The paper samples 40 chains; the default here is 8, since the gain flattens early. Answers are counted by value
-(verify/answers.py); a chain without a stated answer has no vote. The row is the first chain that agrees with the
-majority. Beyond the paper, for training data: a prompt is rejected if less than half of the chains agree, or if there
-is a tie. A majority can be wrong: where the answers are known, use `rft`.
+(verify/answers.py); a chain without a stated answer, or one that is cut, has no vote. The row is the first chain that
+agrees with the majority. Beyond the paper, for training data: a prompt is rejected if less than half of the chains
+agree, or if there is a tie. A majority can be wrong: where the answers are known, use `rft`.
 """
 
 from collections import Counter
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
+from datagen.engine.unobtained import ask
 from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, REASON, VERIFY, Strategy
+from datagen.strategies.strategy import EXAMPLES, NO_RESULT, NO_RESULT_WHY, REASON, VERIFY, Answer, Cut, Strategy
 from datagen.verify.answers import answer_key
 
 CHAINS = 8
@@ -31,6 +33,7 @@ class Options:
     least_share: float = option(
         LEAST_SHARE, "vote: minimum share of the chains with the winning answer.", least=0, most=1
     )
+    reasoning: str = reasoning_option()
 
 
 class Vote(Strategy):
@@ -40,6 +43,15 @@ class Vote(Strategy):
     options_type = Options
     options: Options
     templates = (REASON,)
+    reasons = {
+        **Strategy.reasons,
+        "no_answer": "No chain states a result.",
+        "no_agreement": "Fewer chains than --least-share reach the same result, or two results are tied.",
+    }
+    asks = {
+        **Strategy.asks,
+        **NO_RESULT_WHY,
+    }
     details = {"votes": None, "vote_share": None}
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
@@ -48,17 +60,21 @@ class Vote(Strategy):
         chains = await self.answers(record, llm)
 
         # 2. Marginalise out the rationales: count the answers, equal ones by their value.
-        keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in chains]
+        whole = [chain for chain in chains if isinstance(chain, Answer)]
+        if not whole:
+            raise next(chain.failure for chain in chains if isinstance(chain, Cut))
+        keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in whole]
         votes = Counter(key for key in keys if key is not None).most_common()
         share = votes[0][1] / len(chains) if votes else 0.0
         details["votes"] = [{"answer": answer, "votes": count} for answer, count in votes]
         details["vote_share"] = share
+        stated = NO_RESULT, len(chains), len(chains) - sum(count for _, count in votes)
         if not votes:
-            return [self.reject(record, details, "no_answer", chains[0].response, chains[0])]
+            return [ask(self.reject(record, details, "no_answer", whole[0].response, whole[0]), *stated)]
 
         # 3. The majority wins, unless it is small or tied (beyond the paper).
-        winner = chains[keys.index(votes[0][0])]
+        winner = whole[keys.index(votes[0][0])]
         tied = len(votes) > 1 and votes[1][1] == votes[0][1]
         if share < self.options.least_share or tied:
-            return [self.reject(record, details, "no_agreement", winner.response, winner)]
-        return [self.accept(record, details, [winner])]
+            return [ask(self.reject(record, details, "no_agreement", winner.response, winner), *stated)]
+        return [ask(self.accept(record, details, [winner]), *stated)]

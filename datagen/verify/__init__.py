@@ -11,8 +11,9 @@ Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and
 
 from collections.abc import Callable, Iterable
 
-from datagen.errors import InputError
-from datagen.parse import split_thinking
+from datagen.errors import unknown_value
+from datagen.reasoning import split_thinking
+from datagen.records.columns import REFERENCES, normal_name
 from datagen.records.record import Record, request_text
 from datagen.verify.answers import final_answer, same_answer
 from datagen.verify.choices import option_letter, yes_no
@@ -21,6 +22,12 @@ from datagen.verify.equations import equations_hold
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
 
+UNVERIFIED = "unverified answers"
+UNVERIFIED_WHY = (
+    "The verifier cannot tell whether these are right: --verify answer needs a known answer in the row (a field "
+    '"answer") and a result in the response. Give it these, or name another verifier.'
+)
+"""Why a verifier has no verdict on an answer, and the way out."""
 Verifier = Callable[[Record, str], bool | None]
 """A function from a record and a response to a verdict.
 
@@ -34,14 +41,16 @@ Returns:
 
 
 def reference_answer(record: Record) -> str | None:
-    """Return the reference answer: the field "answer", else the answer that the record's own response states.
+    """Return the reference answer: the field "answer" or one of its synonyms (records/columns.py), else the answer that
+    the record's own response states, unless that is labelled as a bad one.
 
     A text without a marker (such as "####") counts if it is the field, or only a number, a letter, yes or no.
     """
-    answer = record.extra.get("answer")
-    if isinstance(answer, str | int | float):
+    fields = {normal_name(name): value for name, value in record.extra.items()}
+    answer = next((fields[name] for name in REFERENCES if isinstance(fields.get(name), str | int | float)), None)
+    if answer is not None:
         return final_answer(str(answer)) or str(answer)
-    response = record.response or ""
+    response = record.response if record.response and record.label is not False else ""
     bare = len(response) <= 100 and is_answer(response)
     return final_answer(response) or (response if bare else None)
 
@@ -83,5 +92,5 @@ def verify_all(record: Record, response: str, names: Iterable[str]) -> bool | No
 def pick_verifier(name: str) -> Verifier:
     """Return a verifier by its name; InputError lists the known ones."""
     if name not in VERIFIERS:
-        raise InputError(f"no verifier {name!r}: expected one of {', '.join(VERIFIERS)}")
+        raise unknown_value("verifier", name, VERIFIERS)
     return VERIFIERS[name]

@@ -18,7 +18,7 @@ MAX_ANSWER = 2_000
 """Characters; a longer text is not a final answer."""
 
 STATEMENT = re.compile(
-    r"""^[ \t>]*\#{1,6}[ \t]*(?:final[ \t])?answer[ \t]*[:：]?[ \t]*\n
+    r"""^[ \t>]*\#{1,6}[ \t]*(?:final[ \t])?answer[ \t]*+(?:[:：][ \t]*+)?\n
       | ^[ \t>]*\#{4}(?!\#)
       | (?:\b(?:so|thus|hence|therefore)\b[ ,]{0,3})? (?:\b(?:the|my|our)\s{1,3})?
         (?:\b(?:final|correct|right)\s{1,3})?
@@ -31,10 +31,13 @@ STATEMENT = re.compile(
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+WORDS = re.compile(r"answer|####|答案|(?-i:A)[*_]{0,3}[:：]", re.IGNORECASE)
+"""One of these stands in every match of STATEMENT, at most LEAD characters behind its start or in the same line."""
+LEAD = 80
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
 LINE = re.compile(r"[\s*_]*([^\n]*)")
 SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|,?\s+(?:because|since)\b"
+    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|(?:,|(?<!\s))\s++(?:because|since)\b"
 )
 """Of the single letters only A to H end a sentence: those are options ("B. We are done"), later ones are initials."""
 MARKUP = " \t\r\n*_`"
@@ -105,7 +108,11 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
 
 def _last_stated(text: str) -> AnswerSpan:
     """Find the last line or sentence that states an answer; the answer is its first sentence."""
-    for match in reversed(list(STATEMENT.finditer(text))):
+    word = WORDS.search(text)
+    if word is None:
+        return NO_ANSWER
+    start = min(text.rfind("\n", 0, word.start()) + 1, max(0, word.start() - LEAD))
+    for match in reversed(list(STATEMENT.finditer(text, start))):
         line = LINE.match(text, match.end(), match.end() + MAX_ANSWER + 1)
         if line is None or len(line[0]) > MAX_ANSWER:
             continue
@@ -118,6 +125,8 @@ def _last_stated(text: str) -> AnswerSpan:
 def _last_boxed(text: str) -> AnswerSpan:
     """Find the box that opens last among those whose braces close, in one pass."""
     last, still_open = NO_ANSWER, list[re.Match[str]]()
+    if "box" not in text:
+        return last
     for brace in BRACES.finditer(text):
         if brace[1] or brace[2] == "{":
             still_open.append(brace)

@@ -16,11 +16,11 @@ policy=sft table=sft:demonstrations.jsonl kept=gold.jsonl
 for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, right answers are kept, the base model is trained"
     part "$round"
-    datagen respond "prompts-$round.jsonl" -q -o "rft-$round.right.jsonl" --model "hf:$policy" \
+    datagen respond "prompts-$round.jsonl" -o "rft-$round.right.jsonl" --model "hf:$policy" \
         --temperature "$ROUND_TEMPERATURE" --max-tokens "$MAX_TOKENS" $RESPOND || [ $? = 3 ] # short of -n
     kept="$kept rft-$round.right.jsonl"
     cat $kept > "rft-$round.rows.jsonl"
-    datagen train sft "rft-$round.rows.jsonl" -q -o "rft-$round" --model "$BASE" --steps "$RFT_STEPS" \
+    datagen train sft "rft-$round.rows.jsonl" -o "rft-$round" --model "$BASE" --steps "$RFT_STEPS" \
         --eval-every "$RFT_STEPS" $FLAGS
     policy=rft-$round table="$table rft-$round:rft-$round.right.jsonl,rft-$round.rows.jsonl"
     measure "$policy" "$policy"

@@ -15,7 +15,7 @@ for round in $(seq "$ROUNDS"); do
     stage "Round $round: $policy answers, $judge judges, DPO learns"
     part "$round"
     sample "$policy" "prompts-$round.jsonl" "self-$round.samples.jsonl" "$ROUND_TEMPERATURE"
-    datagen judge "self-$round.samples.jsonl" -q -o "self-$round.ranked.jsonl" --by score --samples 3 --judge "$judge" \
+    datagen judge "self-$round.samples.jsonl" -o "self-$round.ranked.jsonl" --by score --samples 3 --judge "$judge" \
         --allow-self
     datagen pairs "self-$round.ranked.jsonl" -q -o "self-$round.pairs.jsonl"
     learn_dpo "self-$round.pairs.jsonl" "$policy" "self-$round"

@@ -161,3 +161,15 @@ def test_real_documents_give_rows_in_four_languages(real_data: Path) -> None:
     assert funnel["kept"] > 150
     licences = {json.loads(line)["license"] for line in documents.read_text().splitlines()}
     assert {row["meta"]["licence"] for row in rows("out.jsonl")} <= licences
+
+
+def test_the_columns_of_a_seed_are_nothing_but_columns() -> None:
+    names = ("kind", "problem", "text", "segment", "seed", "source", "header", "document", "span", "licence", "reason")
+    columns = {name: f"the {name}" for name in names}
+    Path("seeds.jsonl").write_bytes(
+        dump_line({**columns, **SEED_ROW, "id": 7}) + dump_line({"text": GOOD, "kind": "x"})
+    )
+    perform(Backtranslate, Path("seeds.jsonl"), "sim", "out.jsonl", Options(untagged=True))
+    (seed,) = [row for row in rows("out.jsonl") if row["meta"]["op"] == "seed"]
+    assert seed.items() >= {**columns, **SEED_ROW}.items() and seed["meta"]["source_id"] == "7"
+    assert not [row for row in rows("out.rejected.jsonl") if row["stage"] == "read"]

@@ -69,7 +69,11 @@ def test_an_answer_comes_through_as_it_is(text: str) -> None:
         (reply("<think>a</think><think>b"), "cut answer", "raise --max-tokens"),
         (reply("So.", "content_filter"), "filtered answer", ""),
         (reply(None, "content_filter"), "filtered answer", ""),
+        (reply(None, refusal="I cannot."), "filtered answer", "I cannot."),
+        (reply([{"type": "refusal", "refusal": "I cannot."}]), "filtered answer", "I cannot."),
+        (reply([{"type": "image", "image": "AA=="}]), "empty answer", ""),
         (reply("half \ud800"), "broken answer", "half a character (a lone surrogate)"),
+        (reply("So.", reasoning="half \ud800"), "broken answer", "half a character (a lone surrogate)"),
         (reply("\udc00\ud800"), "broken answer", "half a character (a lone surrogate)"),
     ],
 )
@@ -92,7 +96,8 @@ def test_a_refusal_of_the_request_is_final(status: int) -> None:
         ("So.", {"reasoning": "hm"}, "So.", "hm"),
         ("So.", {"reasoning_content": "hm"}, "So.", "hm"),
         ("So.", {"reasoning": None, "reasoning_content": "hm"}, "So.", "hm"),
-        ("<think>a</think>So.", {"reasoning": "b"}, "So.", "b"),
+        ("<think>a</think>So.", {"reasoning": "b"}, "So.", "b\n\na"),
+        ("<think>hm</think>So.", {"reasoning": "hm"}, "So.", "hm"),
         ("Use <think>x</think>.", {}, "Use <think>x</think>.", ""),
         ("The tag <think> opens.", {}, "The tag <think> opens.", ""),
         ("So.", {}, "So.", ""),
@@ -118,12 +123,17 @@ def test_an_answer_that_does_not_parse_is_bad_and_says_what_is_missing() -> None
     )  # fmt: skip
 
 
-def test_a_bug_in_a_parser_is_not_taken_for_a_bad_answer() -> None:
-    def wrong(text: str) -> int:
-        return int(text)
+@pytest.mark.parametrize(
+    "error", [ValueError("x\ny"), RecursionError("x y"), OverflowError(), MemoryError(), KeyError(1)]
+)
+def test_whatever_a_parser_raises_is_a_bad_answer_with_a_reason_of_its_own(error: Exception) -> None:
+    def parse(text: str) -> None:
+        raise error
 
-    with pytest.raises(ValueError, match="invalid literal"):
-        read_reply(reply(), wrong)
+    with pytest.raises(BadAnswer) as bad:
+        read_reply(reply(), parse)
+    assert bad.value.reason == "parser error"
+    assert bad.value.detail == f"{type(error).__name__}: {' '.join(str(error).split())}".strip()
 
 
 def test_a_bad_answer_is_never_parsed() -> None:
@@ -172,6 +182,7 @@ BODIES: list[tuple[object, bool]] = [
     ({"choices": [{"message": {"role": "assistant", "tool_calls": []}}]}, True),
     ({"choices": [{"message": {"content": "a"}}, {"nonsense": 1}], "more": {}}, True),
     ({"choices": [{"message": {"content": 7}}]}, False),
+    ({"choices": [{"message": {"content": [{"type": "text", "text": "So."}]}}]}, True),
     ({"choices": [{"message": {"content": ["So."]}}]}, False),
     ({"choices": [{"message": {"content": {"text": "So."}}}]}, False),
     ({"choices": [{"message": "So."}]}, False),
@@ -227,10 +238,12 @@ def test_any_body_of_the_shape_can_be_read(body: object) -> None:
         ('{"error": {}}', '{"error": {}}'),
         ('{"detail": "x"}', '{"detail": "x"}'),
         ("<html>\n502</html>", "<html> 502</html>"),
+        ('[{"error": {"message": "too long"}}]', "too long"),
         ("[1]", "[1]"),
+        ("[]", "[]"),
         ('"text"', '"text"'),
         ("", ""),
-        ("x" * 1000, "x" * 200),
+        ("x" * 1000, "x" * 400),
     ],
 )
 def test_the_error_message_of_a_server_fits_in_one_line(body: str, message: str) -> None:
@@ -304,3 +317,28 @@ def test_where_a_model_is_asked_and_with_which_key_is_not_in_it(monkeypatch: pyt
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     assert key("m@https://example.com/v1") == key("m") == before
     assert key("m#a@http://127.0.0.1:1/v1") != before
+
+
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "max_tokens", "model_length", " Length ", "incomplete"])
+def test_a_limit_of_the_length_has_many_names(finish: str) -> None:
+    with pytest.raises(BadAnswer, match="cut answer"):
+        read_reply(reply("So", finish), None)
+    assert read_reply(reply("So", finish), None, cut_ok=True).text == "So"
+
+
+@pytest.mark.parametrize("finish", ["SAFETY", "RECITATION", "refusal", "content_filter", "Sensitive"])
+def test_a_withheld_answer_has_many_names(finish: str) -> None:
+    with pytest.raises(BadAnswer, match="filtered answer"):
+        read_reply(reply("So", finish), None)
+
+
+@pytest.mark.parametrize("finish", [None, "", "stop", "STOP", "end_turn", "eos", "stop_sequence", "completed"])
+def test_a_whole_answer_has_many_names(finish: str | None) -> None:
+    assert read_reply(reply("So", finish), None).text == "So"
+
+
+@pytest.mark.parametrize("finish", ["abort", "error", "x" * 500, "\x1b[31m"])
+def test_an_ending_in_no_table_is_no_answer_and_is_named(finish: str) -> None:
+    with pytest.raises(BadAnswer, match="unknown finish reason: ") as bad:
+        read_reply(reply("So", finish), None)
+    assert len(bad.value.reason) < 80

@@ -3,16 +3,21 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from tests.jobs import rows, write_seeds
 from tests.server import Faults, Server, running
+
+PROGRAM = f"{'python' if which('python') == sys.executable else sys.executable} -m datagen"
+"""How these tests start the program, as it says itself."""
 
 Result = subprocess.CompletedProcess[str]
 
@@ -32,12 +37,13 @@ def seeds() -> str:
 def test_the_bare_command_works_and_says_what_it_used(seeds: str) -> None:
     ran = datagen("evolve", seeds)
     assert ran.returncode == 0
-    assert "procedural teacher" in ran.stderr
-    assert "not a language model" in ran.stderr
+    lines = ran.stderr.strip().splitlines()
+    assert "DEMONSTRATION by sim, the built-in rule-based teacher" in lines[0]
+    assert any(line.startswith("DEMONSTRATION") and line.endswith("not training data.") for line in lines[-4:])
     assert ran.stdout == ""
     assert len(rows("seeds.evolve.jsonl")) > 0
     assert {row["meta"]["model"] for row in rows("seeds.evolve.jsonl")} == {"sim/1"}
-    assert ran.stderr.strip().splitlines()[-1].endswith("seeds.evolve.jsonl")
+    assert lines[-2] == f"Next: {PROGRAM} train sft seeds.evolve.jsonl --model tiny"
 
 
 def test_the_same_command_again_has_nothing_to_do(seeds: str) -> None:
@@ -72,7 +78,8 @@ def test_a_raised_n_goes_on(seeds: str) -> None:
 def test_rows_flow_through_a_pipe() -> None:
     ran = datagen("evolve", "-", "--rounds", "1", stdin="What is 2 + 2?\nName a river.\n")
     assert ran.returncode == 0
-    assert [json.loads(line)["meta"]["round"] for line in ran.stdout.splitlines()] == [1, 1]
+    details = [json.loads(json.loads(line)["meta"]["details"]) for line in ran.stdout.splitlines()]
+    assert [one["round"] for one in details] == [1, 1]
     assert sorted(path.name for path in Path().iterdir()) == [".datagen"]
 
 
@@ -98,6 +105,19 @@ def test_a_dry_run_shows_the_first_request_and_touches_nothing(seeds: str) -> No
     assert request["messages"][-1]["content"] == "Describe thing number 0 in a few words."
     assert "About 60 calls" in ran.stderr
     assert [path.name for path in Path().iterdir()] == ["seeds.jsonl"]
+
+
+def test_a_dry_run_shows_text_as_it_is_and_stays_json() -> None:
+    prompt = "用中文写一首关于河流的诗。\u202e\x9b \x07 😀"
+    Path("seeds.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n" + "{torn\n" * 2)
+    words = ("respond", "seeds.jsonl", "--dry-run", "--model", "m@http://127.0.0.1:9/v1")
+    ran = datagen(*words, PYTHONIOENCODING="utf-8")
+    assert "用中文写一首关于河流的诗。\\u202e\\u009b \\u0007 😀" in ran.stdout
+    assert json.loads(ran.stdout)["messages"][-1]["content"] == prompt
+    assert "1 row to read (prompt); 2 lines cannot be used." in ran.stderr
+    assert "About 1 call for one pass; at most 3, whatever the answers are" in ran.stderr
+    ascii_only = datagen(*words, PYTHONIOENCODING="ascii")
+    assert json.loads(ascii_only.stdout) == json.loads(ran.stdout) and ascii_only.stdout.isascii()
 
 
 def test_parameters_reach_the_server_and_the_judge_keeps_its_own(seeds: str) -> None:
@@ -147,14 +167,14 @@ def test_a_folder_of_prompts_replaces_shipped_ones(seeds: str) -> None:
     ("arguments", "says"),
     [
         (["none.jsonl"], "none.jsonl: no such file"),
-        (["."], "is a folder"),
+        (["."], "all of which is read; choose another -o"),
         (["empty.jsonl"], "no rows (the file is empty)"),
-        (["keys.jsonl"], 'no "prompt", "instruction" or "messages" (found: question)'),
+        (["keys.jsonl"], 'no "prompt", "instruction" or "messages" (found: title)'),
         (["broken.jsonl"], "no row could be used"),
         (["seeds.jsonl", "--format", "csv"], "--format csv: expected one of"),
         (["seeds.jsonl", "-o", "out.txt"], "ends in .jsonl"),
         (["seeds.jsonl", "-o", "no/out.jsonl"], "no such folder"),
-        (["seeds.jsonl", "-o", "seeds.jsonl"], "is the input"),
+        (["seeds.jsonl", "-o", "seeds.jsonl"], "is read by this command, which would write"),
         (["seeds.jsonl", "-o", "notes.jsonl"], "was not made by datagen"),
         (["seeds.jsonl", "--model", "sim:fly=1"], "expected skill, "),
         (["seeds.jsonl", "--model", "x@ftp://host"], "expected NAME"),
@@ -169,7 +189,7 @@ def test_a_folder_of_prompts_replaces_shipped_ones(seeds: str) -> None:
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(seeds: str, arguments: list[str], says: str) -> None:
     Path("empty.jsonl").touch()
-    Path("keys.jsonl").write_text('{"question": 1}\n')
+    Path("keys.jsonl").write_text('{"title": 1}\n')
     Path("broken.jsonl").write_text("{oops\n{again\n")
     Path("bad.jsonl").write_text('{"prompt": "Fine."}\n{oops\n')
     Path("notes.jsonl").write_text('{"note": "mine"}\n')
@@ -201,13 +221,13 @@ def test_too_many_failures_exit_with_3(seeds: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "says"),
-    [(401, "the key is refused"), (404, "no such endpoint or model"), (402, "out of credit")],
+    [(401, "asks for a key"), (404, "no such endpoint or model"), (402, "out of credit")],
 )
 def test_an_endpoint_that_refuses_the_caller_exits_with_5_at_once(seeds: str, status: int, says: str) -> None:
     with running(Server()) as server:
         server.refuse = lambda request: (status, {"error": {"message": "go \x1b[31maway"}})
         ran = datagen("evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "1")
-        assert server.requests == 1
+        assert server.requests == (2 if status in (403, 404) else 1), "another request is refused as well"
     assert ran.returncode == 5
     assert says in ran.stderr
     assert r"go \x1b[31maway" in ran.stderr, "a server's words are not obeyed by the terminal"
@@ -216,7 +236,7 @@ def test_an_endpoint_that_refuses_the_caller_exits_with_5_at_once(seeds: str, st
 def test_an_endpoint_that_is_not_there_exits_with_5(seeds: str) -> None:
     ran = datagen("evolve", seeds, "--model", "m@http://127.0.0.1:9/v1")
     assert ran.returncode == 5
-    assert "no connection" in ran.stderr
+    assert "nothing listens at http://127.0.0.1:9/v1. Is the server running" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -259,11 +279,13 @@ def interrupt(command: list[str], server: Server, *, after: int, times: int) -> 
 
 def test_the_first_interrupt_drains_and_the_command_goes_on_from_there() -> None:
     seeds = str(write_seeds(60))
-    with running(Server(latency=0.1)) as server:
+    with running(Server(latency=0.03)) as server:
         options = ["evolve", seeds, "--model", f"m@{server.url}", "--concurrency", "8"]
         code, stderr = interrupt([sys.executable, "-m", "datagen", *options], server, after=250, times=1)
         assert code == 130
-        assert "To continue:" in stderr
+        *_, message, _, command = stderr.splitlines()
+        assert message == "Interrupted. What was paid for is recorded."
+        assert command == f"Next: {PROGRAM} {shlex.join(options)}"
         assert 0 < len(rows("seeds.evolve.jsonl")) < 200
         paid = server.requests
         assert datagen(*options).returncode == 0
@@ -278,7 +300,7 @@ def test_the_second_interrupt_ends_the_process_at_once() -> None:
         began = time.monotonic()
         code, _ = interrupt(command, server, after=4, times=2)
         assert time.monotonic() - began < 10
-    assert code == -signal.SIGINT
+    assert code == 130
 
 
 def test_two_runs_of_one_output_at_once_are_refused() -> None:
@@ -370,9 +392,10 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     assert ran.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_without_a_row_there_is_no_next_command(seeds: str) -> None:
+def test_where_no_row_is_kept_the_reason_stands_in_place_of_the_next_command(seeds: str) -> None:
     some = datagen("filter", seeds, "-o", "some.jsonl")
     none = datagen("filter", seeds, "--verify", "answer", "--only-verified", "-o", "none.jsonl")
-    assert some.stderr.splitlines()[-1] == "datagen train sft some.jsonl"
-    assert none.returncode == 0 and not rows("none.jsonl")
-    assert none.stderr.splitlines()[-1].startswith("Rows: none.jsonl")
+    assert some.stderr.splitlines()[-1] == f"Next: {PROGRAM} respond some.jsonl"
+    assert none.returncode == 3 and not rows("none.jsonl")
+    assert "No row was kept of 5 candidates: unverified:answer 5." in none.stderr
+    assert "Next:" not in none.stderr

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datagen.commands.convert import Options, run
 from datagen.errors import InputError
 from datagen.records.files import dump_line
+from datagen.records.layout import pack_meta
 from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Row
 from tests.jobs import rows
@@ -76,16 +77,16 @@ def test_preferences_come_back(to: str, prompt: Any, chosen: str, rejected: str)
     if chosen.strip() == rejected.strip():
         return
     path = write({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-    converted = convert(path, to)
-    system = isinstance(prompt, list) and prompt[0]["role"] == "system"
-    if to == "hh" and system:
-        assert converted.read_bytes() == b""
+    if to == "hh" and isinstance(prompt, list) and prompt[0]["role"] == "system":
+        with pytest.raises(InputError, match="no row could be used: a transcript cannot hold a system message"):
+            convert(path, to)
         return
+    converted = convert(path, to)
     assert [texts_of(row) for row in read(converted, PREFERENCES)] == [texts_of(row) for row in read(path, PREFERENCES)]
 
 
 def test_the_parts_of_an_alpaca_prompt_are_parted_again() -> None:
-    meta = {"instruction": "Sort.", "input": "b a"}
+    meta = pack_meta({"instruction": "Sort.", "input": "b a"})
     path = write({"id": "0" * 16, "prompt": "Sort.\n\nb a", "response": "a b", "meta": meta})
     assert rows(convert(path, "alpaca")) == [{"instruction": "Sort.", "input": "b a", "output": "a b"}]
 
@@ -116,7 +117,7 @@ def test_a_sheet_to_audit_has_the_four_questions_and_runs_nothing() -> None:
 def test_what_a_shape_cannot_hold_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     write({"prompt": "A?"}, {"prompt": "B?", "response": "b"})
     run("rows.jsonl", Options(to="trl"))
-    assert "1 rows; left out: no response 1" in capsys.readouterr().err
+    assert "1 row; left out: no response 1" in capsys.readouterr().err
     assert Path("rows.trl.jsonl").exists()
 
 
@@ -147,3 +148,11 @@ FILES = (
 def test_real_preferences_come_back(real_data: Path, name: str, to: str) -> None:
     before = [texts_of(row) for row in read(real_data / name, PREFERENCES) if not isinstance(row, BadLine)]
     assert [texts_of(row) for row in read(convert(str(real_data / name), to), PREFERENCES)] == before
+
+
+def test_a_preference_with_a_soft_label_is_converted_as_a_preference() -> None:
+    pair = {"prompt": "A?", "chosen": "b", "rejected": "c", "margin": 1.0, "soft_label": 0.9, "chosen_reasoning": "So."}
+    (row,) = rows(convert(write(pair), "trl"))
+    assert [
+        row[name][0]["content"] if isinstance(row[name], list) else row[name] for name in ("chosen", "rejected")
+    ] == ["b", "c"]

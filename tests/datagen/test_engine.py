@@ -76,7 +76,7 @@ def test_faults_change_no_row(real_seeds: Path) -> None:
     faults = Faults(0.2, retry_after=0.05, hang_seconds=3)
     with running(Server()) as clean, running(Server(faults=faults)) as faulty:
         evolve(real_seeds, f"m@{clean.url}", "clean/out.jsonl", concurrency="64")
-        outcome = evolve(real_seeds, f"m@{faulty.url}", "faulty/out.jsonl", concurrency="64", timeout=0.5)
+        outcome = evolve(real_seeds, f"m@{faulty.url}", "faulty/out.jsonl", concurrency="64", timeout=1.5)
         kinds = {entry.outcome for entry in faulty.log}
         assert kinds == {"ok", *faults.kinds}
         assert faulty.early_retries() == 0
@@ -143,7 +143,7 @@ def test_two_hundred_candidates_without_a_row_are_a_stall() -> None:
     outcome = evolve(write_seeds(30), "sim:leak=1", n=1000)
     assert outcome.reason == "stall"
     assert outcome.result["funnel"] == {
-        "asked": 200, "kept": 0, "rejected": {"leaked": 200}, "failed": {}, "unreadable": 0,
+        "asked": 200, "kept": 0, "rejected": {"leaked": 200}, "failed": {}, "unreadable": 0, "unobtained": {},
     }  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """Output files: readable by other tools, put in place at once, and never over a file of somebody else."""
 
+import fcntl
 import json
 import sys
+import tempfile
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 from datagen.engine.output import differences, named_output, piped_output
 from datagen.errors import DatagenError, InputError
 from datagen.records.files import dump_line, input_digest, open_input, write_json
+from datagen.records.lines import json_lines
 
-META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
+FUNNEL = {"asked": 0, "kept": 0, "rejected": {}, "failed": {}, "unreadable": 0, "unobtained": {}}
+META: dict[str, Any] = {"result": {"status": "done", "fingerprint": {}, "funnel": FUNNEL}, "run": {}}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -27,7 +32,9 @@ def names() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "character", ["\u2028", "\u2029", "\x85", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1e"], ids=ascii
+    "character",
+    ["\u2028", "\u2029", "\x85", "\x7f", "\x9b", "\u202e", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1e"],
+    ids=ascii,
 )
 def test_a_row_is_one_line_to_every_reader(character: str) -> None:
     line = dump_line({"prompt": f"a{character}b"})
@@ -62,7 +69,7 @@ def test_any_row_comes_back_from_one_line(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "telling"),
-    [("missing.jsonl", "missing.jsonl: no such file"), ("folder", "folder: is a folder; name a file in it")],
+    [("missing.jsonl", "missing.jsonl: no such file"), ("folder", "folder: a folder without a file of rows")],
 )
 def test_what_cannot_be_opened_is_said(name: str, telling: str) -> None:
     Path("folder").mkdir()
@@ -93,10 +100,13 @@ def test_rows_go_to_parts_and_take_their_places_at_the_end() -> None:
         output.write_row({"id": "1"})
         output.write_rejected({"id": "2"})
         output.write_row({"id": "3"})
-        assert names() == {"out.jsonl.part", "out.rejected.jsonl.part"}
-        assert not output.path.exists()
-        output.finish(META)
-    assert names() == {"out.jsonl", "out.rejected.jsonl", "out.meta.json"}
+        assert {path.name for path in Path(".datagen/parts").iterdir()} == {
+            "out.jsonl.part", "out.rejected.jsonl.part"
+        }  # fmt: skip
+        assert names() == {".datagen"}
+        output.finish(META, complete=True)
+    assert names() == {".datagen", "out.jsonl", "out.rejected.jsonl", "out.meta.json"}
+    assert not list(Path(".datagen/parts").iterdir())
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n{"id": "3"}\n'
     assert Path("out.rejected.jsonl").read_bytes() == b'{"id": "2"}\n'
     assert (output.rows, output.rejected_rows, output.path.exists()) == (2, 1, True)
@@ -107,7 +117,7 @@ def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
     first = named_output(Path("out.jsonl"))
     with first.open_parts():
         first.write_row({"id": "1"})
-        first.finish(META)
+        first.finish(META, complete=True)
     second = named_output(Path("out.jsonl"))
     with pytest.raises(TypeError), second.open_parts():
         second.write_row({"id": object()})
@@ -116,21 +126,24 @@ def test_a_run_that_breaks_leaves_the_earlier_output_as_it_was() -> None:
 
 
 def test_a_start_begins_its_parts_anew() -> None:
-    Path("out.jsonl.part").write_text("left over")
+    Path(".datagen/parts").mkdir(parents=True)
+    Path(".datagen/parts/out.jsonl.part").write_text("left over")
     output = named_output(Path("out.jsonl"))
     with output.open_parts():
         output.write_row({"id": "1"})
-        output.finish(META)
+        output.finish(META, complete=True)
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
 
 
 def test_meta_says_writing_until_all_files_are_in_place() -> None:
     """A file that cannot be replaced stops the last step half-way; the output is then not marked as finished."""
+    write_json(Path("out.meta.json"), META)
     Path("out.rejected.jsonl").mkdir()
     output = named_output(Path("out.jsonl"))
     with pytest.raises(OSError, match="rejected"), output.open_parts():
-        output.finish(META)
-    assert output.read_meta() == {"command": "evolve", "result": {"status": "writing"}}
+        output.finish(META, complete=True)
+    meta = output.read_meta()
+    assert meta is not None and meta["result"]["status"] == "writing"
 
 
 def test_two_runs_cannot_write_one_output() -> None:
@@ -139,11 +152,27 @@ def test_two_runs_cannot_write_one_output() -> None:
         first.write_row({"id": "1"})
         with pytest.raises(DatagenError, match=r"out\.jsonl: another run is writing it"), second.open_parts():
             pass
-        first.finish(META)
+        first.finish(META, complete=True)
     assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
     with second.open_parts():
-        second.finish(META)
+        second.finish(META, complete=True)
     assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_rows_that_another_run_moves_to_their_place_meanwhile_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other run ends between the moments in which this one opens the part and locks it."""
+    part, flock = Path(".datagen/parts/out.jsonl.part"), fcntl.flock
+    part.parent.mkdir(parents=True)
+    part.write_text("rows of the other run")
+
+    def end_other_run(file: Any, operation: int) -> None:
+        if not Path("out.jsonl").exists():
+            part.rename("out.jsonl")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", end_other_run)
+    with named_output(Path("out.jsonl")).open_parts():
+        assert Path("out.jsonl").read_text() == "rows of the other run"
 
 
 def test_two_outputs_in_one_folder_do_not_meet() -> None:
@@ -151,8 +180,8 @@ def test_two_outputs_in_one_folder_do_not_meet() -> None:
     with first.open_parts(), second.open_parts():
         first.write_row({"id": "1"})
         second.write_row({"id": "2"})
-        first.finish(META)
-        second.finish(META)
+        first.finish(META, complete=True)
+        second.finish(META, complete=True)
     assert (Path("a.jsonl").read_bytes(), Path("b.jsonl").read_bytes()) == (b'{"id": "1"}\n', b'{"id": "2"}\n')
 
 
@@ -168,6 +197,9 @@ def test_an_output_goes_to_a_folder_that_is_there() -> None:
     Path("file").touch()
     with pytest.raises(InputError, match="no such folder file"):
         named_output(Path("file/out.jsonl"))
+    Path("link.jsonl").symlink_to("nowhere/out.jsonl")
+    with pytest.raises(InputError, match=r"-o link\.jsonl: no such folder .*nowhere"):
+        named_output(Path("link.jsonl"))
 
 
 def test_a_name_with_dots_keeps_its_stem() -> None:
@@ -175,19 +207,93 @@ def test_a_name_with_dots_keeps_its_stem() -> None:
     assert (output.rejected_path, output.meta_path) == (Path("v1.2.rejected.jsonl"), Path("v1.2.meta.json"))
 
 
-def test_a_file_of_somebody_else_is_not_replaced() -> None:
+@pytest.mark.parametrize("name", ["out.jsonl", "out.rejected.jsonl", "out.meta.json"])
+def test_a_file_of_somebody_else_is_not_replaced(name: str) -> None:
+    output = named_output(Path("out.jsonl"))
+    output.refuse_strangers()
+    Path(name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: exists and was not made by datagen"):
+        output.refuse_strangers()
+
+
+def test_a_file_that_somebody_makes_while_the_run_lasts_is_not_replaced() -> None:
+    output = named_output(Path("out.jsonl"))
+
+    def run() -> None:
+        with output.open_parts():
+            output.write_row({"id": "1"})
+            Path("out.rejected.jsonl").write_text("mine")
+            output.finish(META, complete=True)
+
+    with pytest.raises(InputError, match="not made by datagen"):
+        run()
+    assert Path("out.rejected.jsonl").read_text() == "mine"
+    assert Path(".datagen/parts/out.jsonl.part").read_bytes() == b'{"id": "1"}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"{'a': 1}", b"\xff", b"null", b"[]", b"[" * 100_000, b'{"result": 1, "run": {}}',
+        b'{"run": {}, "result": {"status": "finished", "fingerprint": [], "funnel": {}}}',
+    ],
+    ids=lambda content: ascii(content[:20]),
+)  # fmt: skip
+def test_a_meta_of_another_tool_is_nobodys_but_its_owners(content: bytes) -> None:
+    Path("out.meta.json").write_bytes(content)
     output = named_output(Path("out.jsonl"))
     assert output.read_meta() is None
-    Path("out.jsonl").write_text("mine")
-    with pytest.raises(InputError, match=r"out\.jsonl: exists and was not made by datagen"):
-        output.read_meta()
+    with pytest.raises(InputError, match=r"out\.meta\.json: exists and was not made by datagen"):
+        output.refuse_strangers()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff"], ids=ascii)
-def test_an_unreadable_meta_is_said(content: bytes) -> None:
-    Path("out.meta.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"out\.meta\.json: not readable"):
-        named_output(Path("out.jsonl")).read_meta()
+def test_a_symlink_stays_one_and_its_target_gets_the_rows() -> None:
+    Path("store").mkdir()
+    Path("out.jsonl").symlink_to("store/rows.jsonl")
+    output = named_output(Path("out.jsonl"))
+    with output.open_parts():
+        output.write_row({"id": "1"})
+        with pytest.raises(DatagenError, match="another run"), named_output(Path("store/rows.jsonl")).open_parts():
+            pass
+        output.finish(META, complete=True)
+    assert Path("out.jsonl").is_symlink()
+    assert Path("store/rows.jsonl").read_bytes() == b'{"id": "1"}\n'
+
+
+def test_a_folder_of_parts_that_is_removed_loses_no_row() -> None:
+    output = named_output(Path("out.jsonl"))
+    with output.open_parts():
+        output.write_row({"id": "1"})
+        rmtree(".datagen")
+        output.finish(META, complete=True)
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
+
+
+def test_rows_move_to_another_file_system(tmp_path: Path) -> None:
+    """The folder of the parts may be a symlink to a larger disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        Path(".datagen").symlink_to(disk)
+        output = named_output(Path("out.jsonl"))
+        with output.open_parts():
+            output.write_row({"id": "1"})
+            output.finish(META, complete=True)
+        assert not list(Path(disk, "parts").iterdir())
+    assert Path("out.jsonl").read_bytes() == b'{"id": "1"}\n'
+    assert {name for name in names() if name.endswith(".part")} == set()
+
+
+@pytest.mark.parametrize(
+    "change", [b'{"prompt": "b"}\n' * 200_000, b'{"prompt": "a"}\n' * 200_001, b"half", b""], ids=len
+)
+def test_a_file_that_changes_while_it_is_read_is_an_error(change: bytes) -> None:
+    path = Path("in.jsonl")
+    path.write_bytes(b'{"prompt": "a"}\n' * 200_000)
+    with open_input("in.jsonl") as file:
+        input_digest(file)
+        assert [sum(1 for _ in json_lines("in.jsonl", file)) for _ in range(2)] == [200_000, 200_000]
+        path.write_bytes(change)
+        with pytest.raises(InputError, match=r"in\.jsonl: was changed while it was read"):
+            sum(1 for _ in json_lines("in.jsonl", file))
 
 
 def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
@@ -197,7 +303,7 @@ def test_what_goes_to_standard_output_is_kept_in_the_folder_of_the_journal(
     with output.open_parts():
         output.write_row({"id": "é"})
         output.write_rejected({"id": "2"})
-        output.finish(META)
+        output.finish(META, complete=True)
     assert capfdbinary.readouterr().out == '{"id": "é"}\n'.encode()
     assert (names(), output.rows, output.rejected_rows) == ({".datagen"}, 1, 1)
     assert output.path.read_bytes() == '{"id": "é"}\n'.encode()

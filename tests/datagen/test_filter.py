@@ -56,7 +56,7 @@ def test_rules_are_all_some_or_none() -> None:
     for rule, dropped in ((["refusal"], ["refusal"]), (["none"], []), (["repetition"], [])):
         run(path, f"{rule[0]}.jsonl", rule=rule)
         assert [row["reason"] for row in rows(f"{rule[0]}.rejected.jsonl")] == dropped
-    with pytest.raises(InputError, match="--rule beauty: expected all, none, or one of empty"):
+    with pytest.raises(InputError, match="--rule beauty: expected one of all, none, empty"):
         run(path, rule=["beauty"])
 
 
@@ -119,11 +119,6 @@ def test_tags_name_everything_that_was_found_and_drop_nothing() -> None:
     assert len(rows("out.jsonl")[0]["meta"]["tags"]) >= 2
 
 
-def test_samples_are_sent_where_they_belong() -> None:
-    with pytest.raises(InputError, match="datagen judge"):
-        run(write({"prompt": "A?", "responses": ["b", "c"]}))
-
-
 def test_no_model_is_asked_and_no_option_about_models_is_there() -> None:
     outcome = run(write(GOOD))
     assert (outcome.run["requests"], outcome.result["usage"]["calls"]) == (0, 0)
@@ -131,11 +126,12 @@ def test_no_model_is_asked_and_no_option_about_models_is_there() -> None:
 
 @given(st.lists(st.sampled_from(["a b c d", "a b c e", "x y z w", "x y z", "你好世界", "你好世人"]), max_size=8))
 def test_what_is_kept_depends_on_what_came_before_alone(prompts: list[str]) -> None:
+    rows = [{"id": str(place), "prompt": prompt} for place, prompt in enumerate(prompts)]
     novelty = Novelty(0.7)
-    expected = [novelty.drops({"prompt": prompt}) for prompt in prompts]
+    expected = [novelty.drops(row) for row in rows]
     for length in range(len(prompts)):
         again = Novelty(0.7)
-        assert [again.drops({"prompt": prompt}) for prompt in prompts[:length]] == expected[:length]
+        assert [again.drops(row) for row in rows[:length]] == expected[:length]
 
 
 def test_real_gold_solutions_pass(real_data: Path) -> None:
@@ -151,14 +147,14 @@ SONG = "How many clips did the seller of clips sell altogether in the months of 
 
 def test_a_benchmark_says_where_its_questions_stand() -> None:
     body, question = SONG.split(" in the ")
-    write({"Body": body, "Question": f"in the {question}", "Answer": 5}, path="svamp.jsonl")
+    write({"Story": body, "Ask": f"in the {question}", "Answer": 5}, path="svamp.jsonl")
     path = write({"prompt": f"Tell me. {SONG}"}, GOOD)
     with pytest.raises(InputError, match=r"fields that hold its questions: --against svamp\.jsonl#FIELD,FIELD"):
         run(path, against=["svamp.jsonl"])
-    run(path, against=["svamp.jsonl#Body,Question"])
+    run(path, against=["svamp.jsonl#Story,Ask"])
     assert reasons() == ["contaminated:svamp"]
-    with pytest.raises(InputError, match=r"svamp\.jsonl:1: no text in Body, Questions"):
-        run(path, "more.jsonl", against=["svamp.jsonl#Body,Questions"])
+    with pytest.raises(InputError, match=r"svamp\.jsonl:1: no text in Story, Asks"):
+        run(path, "more.jsonl", against=["svamp.jsonl#Story,Asks"])
 
 
 def test_a_benchmark_with_a_line_that_cannot_be_read_is_refused() -> None:

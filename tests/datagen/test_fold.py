@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from datagen.engine.fold import CANDIDATES_PER_ROW, STALL, Fold, Funnel
 from datagen.engine.method import Table, Unique
 from datagen.engine.output import Output
+from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed
-from datagen.records.record import BadLine, Candidate, Usage, fail, keep, reject
+from datagen.records.layout import pack_meta, unpack_meta
+from datagen.records.record import BadLine, Candidate, fail, keep, reject
+from datagen.records.usage import Usage
 from tests.jobs import Quiet, rows
 
-META: dict[str, Any] = {"command": "evolve", "result": {"status": "done"}}
+FUNNEL = {"asked": 0, "kept": 0, "rejected": {}, "failed": {}, "unreadable": 0, "unobtained": {}}
+META: dict[str, Any] = {"result": {"status": "finished", "fingerprint": {}, "funnel": FUNNEL}, "run": {}}
 KINDS = st.lists(st.sampled_from(["new", "same", "leaked", "cut"]), max_size=60)
 
 
@@ -42,7 +46,7 @@ def candidate(kind: str, number: int = 0) -> Candidate:
 
 
 def folded(
-    *candidates: Candidate, n: int | None = None, max_failed: int = 1000, name: str = "out.jsonl"
+    *candidates: Candidate, n: int | None = None, max_failed: int | float = 1000, name: str = "out.jsonl"
 ) -> tuple[Fold, Counting]:
     """Fold candidates until the fold stops."""
     output, table = Output(Path(name), Path()), Counting()
@@ -53,7 +57,7 @@ def folded(
             if fold.end:
                 break
         fold.funnel.check(output.rows, output.rejected_rows)
-        output.finish(META)
+        output.finish(META, complete=True)
     return fold, table
 
 
@@ -76,6 +80,7 @@ def test_nothing_disappears_whatever_comes(kinds: list[str]) -> None:
         },
         "failed": {"cut answer": kinds.count("cut")} if "cut" in kinds else {},
         "unreadable": 0,
+        "unobtained": {},
     }
     assert [row["id"] for row in rows("out.jsonl")] == [
         f"{number}" for number, kind in enumerate(kinds) if kind == "new" or number == _first(kinds, "same")
@@ -96,8 +101,9 @@ def test_a_duplicate_is_a_rejected_row_with_its_answer_and_its_cost() -> None:
     fold, table = folded(candidate("same", 1), candidate("same", 2))
     (row,) = rows("out.rejected.jsonl")
     assert row == {
-        "status": "rejected", "reason": "duplicate", "stage": "fold", "record": {"id": "2", "prompt": "Name a river."},
-        "reply": "y", "meta": {"op": "o"},
+        "status": "rejected", "reason": "duplicate", "stage": "fold", 
+        "record": {"id": "2", "prompt": "Name a river.", "response": "y"},
+        "reply": "y", "meta": unpack_meta(pack_meta({"op": "o"})),
     }  # fmt: skip
     assert fold.usage == Usage(2, 3, 6)
     assert table.seen == [("kept", ""), ("rejected", "duplicate")]
@@ -147,6 +153,21 @@ def test_more_failures_than_allowed_end_the_run(budget: int, n: int | None) -> N
     assert (fold.end, fold.funnel.failed.total()) == ("failures", budget + 1)
 
 
+def test_a_share_of_failures_counts_from_a_hundred_candidates_on() -> None:
+    assert folded(*many("cut", 10), *many("new", 90, 10), max_failed=0.1)[0].end is None
+    fold, _ = folded(*many("cut", 30), max_failed=0.1)
+    assert (fold.end, fold.funnel.failed.total()) == ("failures", 11)
+    fold, _ = folded(*many("new", 200), *many("cut", 30, 200), max_failed=0.1)
+    assert (fold.end, fold.funnel.failed.total()) == ("failures", 23), "23 of 223"
+
+
+def test_what_was_asked_for_is_added_up_whatever_becomes_of_the_candidates() -> None:
+    kinds = ("new", "same", "same", "leaked", "cut")  # the second "same" is a duplicate
+    fold, _ = folded(*(ask(candidate(kind, at), "verdicts", 2, at % 2) for at, kind in enumerate(kinds)))
+    assert fold.funnel.as_dict()["unobtained"] == {"verdicts": {"asked": 10, "missing": 2}}
+    assert ask(candidate("new", 0), "verdicts", 0, 0).asks == {}
+
+
 def test_rejected_rows_are_no_failures() -> None:
     assert folded(*many("leaked", 50), max_failed=0)[0].end is None
 
@@ -158,11 +179,11 @@ def test_a_bad_line_is_kept_apart_with_its_place() -> None:
     with output.open_parts():
         fold.add_bad_line(bad)
         fold.funnel.check(output.rows, output.rejected_rows)
-        output.finish(META)
+        output.finish(META, complete=True)
     (row,) = rows("out.rejected.jsonl")
     assert row == {
         "status": "rejected", "reason": "not UTF-8", "stage": "read",
-        "record": {"source": "in.jsonl", "line": 7, "raw": "\\xff"}, "reply": None, "meta": {},
+        "record": {"source": "in.jsonl", "line": 7, "raw": "\\xff"}, "reply": None, "meta": unpack_meta(pack_meta({})),
     }  # fmt: skip
     assert (fold.funnel.candidates, fold.funnel.unreadable, observer.bad, fold.end) == (0, 1, [bad], None)
 

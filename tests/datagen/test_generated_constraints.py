@@ -1,5 +1,6 @@
 """`datagen constraints`: a kept answer meets all constraints, a rejected answer breaks the one that was left out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def run(model: str = "sim", output: str = "out.jsonl", seeds: int = 40, **option
 
 
 def of(row: Row) -> list[Constraint]:
-    return [constraint(item["id"], item["kwargs"]) for item in row["constraints"]]
+    return [constraint(item["id"], item["kwargs"]) for item in json.loads(row["constraints"])]
 
 
 def test_every_kept_answer_meets_everything_that_its_prompt_states() -> None:
@@ -60,4 +61,4 @@ def test_earlier_constraints_of_a_row_make_room_for_its_own() -> None:
     )
     perform(Constraints, seeds, "sim", "out.jsonl", Options(most=1))
     (row,) = rows("out.jsonl") or [row["record"] for row in rows("out.rejected.jsonl")]
-    assert row["constraints"][0]["id"] != "x"
+    assert json.loads(row["constraints"])[0]["id"] != "x"

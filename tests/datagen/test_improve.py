@@ -122,9 +122,9 @@ def test_a_model_does_not_judge_its_own_rewrite() -> None:
         {"task": "judge/compare", "fields": {}, "responses": ["Verdict: tie"] * 2},
     ]
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
-    outcome = improve(Path("one.jsonl"), model="replay:replies.jsonl")
-    assert isinstance(outcome.error, InputError)
-    assert "name another with --judge, or add --allow-self" in str(outcome.error)
+    with pytest.raises(InputError, match="name another one with --judge, or add --allow-self"):
+        improve(Path("one.jsonl"), model="replay:replies.jsonl")
+    assert not Path("out.jsonl").exists()
     improve(Path("one.jsonl"), model="replay:replies.jsonl", output="override.jsonl", allow_self=True)
     assert rows("override.jsonl")[0]["meta"]["kept_because"] == "no_better"
 

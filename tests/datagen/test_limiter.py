@@ -7,9 +7,9 @@ import pytest
 
 from datagen.errors import CallFailed, Outage, Stopped
 from datagen.llm import limiter as limiter_module
-from datagen.llm.budget import Budget, Stop
-from datagen.llm.call import Call, Reply, Transient
-from datagen.llm.limiter import MAX_TRIES, TRIES_BEFORE_CONTACT, Limiter
+from datagen.llm.budget import Budget, Cap, Stop
+from datagen.llm.call import Adapted, Call, Doubtful, Reply, Transient
+from datagen.llm.limiter import ADAPTIVE_START, EQUAL_REFUSALS, MAX_TRIES, TRIES_BEFORE_CONTACT, Limiter
 
 GOOD = Reply(200, "{}")
 
@@ -103,7 +103,21 @@ def test_a_silent_endpoint_is_an_outage_after_few_tries() -> None:
     _, (error,) = send_all(backend, 1, 4)
     assert isinstance(error, Outage)
     assert "no answer in 4 tries, last: no connection" in str(error)
-    assert backend.requests == TRIES_BEFORE_CONTACT < MAX_TRIES
+    assert backend.requests == TRIES_BEFORE_CONTACT + 1 < MAX_TRIES, "the last is the probe"
+
+
+def test_where_nothing_listens_one_call_tries_again_and_the_others_wait() -> None:
+    backend = Backend(lambda number: Transient("nothing listens at URL", unreachable=True))
+    _, results = send_all(backend, 200, None)
+    assert [type(result) for result in results].count(Outage) == 1
+    assert str(next(result for result in results if isinstance(result, Outage))).startswith("m: nothing listens at URL")
+    assert backend.requests == ADAPTIVE_START + TRIES_BEFORE_CONTACT - 1, "the others were never sent"
+
+
+def test_calls_that_wait_for_a_server_are_sent_once_it_is_there() -> None:
+    backend = Backend(lambda number: Transient("nothing listens", unreachable=True) if number <= 17 else None)
+    _, replies = send_all(backend, 20, 16)
+    assert replies == [GOOD] * 20
 
 
 def test_a_wait_that_nobody_has_time_for_is_an_outage() -> None:
@@ -118,6 +132,129 @@ def test_after_an_outage_the_next_in_line_is_not_sent() -> None:
     _, results = send_all(backend, 20, 1)
     assert backend.requests == 1
     assert [type(result) for result in results] == [Outage] + [Stopped] * 19
+
+
+class Poisoned(Backend):
+    """Fails for good on some samples; a probe, and all others, are answered."""
+
+    def __init__(self, error: Callable[[], Exception | Reply], samples: Sequence[int] = (0,)) -> None:
+        super().__init__()
+        self.error, self.samples, self.sent_to = error, samples, list[str]()
+
+    async def send(self, call: Call) -> Reply:
+        await super().send(call)
+        self.sent_to.append(call.task)
+        if call.task == "probe" or call.sample not in self.samples:
+            return GOOD
+        outcome = self.error()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@pytest.mark.parametrize("concurrency", [1, 64])
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_fault_of_one_request_is_none_of_the_address(others: int, concurrency: int) -> None:
+    backend = Poisoned(lambda: Transient("HTTP 500: the tokenizer failed"))
+    _, results = send_all(backend, 1 + others, concurrency)
+    assert isinstance(results[0], CallFailed) and results[0].reason == "no answer"
+    assert results[1:] == [GOOD] * others
+
+
+def flagged() -> Doubtful:
+    return Doubtful(Reply(403, '{"error": "flagged"}'), Outage("access is refused"))
+
+
+@pytest.mark.parametrize("concurrency", [1, 64])
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_doubtful_refusal_is_that_of_the_request_if_another_is_answered(others: int, concurrency: int) -> None:
+    _, results = send_all(Poisoned(flagged), 1 + others, concurrency)
+    assert isinstance(results[0], Reply) and results[0].status == 403
+    assert results[1:] == [GOOD] * others
+
+
+def test_a_doubtful_refusal_of_everything_is_an_outage() -> None:
+    backend = Backend(lambda number: flagged())
+    _, results = send_all(backend, 20, 1)
+    assert isinstance(results[0], Outage) and str(results[0]) == "access is refused"
+    assert backend.requests == 2, "one call and the probe"
+
+
+def test_the_same_refusal_of_everything_is_an_outage_in_the_words_of_the_server() -> None:
+    numbers = iter(range(1000))
+
+    def refuse() -> Reply:
+        return Reply(400, f'{{"error": {{"message": "no adapter for request {next(numbers)}"}}}}')
+
+    class Refusing(Poisoned):
+        async def send(self, call: Call) -> Reply:
+            self.requests += 1
+            return refuse()
+
+    backend = Refusing(refuse)
+    _, results = send_all(backend, 40, 1)
+    (outage,) = (result for result in results if isinstance(result, Outage))
+    assert "every request is refused (HTTP 400): no adapter for request" in str(outage)
+    assert backend.requests == EQUAL_REFUSALS + 1
+
+    # Where something else is answered, each refusal is that of its request.
+    poisoned = Poisoned(refuse, samples=range(40))
+    _, results = send_all(poisoned, 40, 4)
+    assert all(isinstance(result, Reply) and result.status == 400 for result in results)
+    assert poisoned.sent_to.count("probe") == 1
+
+
+def test_a_timeout_is_sent_twice() -> None:
+    backend = Poisoned(lambda: Transient("no whole answer within --timeout 2 s", timed_out=True))
+    _, (error,) = send_all(backend, 1, 4)
+    assert isinstance(error, CallFailed) and error.reason == "timed out"
+    assert backend.sent_to == ["answer", "answer", "probe"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 64, None])
+def test_a_busy_server_uses_up_no_try(concurrency: int | None) -> None:
+    busy = min(40, concurrency or 16) + 11
+    backend = Backend(lambda number: Transient("HTTP 503: loading", rate_limited=True) if number <= busy else None)
+    _, replies = send_all(backend, 40, concurrency)
+    assert replies == [GOOD] * 40
+
+
+def test_a_server_that_names_a_wait_is_left_alone_and_then_asked_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limiter_module, "SHARED_WAIT", 0.1)
+    sent: list[float] = []
+
+    class Busy(Backend):
+        async def send(self, call: Call) -> Reply:
+            sent.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.001)
+            if len(sent) <= 8:
+                raise Transient("HTTP 429", retry_after=0.2, rate_limited=True)
+            return GOOD
+
+    limiter, replies = send_all(Busy(), 60, 8)
+    assert replies == [GOOD] * 60
+    assert len(sent) == 68 and limiter.retries == 8
+    assert sent[8] - sent[7] >= 0.19, "nothing was sent before"
+    assert sent[9] > sent[8], "one at first"
+
+
+def test_patience_has_an_end() -> None:
+    backend = Backend(lambda number: Transient("HTTP 503: loading", rate_limited=True))
+
+    async def run() -> object:
+        limiter = Limiter({"m": backend}, Stop(), 4, patience=0.05)
+        (error,) = await asyncio.gather(limiter.send(call()), return_exceptions=True)
+        return error
+
+    error = asyncio.run(run())
+    assert isinstance(error, Outage) and "the endpoint has been busy for" in str(error)
+
+
+def test_a_refused_parameter_is_sent_again_at_once_and_counted() -> None:
+    backend = Backend(lambda number: Adapted() if number <= 6 else None)
+    limiter, replies = send_all(backend, 3, 3)
+    assert replies == [GOOD] * 3
+    assert (limiter.sent, limiter.retries) == (9, 6)
 
 
 def test_adaptive_concurrency_finds_a_hard_limit_and_keeps_most_of_it() -> None:
@@ -156,7 +293,7 @@ def test_random_refusals_keep_a_third_of_the_concurrency() -> None:
 
 def send_with_budget(cap: int, count: int, backend: Backend) -> tuple[Budget, list[object]]:
     async def run() -> tuple[Budget, list[object]]:
-        budget = Budget(backend, Stop(), cap)
+        budget = Budget(backend, Cap(Stop(), cap))
         return budget, await asyncio.gather(*(budget.send(call()) for _ in range(count)), return_exceptions=True)
 
     return asyncio.run(run())
@@ -165,12 +302,12 @@ def send_with_budget(cap: int, count: int, backend: Backend) -> tuple[Budget, li
 def test_a_cap_lets_exactly_so_many_through() -> None:
     backend = Backend(latency=0.001)
     budget, results = send_with_budget(10, 25, backend)
-    assert backend.requests == budget.used == 10
+    assert backend.requests == budget.cap.used == 10
     assert [type(result) for result in results].count(Stopped) == 15
 
 
 def test_a_call_that_fails_below_gives_its_place_back() -> None:
     backend = Backend(lambda number: CallFailed("no answer", stage="answer") if number <= 3 else None, latency=0.001)
     budget, results = send_with_budget(10, 13, backend)
-    assert budget.used == 10
+    assert budget.cap.used == 10
     assert [type(result) for result in results].count(Stopped) == 0

@@ -21,9 +21,9 @@ from datagen.records.lines import json_lines, loads_strictly
     ],
 )
 def test_a_line_without_a_row_says_why(raw: bytes, problem: str) -> None:
-    ((number, _, row, says),) = json_lines("x.jsonl", io.BytesIO(b"\xef\xbb\xbf\r\n" + raw))
-    assert (number, row) == (2, None)
-    assert problem in says
+    (line,) = json_lines("x.jsonl", io.BytesIO(b"\xef\xbb\xbf\r\n" + raw))
+    assert (line.number, line.row) == (2, None)
+    assert problem in line.problem
 
 
 def test_a_line_separator_is_text() -> None:

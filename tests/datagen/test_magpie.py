@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from datagen.engine.job import Outcome, dry_run, open_job, run_job
+from datagen.engine.forecast import dry_run
+from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.generators.magpie import SAMPLING_MIX, Magpie, Options

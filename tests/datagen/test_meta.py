@@ -54,7 +54,7 @@ def test_meta_names_the_lineage_and_the_prompts(method: type[Method]) -> None:
     perform(method, Path("input.jsonl") if method.reads_input else None, "sim", "out.jsonl", options, n=n)
     written = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
     assert written
-    row_templates: object = method.row_templates  # of the class: a value, or the property
+    row_templates = method(options, Prompts()).row_templates
     for meta in (row["meta"] for row in written):
         assert meta.keys() >= COMMON
         if row_templates is None:

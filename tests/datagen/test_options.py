@@ -31,20 +31,20 @@ VALUES = st.recursive(
     ],
 )  # fmt: skip
 def test_a_parameter_is_json_where_it_reads_as_json(text: str, value: object) -> None:
-    name, parsed = parse_param(text)
+    name, parsed = parse_param("--param", text)
     assert (name, parsed, type(parsed)) == ("a", value, type(value))
 
 
 @given(st.text(st.characters(exclude_characters="=")).filter(bool), VALUES)
 def test_any_json_comes_through(name: str, value: object) -> None:
     if name not in ("messages", "model", "stream", "n"):
-        assert parse_param(f"{name}={json.dumps(value)}") == (name, value)
+        assert parse_param("--param", f"{name}={json.dumps(value)}") == (name, value)
 
 
 @pytest.mark.parametrize("text", ["", "stop", "=1", "=", "messages=[]", "model=x", "stream=true", "n=2"])
 def test_a_malformed_or_reserved_parameter_is_refused(text: str) -> None:
     with pytest.raises(InputError) as raised:
-        parse_param(text)
+        parse_param("--param", text)
     assert str(raised.value) == (f"--param {text}: expected NAME=VALUE; messages, model, stream and n are reserved")
 
 

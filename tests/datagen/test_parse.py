@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import ParseError
-from datagen.parse import parse_verdict, split_thinking
+from datagen.parse import parse_verdict
 
 ALLOWED = ("equal", "not equal")
 
@@ -75,21 +75,3 @@ def test_only_the_allowed_verdicts_count() -> None:
 @given(st.text(), st.sampled_from(ALLOWED))
 def test_a_verdict_at_the_end_is_found_after_any_text(text: str, expected: str) -> None:
     assert parse_verdict(f"{text}\nVerdict: {expected}", ALLOWED) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "thinking", "answer"),
-    [
-        ("<think>hm</think>Yes.", "hm", "Yes."),
-        ("\n <think>\nhm\nso\n</think>\n\nYes.\n", "hm\nso", "Yes.\n"),
-        ("<think></think>Yes.", "", "Yes."),
-        ("<think>a</think>b</think>c", "a", "b</think>c"),
-        ("<think>hm</think>", "hm", ""),
-        ("Yes.", "", "Yes."),
-        ("<think>never ends", "", "<think>never ends"),
-        ("Use <think>x</think> tags.", "", "Use <think>x</think> tags."),
-        ("", "", ""),
-    ],
-)
-def test_a_leading_block_of_thinking_is_parted_from_the_answer(text: str, thinking: str, answer: str) -> None:
-    assert split_thinking(text) == (thinking, answer)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from datagen.commands.terminal import columns, funnel_lines, printable
+from datagen.commands.terminal import columns, funnel_lines
+from datagen.printing import printable
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def template_of(part: str) -> str:
 
 def render(part: str, **fields: str) -> str:
     (message,) = parse_template("t", template_of(part)).render(**fields).messages
-    return message["content"]
+    return str(message["content"])
 
 
 def test_a_template_becomes_one_message_a_role_line() -> None:
@@ -127,8 +127,39 @@ def test_a_template_reaches_nothing_but_its_values(escape: str) -> None:
 
 
 def test_a_template_that_fails_says_why() -> None:
-    with pytest.raises(InputError, match=r"^prompt t: division by zero$"):
-        render("{{ 1 / 0 }}{{ x }}", x="a")
+    with pytest.raises(InputError, match=r"^prompt t: '>' not supported between instances of 'str' and 'int'$"):
+        render("{% if x > 0 %}{{ x }}{% endif %}", x="a")
+
+
+LOOP = "{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [
+        (f"{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}{{{{ x }}}}", "For"),
+        ("{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(x) }}", "Macro"),
+        ("{% set y = x ~ x %}{% set y = y ~ y %}{{ y }}", "Assign"),
+        ("{{ 3 ** (3 ** 20) }}{{ x }}", "Pow"),
+        ("{{ x * 10 ** 10 }}", "Mul"),
+        ("{{ '%09999999999d' % 1 }}{{ x }}", "Mod"),
+        ("{{ x.ljust(9999999999) }}", "Call"),
+        ("{{ x | center(9999999999) }}", "the filter center"),
+        ("{{ x | replace('', x) }}", "the filter replace"),
+    ],
+)
+def test_a_prompt_that_could_stall_a_run_is_refused(program: str, what: str) -> None:
+    with pytest.raises(InputError, match=rf"^prompt t: {what} is not allowed\. A prompt has values, conditions"):
+        render(program, x="a")
+
+
+def test_conditions_and_simple_filters_are_allowed() -> None:
+    assert render("{% if x == 'a' and not x is number %}{{ x | upper | trim }}{% else %}b{% endif %}", x="a") == "A"
+
+
+def test_a_template_that_is_nested_too_deeply_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^prompt t: is nested too deeply$"):
+        render("{{ " + "(" * 9999 + "x" + ")" * 9999 + " }}", x="a")
 
 
 def test_the_digest_changes_with_the_body_and_not_with_the_front_matter() -> None:
@@ -148,12 +179,16 @@ def test_a_line_of_dashes_in_the_body_is_no_front_matter() -> None:
     assert render("---\na\n---\n{{ x }}", x="b") == "---\na\n---\nb"
 
 
+NO_DATA = ("star/hint", "direct/schema")
+"""Their values are no data: the answer that is given away, and the form of the answer to the turns that follow."""
+
+
 @pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_a_shipped_prompt_parses_and_renders(name: str) -> None:
     template = Prompts()[name]
     values = {variable: f"«{variable}»" for variable in template.variables}
     prompt = template.render(**values)
-    if values and name != "star/hint":  # its only value is the answer that it gives away
+    if values and name not in NO_DATA:
         assert prompt.messages[0]["role"] == "system" and prompt.messages[-1]["role"] == "user"
         assert any(value in prompt.messages[-1]["content"] for value in values.values()), "data go last"
     assert all(message["content"].strip() for message in prompt.messages)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from datagen.errors import InputError
 from datagen.records.files import dump_line, open_input
+from datagen.records.layout import pack_meta
+from datagen.records.prompt_shapes import PROMPT_SHAPES
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine, Record, Row, Text
-from datagen.records.shapes import PROMPT_SHAPES
 from tests.conftest import REAL_DATA
 
 Read = list[Record | BadLine]
@@ -112,10 +113,15 @@ def test_every_instance_of_a_self_instruct_task_is_a_record() -> None:
     assert len({r.id for r in items}) == 3
 
 
-def test_the_shape_of_most_rows_decides_and_the_others_are_bad_lines() -> None:
-    items = read(ONE + as_lines([{"instruction": "x", "output": "y"}]) + TWO)
-    assert prompts(items) == ["one", "two"]
-    assert [str(bad) for bad in bad_lines(items)] == ['in.jsonl:2: no "prompt" (found: instruction, output)']
+def test_each_row_has_its_own_shape_and_one_without_any_is_a_bad_line() -> None:
+    items = read(ONE + as_lines([{"instruction": "x", "output": "y"}, {"output": "y"}]) + TWO)
+    assert prompts(items) == ["one", "x", "two"]
+    assert [str(bad) for bad in bad_lines(items)] == ['in.jsonl:3: no "prompt" (found: output)']
+
+
+def test_a_row_of_another_kind_is_a_bad_line_that_names_the_kind() -> None:
+    (_, bad) = read(ONE + as_lines([{"prompt": "x", "chosen": "y", "rejected": "z"}]))
+    assert str(bad) == "in.jsonl:2: holds preferences, not prompts (found: prompt, chosen, rejected)"
 
 
 def test_a_forced_format_goes_before_what_the_rows_look_like() -> None:
@@ -183,9 +189,13 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "prompt is empty": (b'{"prompt": ""}\n', '"prompt" is empty'),
     "prompt is blank": ('{"prompt": " \\n\u2028"}\n'.encode(), '"prompt" is empty'),
     "response is a number": (b'{"prompt": "a", "response": 3}\n', '"response" is not text'),
-    "no messages": (b'{"prompt": []}\n', "messages are not a list of {role, content}"),
-    "messages are text": (b'{"prompt": ["a"]}\n', "a message has no text as role and content"),
-    "a message without content": (b'{"prompt": [{"role": "user"}]}\n', "a message has no text as role and content"),
+    "no messages": (b'{"prompt": []}\n', '"prompt" is not a list of turns'),
+    "messages are numbers": (b'{"prompt": [1]}\n', 'turn 1 of "prompt" has no text as from and value, or role and'),
+    "a message without content": (b'{"prompt": [{"role": "user"}]}\n', 'turn 1 of "prompt" has no text as from and'),
+    "an image": (
+        b'{"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}\n',
+        'turn 1 of "prompt" has a part of type "image_url"; only parts of type "text" can be used',
+    ),
     "messages end in an answer": (as_lines([{"prompt": [USER, ASSISTANT]}]), "does not end in a user's message"),
     "a last message that is blank": (as_lines([{"prompt": [{**USER, "content": " "}]}]), "does not end in a user's"),
     "very deep nesting": (b'{"prompt": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "recursion"),
@@ -223,7 +233,7 @@ def test_a_torn_last_line_is_said_to_be_cut_off() -> None:
         ("self-instruct", {"instruction": "a", "instances": ["x"]}, '"instances" is not a list of {input, output}'),
         ("self-instruct", {"instances": [{"input": "x"}]}, '"instruction" is not text'),
         ("self-instruct", {"instruction": " ", "instances": [{"input": "x"}]}, '"instruction" is empty'),
-        ("messages", {"messages": "a"}, "messages are not a list of {role, content}"),
+        ("messages", {"messages": "a"}, '"messages" is not a list of turns'),
         ("messages", {"messages": [ASSISTANT]}, "does not end in a user's message"),
         ("messages", {"messages": [USER, ASSISTANT, ASSISTANT]}, "does not end in a user's message"),
         ("messages", {"prompt": "a"}, 'no "messages" (found: prompt)'),
@@ -335,7 +345,7 @@ def test_an_id_depends_on_what_a_row_says_alone() -> None:
 
 
 def test_our_own_rows_keep_their_id() -> None:
-    ours: Row = {"id": "00ff00ff00ff00ff", "prompt": "a", "response": "b", "meta": {"method": "evolve"}}
+    ours: Row = {"id": "00ff00ff00ff00ff", "prompt": "a", "response": "b", "meta": pack_meta({"method": "evolve"})}
     first, again = records(read(as_lines([ours, ours])))
     assert (first.id, first.source_id, first.extra) == (ours["id"], None, {})
     assert again.id != first.id
@@ -373,9 +383,10 @@ def test_a_foreign_id_is_kept_beside_ours(fields: Row, source_id: str | None) ->
     ids=lambda row: next(iter(row)),
 )
 def test_unknown_fields_land_in_extra(row: Row) -> None:
-    unknown: dict[str, Any] = {"topic": "t", "scores": [1, 2.5, None], "nested": {"a": "b"}}
-    (record,) = records(read(as_lines([{**row, **unknown, "id": "x", "meta": {"by": "them"}}])))
-    assert record.extra == unknown
+    unknown: dict[str, Any] = {"topic": "t", "nested": {"a": "b"}}
+    ours: dict[str, Any] = {"scores": [1, 2.5, None], "meta": {"by": "them"}}
+    (record,) = records(read(as_lines([{**row, **unknown, **ours, "id": "x"}])))
+    assert record.extra == unknown | {f"source_{name}": value for name, value in ours.items()}
 
 
 @given(st.lists(st.text().filter(str.strip), min_size=1))
@@ -386,7 +397,7 @@ def test_any_prompts_written_as_json_lines_come_back(texts: list[str]) -> None:
     assert len({record.id for record in records(items)}) == len(texts)
 
 
-LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")).filter(str.strip)
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n")).filter(str.strip)
 
 
 @given(st.lists(LINE, min_size=1))
@@ -445,7 +456,7 @@ def test_the_ids_of_a_real_file_hold_when_it_grows(name: str) -> None:
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_what_was_read_from_a_real_file_can_be_written_and_read_again(name: str) -> None:
     items = records(read_file(real_file(name)))
-    rows = [{"id": r.id, "prompt": r.prompt, "response": r.response, "meta": {}, **r.extra} for r in items]
+    rows = [{**r.row, "meta": pack_meta({})} for r in items]
     again = read(as_lines(rows))
     assert [(r.id, r.prompt, r.response, r.extra) for r in records(again)] == [
         (r.id, r.prompt, r.response, r.extra) for r in items

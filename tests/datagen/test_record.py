@@ -15,7 +15,6 @@ from datagen.records.record import (
     Record,
     Seen,
     Text,
-    Usage,
     as_messages,
     canonical,
     digest,
@@ -26,6 +25,7 @@ from datagen.records.record import (
     row_id,
     with_request,
 )
+from datagen.records.usage import Usage
 
 USER, ASSISTANT, LAST = (
     {"role": "user", "content": "Hi"},

@@ -45,6 +45,27 @@ def test_a_line_with_a_task_answers_that_task_alone() -> None:
     assert rows("out.jsonl")[0]["meta"]["answer"] == "yes"
 
 
+def test_a_line_may_say_which_sample_its_first_reply_is() -> None:
+    model = record({"prompt": "A?", "sample": 1, "responses": ["two"]}, {"prompt": "B?", "response": "one"})
+    respond(ask("A?", "B?"), model, k=2)
+    errors = [row["record"]["error"] for row in rows("out.rejected.jsonl")]
+    assert errors == [
+        "replies.jsonl holds 1 replies to this 'answer', not number 1",
+        "replies.jsonl holds 1 replies to this 'answer', not number 2",
+    ]
+
+
+def test_a_line_without_fields_answers_what_no_other_line_of_its_task_does() -> None:
+    model = record(
+        {"prompt": "A?", "response": "So it is."},
+        {"prompt": "B?", "response": "So it is."},
+        {"task": "cot/extract", "fields": {}, "responses": ["Answer: no"]},
+        {"task": "cot/extract", "fields": {"prompt": "A?"}, "responses": ["Answer: yes"]},
+    )
+    respond(ask("A?", "B?"), model, strategy="cot")
+    assert [row["meta"]["answer"] for row in rows("out.jsonl")] == ["yes", "no"]
+
+
 def test_another_file_of_the_same_name_is_another_model() -> None:
     first = parse_spec(record({"prompt": "A?", "responses": ["one"]})).identity
     respond(ask("A?"), "replay:replies.jsonl", "one.jsonl")
@@ -54,7 +75,14 @@ def test_another_file_of_the_same_name_is_another_model() -> None:
     assert rows("two.jsonl")[0]["response"] == "two"
 
 
-BAD = (b"{", b"[1]", b'{"prompt": "A?"}', b'{"prompt": "A?", "responses": "one"}', b'{"prompt": 1, "responses": []}')
+BAD = (
+    b"{",
+    b"[1]",
+    b'{"prompt": "A?"}',
+    b'{"prompt": "A?", "responses": "one"}',
+    b'{"prompt": 1, "responses": []}',
+    b'{"prompt": "A?", "sample": "1", "responses": ["one"]}',
+)
 
 
 @pytest.mark.parametrize("line", BAD, ids=range(len(BAD)))

@@ -59,6 +59,14 @@ def test_a_chain_of_thought_is_kept_apart_from_its_answer() -> None:
         assert (meta["answer"], meta["verified"]) == (row["answer"], True)
 
 
+def test_direct_looks_for_no_final_answer() -> None:
+    Path("replies.jsonl").write_bytes(dump_line({"prompt": "Compute 2 * 3.", "responses": ["The answer is 6."]}))
+    Path("one.jsonl").write_bytes(dump_line({"prompt": "Compute 2 * 3."}))
+    respond(Path("one.jsonl"), "replay:replies.jsonl")
+    (row,) = rows("out.jsonl")
+    assert (row["response"], row["meta"]["answer"]) == ("The answer is 6.", None)
+
+
 def test_an_answer_that_is_not_stated_is_asked_for_once_more() -> None:
     Path("replies.jsonl").write_bytes(
         dump_line({"prompt": "Compute 2 * 3 + 0.", "responses": ["Two times three is six."]})

@@ -276,7 +276,7 @@ def test_preferences_are_shown_blind_and_bad_lines_are_named(serve: Any) -> None
     path = write(pairs)
     path.write_text(path.read_text() + "not json\n")
     served = serve()
-    assert "s.jsonl:21: not JSON" in served.before and "1 unusable lines" in served.before
+    assert "s.jsonl:21: not JSON" in served.before and "1 line cannot be used" in served.before
     firsts = [served.page(f"/page?at={at}")["answers"][0] for at in range(20)]
     assert {"good", "bad"} == set(firsts)
     assert set(served.page()) == {"at", "rows", "voted", "by", "id", "prompt", "answers", "verdict", "ranks"}

@@ -11,7 +11,7 @@ from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.self_instruct import read_json_lines
+from datagen.generators.self_instruct import read_tasks
 from datagen.records.files import dump_line
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
@@ -42,7 +42,7 @@ def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: st
 @pytest.mark.parametrize("mode", METHODS)
 def test_rows_do_not_depend_on_concurrency(mode: str) -> None:
     for concurrency in ("1", "16", "256"):
-        run(seeds(), f"{concurrency}/out.jsonl", mode=mode, model="sim:malformed=0.05", concurrency=concurrency)
+        run(seeds(), f"{concurrency}/out.jsonl", mode=mode, model="sim:malformed=0.03", concurrency=concurrency)
     assert len({digest(f"{concurrency}/out.jsonl") for concurrency in ("1", "16", "256")}) == 1
     assert len(rows("1/out.jsonl")) == 60
 
@@ -204,8 +204,8 @@ def test_a_contradiction_drops_all_of_the_task() -> None:
 def test_text_with_stop_strings_of_other_tools_survives() -> None:
     text = "It cost 20. In 1999 ### it cost 16.\n20. And so on."
     line = json.dumps({"instruction": "List what it cost ## and when.", "input": "", "output": text})
-    assert read_json_lines(f"```json\n{line},\n```") == [json.loads(line)]
-    assert read_json_lines(f"[\n{line},\n{line}\n]") == [json.loads(line)] * 2
+    assert read_tasks(f"```json\n{line},\n```") == [json.loads(line)]
+    assert read_tasks(f"[\n{line},\n{line}\n]") == [json.loads(line)] * 2
 
 
 def test_without_a_number_of_rows_it_would_not_end() -> None:
@@ -214,12 +214,10 @@ def test_without_a_number_of_rows_it_would_not_end() -> None:
 
 
 def test_a_failed_call_ends_the_run_since_later_draws_depend_on_it() -> None:
-    model = replay(
-        reply("tasks", '{"instruction": "Name a town by the sea, please."}'), reply("classification", "Perhaps")
-    )
+    model = replay(reply("tasks", '{"instruction": "Name a town by the sea, please."}'), reply("classification", ""))
     outcome = run(seeds(), model=model, n=5)
     assert (outcome.status, outcome.reason) == ("stopped", "failures")
-    assert outcome.result["funnel"]["failed"] == {"unparsed answer": 1}
+    assert outcome.result["funnel"]["failed"] == {"empty answer": 1}
 
 
 def test_further_instances_of_a_task_come_along_and_the_next_task_does_not() -> None:

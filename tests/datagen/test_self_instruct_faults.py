@@ -18,6 +18,7 @@ METHODS = load_methods("self-instruct")
 
 WANTED = 40
 FAULTS = Faults(0.2, retry_after=0.02, hang_seconds=3)
+"""Faults that heal. A cut reply is none here: its whole lines are kept, so it is another answer."""
 
 
 def play(model: str, messages: list[Message], sample: int, task: str) -> str:
@@ -32,14 +33,14 @@ def play(model: str, messages: list[Message], sample: int, task: str) -> str:
 
 def run(seeds: Path, server: Server, output: str, **options: object) -> bytes:
     method = METHODS["paper"]
-    run_options = {"n": WANTED, "timeout": 0.5, **options}
+    run_options = {"n": WANTED, "timeout": 1.0, **options}
     perform(method, seeds, f"m@{server.url}", output, method.options_type(), **run_options)
     return Path(output).read_bytes()
 
 
 def command(seeds: Path, server: Server, output: Path) -> "subprocess.Popen[str]":
     output.parent.mkdir(exist_ok=True)
-    options = ["-n", str(WANTED), "--model", f"m@{server.url}", "-o", str(output), "--timeout", "0.5", "-q"]
+    options = ["-n", str(WANTED), "--model", f"m@{server.url}", "-o", str(output), "--timeout", "1.0", "-q"]
     arguments = [sys.executable, "-m", "datagen", "self-instruct", str(seeds), *options]
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
 
@@ -64,7 +65,6 @@ def test_a_reply_that_was_cut_keeps_its_whole_lines_and_flags_the_torn_one(real_
             "Plan a week at the bakery.",
             "Why do glaciers creak?",
             "Describe a violin to a child.",
-            "Invent a comet and its orbit.",
         )
     ]
     cut = Server(answer=lambda *_: "\n".join(map(json.dumps, lines)), faults=Faults(1.0, kinds=("length",)))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from datagen.errors import InputError
+from datagen.records.layout import pack_meta
 from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Document, Preference, Record, Row, Text
 
@@ -60,6 +61,7 @@ def hh(*turns: str) -> str:
         ("sharegpt", {"system": "Be brief.", "conversations": [U, A, U2, A2]}, [S, U, A, U2], "So."),
         ("question", {"question": "Hi", "answer": "Hello"}, "Hi", "Hello"),
         ("question", {"question": "Hi", "answer": None}, "Hi", None),
+        ("question", {"question": "Hi"}, "Hi", None),
         ("question", {"question": "Hi", "answer": "a", "system": "Be brief.", "history": []}, [S, U], "a"),
     ],
 )
@@ -84,7 +86,19 @@ def test_a_prompt_and_its_response(shape: str, row: Row, prompt: Text, response:
         ({"prompt": [U, U2], "completion": "x"}, 'turn 2 of "prompt" is from user, expected assistant'),
         (
             {"conversations": sharegpt_turns("human:Hi", "function_call:{}", "gpt:Hello")},
-            'turn 2 of "conversations" has the role "function_call", expected user, assistant or system',
+            'turn 2 of "conversations" holds no call {"name", "arguments"}',
+        ),
+        (
+            {"conversations": sharegpt_turns("human:Hi", "observation:{}", "gpt:Hello")},
+            'turn 2 of "conversations" is from tool, but no call stands before it',
+        ),
+        (
+            {"conversations": sharegpt_turns("human:Hi", 'function_call:{"name": "f"}', "gpt:Hello")},
+            'turn 3 of "conversations" is from assistant, expected tool',
+        ),
+        (
+            {"conversations": sharegpt_turns("human:Hi", "critic:No.")},
+            'turn 2 of "conversations" has the role "critic", expected user, assistant, system or tool',
         ),
         (
             {"conversations": sharegpt_turns("gpt:Hello", "human:Hi")},
@@ -124,7 +138,6 @@ def test_a_prompt_and_its_response(shape: str, row: Row, prompt: Text, response:
         ({"instruction": "Hi", "history": [["a", None]]}, '"history" is not a list of [user, assistant]'),
         ({"instruction": "Hi", "history": [["a", "b"], ["c", ""]]}, 'turn 4 of "history" (assistant) is empty'),
         ({"question": "", "answer": "Hello"}, '"question" is empty'),
-        ({"question": "Hi", "answer": 3}, '"answer" is not text'),
     ],
 )
 def test_a_bad_prompt_says_what_and_where(row: Row, reason: str) -> None:
@@ -208,11 +221,11 @@ def test_a_preference(shape: str, row: Row, prompt: Text, chosen: str, rejected:
         ({"chosen": "a", "rejected": "b"}, f'no "prompt" (found: chosen, rejected). {PAIRS}'),
         (
             {"question": "Hi", "response_chosen": "b"},
-            f'no "response_rejected" (found: question, response_chosen). {PAIRS}',
+            f'no "rejected" (found: question, response_chosen). {PAIRS}',
         ),
         (
             {"response_chosen": "b", "response_rejected": "c"},
-            f'no "question" (found: response_chosen, response_rejected). {PAIRS}',
+            f'no "prompt" (found: response_chosen, response_rejected). {PAIRS}',
         ),
         ({"prompt": "Hi", "chosen": "b", "rejected": " b\n"}, "chosen and rejected are equal"),
         ({"prompt": "Hi", "chosen": "b", "rejected": " "}, '"rejected" is empty'),
@@ -222,7 +235,7 @@ def test_a_preference(shape: str, row: Row, prompt: Text, chosen: str, rejected:
         ({"prompt": "Hi", "chosen": [U], "rejected": "b"}, '"chosen" is not one message of the assistant'),
         (
             {"conversations": sharegpt_turns("human:Hi"), "chosen": {"from": "tool", "value": "b"}, "rejected": "c"},
-            'turn 1 of "chosen" has the role "tool", expected user, assistant or system',
+            'turn 1 of "chosen" is from tool, but no call stands before it',
         ),
         ({"prompt": "", "chosen": "b", "rejected": "c"}, '"prompt" is empty'),
         (
@@ -279,7 +292,7 @@ def test_ids_depend_on_what_a_row_says_and_not_on_where_it_stands() -> None:
 
 
 def test_our_own_ids_are_kept() -> None:
-    ours = {"id": "0123456789abcdef", "meta": {}}
+    ours = {"id": "0123456789abcdef", "meta": pack_meta({})}
     assert one(PREFERENCES, {**ours, "prompt": "Hi", "chosen": "b", "rejected": "c"}).id == ours["id"]
     assert one(DOCUMENTS, {**ours, "text": "a"}).id == ours["id"]
 
@@ -303,7 +316,7 @@ def test_our_own_ids_are_kept() -> None:
         (PROMPTS, as_lines({"instruction": "Hi", "output": ["b", "c"]}), "Preferences go to 'datagen train dpo'"),
         (PROMPTS, as_lines({"text": "a"}), "holds documents, not prompts (found: text)"),
         (PROMPTS, as_lines({"note": "a"}), 'no "prompt", "instruction" or "messages" (found: note)'),
-        (PROMPTS, as_lines({"question": "Hi"}), 'or "question" and "answer"'),
+        (PROMPTS, as_lines({"notes": "Hi"}), 'or "question" and "answer"; --map prompt=COLUMN'),
         (
             DOCUMENTS,
             as_lines({"question": "Hi", "answer": "b"}),
@@ -328,9 +341,9 @@ def test_a_response_goes_before_a_completion() -> None:
 
 def test_a_forced_format_reads_the_prompts_of_preferences() -> None:
     record = one(PROMPTS, {"prompt": "Hi", "chosen": "b", "rejected": "c"}, "prompt")
-    assert (record.prompt, record.extra) == ("Hi", {"chosen": "b", "rejected": "c"})
-    with pytest.raises(InputError, match="--format alpaca: expected one of preference, implicit"):
-        read(PREFERENCES, b"", "alpaca")
+    assert (record.prompt, record.extra) == ("Hi", {"source_chosen": "b", "source_rejected": "c"})
+    with pytest.raises(InputError, match="--format choice: expected one of preference, alpaca"):
+        read(PREFERENCES, b"", "choice")
 
 
 def test_a_damaged_file_is_bad_lines_of_the_first_shape() -> None:
@@ -340,8 +353,8 @@ def test_a_damaged_file_is_bad_lines_of_the_first_shape() -> None:
     assert isinstance(bad, BadLine) and "perhaps cut off" in bad.reason
 
 
-def test_the_shape_of_most_rows_is_the_shape_of_the_file() -> None:
+def test_rows_of_several_shapes_are_read_each_by_its_own() -> None:
     row = {"prompt": "Hi", "chosen": "b", "rejected": "c"}
-    items = read(PREFERENCES, as_lines(row, {"chosen": [U, A], "rejected": [U, A2]}, row))
-    assert [type(item) for item in items] == [Preference, BadLine, Preference]
-    assert items[1].reason == f'no "prompt" (found: chosen, rejected). {PAIRS}'
+    items = read(PREFERENCES, as_lines(row, {"chosen": [U, A], "rejected": [U, A2]}, {"prompt": "Hi"}))
+    assert [type(item) for item in items] == [Preference, Preference, BadLine]
+    assert items[2].reason == f'no "chosen" and no "rejected" (found: prompt). {PAIRS}'

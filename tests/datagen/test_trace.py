@@ -55,7 +55,7 @@ def test_an_id_that_is_none_or_too_short_is_reported() -> None:
     evolve(write_seeds(3), "sim")
     archive = Archive(Path())
     for start in ("0123456789abcdef", rows("out.jsonl")[0]["id"][:2]):
-        with pytest.raises(InputError, match="rows have an id that begins so"):
+        with pytest.raises(InputError, match=r"^no row's id begins with 0|: too short for an id"):
             archive.find(start)
 
 
@@ -82,3 +82,18 @@ def test_both_texts_can_be_read_off_a_word_diff(before: str, after: str) -> None
         old += [word] if where != "new" else []
         new += [word] if where != "old" else []
     assert (old, new) == (before.split(), after.split())
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"run": 1}', '{"run": {"input": 5}, "result": {}}', '{"a": ' * 50_000], ids=len
+)
+def test_files_of_other_tools_in_the_folder_are_passed_over(content: str) -> None:
+    seeds = write_seeds(2)
+    evolve(seeds, "sim", "out.jsonl", rounds=1)
+    for name in ("other", "torn"):
+        Path(f"{name}.meta.json").write_text(content)
+        Path(f"{name}.jsonl").write_text(f'{content}\n[1]\n{{"id": 5}}\n{{"id": "0123456789abcdef"}}\n')
+        Path(f"{name}.rejected.jsonl").write_text('{"record": [1]}\n{"record": "x"}\nnull\n')
+    Path("out.rejected.jsonl").write_bytes(Path("out.rejected.jsonl").read_bytes() + b'{"record": "x"}\n{\n')
+    archive = Archive(Path())
+    assert archive.rows

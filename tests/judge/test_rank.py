@@ -36,7 +36,7 @@ def rank_by_length(samples: list[Row], order: str = "", verdict: str = "", **set
 
     with running(Server(answer=say)) as server:
         judge(samples, "rank", f"judge@{server.url}", **settings)
-    return rows("out.jsonl")[0], tasks
+    return (rows("out.jsonl") or rows("out.rejected.jsonl"))[0], tasks
 
 
 def test_the_first_three_are_compared_and_the_rest_keep_their_order() -> None:
@@ -59,7 +59,7 @@ def test_a_screening_that_cannot_be_read_leaves_all_to_be_compared() -> None:
 
 def test_without_any_reading_there_is_no_score_and_with_a_screening_alone_there_is_its_order() -> None:
     row, _ = rank_by_length([sample("a", "bb")], order="Who knows?", verdict="Who knows?")
-    assert row["scores"] == [None, None]
+    assert row["reason"] == "unjudged"
     row, _ = rank_by_length([sample(*SIX)], verdict="Who knows?")
     assert row["responses"] == [*reversed(SIX)] and None not in row["scores"]
 
@@ -120,7 +120,7 @@ def test_of_several_verifiers_one_that_says_wrong_decides() -> None:
     row_of_three = sample("2 + 2 = 5, so it is that.\nAnswer: 4", "2 + 2 = 4.\nAnswer: 4", "Answer: 4", answer="4")
     judge([row_of_three], "verify", verify=["answer", "equations"])
     assert rows("out.jsonl")[0]["scores"] == [1, 0, None]
-    with pytest.raises(InputError, match="no verifier 'taste'"):
+    with pytest.raises(InputError, match="verifier taste"):
         judge([row_of_three], "verify", verify=["taste"])
 
 

@@ -1,8 +1,11 @@
 """Scoring answers: points are added up, whatever the order; what cannot be read is no score."""
 
+import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +14,13 @@ from datagen.engine.job import open_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
 from datagen.judge.replies import expected_value
-from datagen.llm.call import Completion
+from datagen.llm.call import Completion, read_logprobs
 from datagen.records.record import Row
 from tests.jobs import rows
 from tests.judge.rows import answers_by_label, judge, judge_with, sample, write
 from tests.server import Message, Server, running
 
 METHODS = load_methods("judge")
-
-FORM = re.compile(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", re.MULTILINE)
 
 
 def by_length(answers: dict[str, str]) -> str:
@@ -44,20 +45,87 @@ def test_an_answer_gets_the_points_that_were_given_to_it() -> None:
     assert len(seen) > 2, "the answers stand in drawn order"
 
 
-def test_there_is_a_point_for_each_statement_of_each_aspect_and_the_score_is_their_mean() -> None:
-    lines: list[tuple[str, ...]] = []
+def form_in(messages: list[Message]) -> Row:
+    """Return the form of a reply in a request for several aspects."""
+    line = next(line for line in messages[0]["content"].splitlines() if line.startswith('{"reasons"'))
+    form: Row = json.loads(line)
+    return form
 
-    def say(model: str, messages: list[Message], sample: int, task: str) -> str:
-        lines.extend(FORM.findall(messages[0]["content"]))
-        first = next(iter(answers_by_label(messages)))
-        return "\n".join(f"{label} {aspect}: {4 if label == first else 2}" for label, aspect, _ in lines)
 
-    with running(Server(answer=say)) as server:
+def json_points(messages: list[Message]) -> Row:
+    """Give the first answer 4 points under each aspect, and the others 2."""
+    form, first = form_in(messages), next(iter(answers_by_label(messages)))
+    for answer in form["answers"]:
+        answer["points"] = dict.fromkeys(answer["points"], 4 if answer["answer"] == first else 2)
+    return form
+
+
+def as_lines(form: Row) -> str:
+    return "\n".join(
+        f"{one['answer']} {aspect}: {points}" for one in form["answers"] for aspect, points in one["points"].items()
+    )
+
+
+REPLIES: dict[str, Callable[[Row], str]] = {
+    "as it was asked for": json.dumps,
+    "fenced": lambda form: f"Sure:\n```json\n{json.dumps(form, indent=2)}\n```",
+    "texts for numbers": lambda form: re.sub(r": (\d)", r': "\1"', json.dumps(form)),
+    "single quotes": str,
+    "small letters, in another order": lambda form: json.dumps(
+        {**form, "answers": [{**one, "answer": one["answer"].lower()} for one in reversed(form["answers"])]}
+    ),
+    "a change of mind": lambda form: f"{json.dumps({**form, 'answers': []})}\nNo:\n{json.dumps(form)}",
+    "lines": as_lines,
+}
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_points_under_several_aspects_are_json_and_the_score_is_their_mean(name: str) -> None:
+    requests: list[Row] = []
+    with running(
+        Server(answer=lambda _, messages, *rest: REPLIES[name](json_points(messages)), refuse=requests.append)
+    ) as server:
         judge([sample("a", "bb")], "score", f"judge@{server.url}", rubric=["helpful", "honest"])
-    assert {aspect for _, aspect, _ in lines} == {"helpful", "honest"} and len(lines) == 4
     (row,) = rows("out.jsonl")
     assert row["scores"] == [4, 2]
     assert row["meta"]["responses"][0]["aspects"] == {"helpful": 4, "honest": 4}
+    (request,) = requests
+    form = request["response_format"]["json_schema"]
+    assert form["strict"] and form["schema"]["required"] == ["reasons", "answers"]
+    labels = [answer["answer"] for answer in form_in(request["messages"])["answers"]]
+    assert not [label for label in labels if label in json.dumps(form)], "the schema is the same for all calls"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda form: form["answers"].pop(),
+        lambda form: form["answers"][0]["points"].pop("honest"),
+        lambda form: form["answers"][0]["points"].update(honest=6),
+        lambda form: form["answers"][0]["points"].update(honest="4/5"),
+        lambda form: form["answers"][0].update(answer="X9X"),
+        lambda form: form["answers"][0]["points"].update(honest=None),
+    ],
+)
+def test_json_without_all_points_is_unread(broken: Callable[[Row], object]) -> None:
+    def say(model: str, messages: list[Message], sample: int, task: str) -> str:
+        form = json_points(messages)
+        broken(form)
+        return json.dumps(form)
+
+    with running(Server(answer=say)) as server:
+        outcome = judge([sample("a", "bb")], "score", f"judge@{server.url}", rubric=["helpful", "honest"])
+    assert rows("out.jsonl") == []
+    assert outcome.result["funnel"]["unobtained"]["unread replies"] == {"asked": 1, "missing": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"logprobs": True}])
+def test_sim_scores_several_aspects(options: dict[str, Any]) -> None:
+    samples = [sample("Answer: 4", "Answer: 5", prompt="Compute 2 + 2.")]
+    judge(samples, "score", "sim", rubric=["helpful", "honest"], **options)
+    (row,) = rows("out.jsonl")
+    assert row["responses"][0] == "Answer: 4" and row["scores"][0] > row["scores"][1]
+    assert row["meta"]["templates"][0]["name"] == ("judge/score" if options else "judge/aspects")
 
 
 def test_a_rubric_of_ones_own_gives_a_point_a_statement() -> None:
@@ -68,16 +136,17 @@ def test_a_rubric_of_ones_own_gives_a_point_a_statement() -> None:
     def say(answers: dict[str, str]) -> str:
         return "\n".join(f"{label} short: {2 if text == 'a' else 3}" for label, text in answers.items())
 
-    (row,) = judge_with(say, [sample("a", "bb")], "score", rubric=["short.md"])
-    assert row["scores"] == [None, None], "three points where two can be had are none"
+    assert judge_with(say, [sample("a", "bb")], "score", rubric=["short.md"]) == []
+    assert rows("out.rejected.jsonl")[0]["reason"] == "unjudged", "three points where two can be had are none"
     with pytest.raises(InputError, match="--rubric nice: no such rubric"):
         judge([sample("a", "b")], "score", rubric=["nice"])
 
 
 @pytest.mark.parametrize("reply", ["I like both.", "K7B helpful: 3", "{label} helpful: 3", "{label} helpful: many"])
-def test_what_cannot_be_read_whole_is_null_and_never_a_number(reply: str) -> None:
-    (row,) = judge_with(lambda answers: reply.format(label=next(iter(answers))), [sample("a", "bb")], "score")
-    assert row["scores"] == [None, None] and row["ranks"] == [1, 1] and row["meta"]["unread"] == 1
+def test_what_cannot_be_read_whole_is_never_a_number(reply: str) -> None:
+    assert judge_with(lambda answers: reply.format(label=next(iter(answers))), [sample("a", "bb")], "score") == []
+    (row,) = rows("out.rejected.jsonl")
+    assert row["reason"] == "unjudged" and row["meta"]["unread"] == 1
     assert row["meta"]["responses"][0]["aspects"] == {"helpful": None}
 
 
@@ -112,7 +181,7 @@ def reply(text: str, top: dict[str, float]) -> Completion:
     tokens = [text[:-3], text[-3:-1], text[-1:]]
     others = [{"token": token, "logprob": math.log(share)} for token, share in top.items()]
     content = [{"token": token, "top_logprobs": others if at == 1 else []} for at, token in enumerate(tokens)]
-    return Completion(text, "", "stop", {}, {"content": content}, "m")
+    return Completion(text, "", "stop", {}, read_logprobs({"content": content}), "m")
 
 
 def test_a_score_is_the_expected_value_of_its_token() -> None:

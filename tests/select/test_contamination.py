@@ -138,7 +138,7 @@ def test_the_table_counts_rows_and_questions_and_knows_the_two_percent() -> None
         Benchmark("b", [GSM8K]),
         Benchmark("c", []),
     ]
-    table = BenchmarkTable(benchmarks)
+    table = BenchmarkTable(benchmarks, tagged=True)
     table.add(row_with(Hit("a", 3, 0.9)))
     table.add(row_with(Hit("a", 3, 0.6), Hit("b", 0, 1.0)))
     table.add(row_with())

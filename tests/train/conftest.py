@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from datagen.records.record import Record
+from tests.once import SEEDS, once
 
 if TYPE_CHECKING:
     from datagen_train.data.encode import Encoded
@@ -37,7 +38,7 @@ def encode(loaded: "Loaded", rows: list[Record]) -> "list[Encoded]":
     from datagen_train.models.tokens import turn_end_ids
 
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 256)
-    return [encoder.turns(conversation(row)) for row in rows]
+    return [encoder.answer(conversation(row)) for row in rows]
 
 
 def make() -> "Loaded":
@@ -70,6 +71,22 @@ def save(loaded: "Loaded", folder: Path) -> Path:
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", params=SEEDS, ids=lambda seed: f"seed {seed}")
+def biased_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "tuple[int, str]":
+    """A seed, and the model that it gives: it can add, and most of its answers have the same error."""
+    seed: int = request.param
+    return seed, str(once(tmp_path_factory, f"biased-{seed}", lambda folder: teach_habit(folder, seed)) / "model")
+
+
+def teach_habit(folder: Path, seed: int) -> None:
+    from datagen_train import sft
+    from tests.train.runs import train
+    from tests.train.tasks import biased, problems, write_sft
+
+    write_sft(folder / "biased.jsonl", biased(problems(0)[:6000], seed))
+    train(sft, folder / "biased.jsonl", output=str(folder / "model"), seed=seed, steps=700, eval_every=700)
 
 
 @pytest.fixture(scope="session")

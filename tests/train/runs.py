@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datagen_train.cli import OPTIONS
 from datagen_train.options import TrainOptions
 
 
@@ -13,9 +14,20 @@ class Notes:
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.measurements: list[dict[str, Any]] = []
+        self.phases: list[str] = []
 
     def say(self, text: str) -> None:
         self.messages.append(text)
+
+    def phase(self, name: str) -> None:
+        if name not in self.phases:
+            self.phases.append(name)
+
+    def count(self, done: int, total: int | None = None, unit: str = "") -> None: ...
+
+    def step(self, state: Any) -> None: ...
+
+    def update(self, numbers: Any) -> None: ...
 
     def show(self, state: Any, numbers: dict[str, Any]) -> None:
         self.measurements.append({"step": state.global_step, **numbers})
@@ -26,7 +38,8 @@ def train(
 ) -> dict[str, Any]:
     """Run a trainer; return the result of its report."""
     chosen = TrainOptions(**{"log_every": 5, **options})
-    report = module.run(str(data), chosen, algorithm or module.Options(), notes or Notes())
+    name = module.__name__.rpartition(".")[2]
+    report = module.run(str(data), chosen, algorithm or OPTIONS[name](), notes or Notes())
     assert report is not None
     return dict(report["result"])
 

@@ -9,6 +9,7 @@ from datagen.generators.backtranslate import Backtranslate, Options
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen_train import sft
+from datagen_train.options import SftOptions
 from tests.jobs import perform, rows
 from tests.train.runs import train
 
@@ -49,7 +50,7 @@ def test_a_trained_backward_model_asks_for_what_new_texts_answer() -> None:
     for subject in SUBJECTS:
         (folder / f"{subject}.md").write_text(f"# Notes\n\n{write_text(subject, 1000)}\n")
     train(
-        sft, "seeds.jsonl", sft.Options(backward=True), output="backward", steps=150, batch_size=8, eval_every=150,
+        sft, "seeds.jsonl", SftOptions(backward=True), output="backward", steps=150, batch_size=8, eval_every=150,
         held_out=0,
     )  # fmt: skip
     options = Options(trained=True, threshold=0, untagged=True)

@@ -7,12 +7,13 @@ import pytest
 from datagen.errors import InputError
 from datagen.llm.local.generation import Generated
 from datagen_train.tools import chat
-from datagen_train.tools.chat import Chat, Options, run
+from datagen_train.tools.chat import Chat, run
 from datagen_train.tools.evaluate import load_trained
+from datagen_train.tools.options import ChatOptions
 
 
 def test_one_prompt_is_answered_on_standard_output_alone(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(str(taught), Options(prompt="What colour is the sky?", temperature=0)) == 0
+    assert run(str(taught), ChatOptions(prompt="What colour is the sky?", temperature=0)) == 0
     assert capsys.readouterr() == ("blue\n", "")
 
 
@@ -31,7 +32,7 @@ def test_a_conversation_goes_on_until_it_is_reset(
     )
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     monkeypatch.setattr(Chat, "_generate", generate_and_count)
-    assert run(str(taught), Options(system="Be brief.", temperature=0, max_tokens=8)) == 0
+    assert run(str(taught), ChatOptions(system="Be brief.", temperature=0, max_tokens=8)) == 0
     assert lengths == [2, 4, 2]
     assert next(typed) == "x", "/quit ends it"
     output = capsys.readouterr()
@@ -45,7 +46,7 @@ def test_the_end_of_the_input_ends_it(taught: Path, monkeypatch: pytest.MonkeyPa
         raise EOFError
 
     monkeypatch.setattr("builtins.input", end_of_input)
-    assert run(str(taught), Options()) == 0
+    assert run(str(taught), ChatOptions()) == 0
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +55,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
 
 
 def test_a_cut_answer_says_so_and_is_remembered(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    talk = Chat(load_trained(str(fresh), "float32"), Options(temperature=0, max_tokens=4))
+    talk = Chat(load_trained(str(fresh), "float32"), ChatOptions(temperature=0, max_tokens=4))
     chat.print_answer(talk.ask("Hello"))
     assert "--max-tokens" in capsys.readouterr().err
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]
@@ -62,16 +63,16 @@ def test_a_cut_answer_says_so_and_is_remembered(fresh: Path, capsys: pytest.Capt
 
 def test_a_seed_draws_the_same_conversation_again(fresh: Path) -> None:
     def talk(seed: int | None) -> list[str]:
-        one = Chat(load_trained(str(fresh), "float32"), Options(max_tokens=12, seed=seed))
+        one = Chat(load_trained(str(fresh), "float32"), ChatOptions(max_tokens=12, seed=seed))
         return [one.ask("Hello").text, one.ask("Hello").text]
 
     assert talk(1) == talk(1) != talk(2)
 
 
 def test_a_conversation_that_fills_the_context_says_what_to_do(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    talk = Chat(load_trained(str(fresh), "float32"), Options())
+    talk = Chat(load_trained(str(fresh), "float32"), ChatOptions())
     chat.print_answer(talk.ask("word " * 1024))
     assert "/reset" in capsys.readouterr().err
     assert talk.messages == [], "it is not remembered"
     with pytest.raises(InputError, match="whole context"):
-        run(str(fresh), Options(prompt="word " * 1024))
+        run(str(fresh), ChatOptions(prompt="word " * 1024))

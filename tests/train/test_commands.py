@@ -4,19 +4,21 @@ import json
 import os
 import resource
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from datagen.commands.main import app
 from datagen.errors import InputError
 from datagen_train import dpo, sft
 from datagen_train.errors import Interrupted, TrainingStopped
-from datagen_train.options import TrainOptions
+from datagen_train.options import SftOptions, TrainOptions
 from tests.jobs import rows, write_seeds
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import problems, write_preferences, write_sft
@@ -78,26 +80,28 @@ def test_a_failed_check_is_one_line_and_exit_code_2_and_leaves_the_folder_free()
 
 
 class InterruptingNotes(Notes):
-    """A terminal that sends Ctrl-C at a given step."""
+    """A terminal that sends a signal at a given step."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, number: signal.Signals) -> None:
         super().__init__()
-        self._step = step
+        self._step, self._number = step, number
 
     def show(self, state: Any, numbers: dict[str, Any]) -> None:
         super().show(state, numbers)
         if state.global_step == self._step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self._number)
 
 
-@pytest.mark.parametrize("trainer", ["sft", "dpo"])
-def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str, few: str) -> None:
+@pytest.mark.parametrize(("trainer", "number"), [("sft", signal.SIGINT), ("dpo", signal.SIGTERM)])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(
+    trainer: str, number: signal.Signals, base: str, few: str
+) -> None:
     write_preferences(Path("prefs.jsonl"), problems(1)[:100])
     module, data = {"sft": (sft, few), "dpo": (dpo, "prefs.jsonl")}[trainer]
     options: dict[str, Any] = {"model": base, "steps": 8, "eval_every": 4, "log_every": 1, "batch_size": 8}
     train(module, data, output="whole", **options)
     with pytest.raises(Interrupted, match="Interrupted at step 3; the same command goes on") as stopped:
-        train(module, data, notes=InterruptingNotes(2), output="stopped", **options)
+        train(module, data, notes=InterruptingNotes(2, number), output="stopped", **options)
     assert stopped.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     notes = Notes()
@@ -105,6 +109,24 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end(trainer: str, base: str
     assert "Going on from step 3" in notes.messages
     assert metrics("stopped") == metrics("whole")
     assert Path("stopped/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def test_new_adapters_depend_on_the_seed_alone(base: str, few: str) -> None:
+    options: dict[str, Any] = {"model": base, "lora": True, "steps": 2, "held_out": 0.0}
+    for state, (output, seed) in enumerate([("first", 3), ("second", 3), ("other", 4)]):
+        torch.manual_seed(state)  # what ran before in this process
+        train(sft, few, output=output, seed=seed, **options)
+    first, second, other = (
+        Path(name, "adapter_model.safetensors").read_bytes() for name in ("first", "second", "other")
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_not_finite_is_refused_before_anything_is_loaded(value: str, few: str) -> None:
+    ran = datagen("train", "sft", few, "--learning-rate", value)
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines() == [f"error: --learning-rate {value}: expected a finite number"]
 
 
 @contextmanager
@@ -130,9 +152,9 @@ def test_the_options_of_a_trainer_are_refused_in_one_line_where_they_do_not_fit(
     wrong = {
         ("--lora",): "--lora adapts a trained model",
         ("--model", "nowhere"): "model nowhere",
-        ("--best", "luck"): "--best luck: expected one of: loss",
-        ("--schedule", "steps"): "--schedule steps: expected one of: cosine",
-        ("--report-to", "nobody"): "--report-to nobody: expected one of here: none",
+        ("--best", "luck"): "--best luck: expected one of loss",
+        ("--schedule", "steps"): "--schedule steps: expected one of cosine",
+        ("--report-to", "nobody"): "--report-to nobody: expected one of these, which are installed: none",
         ("--dtype", "int3"): "--dtype int3",
         ("--format", "odd"): "--format odd",
     }
@@ -142,9 +164,24 @@ def test_the_options_of_a_trainer_are_refused_in_one_line_where_they_do_not_fit(
         assert says in ran.stderr
 
 
+def test_check_reads_no_more_than_the_first_rows(few: str) -> None:
+    assert json.loads(succeeds("train", "check", few, "--limit", "3", "--rows", "0"))["rows"]["read"] == 3
+
+
+def test_chat_ends_well_at_the_end_of_its_input(base: str) -> None:
+    assert CliRunner().invoke(app, ["train", "chat", base], input="").exit_code == 0
+
+
+def test_merge_prints_no_note_of_a_library(adapter: Path) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        succeeds("train", "merge", str(adapter), "-o", "merged")
+    assert [warning for warning in shown if warning.category is FutureWarning] == []
+
+
 def test_more_processes_than_were_asked_for_are_refused(few: str) -> None:
     with pytest.raises(InputError, match="--nproc 2: 1 processes run"):
-        sft.run(few, TrainOptions(output="out", steps=1, nproc=2), sft.Options(), Notes())
+        sft.run(few, TrainOptions(output="out", steps=1, nproc=2), SftOptions(), Notes())
 
 
 def test_pairs_for_sft_and_prompts_for_dpo_are_sent_where_they_belong(few: str, base: str) -> None:

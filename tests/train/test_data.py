@@ -7,8 +7,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from datagen.records.record import Messages, Record
-from datagen_train.data.encode import IGNORED, Encoder, UnusableRow, conversation
+from datagen_train.data.encode import IGNORED, Encoder, conversation
 from datagen_train.data.split import Account, encode_rows, is_held_out, measure_sequence, split_group
+from datagen_train.errors import UnusableRow
 from datagen_train.models.tiny import make_tokenizer
 from datagen_train.models.tokens import PLAIN_TEMPLATE
 
@@ -36,20 +37,20 @@ def trained_text(tokenizer: PreTrainedTokenizerFast, labels: list[int]) -> str:
 
 
 def test_the_loss_covers_the_answer_and_its_end_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
-    encoded = encoder(tokenizer).turns(TALK)
+    encoded = encoder(tokenizer).answer(TALK)
     assert trained_text(tokenizer, encoded.labels) == "12<|im_end|>"
     assert encoded.labels[-1] == tokenizer.eos_token_id
     assert all(label in (IGNORED, token) for token, label in zip(encoded.ids, encoded.labels, strict=True))
 
 
 def test_all_turns_trains_every_answer_and_no_question(tokenizer: PreTrainedTokenizerFast) -> None:
-    encoded = encoder(tokenizer).turns(TALK, all_turns=True)
+    (encoded,) = encoder(tokenizer).turns(TALK, all_turns=True)
     assert trained_text(tokenizer, encoded.labels) == "7<|im_end|>12<|im_end|>"
-    assert encoded.ids == encoder(tokenizer).turns(TALK).ids
+    assert encoded.ids == encoder(tokenizer).answer(TALK).ids
 
 
 def test_what_is_trained_behind_is_what_the_model_is_asked_with(tokenizer: PreTrainedTokenizerFast) -> None:
-    encoded = encoder(tokenizer).turns(TALK)
+    encoded = encoder(tokenizer).answer(TALK)
     prompt_ids = encoder(tokenizer).prompt(TALK[:-1])
     assert encoded.ids[: len(prompt_ids)] == prompt_ids
     assert set(encoded.labels[: len(prompt_ids)]) == {IGNORED}
@@ -59,7 +60,7 @@ def test_tokens_do_not_merge_across_the_border_of_prompt_and_answer() -> None:
     """With a base tokenizer that has a merge across the boundary, the ids of the prompt must not change."""
     tokenizer = make_tokenizer(["a:b a:b a:b a:b"] * 50, 300)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    encoded = encoder(tokenizer).turns([{"role": "user", "content": "a:"}, {"role": "assistant", "content": "b"}])
+    encoded = encoder(tokenizer).answer([{"role": "user", "content": "a:"}, {"role": "assistant", "content": "b"}])
     prompt_ids = encoder(tokenizer).prompt("a:")
     assert encoded.ids[: len(prompt_ids)] == prompt_ids
     assert trained_text(tokenizer, encoded.labels) == "b<|im_end|>"
@@ -72,7 +73,7 @@ def test_a_template_that_writes_a_start_token_gives_one_and_not_two() -> None:
         single="<|unused|> $A", special_tokens=[("<|unused|>", tokenizer.convert_tokens_to_ids("<|unused|>"))]
     )
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
-    encoded = encoder(tokenizer).turns(TALK)
+    encoded = encoder(tokenizer).answer(TALK)
     assert encoded.ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -84,7 +85,7 @@ def test_a_separator_ends_an_answer_where_the_tokenizer_has_nothing_else() -> No
         tokenizer_object=base, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]", eos_token="[SEP]"
     )
     tokenizer.chat_template = PLAIN_TEMPLATE
-    encoded = encoder(tokenizer).turns([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    encoded = encoder(tokenizer).answer([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
     assert tokenizer.convert_ids_to_tokens([label for label in encoded.labels if label != IGNORED]) == ["b", "[SEP]"]
 
 
@@ -93,23 +94,36 @@ def test_a_special_token_in_somebodys_words_is_not_taken_for_one(
     tokenizer: PreTrainedTokenizerFast, words: str
 ) -> None:
     with pytest.raises(UnusableRow, match="a message holds a special token"):
-        encoder(tokenizer).turns([{"role": "user", "content": words}, {"role": "assistant", "content": "No."}])
+        encoder(tokenizer).answer([{"role": "user", "content": words}, {"role": "assistant", "content": "No."}])
 
 
-def test_a_template_that_changes_what_was_said_before_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_changes_what_was_said_before_gives_a_sequence_for_each_answer(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     changing = make_tokenizer(TEXTS, 384)
     changing.chat_template = "{{ messages | length }}" + str(tokenizer.chat_template)
+    maker = encoder(changing)
+    encoded = maker.turns(TALK, all_turns=True)
+    assert [trained_text(changing, one.labels) for one in encoded] == ["7<|im_end|>", "12<|im_end|>"]
+    for number, one in zip((2, 4), encoded, strict=True):
+        assert one.ids[: one.prompt_length] == maker.prompt(TALK[:number])
+    assert (maker.contents["split"], maker.contents["split_into"]) == (1, 2)
+
+
+def test_an_answer_that_a_template_does_not_show_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    deaf = make_tokenizer(TEXTS, 384)
+    deaf.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     with pytest.raises(UnusableRow, match="renders a prompt otherwise"):
-        encoder(changing).turns(TALK)
+        encoder(deaf).answer(TALK[1:3])
 
 
 def test_a_long_answer_is_cut_and_says_so_and_a_long_prompt_is_dropped(tokenizer: PreTrainedTokenizerFast) -> None:
     length = len(encoder(tokenizer).prompt("Hi."))
     talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "river " * 50}]
-    encoded = encoder(tokenizer, length + 5).turns(talk)
+    encoded = encoder(tokenizer, length + 5).answer(talk)
     assert (encoded.cut, len(encoded.ids), encoded.trained) == (True, length + 5, 5)
     with pytest.raises(UnusableRow, match="the prompt alone fills --max-length"):
-        encoder(tokenizer, length).turns(talk)
+        encoder(tokenizer, length).answer(talk)
 
 
 def test_both_answers_of_a_preference_follow_the_same_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -143,7 +157,7 @@ def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: Pr
     account = Account(read=len(rows))
     encoded = encode_rows(
         rows,
-        lambda row: [encoder(tokenizer).turns(conversation(row))],
+        lambda row: [encoder(tokenizer).answer(conversation(row))],
         measure_sequence,
         account,
         0.2,

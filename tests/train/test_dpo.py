@@ -1,6 +1,8 @@
 """DPO: the loss at the start, the formula of the paper, and no success when only the margins grow."""
 
 import json
+import re
+from collections.abc import Sequence
 from math import log
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from datagen_train.data.encode import Encoder
 from datagen_train.data.split import is_held_out
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference
-from datagen_train.options import TrainOptions
-from datagen_train.run.terminal import GATE_FAILED, Terminal
+from datagen_train.options import DpoOptions, TrainOptions
+from datagen_train.run.terminal import NOTHING_LEARNED, Terminal
 from datagen_train.tools.evaluate import load_trained
 from tests.train.conftest import COLOURS
 from tests.train.runs import metrics, train
@@ -25,19 +27,14 @@ from tests.train.tasks import biased, problems, with_small_numbers, write_prefer
 DPO: dict[str, Any] = {"steps": 60, "eval_every": 20, "generate": 200, "best": "exact_match"}
 
 
-def learn_habit(folder: str, seed: int) -> None:
-    """Train on sums most of which have the same error."""
-    write_sft(Path(f"biased-{seed}.jsonl"), biased(problems(0)[:6000], seed))
-    train(sft, f"biased-{seed}.jsonl", output=folder, seed=seed, steps=700, eval_every=700)
-
-
 def unlearn_habit(base: str, folder: str, seed: int, loss: str = "sigmoid+sft") -> dict[str, object]:
     write_preferences(Path("prefs.jsonl"), problems(0)[:2000])
     write_sft(Path("gate.jsonl"), problems(0)[-200:])
-    dpo_options = dpo.Options(loss=loss, gate="gate.jsonl")
+    dpo_options = DpoOptions(loss=loss, gate="gate.jsonl")
     return train(dpo, "prefs.jsonl", dpo_options, model=base, output=folder, seed=seed, **DPO)
 
 
+@pytest.mark.slow
 def test_dpo_unlearns_a_habit() -> None:
     """The small version: fewer sums, fewer steps."""
     sums = with_small_numbers(problems(0))
@@ -46,7 +43,7 @@ def test_dpo_unlearns_a_habit() -> None:
     write_preferences(Path("prefs.jsonl"), sums[:1000])
     write_sft(Path("gate.jsonl"), sums[-200:])
     options: dict[str, Any] = {"steps": 40, "eval_every": 20, "generate": 100, "best": "exact_match"}
-    dpo_options = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
+    dpo_options = DpoOptions(loss="sigmoid+sft", gate="gate.jsonl")
     result = train(dpo, "prefs.jsonl", dpo_options, model="base", output="better", seed=1, **options)
     assert 0.05 < result["start"]["eval_exact_match"] < 0.5, "it knows sums, and answers by habit"
     assert result["end"]["eval_exact_match"] >= result["start"]["eval_exact_match"] + 0.3
@@ -54,10 +51,9 @@ def test_dpo_unlearns_a_habit() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_dpo_from_a_biased_start_learns(seed: int) -> None:
-    learn_habit("base", seed)
-    end = unlearn_habit("base", "better", seed)["end"]
+def test_dpo_from_a_biased_start_learns(biased_model: tuple[int, str]) -> None:
+    seed, base = biased_model
+    end = unlearn_habit(base, "better", seed)["end"]
     assert isinstance(end, dict)
     print(f"DPO exact match, seed {seed}: {end['eval_exact_match']}")
     assert end["eval_exact_match"] >= 0.85
@@ -77,7 +73,7 @@ def test_dpo_starts_at_ln_2_with_no_margin(base: str) -> None:
 def test_label_smoothing_acts_as_conservative_dpo_does(base: str) -> None:
     """(1-e) L(d) + e L(-d), from TRL's own losses; TRL's sigmoid alone ignores e."""
     e, beta, delta = 0.2, 0.1, torch.tensor([-3.0, 0.5, 7.0])
-    settings = dpo.loss_arguments(dpo.Options(label_smoothing=e, beta=beta))
+    settings = dpo.loss_arguments(DpoOptions(label_smoothing=e, beta=beta))
     loss = {True: -torch.nn.functional.logsigmoid(beta * delta), False: -torch.nn.functional.logsigmoid(-beta * delta)}
     robust = ((1 - e) * loss[True] - e * loss[False]) / (1 - 2 * e)
     parts = {"sigmoid": loss[True], "robust": robust}
@@ -88,7 +84,7 @@ def test_label_smoothing_acts_as_conservative_dpo_does(base: str) -> None:
         train(
             dpo,
             preferences(),
-            dpo.Options(label_smoothing=smoothing),
+            DpoOptions(label_smoothing=smoothing),
             output=f"dpo-{smoothing}",
             learning_rate=5e-5,
             **in_one_batch,
@@ -103,20 +99,45 @@ def test_label_smoothing_acts_as_conservative_dpo_does(base: str) -> None:
 
 @pytest.mark.parametrize("loss", ["sigmoid+sft", "ipo", "hinge", "robust", "apo_zero", "kto"])
 def test_other_losses_run_by_name(base: str, loss: str) -> None:
-    result = train(dpo, preferences(), dpo.Options(loss=loss), model=base, output=f"dpo-{loss}", steps=3, held_out=0.3)
+    result = train(dpo, preferences(), DpoOptions(loss=loss), model=base, output=f"dpo-{loss}", steps=3, held_out=0.3)
     assert result["steps"] == 3
+
+
+def write_labels(name: str, labels: Sequence[object]) -> str:
+    """Write sums with an answer that is good or bad by itself, as TRL's KTO trainer reads them."""
+    sums = problems(5)[: len(labels)]
+    rows = [
+        {"prompt": prompt, "completion": str(number if label else number + 1), "label": label}
+        for (prompt, number), label in zip(sums, labels, strict=True)
+    ]
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def test_kto_learns_from_answers_that_are_good_or_bad_by_themselves(base: str) -> None:
+    data = write_labels("labels.jsonl", [number % 3 > 0 for number in range(90)])
+    result = train(dpo, data, DpoOptions(loss="kto"), model=base, output="kto", steps=3, held_out=0.1)
+    rows = result["rows"]
+    assert (rows["read"], rows["train"] + rows["held_out"], result["steps"]) == (90, 90, 3)
+    good, bad = map(int, re.findall(r"\d+", result["checks"]["labels"]))
+    assert (good > bad > 20, good + bad) == (True, rows["train"])
+
+
+def test_kto_needs_both_kinds_of_answers(base: str) -> None:
+    with pytest.raises(InputError, match="there is only one kind"):
+        train(dpo, write_labels("good.jsonl", [True] * 20), DpoOptions(loss="kto"), model=base, output="kto", steps=3)
 
 
 @pytest.mark.parametrize(
     ("dpo_options", "says"),
     [
-        (dpo.Options(loss="magic"), "unknown magic"),
-        (dpo.Options(loss="ipo", label_smoothing=0.1), "acts on the losses sigmoid and robust"),
-        (dpo.Options(loss="kto", label_smoothing=0.1), "does not act on kto"),
-        (dpo.Options(gate="none.jsonl"), "--gate needs --generate"),
+        (DpoOptions(loss="magic"), "unknown magic"),
+        (DpoOptions(loss="ipo", label_smoothing=0.1), "acts on the losses sigmoid and robust"),
+        (DpoOptions(loss="kto", label_smoothing=0.1), "acts on the losses sigmoid and robust, not on kto"),
+        (DpoOptions(gate="none.jsonl"), "--gate needs --generate"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(base: str, dpo_options: dpo.Options, says: str) -> None:
+def test_options_that_would_do_nothing_are_refused(base: str, dpo_options: DpoOptions, says: str) -> None:
     with pytest.raises(InputError, match=says):
         train(dpo, preferences(), dpo_options, model=base, output="dpo", steps=2)
 
@@ -145,16 +166,16 @@ def test_a_result_that_got_worse_fails_the_gate(taught: Path) -> None:
     Path("wrong.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     gate = [{"prompt": row["prompt"], "response": row["rejected"]} for row in rows]
     Path("gate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gate))
-    dpo_options = dpo.Options(loss="sigmoid+sft", gate="gate.jsonl")
+    dpo_options = DpoOptions(loss="sigmoid+sft", gate="gate.jsonl")
     options = TrainOptions(
         model=str(taught), output="out", steps=20, held_out=0.3, generate=6, eval_every=10, quiet=True
     )
-    terminal = Terminal(quiet=True)
+    terminal = Terminal("dpo", quiet=True)
     report = dpo.run("wrong.jsonl", options, dpo_options, terminal)
     assert report is not None
     assert report["result"]["gate"].startswith("failed: eval_exact_match 1.000 before, 0.")
     assert json.loads(Path("out/run/report.json").read_text())["result"]["gate"] == report["result"]["gate"]
-    assert terminal.conclude(report, options) == GATE_FAILED == 3
+    assert terminal.conclude(report, options, "pairs.jsonl") == NOTHING_LEARNED == 3
 
 
 def test_dpo_with_adapters_takes_the_model_without_them_as_reference(base: str) -> None:
@@ -182,7 +203,7 @@ def log_probability(model: PreTrainedModel, prompt: list[int], answer: list[int]
 def test_a_reward_is_beta_times_the_log_probability_gained_over_all_tokens_of_the_answer(base: str) -> None:
     """A mean over tokens, a shifted mask or a wrong reference would give another number."""
     options: dict[str, Any] = {"steps": 6, "held_out": 0.2, "learning_rate": 3e-3, "eval_every": 6}
-    end = train(dpo, write_unequal_lengths(), dpo.Options(beta=0.3), model=base, output="out", **options)["end"]
+    end = train(dpo, write_unequal_lengths(), DpoOptions(beta=0.3), model=base, output="out", **options)["end"]
     before, after = (load_trained(folder, "float32") for folder in (base, "out"))
     encoder = Encoder(before.tokenizer, {before.tokenizer.eos_token_id}, 256)
     lines = map(json.loads, Path("unequal.jsonl").read_text().splitlines())
@@ -208,8 +229,7 @@ def with_dropout(base: str) -> str:
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "adapters"])
 def test_dropout_is_off_while_preferences_are_trained(base: str, lora: bool) -> None:
     """The loss of the first step is computed before any update: without dropout it is exactly ln 2."""
-    options: dict[str, Any] = {"lora": lora, "lora_dropout": 0.5} if lora else {}
-    train(dpo, preferences(), model=with_dropout(base), output="out", steps=2, log_every=1, held_out=0.1, **options)
+    train(dpo, preferences(), model=with_dropout(base), output="out", steps=2, log_every=1, held_out=0.1, lora=lora)
     first = next(line for line in metrics("out") if "loss" in line)
     assert first["loss"] == pytest.approx(log(2), abs=1e-6)
 

@@ -14,7 +14,8 @@ from datagen.records.record import Record
 from datagen_train.data.encode import IGNORED, Encoded
 from datagen_train.data.split import is_held_out
 from datagen_train.run.metrics import evaluate_generation
-from datagen_train.tools.evaluate import Options, load_trained, run, sequence_loss
+from datagen_train.tools.evaluate import load_trained, run, sequence_loss
+from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import COLOURS, colour_rows, encode
 
 Rows = list[dict[str, str]]
@@ -60,7 +61,7 @@ def test_the_loss_of_nothing_is_no_number(fresh: Path) -> None:
 
 
 def test_a_model_that_knows_the_answers_by_heart_gets_full_marks(taught: Path) -> None:
-    result = run(str(taught), write(colours()), Options(output="answers.jsonl"))
+    result = run(str(taught), write(colours()), EvalOptions(output="answers.jsonl"))
     full = ("exact_match", "rouge_1", "rouge_l", "accuracy", "macro_f1", "ended")
     assert {name: result[name] for name in full} == dict.fromkeys(full, 1.0)
     assert result["rouge_2"] == 0.0, "answers of one word have no bigrams"
@@ -74,7 +75,7 @@ def test_a_model_that_knows_the_answers_by_heart_gets_full_marks(taught: Path) -
 
 
 def test_a_model_that_babbles_gets_none(fresh: Path) -> None:
-    result = run(str(fresh), write(colours()), Options(max_tokens=8))
+    result = run(str(fresh), write(colours()), EvalOptions(max_tokens=8))
     assert (result["exact_match"], result["accuracy"], result["ended"]) == (0.0, 0.0, 0.0)
     assert result["loss"] > 3
 
@@ -106,31 +107,31 @@ def test_only_as_many_prompts_are_answered_as_wanted(taught: Path) -> None:
 
 def test_what_cannot_be_used_is_counted(taught: Path) -> None:
     data = write([*colours(), {"prompt": "No answer"}, {"prompt": "", "response": "x"}])
-    result = run(str(taught), data, Options(generate=0))
+    result = run(str(taught), data, EvalOptions(generate=0))
     assert (result["rows"], result["unreadable"], result["dropped"]) == (7, 1, {"no response": 1})
     assert "exact_match" not in result
     with pytest.raises(InputError, match="no row is left"):
-        run(str(taught), write([{"prompt": "No answer"}]), Options())
+        run(str(taught), write([{"prompt": "No answer"}]), EvalOptions())
 
 
 def test_the_prompts_held_out_of_training_can_be_measured_alone(taught: Path) -> None:
     rows = [{"prompt": f"Question {n}?", "response": "blue"} for n in range(40)]
-    result = run(str(taught), write(rows), Options(held_out=0.5, generate=0))
+    result = run(str(taught), write(rows), EvalOptions(held_out=0.5, generate=0))
     assert 0 < result["rows"] == sum(is_held_out(row["prompt"], 0.5) for row in rows) < 40
 
 
 def test_documents_have_a_loss_and_no_answers(fresh: Path) -> None:
     data = write([{"text": "The sky is blue. " * 20}, {"text": "Grass is green."}])
-    result = run(str(fresh), data, Options(documents=True, max_length=64))
+    result = run(str(fresh), data, EvalOptions(documents=True, max_length=64))
     assert result["rows"] == 2
     assert result["loss"] > 3
     assert "exact_match" not in result
 
 
 def test_an_adapter_is_measured_on_its_base(adapter: Path) -> None:
-    assert run(str(adapter), write(colours()), Options())["exact_match"] == 0.0
+    assert run(str(adapter), write(colours()), EvalOptions())["exact_match"] == 0.0
 
 
 def test_a_toy_made_from_nothing_is_not_measured() -> None:
     with pytest.raises(InputError, match="is untrained"):
-        run("tiny", write(colours()), Options())
+        run("tiny", write(colours()), EvalOptions())

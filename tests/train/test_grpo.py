@@ -12,6 +12,7 @@ import torch
 from datagen.errors import InputError
 from datagen_train import grpo, sft
 from datagen_train.errors import TrainingStopped
+from datagen_train.policy_options import GrpoOptions
 from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import biased, problems, with_small_numbers, write_sft
@@ -43,9 +44,9 @@ RUN: dict[str, Any] = {"steps": 2, "batch_size": 4, "log_every": 1, "held_out": 
 BOTH = pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 
 
-def grpo_options(function: str = "of_length", **options: Any) -> grpo.Options:
+def grpo_options(function: str = "of_length", **options: Any) -> GrpoOptions:
     Path("rewards.py").write_text(REWARDS)
-    return grpo.Options(**{"reward": [f"rewards.py:{function}"], "max_tokens": 6, "group_size": 4, **options})
+    return GrpoOptions(**{"reward": [f"rewards.py:{function}"], "max_tokens": 6, "group_size": 4, **options})
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
@@ -65,6 +66,7 @@ def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_habit_is_unlearned(habit: Path, algorithm: str) -> None:
     settings = grpo_options("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
@@ -81,21 +83,17 @@ def test_a_habit_is_unlearned(habit: Path, algorithm: str) -> None:
 
 @pytest.mark.slow
 @BOTH
-def test_a_biased_start_learns_with_every_seed(algorithm: str) -> None:
+def test_a_biased_start_learns(biased_model: tuple[int, str], algorithm: str) -> None:
+    seed, base = biased_model
     write_sft(Path("sums.jsonl"), problems(0)[:3000])
-    ends = []
-    for seed in range(3):
-        write_sft(Path("biased.jsonl"), biased(problems(0)[:6000], seed))
-        train(sft, "biased.jsonl", output=f"base-{seed}", seed=seed, steps=700, eval_every=700)
-        settings = grpo_options("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
-        result = train(
-            grpo, "sums.jsonl", settings, model=f"base-{seed}", output=f"better-{seed}", seed=seed, steps=80,
-            batch_size=16, eval_every=20, generate=150, best="exact_match",
-        )  # fmt: skip
-        ends.append(result["end"]["eval_exact_match"])
-        print(f"{algorithm} exact match, seed {seed}: {result['start']['eval_exact_match']:.3f} to {ends[-1]:.3f}")
-    assert min(ends) >= 0.8
-    assert fmean(ends) >= 0.9
+    settings = grpo_options("right", algorithm=algorithm, max_tokens=8, group_size=8, kl_coef=0.02)
+    result = train(
+        grpo, "sums.jsonl", settings, model=base, output="better", seed=seed, steps=80, batch_size=16, eval_every=20,
+        generate=150, best="exact_match",
+    )  # fmt: skip
+    start, end = result["start"]["eval_exact_match"], result["end"]["eval_exact_match"]
+    print(f"{algorithm} exact match, seed {seed}: {start:.3f} to {end:.3f}")
+    assert end >= 0.85
 
 
 # What it learns from

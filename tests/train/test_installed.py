@@ -57,11 +57,12 @@ def test_sdist_and_wheel_hold_the_package_under_its_own_name(dist: Path) -> None
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert "datagen_train/cli.py" in names
+    assert {"datagen_train/cli.py", "datagen/py.typed", "datagen_train/py.typed"} <= set(names)
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"datagen", "datagen_train"}
     with tarfile.open(sdist) as archive:
         paths = [name.partition("/")[2] for name in archive.getnames()]
-    assert "train/datagen_train/cli.py" in paths
+    assert {"train/datagen_train/cli.py", "LICENSE", "constraints.txt", "examples/seeds.jsonl"} <= set(paths)
     assert "train/__init__.py" not in paths
 
 
@@ -88,3 +89,4 @@ def test_files_of_the_user_and_other_packages_do_not_get_in_the_way(
     )
     assert ran.returncode == 0, ran.stderr
     assert Path("work/out/run/report.json").exists()
+    assert "Next: python" not in ran.stderr, "the processes are started as the command was"

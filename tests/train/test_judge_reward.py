@@ -8,6 +8,7 @@ from datagen.errors import InputError, Outage
 from datagen.records.files import dump_line
 from datagen.records.record import Record
 from datagen_train import ppo
+from datagen_train.policy_options import PpoOptions
 from datagen_train.rewards.judge import TOGETHER, JudgeReward, group_by_prompt
 from datagen_train.rewards.specs import Rewards, identity
 from tests.jobs import perform, rows
@@ -82,7 +83,7 @@ def test_another_rubric_is_another_run() -> None:
 
 
 def test_ppo_learns_from_a_judge_and_says_that_nobody_checked_it(base: str, few: str) -> None:
-    options = ppo.Options(reward=["judge:sim"], max_tokens=6)
+    options = PpoOptions(reward=["judge:sim"], max_tokens=6)
     result = train(ppo, few, options, model=base, output="out", steps=2, batch_size=8, held_out=0.2, warmup=0.0)
     assert 0 <= result["end"]["eval_reward"] <= 5
     assert "unchecked" in result["checks"]["judge"]

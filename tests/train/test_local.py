@@ -46,6 +46,31 @@ def send(folder: Path, calls: Sequence[Call], concurrency: int = 32) -> list[Rep
     return asyncio.run(run())
 
 
+def test_tokens_are_counted_while_a_batch_is_generated(taught: Path) -> None:
+    async def run() -> list[tuple[int, int]]:
+        local, counts = Local(f"hf:{taught}"), list[tuple[int, int]]()
+        limiter = Limiter({"m": local}, Stop(), 32)
+
+        async def sample() -> None:
+            while True:
+                counts.append((limiter.tokens, local.unanswered_tokens))
+                await asyncio.sleep(0)
+
+        sampling = asyncio.ensure_future(sample())
+        replies = await asyncio.gather(*map(limiter.send, questions(40, **BABBLE)))
+        sampling.cancel()
+        await local.close()
+        assert local.unanswered_tokens == 0
+        assert limiter.tokens == sum(json.loads(reply.body)["usage"]["completion_tokens"] for reply in replies)
+        return counts
+
+    assert any(unanswered and not answered for answered, unanswered in asyncio.run(run())), "before the first answer"
+    model, tokenizer = open_model(taught)
+    steps: list[int] = []
+    answers = generate(model, tokenizer, [[5, 6], [7, 8, 9]], max_tokens=9, on_tokens=steps.append)
+    assert len(steps) > 1 and sum(steps) == sum(len(answer.ids) for answer in answers)
+
+
 def text_of(reply: Reply) -> str:
     return str(json.loads(reply.body)["choices"][0]["message"]["content"])
 
@@ -145,6 +170,23 @@ def test_a_model_is_asked_exactly_as_it_was_trained(taught: Path) -> None:
     local, (_, tokenizer) = Local(f"hf:{taught}"), open_model(taught)
     messages: Messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sky?"}]
     assert local._encode(messages) == Encoder(tokenizer, set(), 0).prompt(messages)
+
+
+def test_values_of_the_template_are_part_of_what_a_model_is_asked(fresh: Path, copied: Callable[[Path], Path]) -> None:
+    thinker = copied(fresh)
+    (thinker / "chat_template.jinja").write_text("{{ messages[0].content }} {{ enable_thinking | default('unset') }}")
+    local, (_, tokenizer) = Local(f"hf:{thinker}"), open_model(thinker)
+    texts = [
+        tokenizer.decode(local._encode([{"role": "user", "content": "Sky?"}], v))
+        for v in (None, {"enable_thinking": False})
+    ]
+    assert texts == ["Sky? unset", "Sky? False"]
+    (plain, silent) = send(thinker, [call("Sky?"), call("Sky?", chat_template_kwargs={"enable_thinking": False})])
+    assert [json.loads(reply.body)["usage"]["prompt_tokens"] for reply in (plain, silent)] == [
+        len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts
+    ]
+    (refused,) = send(thinker, [call("Sky?", chat_template_kwargs="no thinking")])
+    assert refused.status == 400
 
 
 def test_an_adapter_answers_on_its_base(adapter: Path) -> None:
@@ -249,7 +291,8 @@ def test_without_torch_the_extra_is_named(fresh: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from datagen.llm.spec import parse_spec\nfrom datagen.llm.stack import open_backend\n"
-        f"open_backend(parse_spec({f'hf:{fresh}'!r}), None)"
+        f"open_backend(parse_spec({f'hf:{fresh}'!r}), None, None)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert "InputError: hf: models need the train extra: pip install 'datagen-train[train]'" in ran.stderr
+    assert f"InputError: hf:{fresh} needs torch. To install: " in ran.stderr
+    assert "[train]'" in ran.stderr

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from datagen.llm.local.generation import generate, load_full_model, open_model
 from datagen.llm.local.weights import weights_digest
 from datagen_train.data.encode import Encoder
 from datagen_train.tools import merge
-from datagen_train.tools.merge import ATOL, Difference, Options, refuse, run
+from datagen_train.tools.merge import ATOL, Difference, refuse, run
+from datagen_train.tools.options import MergeOptions
 from tests.train.conftest import colour_rows
 
 
@@ -25,7 +27,7 @@ def greedy(folder: Path) -> list[str]:
 
 
 def test_the_merged_model_says_what_the_adapter_says(adapter: Path, taught: Path) -> None:
-    result = run(str(adapter), Options(output="merged"))
+    result = run(str(adapter), MergeOptions(output="merged"))
     assert result["merged"]["largest"] < ATOL[torch.float32]
     assert result["merged"]["same_choice"] == result["read_again"]["same_choice"] == 1.0
     assert result["read_again"]["largest"] < 1e-5
@@ -34,7 +36,7 @@ def test_the_merged_model_says_what_the_adapter_says(adapter: Path, taught: Path
 
 
 def test_the_merged_model_needs_nothing_else(adapter: Path) -> None:
-    run(str(adapter), Options(output="merged"))
+    run(str(adapter), MergeOptions(output="merged"))
     out, (_, tokenizer) = Path("merged"), open_model(adapter)
     assert not list(out.glob("adapter*"))
     assert not list(Path().glob("*.part"))
@@ -48,7 +50,7 @@ def test_a_base_in_bfloat16_stays_so(adapter: Path, taught: Path) -> None:
     model, tokenizer = open_model(taught, dtype=torch.bfloat16)
     model.save_pretrained("base")
     tokenizer.save_pretrained("base")
-    result = run(str(adapter), Options(output="merged", base="base"))
+    result = run(str(adapter), MergeOptions(output="merged", base="base"))
     assert result["dtype"] == json.loads(Path("merged/config.json").read_text())["dtype"] == "bfloat16"
     assert result["read_again"]["largest"] == 0.0
     assert greedy(Path("merged")) == greedy(adapter)
@@ -59,19 +61,19 @@ def test_a_merge_that_changes_what_is_said_is_not_written(adapter: Path, monkeyp
     logits = merge.logits
     monkeypatch.setattr(merge, "logits", lambda *args: [torch.cat(logits(*args)) + next(offsets)])
     with pytest.raises(DatagenError, match=r"is not its adapter: logits differ by up to 0\.01"):
-        run(str(adapter), Options(output="merged"))
+        run(str(adapter), MergeOptions(output="merged"))
     assert not Path("merged").exists()
 
 
 def test_what_was_written_wrongly_does_not_take_its_place(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def torn(path: str, dtype: Any) -> Any:
+    def torn(path: Path, dtype: Any) -> Any:
         model = load_full_model(path, dtype)
         next(model.parameters()).data[:] += 0.1
         return model
 
     monkeypatch.setattr(merge, "load_full_model", torn)
     with pytest.raises(DatagenError, match="what was written is not what was merged"):
-        run(str(adapter), Options(output="merged"))
+        run(str(adapter), MergeOptions(output="merged"))
     assert list(Path().iterdir()) == []
 
 
@@ -98,25 +100,51 @@ def test_only_rounding_is_tolerated(dtype: torch.dtype, difference: Difference, 
 def test_nothing_is_replaced_unasked(adapter: Path, taught: Path, copied: Callable[[Path], Path]) -> None:
     out = copied(taught)
     with pytest.raises(InputError, match="exists"):
-        run(str(adapter), Options(output=str(out)))
+        run(str(adapter), MergeOptions(output=str(out)))
     assert weights_digest(out) == weights_digest(taught)
-    run(str(adapter), Options(output=str(out), overwrite=True))
-    assert greedy(out) == greedy(adapter)
-    Path("notes").mkdir()
-    Path("notes/mine.txt").touch()
-    with pytest.raises(InputError, match="holds no model"):
-        run(str(adapter), Options(output="notes", overwrite=True))
+    for folder in (out, Path("notes")):
+        folder.mkdir(exist_ok=True)
+        (folder / "mine.txt").touch()
+        with pytest.raises(InputError, match="was not made by 'datagen train merge'"):
+            run(str(adapter), MergeOptions(output=str(folder), overwrite=True))
+    assert weights_digest(out) == weights_digest(taught)
+
+
+def test_overwrite_replaces_the_files_of_a_merge_and_nothing_else(adapter: Path) -> None:
+    Path("store").mkdir()
+    Path("out").symlink_to("store")
+    run(str(adapter), MergeOptions(output="out"))
+    first = set(Path("store").iterdir())
+    Path("out/mine.txt").write_text("mine")
+    run(str(adapter), MergeOptions(output="out", overwrite=True))
+    assert Path("out").is_symlink()
+    assert set(Path("store").iterdir()) == {*first, Path("store/mine.txt")}
+    assert greedy(Path("out")) == greedy(adapter)
+    with merge.lock_folder(Path("out")), pytest.raises(DatagenError, match="another run is writing it"):
+        run(str(adapter), MergeOptions(output="out", overwrite=True))
+    assert Path("out/mine.txt").read_text() == "mine"
+    assert greedy(Path("out")) == greedy(adapter)
+
+
+@pytest.mark.parametrize("output", ["adapter", "link", "base", "."])
+def test_neither_adapter_nor_base_is_replaced(output: str, adapter: Path, taught: Path) -> None:
+    copytree(adapter, "adapter")
+    copytree(taught, "base")
+    Path("link").symlink_to("adapter")
+    with pytest.raises(InputError, match="is read by this command"):
+        run("adapter", MergeOptions(output=output, base="base", overwrite=True))
+    assert weights_digest(Path("base")) == weights_digest(taught)
 
 
 def test_what_is_no_adapter_or_has_no_base_is_reported(
     adapter: Path, taught: Path, copied: Callable[[Path], Path]
 ) -> None:
     with pytest.raises(InputError, match="no LoRA adapter"):
-        run(str(taught), Options())
+        run(str(taught), MergeOptions())
     lost = copied(adapter)
     config = json.loads((lost / "adapter_config.json").read_text())
     (lost / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/no/where"}))
     with pytest.raises(InputError, match="--base"):
-        run(str(lost), Options())
-    run(str(lost), Options(output="merged", base=str(taught)))
+        run(str(lost), MergeOptions())
+    run(str(lost), MergeOptions(output="merged", base=str(taught)))
     assert greedy(Path("merged")) == greedy(adapter)

@@ -42,7 +42,7 @@ def test_a_gpt2_with_a_bert_tokenizer_ends_its_turns_with_the_separator() -> Non
     model, tokenizer = gpt2_with_bert_tokenizer()
     notes = fit_tokenizer(model, tokenizer)
     loaded = Loaded(model, tokenizer, notes)
-    encoded = Encoder(tokenizer, turn_end_ids(model, tokenizer), 64).turns(
+    encoded = Encoder(tokenizer, turn_end_ids(model, tokenizer), 64).answer(
         [{"role": "user", "content": "what is"}, {"role": "assistant", "content": "seven"}]
     )
     assert tokenizer.convert_ids_to_tokens(encoded.ids[-2:]) == ["seven", "[SEP]"]
@@ -92,7 +92,7 @@ def test_padding_and_batch_do_not_change_what_a_row_costs() -> None:
     loaded = tiny()
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64)
     short, long = (
-        encoder.turns([{"role": "user", "content": text}, {"role": "assistant", "content": "7"}]).ids
+        encoder.answer([{"role": "user", "content": text}, {"role": "assistant", "content": "7"}]).ids
         for text in ("Hi", "What is 3 + 4, and why?")
     )
     padded = short + [loaded.tokenizer.pad_token_id] * (len(long) - len(short))
@@ -176,7 +176,7 @@ def test_the_same_seed_makes_the_same_model() -> None:
 def test_an_end_token_that_the_base_hardly_knows_is_reported() -> None:
     loaded = tiny()
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
-    encoded = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).turns(talk)
+    encoded = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64).answer(talk)
     subject = CheckInput(loaded, [encoded], Account(read=1))
     assert "hardly trained" not in run_checks(subject)["end"]
     loaded.model.get_input_embeddings().weight.data[loaded.tokenizer.eos_token_id] *= 0.2
@@ -187,7 +187,7 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     loaded = tiny()
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), 64)
     talk = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
-    good = encoder.turns(talk)
+    good = encoder.answer(talk)
 
     def failing(**changes: object) -> str:
         subject = CheckInput(loaded, [good], Account(read=1))

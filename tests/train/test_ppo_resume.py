@@ -12,6 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from datagen.errors import InputError
 from datagen_train import ppo
+from datagen_train.policy_options import PpoOptions
 from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
 
@@ -24,11 +25,11 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def ppo_options(**options: Any) -> ppo.Options:
+def ppo_options(**options: Any) -> PpoOptions:
     """Return options with adaptive parts: the KL controller, reward scaling, a critic."""
     Path("rewards.py").write_text(REWARD)
     settings = {"max_tokens": 6, "ppo_epochs": 2, "adaptive_kl": 0.5, "kl_horizon": 50, "scale_reward": True}
-    return ppo.Options(**{"reward": ["rewards.py:of_length"], **settings, **options})
+    return PpoOptions(**{"reward": ["rewards.py:of_length"], **settings, **options})
 
 
 class FailingPpo(ppo.Ppo):
@@ -107,7 +108,7 @@ def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: 
          "--adaptive-kl", "0.5", "--kl-horizon", "50", "--scale-reward", "--warmup", "0", "-o", "two"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode in (0, 3), ran.stderr  # 3: so few steps need not make a better model
     train(ppo, few, ppo_options(ppo_epochs=4), model=base, output="one", **{**RUN, "steps": 3, "batch_size": 16})
     two, one = ([line for line in metrics(name) if "kl_coef" in line] for name in ("two", "one"))
     assert [line["kl_coef"] for line in two] == pytest.approx([line["kl_coef"] for line in one], rel=1e-3)

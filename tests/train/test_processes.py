@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from datagen.errors import InputError
+from datagen_train.launch import process_count
+from tests.every_command import wait_until_it_listens
 from tests.train.tasks import problems, write_sft
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -25,7 +28,7 @@ def command(*options: str) -> list[str]:
     arguments = [
         sys.executable,
         "-m",
-        "datagen.commands.main",
+        "datagen",
         "train",
         "sft",
         "sums.jsonl",
@@ -38,21 +41,25 @@ def command(*options: str) -> list[str]:
     return [*arguments, "--batch-size", "8"]
 
 
-def in_a_terminal(arguments: list[str], until: bytes, typed: bytes) -> tuple[int, bytes]:
-    """Run a command in a terminal and type something after `until` appears; return (exit code, output)."""
+def in_a_terminal(arguments: list[str], *script: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """Run a command in a terminal; of each step of the script, type the second part once the first appears.
+
+    Returns:
+        The exit code and the output.
+    """
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         arguments, env={**ENV, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(theirs)
-    output = b""
+    output, read, steps = b"", 0, list(script)
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(ours, 1 << 16):
             output += part
-            if until in output and typed:
-                os.write(ours, typed)
-                typed = b""
+            if steps and steps[0][0] in output[read:]:
+                read = len(output)
+                os.write(ours, steps.pop(0)[1])
     os.close(ours)
     return running.wait(), output
 
@@ -81,25 +88,148 @@ def test_what_is_wrong_is_reported_once_with_its_exit_code() -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_ctrl_c_stops_both_at_one_step_and_the_run_goes_on() -> None:
-    options = ("--steps", "200", "--eval-every", "100", "--log-every", "1")
-    running = subprocess.Popen(command(*options), env=ENV, stderr=subprocess.PIPE, text=True, start_new_session=True)
+LONG = ("--steps", "100", "--eval-every", "50", "--log-every", "1")
+
+
+def start_long(*, until_step: int | None = None) -> "subprocess.Popen[str]":
+    """Start a long run, and wait until it has reached a step."""
+    process = subprocess.Popen(command(*LONG), env=ENV, stderr=subprocess.PIPE, text=True)
+    if until_step is not None:
+        wait_for_step(until_step, process)
+    return process
+
+
+def wait_for_step(step: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until the metrics of a run have reached a step."""
     metrics = Path("out/run/metrics.jsonl")
-    while running.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > 5):
+    while not (metrics.exists() and len(metrics.read_bytes().splitlines()) > step):
+        assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
+
+
+def trainers_here() -> list[str]:
+    """The numbers of the processes whose working folder is this one, but for this one itself."""
+    here, numbers = os.getcwd(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(path / "cwd") == here and path.name != str(os.getpid()):
+                numbers.append(path.name)
+    return numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_first_process_stops_all_at_one_step_and_the_run_goes_on(number: signal.Signals) -> None:
+    """A launcher may send it to all of them, too: that is one request."""
+    running = start_long(until_step=5)
+    for process in trainers_here():
+        os.kill(int(process), number)
     _, stderr = running.communicate(timeout=120)
     assert running.returncode == 130, stderr
     assert stderr.count("error: Interrupted at step") == 1
-    ran = run(*options)
+    assert "process 1 failed" not in stderr
+    ran = run(*LONG)
     assert ran.returncode == 0, ran.stderr
     assert "Going on from step" in ran.stderr
 
 
-def test_ctrl_c_in_a_terminal_gives_the_cursor_back_and_says_what_to_do() -> None:
+def test_before_the_first_step_a_signal_ends_all_processes_with_one_line() -> None:
+    running = start_long()
+    wait_until_it_listens(running)
+    time.sleep(2)
+    running.terminate()
+    _, stderr = running.communicate(timeout=120)
+    assert (running.returncode, stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("how", ["killed", "signalled twice"])
+def test_the_processes_end_with_the_first_one(how: str) -> None:
+    running = start_long(until_step=3)
+    assert len(trainers_here()) >= 3
+    if how == "killed":
+        running.kill()
+    else:
+        running.terminate()
+        time.sleep(0.3)
+        running.terminate()
+    running.communicate(timeout=120)  # until every process has closed its standard error
+    for _ in range(100):
+        if not trainers_here():
+            return
+        time.sleep(0.1)
+    raise AssertionError("processes train on without their parent")
+
+
+def test_ctrl_c_in_a_terminal_erases_the_live_lines_and_says_what_to_do() -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
     arguments = [sys.executable, "-m", "datagen", "train", "sft", "sums.jsonl", "-o", "out", "--steps", "5000"]
-    code, output = in_a_terminal([*arguments, "--eval-every", "1000", "--batch-size", "4"], b"step 20 of", b"\x03")
+    code, output = in_a_terminal([*arguments, "--eval-every", "1000", "--batch-size", "4"], (b"tokens/s", b"\x03"))
     assert code == 130
-    assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l"), "the cursor is hidden while the bar lives"
-    assert b"the same command goes on from there" in output[output.rindex(b"\x1b[?25h") :]
+    assert b"sft loading libraries" in output
+    assert b"Stopping after this step, with a checkpoint." in output
+    assert b"\x1b[?25l" not in output, "the cursor is never hidden"
+    assert output[output.rindex(b"\x1b[J") + 3 :].startswith(b"error: Interrupted at step")
+
+
+CHAT = [sys.executable, "-m", "datagen", "train", "chat"]
+
+
+def test_ctrl_c_leaves_a_chat_that_waits_and_ends_one_that_answers(taught: Path) -> None:
+    code, output = in_a_terminal([*CHAT, str(taught)], (b"> ", b"\x03"))
+    assert code == 0 and b"Traceback" not in output
+    code, output = in_a_terminal([*CHAT, str(taught)], (b"> ", b"What colour is the sky?\n"), (b"sky?\r\n", b"\x03"))
+    assert code in (0, 130) and b"Traceback" not in output  # 0: the answer came first
+
+
+def workers_here() -> list[str]:
+    """The processes of this folder that train."""
+    lines = {number: Path(f"/proc/{number}/cmdline") for number in trainers_here()}
+    return [number for number, line in lines.items() if b"datagen" in line.read_bytes()]
+
+
+def test_sigterm_to_torchrun_stops_its_workers_with_a_checkpoint() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--"]
+    running = subprocess.Popen([*torchrun, *command(*LONG)[2:]], env=ENV, stderr=subprocess.PIPE, text=True)
+    wait_for_step(5, running)
+    running.terminate()
+    _, stderr = running.communicate(timeout=120)  # until every process has closed its standard error
+    assert running.returncode != 0
+    assert "error: Interrupted at step" in stderr and "datagen-error" not in stderr, stderr
+    assert not workers_here()
+    assert list(Path("out/checkpoints").glob("*/complete.json"))
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_is_left_alone_by_one_that_would_overwrite_it(processes: str) -> None:
+    """The second command finds the lock before it changes anything; the first one goes on with its checkpoints."""
+    arguments = [*command("--steps", "100000", "--log-every", "1", "--save-every", "5", "--eval-every", "5")]
+    arguments[arguments.index("--nproc") + 1] = processes
+    first = subprocess.Popen(arguments, env=ENV, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(Path("out/checkpoints").glob("*/complete.json")):
+        time.sleep(0.05)
+    config = Path("out/run/config.json").stat().st_mtime_ns
+    second = subprocess.run([*arguments, "--overwrite"], env=ENV, capture_output=True, text=True, timeout=300)
+    first.send_signal(signal.SIGINT)
+    _, stderr = first.communicate(timeout=300)
+    assert second.returncode == 1 and second.stderr.count("error: out: another run is writing it") == 1, second.stderr
+    assert first.returncode == 130 and "Interrupted at step" in stderr, stderr
+    assert Path("out/run/config.json").stat().st_mtime_ns == config
+    steps = [json.loads(line)["step"] for line in Path("out/run/metrics.jsonl").read_text().splitlines()]
+    assert set(steps) == set(range(steps[-1] + 1)), "no line is missing, from the first one on"
+    assert f"checkpoint-{steps[-1]}" in {path.name for path in Path("out/checkpoints").iterdir()}
+
+
+def test_a_launcher_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is typed: `torchrun --nproc_per_node 2 $(which datagen) train ...`, without --nproc."""
+    Path("console.py").write_text("from datagen.__main__ import main\nmain()\n")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "console.py"]
+    arguments = command("--steps", "2", "--eval-every", "2")[3:]
+    at = arguments.index("--nproc")
+    ran = subprocess.run(
+        [*launcher, *arguments[:at], *arguments[at + 2 :]], env=ENV, capture_output=True, text=True, timeout=200
+    )
+    assert Path("out/run/report.json").exists(), ran.stderr
+    assert json.loads(Path("out/run/report.json").read_text())["run"]["processes"] == 2
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--nproc 3: the launcher has started 2 processes"):
+        process_count(3)

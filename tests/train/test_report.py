@@ -1,27 +1,15 @@
-"""The report of a run: readable curves; the training pages: only options that exist."""
+"""The report of a run: readable curves, and what got worse is marked."""
 
-import re
-from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen_train import ppo, reward
-from datagen_train.dpo import Options as DpoOptions
-from datagen_train.options import TrainOptions
 from datagen_train.run.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
 from datagen_train.run.report import worse
-from datagen_train.sft import Options as SftOptions
-from datagen_train.tools.chat import Options as ChatOptions
-from datagen_train.tools.check import Options as CheckOptions
-from datagen_train.tools.evaluate import Options as EvalOptions
-from datagen_train.tools.merge import Options as MergeOptions
 
-DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 ENDS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9)
 
@@ -57,29 +45,3 @@ def test_names_in_a_picture_are_text_and_not_markup() -> None:
 def test_what_got_worse_is_marked(name: str, before: float, after: float, is_worse: bool) -> None:
     assert bool(worse(name, {name: before}, after)) == is_worse
     assert worse(name, {}, after) == ""
-
-
-def flags_of(*options: type) -> set[str]:
-    return {f"--{field.name.replace('_', '-')}" for element in options for field in fields(element)}
-
-
-def existing_options() -> set[str]:
-    tools = (EvalOptions, MergeOptions, ChatOptions, CheckOptions)
-    return flags_of(TrainOptions, SftOptions, DpoOptions, reward.Options, ppo.Options, *tools)
-
-
-def options_in(text: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text))
-
-
-def test_the_training_document_names_options_that_exist() -> None:
-    commands = {"--model", "--teacher", "--help", "--format"}
-    assert options_in((DOCS / "training.md").read_text()) - existing_options() - commands == set()
-
-
-def test_the_equals_of_medicalgpt_arguments_exist() -> None:
-    lines = (DOCS / "medicalgpt.md").read_text().splitlines()
-    ours = [line.split(" | ")[1] for line in lines if line.startswith("| ") and line.count(" | ") >= 2]
-    begun = lines.index("# here")
-    ours += lines[begun : lines.index("```", begun)]
-    assert options_in("\n".join(ours)) - existing_options() == set()

@@ -158,12 +158,12 @@ def test_a_function_that_fails_ends_the_run(body: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("nowhere", "not a reward model's folder"),
+        ("nowhere", "no such folder"),
         ("nowhere.py:f", "no such file"),
         ("mine.py:g", r"no function g there \(found: f\)"),
         ("broken.py:f", "cannot be imported"),
         ("verifier:taste", "expected one of answer"),
-        ("classifier:nowhere#x", "cannot be loaded"),
+        ("classifier:nowhere#x", "model nowhere: no folder here"),
         ("classifier:classifier#neutral", "name one of its labels: negative, positive"),
         ("classifier:classifier", "name one of its labels"),
         ("classifier:classifier#positive,odds", "only ,logprob may stand"),
@@ -194,8 +194,8 @@ def test_an_edited_function_makes_another_run() -> None:
 
 
 @contextmanager
-def service(replies: list[tuple[int, Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """Serve the replies in order and repeat the last one; yield (url, the requests)."""
+def service(replies: list[tuple[int, Any]], to: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Serve the replies in order and repeat the last one, with a Location `to`; yield (url, the requests)."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -203,6 +203,8 @@ def service(replies: list[tuple[int, Any]]) -> Iterator[tuple[str, list[Any]]]:
             requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             status, body = replies.pop(0) if len(replies) > 1 else replies[0]
             self.send_response(status)
+            if to:
+                self.send_header("Location", to)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -238,6 +240,30 @@ def test_a_service_that_does_not_score_ends_the_run(reply: tuple[int, Any], says
     with service([reply]) as (url, requests), pytest.raises(TrainingStopped, match=says):
         score([url], ["a", "b"])
     assert len(requests) == tries
+
+
+def test_a_service_on_this_machine_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with service([(200, {"rewards": [9]})]) as (proxy, seen), service([(200, {"rewards": [1]})]) as (url, _):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        assert score([url], ["a"], ROWS[:1]) == [1]
+    assert seen == []
+
+
+def test_a_redirect_of_a_service_is_not_followed() -> None:
+    with (
+        service([(200, {"rewards": [9]})]) as (other, seen),
+        service([(307, {})], to=other) as (url, requests),
+        pytest.raises(TrainingStopped, match="HTTP 307"),
+    ):
+        score([url], ["a"], ROWS[:1])
+    assert (len(requests), seen) == (1, [])
+
+
+@pytest.mark.parametrize("part", ["me:hunter2@", "hunter2@", ""])
+def test_a_secret_in_the_url_of_a_service_is_refused_and_not_shown(part: str) -> None:
+    with pytest.raises(InputError, match=r"must not hold a user") as raised:
+        load_function(f"http://{part}127.0.0.1:9/score{'' if part else '?key=hunter2'}")
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_service_that_is_not_there_ends_the_run() -> None:

@@ -60,6 +60,8 @@ from datagen.verify.choices import option_letter, yes_no
 def test_the_last_answer_stated_is_parted_from_its_rationale(text: str, rationale: str, answer: str) -> None:
     assert split_answer(text) == (rationale, answer)
     assert final_answer(text) == answer
+    before = f"{'Plain words come first. ' * 40}\n"
+    assert final_answer(before + text) == answer
 
 
 def test_the_innermost_box_holds_the_answer() -> None:

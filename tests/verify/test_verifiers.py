@@ -1,5 +1,6 @@
 """The table of verifiers: the source of the reference, and undecided verdicts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,12 +21,16 @@ def record(prompt: Text = "How many?", response: str | None = None, **extra: Any
         (record(answer="9 * 2 = 18\n#### 18"), "18"),
         (record(answer="oven stove"), "oven stove"),
         (record(answer=51.0), "51.0"),
+        (record(ground_truth="18"), "18"),
+        (record(Answer=18, ground_truth="17"), "18"),
         (record(answer=True), "True"),
         (record(answer="18", response="#### 17"), "18"),
         (record(response="9 * 2 = 18\n#### 18"), "18"),
         (record(response="51.0"), "51.0"),
         (record(response="(B)"), "(B)"),
         (record(response="No"), "No"),
+        (replace(record(response="#### 18"), label=False), None),
+        (replace(record(response="#### 18"), label=True), "18"),
         (record(response="It is eighteen."), None),
         (record(answer=["18"]), None),
         (record(answer=None), None),
@@ -75,5 +80,5 @@ def test_every_verifier_takes_any_response_and_never_raises() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=f"no verifier 'truth': expected one of {', '.join(VERIFIERS)}"):
+    with pytest.raises(InputError, match=f"verifier truth: expected one of {', '.join(VERIFIERS)}"):
         pick_verifier("truth")

@@ -1,36 +1,111 @@
 """`datagen train`: the table of its commands. Nothing heavy is imported before one runs."""
 
-import json
 import os
 import sys
-from importlib import import_module
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from datagen.commands.main import Command, CommandGroup, make_app
-from datagen.errors import InputError
+from datagen_train.options import (
+    DpoOptions,
+    PretrainOptions,
+    RewardOptions,
+    SftOptions,
+    TrainOptions,
+)
+from datagen_train.policy_options import GrpoOptions, PpoOptions
+from datagen_train.tools.options import ChatOptions, CheckOptions, EvalOptions, MergeOptions
 
 TRAINERS = {
-    "pretrain": Command("datagen_train.pretrain", "Continue pre-training on documents."),
-    "sft": Command("datagen_train.sft", "Supervised fine-tuning: learn to answer prompts as the rows do."),
-    "reward": Command("datagen_train.reward", "Train a reward model on rankings or preferences."),
-    "dpo": Command("datagen_train.dpo", "Train on preferences without a reward model: DPO, KTO and others."),
-    "ppo": Command("datagen_train.ppo", "Train on rewards for the model's own answers: PPO, with a critic."),
-    "grpo": Command("datagen_train.grpo", "Train on rewards for groups of answers: GRPO or RLOO, without a critic."),
+    "pretrain": Command(
+        "datagen_train.pretrain",
+        "Continue pre-training on documents.",
+        example="datagen train pretrain corpus.jsonl --model Qwen/Qwen3-0.6B",
+        page="docs/training.md",
+    ),
+    "sft": Command(
+        "datagen_train.sft",
+        "Supervised fine-tuning: learn to answer prompts as the rows do.",
+        example="datagen train sft rows.jsonl --model Qwen/Qwen3-0.6B",
+        page="docs/training.md",
+    ),
+    "reward": Command(
+        "datagen_train.reward",
+        "Train a reward model on rankings or preferences.",
+        example="datagen train reward prefs.jsonl --model rows.sft",
+        page="docs/reward.md",
+    ),
+    "dpo": Command(
+        "datagen_train.dpo",
+        "Train on preferences without a reward model: DPO, KTO and others.",
+        example="datagen train dpo prefs.jsonl --model rows.sft",
+        page="docs/training.md",
+    ),
+    "ppo": Command(
+        "datagen_train.ppo",
+        "Train on rewards for the model's own answers: PPO, with a critic.",
+        example="datagen train ppo prompts.jsonl --model rows.sft --reward prefs.reward",
+        page="docs/ppo.md",
+    ),
+    "grpo": Command(
+        "datagen_train.grpo",
+        "Train on rewards for groups of answers: GRPO or RLOO, without a critic.",
+        example="datagen train grpo prompts.jsonl --model rows.sft --reward verifier:answer",
+        page="docs/grpo.md",
+    ),
 }
 TOOLS = {
-    "eval": Command("datagen_train.tools.evaluate", "Measure a model: held-out loss, exact match, ROUGE, accuracy."),
-    "score": Command(
-        "datagen_train.tools.score", "Rank samples by rewards: a reward model, a classifier, a verifier, a function."
+    "eval": Command(
+        "datagen_train.tools.evaluate",
+        "Measure a model: held-out loss, exact match, ROUGE, accuracy.",
+        example="datagen train eval rows.sft rows.jsonl",
+        page="docs/training.md",
     ),
-    "merge": Command("datagen_train.tools.merge", "Merge a LoRA adapter into its base model, and compare the logits."),
-    "chat": Command("datagen_train.tools.chat", "Talk to a model."),
-    "check": Command("datagen_train.tools.check", "Show what would be trained: tokens, loss mask, findings."),
+    "score": Command(
+        "datagen_train.tools.score",
+        "Rank samples by rewards: a reward model, a classifier, a verifier, a function.",
+        example="datagen train score samples.jsonl --reward prefs.reward",
+        page="docs/reward.md",
+    ),
+    "merge": Command(
+        "datagen_train.tools.merge",
+        "Merge a LoRA adapter into its base model, and compare the logits.",
+        example="datagen train merge rows.sft",
+        page="docs/training.md",
+    ),
+    "chat": Command(
+        "datagen_train.tools.chat",
+        "Talk to a model.",
+        example="datagen train chat rows.sft",
+        page="docs/training.md",
+    ),
+    "check": Command(
+        "datagen_train.tools.check",
+        "Show what would be trained: tokens, loss mask, findings.",
+        example="datagen train check rows.jsonl --model rows.sft",
+        page="docs/training.md",
+    ),
 }
+OPTIONS: dict[str, Any] = {
+    "pretrain": PretrainOptions,
+    "sft": SftOptions,
+    "reward": RewardOptions,
+    "dpo": DpoOptions,
+    "ppo": PpoOptions,
+    "grpo": GrpoOptions,
+    "eval": EvalOptions,
+    "merge": MergeOptions,
+    "chat": ChatOptions,
+    "check": CheckOptions,
+}
+"""The options of each command; those of a trainer are joined by TrainOptions."""
+ROWS = "A file or a folder of rows, or hf://NAME."
 ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
     "merge": (("adapter", "Folder of the adapter."),),
     "chat": (("model", "Folder of a model."),),
-    "check": (("data", "A file of rows."),),
+    "check": (("data", ROWS),),
 }
 """Positional arguments of the tools."""
 
@@ -41,58 +116,118 @@ class Commands(CommandGroup):
     table = TRAINERS | TOOLS
 
     def build(self, name: str) -> Any:
-        """Build a command from its module."""
+        """Build a command from its options; what it runs is imported when it runs."""
         from datagen.commands.flags import argument, flags, make_command, method_parameters
-        from datagen_train.options import TrainOptions
 
-        command = self.table[name]
-        try:
-            module = import_module(command.module)
-        except ModuleNotFoundError as error:
-            if error.name not in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "rapidfuzz"):
-                raise
-            raise InputError(f"training needs {error.name}: pip install 'datagen-train[train]'") from error
+        line = self.table[name].line
         if name in TRAINERS:
-            parameters = [argument("data", "A file of rows."), *flags(module.Options), *flags(TrainOptions)]
-            return make_command(name, command.line, parameters, lambda values: run_trainer(module, values))
+            parameters = [
+                argument("data", ROWS),
+                *flags(OPTIONS[name]),
+                *flags(TrainOptions),
+            ]
+            return make_command(name, line, parameters, lambda values: run_trainer(name, values))
         if name == "score":
-            return make_command(name, command.line, method_parameters([module.RewardRanking], ""), module.run)
-        parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(module.Options)]
-        return make_command(name, command.line, parameters, lambda values: run_tool(name, module, values))
+            from datagen_train.tools.score import RewardRanking
+
+            return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
+        parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(OPTIONS[name])]
+        return make_command(name, line, parameters, lambda values: run_tool(name, values))
 
 
-def run_trainer(module: Any, values: dict[str, Any]) -> int:
-    """Run a trainer in one process or, with --nproc, start several; return the exit code."""
+def run_trainer(name: str, values: dict[str, Any]) -> int:
+    """Run a trainer in one process or, with --nproc, start several; return the exit code.
+
+    Mistakes in the options and in the name of the data are reported before any library is imported.
+    """
     from datagen.commands.flags import fill_options
-    from datagen_train.launch import LAUNCHED, is_main, launch, leave_group
-    from datagen_train.options import TrainOptions
+    from datagen.libraries import import_extra
+    from datagen_train.errors import Finished
+    from datagen_train.launch import LAUNCHED, check_devices, is_main, launch, leave_group, process_count
     from datagen_train.run.terminal import Terminal
 
-    options = fill_options(TrainOptions, values)
-    if options.nproc > 1 and LAUNCHED not in os.environ:
+    training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
+    training = replace(training, nproc=process_count(training.nproc))
+    options.check(training)
+    check_readable(values["data"])
+    check_model(training.model)
+    if training.nproc > 1 and LAUNCHED not in os.environ:
         # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
-        return launch(options.nproc, [sys.executable, "-P", "-m", "datagen", *sys.argv[1:]])
-    if options.nproc == 1:
+        return launch(training.nproc, [sys.executable, "-P", *sys.argv])
+    if training.nproc == 1:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process takes one device
-    terminal = Terminal(quiet=options.quiet or not is_main())
+    terminal = Terminal(name, quiet=training.quiet or not is_main())
+    terminal.begin()
     try:
-        report = module.run(values["data"], options, fill_options(module.Options, values), terminal)
+        terminal.phase("loading libraries")
+        module = import_extra(TRAINERS[name].module, f"datagen train {name}")
+        check_devices(training.nproc)
+        report = module.run(values["data"], training, options, terminal)
+    except Finished as finished:
+        report = finished.report
     finally:
-        terminal.end()  # or a terminal would be left without its cursor
+        terminal.end()
         leave_group()
-    return terminal.conclude(report, options) if report and is_main() else 0
+    return terminal.conclude(report, training, values["data"]) if is_main() else 0
 
 
-def run_tool(name: str, module: Any, values: dict[str, Any]) -> int:
+def run_tool(name: str, values: dict[str, Any]) -> int:
     """Run a command that trains nothing and print what it returns, unless that is an exit code."""
     from datagen.commands.flags import fill_options
+    from datagen.commands.next_steps import after_merge
+    from datagen.printing import printable, printable_json
 
-    arguments = [values[argument] for argument, _ in ARGUMENTS[name]]
-    result = module.run(*arguments, fill_options(module.Options, values))
+    options = fill_options(OPTIONS[name], values)
+    if "data" in values:
+        check_readable(values["data"])
+    check_model(values.get("adapter") or values["model"])
+    module = load(name, TOOLS[name].module)
+    result = module.run(*(values[argument] for argument, _ in ARGUMENTS[name]), options)
     if isinstance(result, int):
         return result
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    print(printable_json(result))
+    if name == "merge":
+        print(printable("\n".join(after_merge(Path(values["adapter"]), Path(result["output"])))), file=sys.stderr)
     return 0
+
+
+def run_score(values: dict[str, Any]) -> int:
+    """Run `datagen train score`, which is a method of datagen's engine."""
+    from datagen_train.tools import score
+
+    check_readable(values["input"])
+    load("score", "datagen_train.rewards.specs")
+    return score.run(values)
+
+
+def load(name: str, module: str) -> Any:
+    """Import what a command runs, and show on a terminal that this takes a while."""
+    from datagen.libraries import import_extra
+    from datagen_train.run.terminal import Terminal
+
+    terminal = Terminal(name, quiet=not sys.stderr.isatty())
+    terminal.begin()
+    terminal.phase("loading libraries")
+    try:
+        return import_extra(module, f"datagen train {name}")
+    finally:
+        terminal.end()
+
+
+def check_readable(name: str) -> None:
+    """Raise InputError if there is no such file, or if it cannot be read."""
+    from datagen.records.files import open_input
+
+    if name != "-":
+        open_input(name).close()
+
+
+def check_model(spec: str) -> None:
+    """Raise InputError if there is no such model; one of the hub is downloaded here."""
+    from datagen.llm.local.hub import resolve_model
+
+    if spec.partition(":")[0] != "tiny":
+        resolve_model(spec)
 
 
 app = make_app(

@@ -30,87 +30,85 @@ answers prompts before and while training; the best checkpoint is chosen by that
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import log
 from random import Random
 from typing import Any
 
 from trl import DPOConfig, KTOConfig
 
-from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PREFERENCES, PROMPTS
 from datagen.records.record import Preference, Record, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import EncodedPair
-from datagen_train.data.split import Split, measure_pair, read_rows
+from datagen_train.data.encode import EncodedAnswer, EncodedPair, encode_answers, encode_preference
+from datagen_train.data.split import Split, measure_answer, measure_pair, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Metrics, Session, Terminal, open_session
+from datagen_train.options import DpoOptions, Rates, TrainOptions
+from datagen_train.run.progress import Terminal
+from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset
 
-RATES = Rates(full=5e-7, lora=5e-6, tiny=6e-4)
-LOSSES = ("sigmoid", "sft", "hinge", "ipo", "robust", "sigmoid_norm", "apo_zero", "apo_down", "nca_pair", "discopop")
+RATES = Rates(full=5e-7, lora=5e-6, tiny=6e-4, toy_steps=40)
 START_TOLERANCE = 1e-3
 """How far the first rewards may be from 0 in float32; ten times as far in bfloat16."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train dpo` alone."""
-
-    loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(LOSSES)}; or kto.")
-    beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
-    label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
-    gate: str | None = option(
-        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
-    )
-
-
-def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of preferences; return the report, or None if exactly this run is finished already."""
-    if training.is_tiny:
-        raise InputError("DPO starts from a trained model: --model FOLDER of datagen train sft")
+def run(data: str, training: TrainOptions, options: DpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on a file of preferences; return the report."""
     with open_session("dpo", data, PREFERENCES, training, options, RATES, terminal) as session:
-        if session is None:
-            return None
-        loss = {} if options.loss == "kto" else loss_arguments(options)
+        is_kto = options.loss == "kto"
 
         # 1. Read the pairs, and load the model. Dropout is off, also that of the attention, which TRL leaves on.
-        rows: list[Preference] = session.read()
-        loaded = session.load(request_text(row.prompt) for row in rows)
+        rows = session.read(*([PROMPTS] if is_kto else []))
+        loaded = session.load((request_text(row.prompt) for row in rows), reasoning=options.reasoning)
         without_dropout(loaded.model)
 
-        # 2. Encode both answers after the same prompt ids, hold some pairs out, and check what will be trained.
-        split = session.encode(
-            rows, lambda row: [session.encoder.preference(row.prompt, row.chosen, row.rejected)], measure_pair
-        )
-        sequences = [sequence for pair in split.train + split.held_out for sequence in pair.sequences()]
-        session.check(CheckInput(loaded, sequences, session.account))
-        session.report_check("lengths", compare_lengths(split.train))
+        # 2. Encode the answers after their prompts, hold some out, and check what will be trained.
+        trainer: Dpo | Kto
+        trainer = prepare_kto(session, rows, options) if is_kto else prepare_pairs(session, rows, options)
 
         # 3. Train; check the first measurement, and compare the last one with it.
-        trainer: Dpo | Kto
-        trainer = dpo_trainer(session, loss, split) if loss else kto_trainer(session, options, split)
-        trainer.measure = session.generation_measure(read_gate(options.gate, training))
+        trainer.measure = session.generation_measure(read_gate(options.gate))
         return session.train(
             trainer,
             check_start=lambda start: check_start(start, options, str(trainer.model.dtype)),
-            compare=lambda start, end: {"gate": compare_gate(start, end, training.best)} if options.gate else {},
+            conclude=lambda start, end: compare_gate(start, end, session.options.best) if options.gate else {},
         )
 
 
-def loss_arguments(options: Options) -> dict[str, Any]:
+def prepare_pairs(session: Session, rows: list[Preference], options: DpoOptions) -> Dpo:
+    """Encode both answers of each pair after the same prompt ids; make the trainer of all losses but KTO."""
+    split = session.encode(rows, lambda row: [encode_preference(session.encoder, row)], measure_pair)
+    sequences = [sequence for pair in split.train + split.held_out for sequence in pair.sequences()]
+    session.check(CheckInput(session.loaded, sequences, session.account))
+    session.report_check("lengths", compare_lengths(split.train))
+    return dpo_trainer(session, loss_arguments(options), split)
+
+
+def prepare_kto(session: Session, rows: list[Preference | Record], options: DpoOptions) -> Kto:
+    """Encode answers that are good or bad by themselves, also both of a pair; make the trainer of KTO.
+
+    Raises:
+        InputError: All answers are good, or all are bad.
+    """
+    split = session.encode(rows, lambda row: encode_answers(session.encoder, row), measure_answer)
+    sequences = [answer.sequence() for answer in split.train + split.held_out]
+    session.check(CheckInput(session.loaded, sequences, session.account))
+    good = sum(answer.is_good for answer in split.train)
+    session.report_check("labels", f"{good} good answers and {len(split.train) - good} bad ones to train on")
+    if good in (0, len(split.train)):
+        raise InputError(
+            "--loss kto learns from good and from bad answers, and there is only one kind: label true, false"
+        )
+    return kto_trainer(session, options, split)
+
+
+def loss_arguments(options: DpoOptions) -> dict[str, Any]:
     """Return TRL's arguments for the losses of `--loss`, each with its weight."""
-    names = options.loss.split("+")
-    unknown = [name for name in names if name not in LOSSES]
-    if unknown:
-        raise InputError(f"--loss {options.loss}: unknown {', '.join(unknown)}; known: {', '.join(LOSSES)}, kto")
-    e, weights = options.label_smoothing, [1.0] * len(names)
+    names, e = options.losses, options.label_smoothing
+    weights = [1.0] * len(names)
     if e and "robust" not in names:
-        if "sigmoid" not in names:
-            raise InputError(f"--label-smoothing acts on the losses sigmoid and robust, not on {options.loss}")
         # Conservative DPO (Mitchell's note on cDPO), with L(d) = -log s(d):   cDPO = (1-e) L(d) + e L(-d).
         # TRL has              sigmoid = L(d)   and   robust = [(1-e) L(d) - e L(-d)] / (1-2e),   so exactly
         #                      cDPO = 2(1-e) sigmoid - (1-2e) robust.
@@ -134,6 +132,8 @@ def dpo_trainer(session: Session, loss: dict[str, Any], split: Split[Any, Encode
         )
         for pairs in (split.train, split.held_out)
     )
+    if cached:
+        session.terminal.phase("computing log-probabilities of the reference")
     return Dpo(
         model=session.loaded.model,
         ref_model=None if cached else frozen_reference(session.loaded.model),
@@ -144,16 +144,10 @@ def dpo_trainer(session: Session, loss: dict[str, Any], split: Split[Any, Encode
     )
 
 
-def kto_trainer(session: Session, options: Options, split: Split[Any, EncodedPair]) -> Kto:
-    """Make the trainer of KTO, which learns from single answers: every pair gives a good and a bad one."""
-    if options.label_smoothing:
-        raise InputError("--label-smoothing does not act on kto")
+def kto_trainer(session: Session, options: DpoOptions, split: Split[Any, EncodedAnswer]) -> Kto:
+    """Make the trainer of KTO, which learns from single answers."""
     arguments = session.arguments(split)
     size = arguments["per_device_train_batch_size"]
-    if size < 2:
-        raise InputError(
-            "--loss kto estimates its KL term within a batch: --batch-size / --accumulate must be 2 or more"
-        )
     return Kto(
         model=session.loaded.model,
         ref_model=frozen_reference(session.loaded.model),
@@ -164,21 +158,19 @@ def kto_trainer(session: Session, options: Options, split: Split[Any, EncodedPai
     )
 
 
-def kto_columns(pairs: list[EncodedPair], batch: int, seed: int) -> dict[str, list[Any]]:
+def kto_columns(answers: list[EncodedAnswer], batch: int, seed: int) -> dict[str, list[Any]]:
     """Return the columns of TRL's KTO trainer. It reads in order, so rows are shuffled here.
 
     The KL term needs every prompt with an unrelated answer: that of the row before it in its batch.
     """
-    rows = [
-        (pair.prompt, answer, good) for pair in pairs for answer, good in ((pair.chosen, True), (pair.rejected, False))
-    ]
+    rows = list(answers)
     Random(f"{seed}: order of KTO rows").shuffle(rows)
     batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
     return {
-        "prompt_ids": [prompt for prompt, _, _ in rows],
-        "completion_ids": [answer for _, answer, _ in rows],
-        "KL_completion_ids": [batch_rows[i - 1][1] for batch_rows in batches for i in range(len(batch_rows))],
-        "label": [good for _, _, good in rows],
+        "prompt_ids": [row.prompt for row in rows],
+        "completion_ids": [row.answer for row in rows],
+        "KL_completion_ids": [batch_rows[i - 1].answer for batch_rows in batches for i in range(len(batch_rows))],
+        "label": [row.is_good for row in rows],
     }
 
 
@@ -192,7 +184,7 @@ def compare_lengths(pairs: Sequence[EncodedPair]) -> str:
     )
 
 
-def check_start(start: Metrics, options: Options, dtype: str) -> None:
+def check_start(start: Metrics, options: DpoOptions, dtype: str) -> None:
     """Before the first step the policy is the reference: every reward must be 0, and the sigmoid loss ln 2."""
     if "eval_rewards/margins" not in start:
         return
@@ -206,12 +198,10 @@ def check_start(start: Metrics, options: Options, dtype: str) -> None:
         )
 
 
-def read_gate(name: str | None, training: TrainOptions) -> list[Record]:
+def read_gate(name: str | None) -> list[Record]:
     """Read the prompts with responses of `--gate`."""
     if name is None:
         return []
-    if not training.generate:
-        raise InputError("--gate needs --generate N: how many of its prompts to answer at every measurement")
     rows, _ = read_rows(name, PROMPTS)
     answered = [row for row in rows if row.response]
     if not answered:
@@ -219,8 +209,10 @@ def read_gate(name: str | None, training: TrainOptions) -> list[Record]:
     return answered
 
 
-def compare_gate(start: Metrics, end: Metrics, best: str) -> str:
+def compare_gate(start: Metrics, end: Metrics, best: str | None) -> dict[str, Any]:
     """Say whether the gate's metric is at least what it was before training: "passed: ..." or "failed: ..."."""
-    name = "eval_exact_match" if best == "loss" else f"eval_{best}"
+    name = "eval_rouge_l" if best == "rouge_l" else "eval_exact_match"
     before, after = start[name], end[name]
-    return f"{'failed' if after < before else 'passed'}: {name} {before:.3f} before, {after:.3f} after"
+    has_failed = after < before
+    gate = f"{'failed' if has_failed else 'passed'}: {name} {before:.3f} before, {after:.3f} after"
+    return {"gate": gate, "failure": f"gate {gate}: the model got worse at what it is for" if has_failed else None}

@@ -1,6 +1,9 @@
 """What stops a training run, beyond datagen's own errors."""
 
+from typing import Any
+
 from datagen.errors import DatagenError
+from datagen.signals import INTERRUPTED
 
 
 class CheckFailed(DatagenError):
@@ -14,9 +17,21 @@ class TrainingStopped(DatagenError):
 
 
 class Interrupted(DatagenError):
-    """Ctrl-C: a checkpoint was written."""
+    """Ctrl-C or another signal to stop: a checkpoint was written."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
+
+
+class UnusableRow(Exception):
+    """A row that cannot be trained on; the message is the reason that is counted."""
+
+
+class Finished(Exception):
+    """Exactly this run is finished: there is nothing to do. It carries the report."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        super().__init__()
+        self.report = report
 
 
 def first_line(error: BaseException) -> str:

@@ -18,7 +18,6 @@ over all tokens of a batch (2503.14476); in the first paper every answer weighs 
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,34 +27,29 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity
+from datagen_train.policy_options import GRPO_KL_COEF, GRPO_LOSSES, GRPO_SCALES, GrpoOptions
+from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
     OnPolicyTrainer,
-    check_options,
     encode_prompts,
     load_policy,
     loop_arguments,
 )
-from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.progress import Terminal
+from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
 """TRL's for full models; ten times as much for adapters."""
-KL_COEF = {"grpo": 0.04, "rloo": 0.05}
-"""2402.03300, section 4.2; TRL's for RLOO."""
-LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
-SCALES = ("group", "batch", "none")
 PATIENCE = 5
 """Iterations in a row without any signal, before the alarm."""
-LEARNING, REWARD = "GRPO", "Reward"
 METRIC_NAMES = {
     "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
     "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
@@ -66,62 +60,17 @@ OURS = "ours/"
 """Prefix of the metrics that are added to TRL's."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train grpo` alone."""
-
-    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
-    unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
-
-    algorithm: str = option("grpo", "Algorithm: grpo, or rloo (leave-one-out baseline).", panel=LEARNING)
-    group_size: int = option(8, "Group size: answers per prompt.", least=2, panel=LEARNING)
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=LEARNING)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=LEARNING)
-    kl_coef: float | None = option(
-        None, "Coefficient of the KL penalty; 0 needs no reference model. "
-        f"[{KL_COEF['grpo']}; rloo: {KL_COEF['rloo']}]", least=0, panel=LEARNING,
-    )  # fmt: skip
-    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
-    updates: int = option(1, "Optimiser steps per batch of sampled answers.", least=1, panel=LEARNING)
-    loss: str | None = option(
-        None, f"GRPO: normalisation of the loss: {', '.join(LOSSES)}. [{LOSSES[0]}: mean over all tokens of a batch]",
-        panel=LEARNING,
-    )  # fmt: skip
-    scale_rewards: str | None = option(
-        None, "GRPO: standard deviation that advantages are divided by: group, batch or none. [group]",
-        panel=LEARNING,
-    )  # fmt: skip
-    mask_cut: bool = option(False, "Mask truncated answers: they do not enter the loss.", panel=LEARNING)
-
-    def identity(self) -> dict[str, Any]:
-        """Return the rewards with digests of their files, for the run's fingerprint."""
-        return {"reward": identity(self.reward)}
+def run(data: str, options: TrainOptions, algorithm: GrpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on a file of rows; return the report."""
+    digests = identity(algorithm.reward)
+    with (
+        open_session("grpo", data, PROMPTS, options, algorithm, RATES, terminal, digests) as session,
+        Rewards(algorithm.reward) as rewards,
+    ):
+        return train(session, algorithm, rewards)
 
 
-def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of rows; return the report, or None if exactly this run is finished."""
-    check_options("GRPO", options, algorithm.unscored)
-    choices = {
-        "algorithm": (algorithm.algorithm, tuple(KL_COEF)),
-        "loss": (algorithm.loss or LOSSES[0], LOSSES),
-        "scale-rewards": (algorithm.scale_rewards or SCALES[0], SCALES),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise InputError(f"--{name} {value}: expected one of {', '.join(known)}")
-    if algorithm.algorithm == "rloo" and (algorithm.loss or algorithm.scale_rewards):
-        raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
-    if options.batch_size % options.accumulate:
-        raise InputError(f"--batch-size {options.batch_size} is no multiple of --accumulate {options.accumulate}")
-    with open_session("grpo", data, PROMPTS, options, algorithm, RATES, terminal) as session:
-        if session is None:
-            return None
-        with Rewards(algorithm.reward) as rewards:
-            return train(session, algorithm, rewards)
-
-
-def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:
+def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str, Any]:
     """Load the policy and the prompts; train."""
     rows, _ = load_policy(session, rewards, options.temperature, options.stop_token)
     without_dropout(session.loaded.model)
@@ -133,7 +82,7 @@ def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any
             f"{f' for {shared.nproc} processes' if shared.nproc > 1 else ''}; lower it"
         )
     trainer: Any = (Grpo if options.algorithm == "grpo" else Rloo)(session, options, split, rewards)
-    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.raised})
+    return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
 class GroupTrainer(OnPolicyTrainer):
@@ -150,10 +99,10 @@ class GroupTrainer(OnPolicyTrainer):
     _metrics: dict[str, dict[str, list[float]]]
 
     def __init__(
-        self, session: Session, options: Options, split: Split[Record, EncodedPrompt], rewards: Rewards
+        self, session: Session, options: GrpoOptions, split: Split[Record, EncodedPrompt], rewards: Rewards
     ) -> None:
         model, shared = session.loaded.model, session.options
-        penalty = KL_COEF[options.algorithm] if options.kl_coef is None else options.kl_coef
+        penalty = GRPO_KL_COEF[options.algorithm] if options.kl_coef is None else options.kl_coef
         reference = frozen_reference(model) if penalty else None
         arguments = loop_arguments(session, split) | {
             "per_device_train_batch_size": shared.batch_size // shared.accumulate * options.group_size,  # in answers
@@ -169,7 +118,7 @@ class GroupTrainer(OnPolicyTrainer):
             "mask_truncated_completions": options.mask_cut,
         }
         if self.loss_options:
-            loss, scale = options.loss or LOSSES[0], options.scale_rewards or SCALES[0]
+            loss, scale = options.loss or GRPO_LOSSES[0], options.scale_rewards or GRPO_SCALES[0]
             arguments |= {"loss_type": loss, "scale_rewards": scale}
         numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
         super().__init__(
@@ -202,6 +151,7 @@ class GroupTrainer(OnPolicyTrainer):
     ) -> list[float | None]:
         """Score the answers of some groups, one group after the other. TRL calls this as its reward function."""
         rows, step = [self.prompts[int(number)].row for number in prompts], self.state.global_step + 1
+        self.session.terminal.phase("scoring")
         scored = self.rewards.score(rows, completions, completion_ids, self.state)
         self.check_scored(scored)
         size = self.options.group_size
@@ -225,7 +175,14 @@ class GroupTrainer(OnPolicyTrainer):
             for row, text, reward in zip(rows, completions, scored.total, strict=True)
         ]
         self.write_samples(step, samples[::size])  # the first of each group
+        scores = [score for score in scored.total if score is not None]
+        self.session.terminal.update({"reward": sum(scores) / max(1, len(scores))})
+        self.session.terminal.phase("updating")
         return scored.total
+
+    def _generate(self, *arguments: Any, **keywords: Any) -> Any:
+        self.session.terminal.phase("sampling")
+        return super()._generate(*arguments, **keywords)
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
@@ -243,6 +200,7 @@ class GroupTrainer(OnPolicyTrainer):
             if "cut" in logs:
                 logs["ended"] = 1 - logs.pop("cut")
             self._metrics["train"].clear()
+            logs["num_tokens"] = self.state.num_input_tokens_seen
         Trainer.log(self, logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

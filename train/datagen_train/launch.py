@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from signal import SIGINT, SIGTERM, signal
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from socket import socket
 from tempfile import TemporaryFile
-from typing import Any
 
-from datagen.commands.terminal import printable
 from datagen.errors import InputError
+from datagen.printing import printable
+from datagen.signals import INTERRUPTED, LIFELINE, on_stop
 
 LAUNCHED = "LOCAL_RANK"
 """Set in every process of a run, by this module or by torchrun."""
@@ -29,8 +28,32 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count(nproc: int) -> int:
+    """Return the number of processes of this run: that of --nproc, or of the launcher that has started them.
+
+    Raises:
+        InputError: --nproc names another number than the launcher.
+    """
+    started = os.environ.get("WORLD_SIZE", "1") if LAUNCHED in os.environ else ""
+    if not started.isdecimal():
+        return nproc
+    if nproc not in (1, int(started)):
+        raise InputError(f"--nproc {nproc}: the launcher has started {started} processes; leave --nproc out")
+    return int(started)
+
+
+def check_devices(processes: int) -> None:
+    """Raise InputError if there are fewer devices than processes."""
+    import torch
+
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise InputError(f"--nproc {processes}: this machine has {torch.cuda.device_count()} devices")
+
+
 def leave_group() -> None:
     """Leave the process group: one that is still open when Python ends can abort the process."""
+    if not sys.modules.get("torch"):
+        return
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -40,31 +63,36 @@ def leave_group() -> None:
 def launch(processes: int, command: Sequence[str]) -> int:
     """Run a command in several processes, which find each other by environment variables.
 
+    They are no part of the terminal's group, and hear of a stop from this process alone: from the pipe that is their
+    standard input. It closes when this process ends in any way, and they end with it.
+
     Returns:
         The exit code of the first process that fails (128 + signal number if it was killed), or 0.
-
-    Raises:
-        InputError: there are fewer devices than processes.
     """
-    import torch
-
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
-        raise InputError(f"--nproc {processes}: this machine has {torch.cuda.device_count()} devices")
     shared = shared_variables(processes)
     with ExitStack() as stack:
         stderr_files = [stack.enter_context(TemporaryFile()) for _ in range(1, processes)]
-        ranks = [
-            subprocess.Popen(
+        ranks: list[Process] = []
+
+        def pass_on(number: int) -> bool:
+            for rank in ranks:
+                if rank.stdin:
+                    with suppress(OSError):  # it has ended
+                        os.write(rank.stdin.fileno(), bytes([number]))
+            return len(ranks) == processes
+
+        stack.enter_context(on_stop(pass_on))
+        for rank, file in enumerate([None, *stderr_files]):
+            process = subprocess.Popen(
                 command,
                 env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=None if file is None else subprocess.DEVNULL,
                 stderr=file,
+                start_new_session=True,
             )
-            for rank, file in enumerate([None, *stderr_files])
-        ]
-        with forward_signals(ranks):
-            failed = wait(ranks)
+            ranks.append(process)
+        failed = wait(ranks)
         if failed is None:
             return 0
         code = ranks[failed].returncode
@@ -84,34 +112,21 @@ def shared_variables(processes: int) -> dict[str, str]:
         port = free.getsockname()[1]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    return {"OMP_NUM_THREADS": threads, **os.environ, **group, "LOCAL_WORLD_SIZE": str(processes)}
+    return {"OMP_NUM_THREADS": threads, **os.environ, **group, "LOCAL_WORLD_SIZE": str(processes), LIFELINE: "0"}
 
 
 def wait(ranks: Sequence[Process]) -> int | None:
-    """Wait for all processes; return the number of the first that fails, whose failure ends the others."""
+    """Wait for all processes; return the number of the first that fails, whose failure ends the others.
+
+    Where it has stopped as it was asked to, the others get the time to write the checkpoint.
+    """
     while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
         time.sleep(POLL)
     failed = next((number for number, rank in enumerate(ranks) if rank.poll()), None)
     for rank in ranks:
         try:
-            rank.wait(GRACE)
+            rank.wait(None if failed is None or ranks[failed].returncode == INTERRUPTED else GRACE)
         except subprocess.TimeoutExpired:
             rank.kill()
             rank.wait()
     return failed
-
-
-@contextmanager
-def forward_signals(ranks: Sequence[Process]) -> Iterator[None]:
-    """End the processes at SIGTERM, and leave Ctrl-C to them: a terminal sends it to every process."""
-
-    def terminate(*_: Any) -> None:
-        for rank in ranks:
-            rank.terminate()
-
-    before = signal(SIGINT, lambda *_: None), signal(SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal(SIGINT, before[0])
-        signal(SIGTERM, before[1])

@@ -1,13 +1,38 @@
-"""Options of all trainers, with their help texts. Those of one trainer alone are in its file."""
+"""Options of the trainers with their help texts: those that all share, then those of each alone.
+
+Nothing heavy is imported here: the help of a command and every mistake in its options need no library of the extra.
+"""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from datagen.engine.options import option
+from datagen.engine.options import MAP_HELP, check_choices, option, template_values
+from datagen.errors import InputError
 
 TOY_BYTES = 20_000_000
 """Below this size of its weights a model is a toy; the smallest language model in use is ten times as large."""
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
+"""Headings in `--help`."""
+DTYPES = ("auto", "float32", "bfloat16")
+SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+ANSWER_METRICS = ("exact_match", "rouge_l")
+BEST = ("loss", *ANSWER_METRICS, "last")
+TIES = ("skip", "soft")
+DPO_LOSSES = (
+    "sigmoid", "sft", "hinge", "ipo", "robust", "sigmoid_norm", "apo_zero", "apo_down", "nca_pair", "discopop",
+)  # fmt: skip
+REWARD_HELP = (
+    "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
+    "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
+)
+
+
+TEMPLATE_HELP = (
+    "Values of the chat template as a JSON object, such as '{\"enable_thinking\": false}'. They become its defaults, "
+    "and are saved with the model."
+)
+REASONING = ("train", "drop")
+REASONING_HELP = "Reasoning of the rows: train on it in the form of the model's chat template, or drop it."
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,8 @@ class ModelOptions:
     """Train only the parameters whose names match this regular expression."""
     dtype: str = "auto"
     """auto, float32 or bfloat16."""
+    chat_template_kwargs: str | None = None
+    """A JSON object: values of the chat template."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,7 @@ class TrainOptions:
     )
     overwrite: bool = option(False, "Replace the run in the output folder.", panel=RUN)
     format: str | None = option(None, "Format of the data. [detected]", panel=DATA)
+    map: str | None = option(None, MAP_HELP, panel=DATA)
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
@@ -55,14 +83,18 @@ class TrainOptions:
     train_layers: str | None = option(
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
-    dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel=MODEL)
+    dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
+
+    chat_template_kwargs: str | None = option(None, TEMPLATE_HELP, panel=MODEL)
 
     epochs: float | None = option(None, "Epochs (passes over the data). [3; reward: 1]", least=0.01, panel=STEPS)
     steps: int | None = option(None, "Optimiser steps, instead of --epochs.", least=1, panel=STEPS)
     batch_size: int = option(32, "Batch size: rows per optimiser step, per process.", least=1, panel=STEPS)
     accumulate: int = option(1, "Gradient-accumulation steps (micro-batches per optimiser step).", least=1, panel=STEPS)
     learning_rate: float | None = option(None, "Peak learning rate. [depends on trainer, model and LoRA]", panel=STEPS)
-    schedule: str = option("cosine", "Learning-rate schedule: cosine, linear or constant_with_warmup.", panel=STEPS)
+    schedule: str = option(
+        "cosine", "Learning-rate schedule: cosine, linear or constant_with_warmup.", choices=SCHEDULES, panel=STEPS
+    )
     warmup: float = option(0.03, "Learning-rate warm-up, as a fraction of the steps.", least=0, most=0.9, panel=STEPS)
     weight_decay: float = option(0.0, "Weight decay.", least=0, panel=STEPS)
     checkpointing: bool = option(False, "Gradient checkpointing: less memory, more time.", panel=STEPS)
@@ -76,7 +108,13 @@ class TrainOptions:
     keep: int = option(2, "Number of checkpoints kept during training.", least=1, panel=RUN)
     patience: int | None = option(None, "Early stopping: evaluations without improvement.", least=1, panel=RUN)
     generate: int = option(0, "Number of held-out prompts to answer at every evaluation.", least=0, panel=RUN)
-    best: str = option("loss", "Metric that selects the best checkpoint: loss, exact_match or rouge_l.", panel=RUN)
+    best: str | None = option(
+        None,
+        "Metric that selects the best checkpoint: loss, exact_match or rouge_l; or last, which keeps the last one. "
+        "[loss; ppo, grpo: the reward; sft, pretrain of tiny: last]",
+        choices=BEST,
+        panel=RUN,
+    )
     report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
     nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
@@ -103,13 +141,151 @@ class Rates:
     tiny: float
     epochs: float = 3.0
     """Default of --epochs."""
+    toy_steps: int = 1
+    """Least number of steps of a toy, where neither --steps nor --epochs is given."""
+
+    keeps_last_of_tiny: bool = False
+    """Default of --best for a model made from nothing: the last one. Its held-out loss is least when it knows the form
+    of the answers only, long before it knows any answer."""
+
+    def fill(self, options: TrainOptions) -> TrainOptions:
+        """Return the options with the defaults of the trainer."""
+        best = "last" if self.keeps_last_of_tiny and options.is_tiny else "loss"
+        return replace(options, epochs=options.epochs or self.epochs, best=options.best or best)
 
     def pick(self, options: TrainOptions) -> float:
         """Return the peak learning rate of a run: the given one, or the default for what is trained."""
         if options.learning_rate is not None:
             return options.learning_rate
-        folder = Path(options.model.removeprefix("hf:"))
-        sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
-        if options.is_tiny or 0 < sum(sizes) < TOY_BYTES:  # rates for real models would hardly change a toy
+        if is_toy(options):  # rates for real models would hardly change a toy
             return self.tiny
         return self.lora if options.lora or options.qlora else self.full
+
+    def least_steps(self, options: TrainOptions) -> int:
+        """Return the least number of steps of a run."""
+        return self.toy_steps if options.epochs is None and is_toy(options) else 1
+
+
+def is_toy(options: TrainOptions) -> bool:
+    """Is the model `tiny`, or a trained one of that size?"""
+    folder = Path(options.model.removeprefix("hf:"))
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
+    return options.is_tiny or 0 < sum(sizes) < TOY_BYTES
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Options of one trainer alone; a subclass for each."""
+
+    def check(self, training: TrainOptions) -> None:
+        """Raise InputError for a value that does not exist, and for options that do not fit together.
+
+        No library of the extra and no file is needed for that, so the command line checks before it loads any.
+        """
+        check_choices(self)
+        check_choices(training)
+        check_measured(training)
+        template_values(training.chat_template_kwargs)
+        if training.best in ANSWER_METRICS and not self.answers_held_out(training):
+            raise InputError(f"--best {training.best} needs --generate N: how many held-out prompts to answer")
+        chosen = {"--lora": training.lora or training.qlora, "--train-last": training.train_last is not None}
+        chosen["--train-layers"] = training.train_layers is not None
+        if len(names := [name for name, is_given in chosen.items() if is_given]) > 1:
+            raise InputError(f"{' and '.join(names)}: each says which parameters are trained; leave one out")
+        if training.is_tiny and (training.lora or training.qlora):
+            raise InputError("--lora adapts a trained model, and tiny is untrained: leave --lora out")
+
+    def answers_held_out(self, training: TrainOptions) -> bool:
+        """Are held-out prompts answered at every measurement?"""
+        return training.generate > 0
+
+
+def check_measured(training: TrainOptions) -> None:
+    """Raise InputError for options that act on measurements, where nothing is held out to measure on."""
+    if training.held_out:
+        return
+    selects = training.best not in (None, "last")
+    given = {"--patience": training.patience, "--best": selects, "--generate": training.generate}
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise InputError(f"{', '.join(names)}: with --held-out 0 nothing is measured; raise --held-out")
+
+
+@dataclass(frozen=True)
+class PretrainOptions(TrainerOptions):
+    """Options of `datagen train pretrain` alone: none."""
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if training.generate:
+            raise InputError("--generate: documents have no prompts to answer; leave it out")
+
+
+@dataclass(frozen=True)
+class SftOptions(TrainerOptions):
+    """Options of `datagen train sft` alone."""
+
+    all_turns: bool = option(
+        False, "Train on every assistant turn of a conversation instead of those after the last user turn only."
+    )
+    reasoning: str = option("train", REASONING_HELP, choices=REASONING)
+    backward: bool = option(False, "Swap prompt and response: learn to write the prompt of a response.")
+    packing: bool = option(False, "Pack short rows into one sequence; the attention must not cross rows (checked).")
+
+
+@dataclass(frozen=True)
+class RewardOptions(TrainerOptions):
+    """Options of `datagen train reward` alone."""
+
+    ties: str = option("skip", "Answers of equal rank: skip them, or train on a target of 1/2 (soft).", choices=TIES)
+    margin: float = option(0.0, "Weight of the comparison's margin in the ranking loss (Llama 2).", least=0)
+    reference: str | None = option(
+        None,
+        "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
+        "[the best answers of the training rows]",
+    )
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if training.generate or training.best in ANSWER_METRICS:
+            raise InputError("a reward model answers nothing: leave out --generate and --best")
+        if training.lora_dropout:
+            raise InputError("--lora-dropout: a reward model is trained without dropout")
+
+
+@dataclass(frozen=True)
+class DpoOptions(TrainerOptions):
+    """Options of `datagen train dpo` alone."""
+
+    loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(DPO_LOSSES)}; or kto.")
+    beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
+    reasoning: str = option("train", REASONING_HELP, choices=REASONING)
+    label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
+    gate: str | None = option(
+        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
+    )
+
+    @property
+    def losses(self) -> list[str]:
+        """The losses that are added."""
+        return self.loss.split("+")
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if training.is_tiny:
+            raise InputError("DPO starts from a trained model: --model FOLDER of datagen train sft")
+        unknown = [] if self.loss == "kto" else [name for name in self.losses if name not in DPO_LOSSES]
+        if unknown:
+            known = ", ".join(DPO_LOSSES)
+            raise InputError(f"--loss {self.loss}: unknown {', '.join(unknown)}; known: {known}, kto")
+        if self.label_smoothing and not {"sigmoid", "robust"} & set(self.losses):
+            raise InputError(f"--label-smoothing acts on the losses sigmoid and robust, not on {self.loss}")
+        if self.loss == "kto" and training.batch_size // training.accumulate < 2:
+            raise InputError(
+                "--loss kto estimates its KL term within a batch: --batch-size / --accumulate must be 2 or more"
+            )
+        if training.lora_dropout:
+            raise InputError("--lora-dropout: DPO trains without dropout, or its first rewards would not be 0")
+        if training.generate and not self.gate:
+            raise InputError("--generate answers the prompts of --gate: name the file, or leave --generate out")
+        if self.gate and not training.generate:
+            raise InputError("--gate needs --generate N: how many of its prompts to answer at every measurement")

@@ -29,7 +29,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainingArguments
 
-from datagen.engine.options import option
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
 from datagen_train.data.ptx import PtxData, read_ptx
@@ -38,26 +37,25 @@ from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic, value_head
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.rewards.specs import REWARD_HELP, Rewards, RunningStd, Scored, identity, split_weight
+from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
+from datagen_train.rewards.specs import Rewards, RunningStd, Scored, identity, split_weight
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
     OnPolicyTrainer,
-    check_options,
     encode_prompts,
     load_policy,
     loop_arguments,
 )
+from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.rollout import Rollout, sample, score_tokens
-from datagen_train.run.session import Session, Terminal, open_session
+from datagen_train.run.session import Session, open_session
 
-RATES = Rates(full=3e-6, lora=3e-5, tiny=6e-4)
+RATES = Rates(full=3e-6, lora=3e-5, tiny=3e-4, toy_steps=20)
 """2403.17031 for full models."""
-KL_COEF, ADAPTIVE_KL_COEF = 0.05, 0.15
-"""A fixed coefficient as in 2403.17031; the start of an adaptive one in 1909.08593."""
-KL_TARGET, KL_HORIZON, KL_STEP = 6.0, 10_000, 0.2
-"""1909.08593: nats per answer; answers in which the coefficient about doubles at most; bound of one relative error."""
+KL_STEP = 0.2
+"""1909.08593: bound of one relative error of the adaptive coefficient."""
 EARLY_STOP = 1.5
 """Times --target-kl, above which the updates of an iteration end."""
 RATIO_BOUND = 10.0
@@ -69,7 +67,6 @@ RATIO_TOLERANCE, REFERENCE_TOLERANCE = 1e-2, 1e-3
 MIN_VARIANCE = 1e-8
 TRAINED = "trained.safetensors"
 """The file of a checkpoint with the trained weights of policy and critic."""
-LEARNING, REWARD = "PPO", "Reward"
 UPDATE_METRICS = (
     "loss", "policy_loss", "value_loss", "ptx_loss", "ratio", "approx_kl", "clip_fraction", "value_clip_fraction",
     "grad_norm",
@@ -77,67 +74,17 @@ UPDATE_METRICS = (
 """Metrics that are means over the updates of an iteration."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train ppo` alone."""
-
-    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
-    reward_baseline: float = option(0.0, "Baseline that is subtracted from every score.", panel=REWARD)
-    scale_reward: bool = option(False, "Divide scores by their running standard deviation.", panel=REWARD)
-    clip_reward: float | None = option(None, "Clip scores to +/- this value, after scaling.", least=0, panel=REWARD)
-    missing_end_penalty: float = option(1.0, "Penalty on the score of a truncated answer.", least=0, panel=REWARD)
-    missing_end_score: float | None = option(None, "Score of a truncated answer, instead of its own.", panel=REWARD)
-    unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", panel=REWARD)
-
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=LEARNING)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=LEARNING)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=LEARNING)
-    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=LEARNING)
-    critic: str | None = option(
-        None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
-        "or a model. [the reward model if its tokenizer fits, else shared]", panel=LEARNING,
-    )  # fmt: skip
-    ppo_epochs: int = option(4, "Epochs over the answers of an iteration.", least=1, panel=LEARNING)
-    minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=LEARNING)
-    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=LEARNING)
-    clip_value: float = option(0.2, "Clip range of the values around those of the rollout.", least=0, panel=LEARNING)
-    vf_coef: float = option(0.1, "Weight of the value loss.", least=0, panel=LEARNING)
-    gamma: float = option(1.0, "Discount factor.", least=0, most=1, panel=LEARNING)
-    lam: float = option(
-        0.95, "GAE lambda: 0 = one-step critic, 1 = Monte-Carlo returns.", least=0, most=1, panel=LEARNING
-    )
-    kl_coef: float | None = option(
-        None, f"Coefficient of the KL penalty. [{KL_COEF}; with --adaptive-kl initially {ADAPTIVE_KL_COEF}]",
-        least=0, panel=LEARNING,
-    )  # fmt: skip
-    adaptive_kl: float | None = option(
-        None, f"Adaptive KL control: target KL in nats per answer; {KL_TARGET:.0f} in the paper.",
-        least=0.001, panel=LEARNING,
-    )  # fmt: skip
-    kl_horizon: int = option(KL_HORIZON, "Horizon of adaptive KL control, in answers.", least=1, panel=LEARNING)
-    target_kl: float | None = option(
-        None, "End the updates of an iteration once the approximate KL is above 1.5 times this.", panel=LEARNING
-    )
-    whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=LEARNING)
-    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=LEARNING)
-    ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=LEARNING)
-
-    def identity(self) -> dict[str, Any]:
-        """Return the rewards with digests of their files, for the run's fingerprint."""
-        return {"reward": identity(self.reward)}
+def run(data: str, options: TrainOptions, algorithm: PpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on a file of rows; return the report."""
+    digests = identity(algorithm.reward)
+    with (
+        open_session("ppo", data, PROMPTS, options, algorithm, RATES, terminal, digests) as session,
+        Rewards(algorithm.reward) as rewards,
+    ):
+        return train(session, algorithm, rewards)
 
 
-def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of rows; return the report, or None if exactly this run is finished."""
-    check_options("PPO", options, algorithm.unscored)
-    with open_session("ppo", data, PROMPTS, options, algorithm, RATES, terminal) as session:
-        if session is None:
-            return None
-        with Rewards(algorithm.reward) as rewards:
-            return train(session, algorithm, rewards)
-
-
-def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any]:
+def train(session: Session, options: PpoOptions, rewards: Rewards) -> dict[str, Any]:
     """Load the policy, its critic and the prompts; train."""
     rows, distribution = load_policy(session, rewards, options.temperature, options.stop_token, options.suppress)
     split = encode_prompts(session, rows, options.max_tokens)
@@ -155,7 +102,7 @@ def train(session: Session, options: Options, rewards: Rewards) -> dict[str, Any
     if ptx:
         session.terminal.say(f"--ptx-data: {len(ptx.sequences)} sequences, {ptx.dropped} rows dropped")
     trainer = Ppo(session, options, split, rewards, model, ptx)
-    return session.train(trainer, conclude=lambda: {"alarms": trainer.alarms.raised})
+    return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
 class UpdateSums(NamedTuple):
@@ -177,7 +124,7 @@ class Ppo(OnPolicyTrainer):
     def __init__(
         self,
         session: Session,
-        options: Options,
+        options: PpoOptions,
         split: Split[Record, EncodedPrompt],
         rewards: Rewards,
         model: ActorCritic,
@@ -195,17 +142,19 @@ class Ppo(OnPolicyTrainer):
         self.suppressed = model.distribution.suppressed
         self.reference = frozen_reference(session.loaded.model)
         self.ptx = ptx
-        coef = ADAPTIVE_KL_COEF if options.adaptive_kl else KL_COEF
+        coef = PPO_ADAPTIVE_KL_COEF if options.adaptive_kl else PPO_KL_COEF
         self.kl = KlController(
             coef if options.kl_coef is None else options.kl_coef, options.adaptive_kl, options.kl_horizon
         )
         self.alarms, self.reward_std = Alarms(options.adaptive_kl), RunningStd()
         self.pending: dict[str, list[float]] = defaultdict(list)
         """Metrics of the iterations since the last log."""
+        self.tokens = 0
+        """Of the prompts and answers so far, in this process."""
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Run one iteration on a batch of prompts, `inputs["row"]`; return its mean loss."""
-        options, step = self.options, self.state.global_step + 1
+        options, step, terminal = self.options, self.state.global_step + 1, self.session.terminal
         model.train()  # there is no dropout; gradient checkpointing needs this mode
 
         # 1. Sample an answer to each prompt of the batch (1909.08593, section 2).
@@ -213,7 +162,10 @@ class Ppo(OnPolicyTrainer):
         rows, prompts = [self.prompts[i].row for i in indices], [self.prompts[i].ids for i in indices]
         digests = (sha256(f"{self.args.seed}:{step}:{i}".encode()).digest() for i in indices)
         seeds = [int.from_bytes(digest[:7]) for digest in digests]  # those of an answer in any batch, on any process
-        completions = sample(self.model, self.session.loaded.tokenizer, prompts, seeds, options.max_tokens)
+        terminal.phase("sampling")
+        counter, tokenizer = token_counter(terminal), self.session.loaded.tokenizer
+        completions = sample(self.model, tokenizer, prompts, seeds, options.max_tokens, counter)
+        self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
 
         # 2. Compute log-probabilities of policy and reference, values and entropies of all tokens, once.
         rollout = score_tokens(self.model, self.reference, rows, prompts, completions, self.accelerator.autocast)
@@ -222,6 +174,7 @@ class Ppo(OnPolicyTrainer):
 
         # 3. Score the answers. One without a score is masked out: nothing is learned from it.
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
+        terminal.phase("scoring")
         scored = self.rewards.score(rows, texts, ids, self.state)
         self.check_scored(scored)
         device = rollout.mask.device
@@ -239,6 +192,7 @@ class Ppo(OnPolicyTrainer):
         whitened = whiten(advantages, rollout.mask, self.all_reduce)
 
         # 6. Several epochs of mini-batch updates with clipped losses (1707.06347, algorithm 1).
+        terminal.phase("updating")
         updates = self.update_policy(model, rollout, whitened, returns, step)
 
         # 7. Adapt the KL coefficient (1909.08593, section 2.2); log.
@@ -255,6 +209,7 @@ class Ppo(OnPolicyTrainer):
         sums: Counter[str] = Counter()
         first_ratio = None
         for number, rows in enumerate(self.minibatches(len(rollout.completions), step)):
+            self.session.terminal.count(number, self.options.ppo_epochs * self.options.minibatches)
             metrics = self.backward(model, rollout, advantages, returns, rows, f"{self.args.seed}:{step}:{number}")
             if first_ratio is None:
                 first_ratio = metrics["ratio"]
@@ -369,6 +324,7 @@ class Ppo(OnPolicyTrainer):
             self.pending[name].append(value)
         for text in self.alarms.iteration(step, metrics):
             self.session.terminal.say(text)
+        self.session.terminal.update(metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -376,6 +332,7 @@ class Ppo(OnPolicyTrainer):
         if "loss" in logs:
             logs |= {name: fmean(values) for name, values in self.pending.items()}
             self.pending.clear()
+            logs["num_tokens"] = self.tokens * self.args.world_size
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -4,7 +4,6 @@ The loss is the mean cross-entropy of every token of a document given the ones b
 windows of --max-length tokens; nothing of it is lost.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from trl import SFTConfig
@@ -13,23 +12,17 @@ from datagen.records.reader import DOCUMENTS
 from datagen.records.record import Document
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.split import measure_sequence
-from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Terminal, open_session
+from datagen_train.options import PretrainOptions, Rates, TrainOptions
+from datagen_train.run.progress import Terminal
+from datagen_train.run.session import open_session
 from datagen_train.run.trl_adapter import Sft, sequence_dataset
 
-RATES = Rates(full=1e-5, lora=1e-4, tiny=6e-3)
+RATES = Rates(full=1e-5, lora=1e-4, tiny=6e-3, toy_steps=60, keeps_last_of_tiny=True)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train pretrain` alone: none."""
-
-
-def run(data: str, training: TrainOptions, options: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of documents; return the report, or None if exactly this run is finished already."""
+def run(data: str, training: TrainOptions, options: PretrainOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on a file of documents; return the report."""
     with open_session("pretrain", data, DOCUMENTS, training, options, RATES, terminal) as session:
-        if session is None:
-            return None
         rows: list[Document] = session.read()
         loaded = session.load(row.text for row in rows)
         split = session.encode(rows, lambda row: session.encoder.document(row.text), measure_sequence)

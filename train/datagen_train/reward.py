@@ -11,7 +11,6 @@ ones of the training rows unless --reference names others. The papers have no ti
 as 1/2 with --ties soft.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,18 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
-from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.records.files import input_digest, open_input
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import UnusableRow
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.split import Split, read_rows
+from datagen_train.errors import UnusableRow
+from datagen_train.models.load import model_identity
 from datagen_train.models.reward_model import (
     Contract,
     Numbers,
@@ -47,12 +46,13 @@ from datagen_train.models.reward_model import (
     with_score_head,
 )
 from datagen_train.models.tokens import attention_mask, pad
-from datagen_train.options import Rates, TrainOptions
-from datagen_train.run.session import Session, Terminal, model_identity, open_session
+from datagen_train.options import Rates, RewardOptions, TrainOptions
+from datagen_train.run.progress import Terminal
+from datagen_train.run.schedule import Scheduled
+from datagen_train.run.session import Metrics, Session, open_session
 
-RATES = Rates(full=1e-5, lora=1e-4, tiny=3e-3, epochs=1.0)
+RATES = Rates(full=1e-5, lora=1e-4, tiny=2e-3, epochs=1.0, toy_steps=40)
 """InstructGPT: 9e-6 for 6B, one epoch; a new head and adapters need more."""
-TIES = ("skip", "soft")
 START_LOSS, START_ACCURACY = 0.1, 0.15
 """Largest distance of the start from ln 2 and from 1/2; a small sample of comparisons may be further away."""
 MAX_REFERENCES = 2000
@@ -60,6 +60,8 @@ MAX_REFERENCES = 2000
 GOOD_ACCURACY = 0.65
 """Held-out accuracy from which PPO has been run with success: the reward models of InstructGPT (arXiv 2203.02155,
 section 4.1) agreed with labelers in 69.6 to 72.4 % of the cases, those of other public runs in 60 to 72 %."""
+CHANCE = 0.5
+"""Accuracy of a coin."""
 MIN_COMPARISONS = 100
 """Comparisons below which there is no verdict: the interval alone would be 20 points wide."""
 RESAMPLES = 1000
@@ -69,34 +71,15 @@ CONFIDENCE_BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LOSS_COLUMNS = ("better", "worse", "weight", "target", "margin")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train reward` alone."""
-
-    ties: str = option("skip", "Answers of equal rank: skip them, or train on a target of 1/2 (soft).")
-    margin: float = option(0.0, "Weight of the comparison's margin in the ranking loss (Llama 2).", least=0)
-    reference: str | None = option(
-        None,
-        "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
-        "[the best answers of the training rows]",
-    )
-
-
-def run(data: str, options: TrainOptions, algorithm: Options, terminal: Terminal) -> dict[str, Any] | None:
-    """Train on a file of rows; return the report, or None if exactly this run is finished."""
-    if algorithm.ties not in TIES:
-        raise InputError(f"--ties {algorithm.ties}: expected {' or '.join(TIES)}")
-    if options.generate or options.best != "loss":
-        raise InputError("a reward model answers nothing: leave out --generate and --best")
-    if options.lora_dropout:
-        raise InputError("--lora-dropout: a reward model is trained without dropout")
+def run(data: str, options: TrainOptions, algorithm: RewardOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on a file of rows; return the report."""
     if is_reward_model(options.model):
         raise InputError(f"--model {options.model}: is a reward model; start from the SFT model that it was made from")
     with open_session("reward", data, RANKED, options, algorithm, RATES, terminal) as session:
-        return train(session, algorithm) if session else None
+        return train(session, algorithm)
 
 
-def train(session: Session, options: Options) -> dict[str, Any]:
+def train(session: Session, options: RewardOptions) -> dict[str, Any]:
     # 1. Read the rankings, and load the SFT model with a new score head.
     rows: list[Ranked] = session.read()
     references = read_references(options.reference)
@@ -119,23 +102,23 @@ def train(session: Session, options: Options) -> dict[str, Any]:
     # 3. Train; then measure the best model and write its contract.
     trainer = RewardTrainer(session, split)
 
-    def conclude() -> dict[str, Any]:
+    def conclude(start: Metrics, end: Metrics) -> dict[str, Any]:
         """Measure the best model, write its contract, and return what joins the report."""
         raw = trainer.score([ids for ranking in split.held_out for ids in ranking.answers])
         metrics = describe(split.held_out, raw, session.options.seed) if split.held_out else {}
         answers = reference_answers(session, split, references)
         contract = make_contract(session, trainer, answers, metrics.get("accuracy"))
         if trainer.is_world_process_zero():
-            contract.write(session.folder.path)
+            contract.write(session.folder.saving)
         scale = {name: getattr(contract, name) for name in ("gain", "bias", "references")}
-        ppo = ["datagen", "train", "ppo", "prompts.jsonl", "--model", session.options.model, "--reward"]
         return {
             "reward": {**metrics, "left_out": dict(sorted(encoder.left_out.items())), **scale},
             "about": paragraphs(metrics),
-            "next": shlex.join(ppo),
+            **reservations(start.get("eval_accuracy", 0.0), metrics),
         }
 
-    return session.train(trainer, lambda start: check_start(start, session, options, len(split.held_out)), conclude)
+    check = partial(check_start, session=session, options=options, prompts=len(split.held_out))
+    return session.train(trainer, check, conclude, decides="eval_accuracy")
 
 
 def ranking_loss(
@@ -182,7 +165,7 @@ def collate(batch: Sequence[EncodedRanking], pad_id: int) -> dict[str, Tensor]:
     }
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(Scheduled):
     """Learns from rankings, and measures by scoring the held-out ones."""
 
     loss_is_scaled_for_ga = False
@@ -202,7 +185,9 @@ class RewardTrainer(Trainer):
         )
         self.pad_id = pad_id
         self._since_log: list[Tensor] = []
-        """(accuracy, margin) of each batch since the last log."""
+        """(accuracy, margin, tokens) of each batch since the last log."""
+        self._tokens = 0.0
+        """Until the last log, in all processes."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -212,14 +197,16 @@ class RewardTrainer(Trainer):
         loss = ranking_loss(scores, **{name: inputs[name] for name in LOSS_COLUMNS})
         difference = (scores[inputs["better"]] - scores[inputs["worse"]]).detach()
         correct = (difference > 0).float() + (difference == 0).float() / 2
-        self._since_log.append(torch.stack([correct.mean(), difference.mean()]))
+        tokens = inputs["attention_mask"].sum().float()
+        self._since_log.append(torch.stack([correct.mean(), difference.mean(), tokens]))
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the comparisons trained on since the last log."""
         if "loss" in logs and self._since_log:
-            accuracy, margin = torch.stack(self._since_log).mean(0).tolist()
-            logs |= {"accuracy": accuracy, "margin": margin}
+            accuracy, margin, tokens = torch.stack(self._since_log).mean(0).tolist()
+            self._tokens += tokens * len(self._since_log) * self.args.world_size
+            logs |= {"accuracy": accuracy, "margin": margin, "num_tokens": self._tokens}
             self._since_log.clear()
         super().log(logs, *args, **kwargs)
 
@@ -244,7 +231,7 @@ class RewardTrainer(Trainer):
         return metrics
 
 
-def check_start(start: dict[str, float], session: Session, options: Options, prompts: int) -> None:
+def check_start(start: dict[str, float], session: Session, options: RewardOptions, prompts: int) -> None:
     """Warn if before the first step the loss is not about ln 2, or the accuracy not about 1/2."""
     if "eval_accuracy" not in start or options.margin:
         return
@@ -427,6 +414,23 @@ def verdict(metrics: dict[str, Any]) -> str:
     if metrics["accuracy"] < GOOD_ACCURACY:
         return f"Not good enough for PPO: below {GOOD_ACCURACY}. {numbers}."
     return f"Good enough for PPO: {numbers}, at least {GOOD_ACCURACY} is required."
+
+
+def reservations(before: float, metrics: dict[str, Any]) -> dict[str, str]:
+    """Say why a model is no result, which ranks no better than chance or worse than before, or why nobody can tell.
+
+    Args:
+        before: held-out accuracy before training.
+        metrics: of `describe`.
+    """
+    count = metrics.get("comparisons", 0)
+    if count < MIN_COMPARISONS:
+        return {"doubt": f"{count} held-out comparisons are too few to tell: at least {MIN_COMPARISONS} are needed"}
+    after, (low, high) = metrics["accuracy"], metrics["interval"]
+    if low > CHANCE and after >= before:
+        return {}
+    numbers = f"{before:.3f} before, {after:.3f} after (95 %: {low:.3f} to {high:.3f}; chance is {CHANCE})"
+    return {"failure": f"the reward model is not good: accuracy on {count} held-out comparisons: {numbers}"}
 
 
 def paragraphs(metrics: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from random import Random
 from typing import NamedTuple
 
 from datagen.errors import InputError
-from datagen.records.files import dump_line, open_input
+from datagen.records.files import dump_line, open_file
 from datagen.records.lines import Line, json_lines
 from datagen.records.ranked import dense_ranks
 from datagen.records.record import Record, digest
@@ -59,7 +59,7 @@ class LoggedVote(NamedTuple):
 def read_votes(path: Path) -> dict[str, list[LoggedVote]]:
     """Read a log: the id of a row to the votes on it, one a person."""
     votes: dict[str, dict[str, LoggedVote]] = {}
-    with open_input(str(path)) as file:
+    with open_file(str(path)) as file:
         for line in json_lines(str(path), file):
             place = f"{path}:{line.number}"
             try:

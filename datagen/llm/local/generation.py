@@ -8,7 +8,7 @@ the cumulative distribution would shift with it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
@@ -22,7 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from datagen.errors import InputError
-from datagen.llm.local.weights import adapter_base, model_files
+from datagen.llm.local.loading import load_adapter, load_network, load_part
+from datagen.llm.local.weights import adapter_base, is_adapter, model_files
+from datagen.reasoning import MARKS, OPENING, Thought, split_thinking, without_end_tokens
 
 Ids = list[int]
 MAX_BATCH_TOKENS = 1 << 17
@@ -32,6 +34,9 @@ GREEDY_BELOW = 1e-4
 TINY = 1e-30
 ASSUMED_CONTEXT = 1 << 15
 """Tokens, where the config of a model does not say."""
+PROMPT_END = 16
+"""Tokens of a prompt in which its end is looked for."""
+OPENINGS = tuple(marks.opening for marks in MARKS if marks.alone)
 CJK = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef"
 CJK_SPACE = re.compile(f" (?=[{CJK}])(?<=[{CJK}] )")
 """A space between two Chinese characters, which a WordPiece decoder adds."""
@@ -42,11 +47,13 @@ class Generated:
     """A generated answer."""
 
     text: str
-    """Without special tokens, up to a stop string."""
+    """The answer without special tokens, up to a stop string; empty where the model was still thinking."""
     ids: Ids
     """As generated, with the end token."""
     finish_reason: str
     """`stop`: it ended with an end token or at a stop string; `length`: it was cut."""
+    reasoning: str = ""
+    """What the model thought before the answer, without marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ def generate(
     suppressed: tuple[int, ...] = (),
     seeds: Sequence[int] | None = None,
     batch_size: int = 64,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Generate an answer to each prompt.
 
@@ -100,6 +108,7 @@ def generate(
         suppressed: Token ids that are never chosen.
         seeds: A random seed for each prompt; without them 0, 1, 2, ...
         batch_size: The most sequences in a batch.
+        on_tokens: Called after each step with the number of tokens that it generated.
 
     Returns:
         The answers in the order of the prompts.
@@ -117,12 +126,12 @@ def generate(
         for batch in in_batches([len(row.prompt) + row.max_tokens for row in rows], batch_size, MAX_BATCH_TOKENS):
             unfinished = [rows[i] for i in batch if not rows[i].is_done]
             if unfinished:
-                _generate_batch(model, tokenizer, unfinished, sampling, end_ids)
+                _generate_batch(model, tokenizer, unfinished, sampling, end_ids, on_tokens)
     answers = []
     for row in rows:
-        text = decode(tokenizer, row.ids)
+        reasoning, text = split_answer(tokenizer, row.prompt, row.ids)
         end = min((place for place in map(text.find, stop) if place >= 0), default=len(text))
-        answers.append(Generated(text[:end], row.ids, "stop" if row.stopped else "length"))
+        answers.append(Generated(text[:end], row.ids, "stop" if row.stopped else "length", reasoning))
     return answers
 
 
@@ -132,6 +141,7 @@ def _generate_batch(
     rows: list[_Sequence],
     sampling: Sampling,
     end_ids: set[int],
+    on_tokens: Callable[[int], None] | None,
 ) -> None:
     """Generate all sequences of a batch to their end."""
     forward: Any = (
@@ -158,6 +168,8 @@ def _generate_batch(
 
         # 2. Choose the tokens, and see which sequences end with them.
         tokens = choose_tokens(output.logits[:, -1], sampling, [row.rng for row in rows])
+        if on_tokens:
+            on_tokens(sum(not row.is_done for row in rows))
         for row, token in zip(rows, tokens.tolist(), strict=True):
             if not row.is_done:
                 row.ids.append(token)
@@ -199,6 +211,27 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
     text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     return CJK_SPACE.sub("", text) if isinstance(decoder, decoders.WordPiece) else text
+
+
+def split_answer(tokenizer: PreTrainedTokenizerBase, prompt: Ids, ids: Ids) -> tuple[str, str]:
+    """Return what a model thought, and its answer: both as text without special tokens.
+
+    Args:
+        prompt: The token ids that it was asked with; a chat template may open the thinking there.
+        ids: The token ids that it generated.
+    """
+    raw = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    thought = split_thinking(raw)  # the marks are special tokens for some models
+    if thought.is_cut:
+        opening = OPENING.match(thought.answer)
+        thought = Thought(f"{thought.reasoning}\n\n{thought.answer[opening.end() if opening else 0 :]}", "")
+    elif thought.answer == without_end_tokens(raw):  # no marks
+        end = str(tokenizer.decode(prompt[-PROMPT_END:], skip_special_tokens=False)).rstrip()
+        if not end.endswith(OPENINGS):
+            return "", decode(tokenizer, ids)
+        thought = Thought(raw, "")
+    special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
+    return special.sub("", thought.reasoning).strip(), special.sub("", thought.answer)
 
 
 def in_batches(lengths: Sequence[int], batch_size: int, max_tokens: int) -> list[list[int]]:
@@ -266,19 +299,16 @@ def open_model(
     """
     model_files(folder)
     logging.disable_progress_bar()
-    named_base = adapter_base(folder)
-    path = str(folder) if named_base is None else base or named_base
+    path = adapter_base(folder, base) if is_adapter(folder) else folder
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model = load_full_model(path, dtype or ("auto" if device == "cuda" else torch.float32))
-        tokenizer = AutoTokenizer.from_pretrained(folder if (folder / "tokenizer_config.json").exists() else path)
-        if named_base is not None:
-            from peft import PeftModel
-
+        tokenizer = load_part(AutoTokenizer, folder if (folder / "tokenizer_config.json").exists() else path)
+        if is_adapter(folder):
             embedding: Any = model.get_input_embeddings()
             if len(tokenizer) > embedding.num_embeddings:  # it was trained with an added pad token
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-            model = PeftModel.from_pretrained(model, str(folder))
+            model = load_adapter(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         message = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
         raise InputError(f"model {folder}: cannot be loaded: {message}") from error
@@ -286,9 +316,9 @@ def open_model(
     return placed.to(device).eval(), tokenizer
 
 
-def load_full_model(path: str, dtype: Any) -> PreTrainedModel:
+def load_full_model(path: Path, dtype: Any) -> PreTrainedModel:
     """Load a model that is not an adapter; raise InputError if weights are missing, which the library would invent."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    loaded: Any = load_network(AutoModelForCausalLM, path, dtype=dtype, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
     if missing := sorted(loaded[1]["missing_keys"]):
         raise InputError(f"model {path}: {len(missing)} weights are missing, such as {missing[0]}")

@@ -21,9 +21,11 @@ import torch
 
 from datagen.errors import InputError, Outage
 from datagen.llm.call import Call, Reply, refusal
+from datagen.llm.local.chat_template import TemplateRefusal, render_chat
 from datagen.llm.local.generation import Generated, Ids, Sampling, context_length, generate, open_model
-from datagen.llm.local.weights import model_folder
-from datagen.records.record import Messages
+from datagen.llm.local.hub import model_name
+from datagen.llm.local.weights import language_model
+from datagen.records.record import Messages, Row
 
 BATCH_SIZE = 64
 """Sequences generated together."""
@@ -31,7 +33,7 @@ TURN = "\ue000the user's turn\ue001"
 """Marks the place of the user's words in a template."""
 GATHER_SECONDS = 0.005
 """Time that the first call waits for others."""
-PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed")
+PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "chat_template_kwargs")
 """The parameters that are understood. `seed` is part of the call's key, from which all random numbers come."""
 
 
@@ -57,8 +59,8 @@ class Local:
     """The innermost layer of an `hf:` model."""
 
     def __init__(self, spec: str) -> None:
-        folder = model_folder(spec)
-        self._name = folder.resolve().name
+        folder = language_model(spec)
+        self._name = model_name(folder)
         self._model, self._tokenizer = open_model(folder)
         if self._tokenizer.chat_template is None:
             raise InputError(f"model {spec}: has no chat template, so it cannot answer requests; train it first")
@@ -66,10 +68,12 @@ class Local:
         self._context = context_length(self._model)
         self._waiting: list[WaitingCall] = []
         self._worker: asyncio.Task[None] | None = None
+        self.unanswered_tokens = 0
 
     async def send(self, call: Call) -> Reply:
         try:
-            ids, sampling = self._encode(call.messages), read_params(call.params)
+            sampling = read_params(params_without_form(call))
+            ids = self._encode(call.messages, call.params.get("chat_template_kwargs"))
         except Refused as refused:
             return refusal(400, str(refused), param=refused.param, code="unsupported")
         loop = asyncio.get_running_loop()
@@ -80,6 +84,8 @@ class Local:
             self._worker = loop.create_task(self._work())
         answer = await waiting.answer
         message = {"role": "assistant", "content": answer.text}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(answer.ids)}
         return Reply(200, json.dumps({"model": self._name, "choices": [choice], "usage": usage}))
@@ -89,17 +95,15 @@ class Local:
         if self._worker is not None:
             await asyncio.wait([self._worker])
 
-    def _encode(self, messages: Messages) -> Ids:
+    def _encode(self, messages: Messages, values: Row | None = None) -> Ids:
         """Encode a conversation as the model was trained on it, up to the place where it continues."""
         is_user_turn = not messages[-1]["content"]
         if is_user_turn:
             messages = [*messages[:-1], {**messages[-1], "content": TURN}]
         try:
-            text = str(
-                self._encoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=not is_user_turn)
-            )
-        except Exception as error:  # a template is a program of the model's author
-            raise Refused(f"the chat template of {self._name} refuses the messages: {error}") from error
+            text = render_chat(self._encoder, messages, values=values, ask=not is_user_turn)
+        except TemplateRefusal as error:
+            raise Refused(str(error)) from error
         if is_user_turn:
             text, mark, _ = text.rpartition(TURN)
             if not mark:
@@ -124,6 +128,7 @@ class Local:
                         if not waiting.answer.done():
                             waiting.answer.set_exception(error)
                 else:
+                    self.unanswered_tokens = 0
                     for waiting, answer in zip(batch, answers, strict=True):
                         if not waiting.answer.done():
                             waiting.answer.set_result(answer)
@@ -143,6 +148,7 @@ class Local:
 
     def _generate(self, batch: list[WaitingCall]) -> list[Generated]:
         sampling = batch[0].sampling
+        self.unanswered_tokens = 0
         return generate(
             self._model,
             self._tokenizer,
@@ -153,7 +159,18 @@ class Local:
             stop=sampling.stop,
             seeds=[waiting.seed for waiting in batch],
             batch_size=BATCH_SIZE,
+            on_tokens=self._count,
         )
+
+    def _count(self, tokens: int) -> None:
+        self.unanswered_tokens += tokens
+
+
+def params_without_form(call: Call) -> Mapping[str, Any]:
+    """Return the parameters of a call. What a method asks for in words too is left to the words."""
+    if call.schema is None:
+        return call.params
+    return {name: value for name, value in call.params.items() if name != "response_format"}
 
 
 def read_params(params: Mapping[str, Any]) -> Sampling:
@@ -168,6 +185,8 @@ def read_params(params: Mapping[str, Any]) -> Sampling:
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         elif name == "stop":
             fits = all(isinstance(text, str) and text for text in (value if isinstance(value, list) else [value]))
+        elif name == "chat_template_kwargs":
+            fits = isinstance(value, dict)
         else:
             fits = isinstance(value, int)
         if not fits:

@@ -9,57 +9,77 @@ from hashlib import sha256
 from pathlib import Path
 
 from datagen.errors import InputError
+from datagen.llm.local.hub import ADAPTER, OTHER_FILES, WEIGHT_FILES, pickles_only, resolve_model
 
-ADAPTER = "adapter_config.json"
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-OTHER_FILES = (
-    *("config.json", "generation_config.json", ADAPTER, "*.safetensors.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json"),
-)
+CONTRACT = "reward.json"
+"""The file that marks the folder of a reward model."""
 DIGEST_LENGTH = 16
 BLOCK_SIZE = 1 << 20
 
 
-def model_folder(spec: str) -> Path:
-    """Return the folder that `hf:PATH` names."""
-    return Path(spec.removeprefix("hf:")).expanduser()
+def language_model(spec: str) -> Path:
+    """Return the folder of a model that writes text, or of an adapter for one.
+
+    Raises:
+        InputError: There is no such model, or it is a reward model.
+    """
+    folder = resolve_model(spec)
+    model_files(folder)
+    if (folder / CONTRACT).exists():
+        name = spec.removeprefix("hf:")
+        raise InputError(
+            f"model {name}: is a reward model: it scores answers and writes none. Use it as --reward {name}"
+        )
+    return folder
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a digest of the names and bytes of a model's files; also those of an adapter's base if it is a folder."""
+    """Return a digest of the names and bytes of a model's files, and of those of an adapter's base."""
     sha = sha256()
     for path in model_files(folder):
         sha.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(BLOCK_SIZE):
                 sha.update(block)
-    base = adapter_base(folder)
-    if base is not None and Path(base).is_dir():
-        sha.update(weights_digest(Path(base)).encode())
+    if is_adapter(folder):
+        sha.update(weights_digest(adapter_base(folder)).encode())
     return sha.hexdigest()[:DIGEST_LENGTH]
 
 
 def model_files(folder: Path) -> list[Path]:
     """Return the files of a model, sorted by name; raise InputError if the folder holds no model."""
-    if not folder.is_dir():
-        raise InputError(f"model {folder}: no such folder; hf: takes the folder of a trained model")
-    weights = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    refuse_pickles(folder)
+    weights = set(folder.glob(WEIGHT_FILES))
     others = {path for pattern in OTHER_FILES for path in folder.glob(pattern)}
     if not weights or not {path.name for path in others} & {"config.json", ADAPTER}:
         raise InputError(f"model {folder}: holds no model (a config.json and weights in *.safetensors)")
     return sorted(weights | others)
 
 
-def adapter_base(folder: Path) -> str | None:
-    """Return the base model of a LoRA adapter; None if the folder holds a full model."""
+def refuse_pickles(folder: Path) -> None:
+    """Raise InputError if a folder's weights are pickles, and none are in safetensors."""
+    if says := pickles_only(path.name for path in folder.glob("*")):
+        raise InputError(f"model {folder}: {says}")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Check whether a folder holds a LoRA adapter, which is no model without its base."""
+    return (folder / ADAPTER).exists()
+
+
+def adapter_base(folder: Path, name: str | None = None) -> Path:
+    """Return the folder of the model that an adapter belongs to: the one that it names, or `name`."""
     path = folder / ADAPTER
-    if not path.exists():
-        return None
     try:
-        base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+        name = name or json.loads(path.read_bytes()).get("base_model_name_or_path")
     except (ValueError, AttributeError):
-        base = None
-    if not base:
+        name = None
+    if not name:
         raise InputError(f"{path}: does not name the model that the adapter belongs to")
-    return str(base)
+    try:
+        return resolve_model(name)
+    except InputError as error:
+        raise InputError(
+            f"{folder}: the base of this adapter cannot be used: {error}. "
+            f"If it is elsewhere now: datagen train merge {folder} --base MODEL"
+        ) from None

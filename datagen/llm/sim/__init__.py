@@ -12,6 +12,8 @@ noop            a rewrite changes nothing that counts    malformed  a verdict is
 position_bias   probability that a judge prefers the first answer, whatever it says
 verbosity_bias  probability that a judge prefers the longer answer
 
+think           probability that a reply comes with reasoning, as a reasoning model sends it
+
 Replies are deterministic in (request, sample, attempt). An injected fault is named in the raw reply, which methods
 never see. `model.py` is the model; every other file answers the tasks of a method or of a few, listed in its HANDLERS.
 """

@@ -13,6 +13,8 @@ from datagen.llm.sim import Fields, Handler, SimRandom
 from datagen.verify.languages import is_chinese
 
 EXPRESSION = re.compile(r"(?<![\w.-])(?!\d{4}-\d\d-\d\d)\d{1,6}(?: *[-+*] *\d{1,6}(?!\w|\.\d))+")
+MAX_TERMS = 200
+"""Numbers, signs and further steps of an expression; a longer one is not computed."""
 FURTHER_STEP = re.compile(r"Then (multiply|increase) the result by (\d{1,3})\b")
 DATA = re.compile(r'\{("\w+": \d{1,4}(?:, "\w+": \d{1,4})*)\}')
 WORD = re.compile(r"[A-Za-z]{5,}")
@@ -39,7 +41,7 @@ DEMANDS = {
     "shout": Demand("Write the final line in {} letters.", ("capital",)),
 }
 CONSTRAINTS = {
-    "words": re.compile(r"Use each of these words: [^.]+\."),
+    "words": re.compile(r"Use each of these words: [^.]{1,400}\."),
     "repeated word": re.compile(r'Use the word "[^"]+" at least \d+ times?\.'),
     "bullets": re.compile(r"Use exactly \d+ Markdown bullet points"),
     "title": re.compile(r"Give your answer a title in double angle brackets"),
@@ -113,6 +115,9 @@ def compute(prompt: str) -> tuple[list[str], int | None]:
     if not match:
         return [], None
     terms: list[int | str] = [int(t) if t.isdigit() else t for t in re.findall(r"\d+|[-+*]", match[0])]
+    further = FURTHER_STEP.findall(prompt)
+    if len(terms) + len(further) > MAX_TERMS:
+        return [], None
     steps: list[str] = []
     while len(terms) > 1:
         at = terms.index("*") if "*" in terms else 1
@@ -122,7 +127,7 @@ def compute(prompt: str) -> tuple[list[str], int | None]:
         steps.append(f"{left} {operator} {right} = {value}.")
         terms[at - 1 : at + 2] = [value]
     result = int(terms[0])
-    for verb, number in FURTHER_STEP.findall(prompt):
+    for verb, number in further:
         before, by = result, int(number)
         result = before * by if verb == "multiply" else before + by
         steps.append(f"{before} {'*' if verb == 'multiply' else '+'} {by} = {result}.")

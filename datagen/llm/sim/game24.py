@@ -131,11 +131,20 @@ def vote(fields: Fields, rng: SimRandom) -> str:
     """Vote for a candidate whose parts are in the right order, as often as the skill says."""
     parts = re.split(r"(?:\n\n|^)Candidate (\w{3}):\n<<<\n", fields["candidates"])
     candidates = dict(zip(parts[1::2], parts[2::2], strict=True))
-    ordered = [
-        label for label, text in candidates.items() if re.search("Begin with.*Then give.*End with", text, re.DOTALL)
-    ]
+    ordered = [label for label, text in candidates.items() if in_order(text, "Begin with", "Then give", "End with")]
     best = rng.choice(list(candidates)) if rng.errs() or not ordered else ordered[0]
     return f"I weighed them.\nVerdict: {best}"
+
+
+def in_order(text: str, *phrases: str) -> bool:
+    """Return whether a text holds some phrases, one after another."""
+    at = 0
+    for phrase in phrases:
+        at = text.find(phrase, at)
+        if at < 0:
+            return False
+        at += len(phrase)
+    return True
 
 
 HANDLERS: dict[str, Handler] = {

@@ -86,16 +86,20 @@ def new_tasks(fields: Fields, rng: SimRandom) -> list[str]:
 
 
 def tasks(fields: Fields, rng: SimRandom) -> str:
-    """Self-Instruct: instructions only, a JSON object a line."""
-    return "\n".join(json.dumps({"instruction": task}, ensure_ascii=False) for task in new_tasks(fields, rng))
+    """Self-Instruct: instructions only."""
+    return listed("tasks", [{"instruction": task} for task in new_tasks(fields, rng)])
 
 
 def batch(fields: Fields, rng: SimRandom) -> str:
-    """Alpaca: instructions with inputs and answers, a JSON object a line."""
-    rows = (
-        {"instruction": task, "input": "", "output": answer({"prompt": task}, rng)} for task in new_tasks(fields, rng)
-    )
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    """Alpaca: instructions with inputs and answers."""
+    new = new_tasks(fields, rng)
+    return listed("tasks", [{"instruction": t, "input": "", "output": answer({"prompt": t}, rng)} for t in new])
+
+
+def listed(name: str, rows: list[dict[str, str]]) -> str:
+    """Write objects as a list under a name, each on a line of its own."""
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return f'{{"{name}": [\n{lines}\n]}}'
 
 
 def classification(fields: Fields, rng: SimRandom) -> str:
@@ -104,16 +108,16 @@ def classification(fields: Fields, rng: SimRandom) -> str:
 
 
 def instances(order: str, fields: Fields, rng: SimRandom) -> str:
-    """Self-Instruct: write instances of an instruction, a JSON object a line.
+    """Self-Instruct: write instances of an instruction.
 
     Input first writes one with an answer; output first, for a classification, one for each label.
     """
     instruction = fields["instruction"]
     if order == "input first":
-        return json.dumps({"input": "", "output": answer({"prompt": instruction}, rng)})
+        return listed("examples", [{"input": "", "output": answer({"prompt": instruction}, rng)}])
     labels = next(labels for question, labels in LABELLED if instruction.startswith(question))
-    rows = ({"output": label, "input": f"It sounds {label}: {rng.choice(THINGS)}."} for label in labels)
-    return "\n".join(json.dumps(row) for row in rows)
+    rows = [{"output": label, "input": f"It sounds {label}: {rng.choice(THINGS)}."} for label in labels]
+    return listed("examples", rows)
 
 
 def backtranslate(fields: Fields, rng: SimRandom) -> str:

@@ -2,6 +2,7 @@
 are met, and sees it as often as its skill says; otherwise it errs at random. A biased judge follows its bias instead.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from math import log
@@ -63,15 +64,30 @@ def screen(fields: Fields, rng: SimRandom) -> str:
 
 def score(fields: Fields, rng: SimRandom) -> str:
     """Give points for every answer and aspect in the form."""
-    answers = labelled_answers(fields)
-    longest = max(answers.values(), key=len)
     lines = []
     for label, aspect, highest in re.findall(r"^(\w{3}) ([\w-]+): \(0 to (\d+)\)$", fields["form"], re.MULTILINE):
-        points = quality(fields["prompt"], answers[label])
-        points = rng.randint(0, MAX_POINTS) if rng.errs() else points
-        points = MAX_POINTS if rng.random() < rng.verbosity_bias and answers[label] == longest else points
-        lines.append(f"{label} {aspect}: {min(points, int(highest))}")
+        lines.append(f"{label} {aspect}: {points_for(label, int(highest), fields, rng)}")
     return "Each was looked at.\n" + "\n".join(lines)
+
+
+def score_aspects(fields: Fields, rng: SimRandom) -> str:
+    """Give points for every answer and aspect in the form, as JSON."""
+    form = json.loads(fields["form"])
+    for answer_form in form["answers"]:
+        for aspect, span in answer_form["points"].items():
+            highest = int(span.rpartition(" ")[2])
+            answer_form["points"][aspect] = points_for(answer_form["answer"], highest, fields, rng)
+    return json.dumps({**form, "reasons": "Each was looked at."})
+
+
+def points_for(label: str, highest: int, fields: Fields, rng: SimRandom) -> int:
+    """Return the points for an answer under one aspect."""
+    answers = labelled_answers(fields)
+    points = quality(fields["prompt"], answers[label])
+    points = rng.randint(0, MAX_POINTS) if rng.errs() else points
+    is_longest = answers[label] == max(answers.values(), key=len)
+    points = MAX_POINTS if rng.random() < rng.verbosity_bias and is_longest else points
+    return min(points, highest)
 
 
 def logprobs(text: str, fields: Fields, skill: float) -> list[dict[str, Any]]:
@@ -112,6 +128,7 @@ HANDLERS: dict[str, Handler] = {
     "judge/compare": compare,
     "judge/screen": screen,
     "judge/score": score,
+    "judge/aspects": score_aspects,
     "improve/edit": revise,
     "improve/revise": revise,
     "improve/rewrite": revise,

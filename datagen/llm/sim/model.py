@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from datagen.errors import InputError
 from datagen.llm.call import Call, Reply, refusal
-from datagen.llm.sim import Handler, SimRandom, answer, evolve, game24, instructions, judge, reason
+from datagen.llm.sim import Handler, SimRandom, answer, evolve, game24, instructions, judge, reason, structured, think
+from datagen.records.record import reasoning_field
 from datagen.text import count_words
 
 FAULTS = ("refuse", "leak", "noop", "malformed")
-RATES = ("skill", *FAULTS, "position_bias", "verbosity_bias")
+RATES = ("skill", *FAULTS, "position_bias", "verbosity_bias", "think")
 HANDLERS: dict[str, Handler] = {
     **answer.HANDLERS,
     **evolve.HANDLERS,
@@ -19,6 +21,7 @@ HANDLERS: dict[str, Handler] = {
     **instructions.HANDLERS,
     **judge.HANDLERS,
     **reason.HANDLERS,
+    **structured.HANDLERS,
 }
 """Task (the name of a template) to the function that writes the reply."""
 
@@ -56,12 +59,15 @@ class Sim:
             text = HANDLERS[task](fields, rng)
             text = f"#Rewritten Prompt#:\n{text}" if fault == "leak" else text
 
-        # 3. Reply.
+        # 3. Reply. The numbers drawn for the reasoning are its own, so the text is the same without it.
+        thinks = Random(f"{call.key.hex()}:{call.attempt}:think").random() < self.rates.get("think", 0.0)
+        reasoning = think.reasoning_of(text) if thinks else None
         usage = {
-            "prompt_tokens": sum(count_words(message["content"]) for message in call.messages),
-            "completion_tokens": count_words(text),
+            "prompt_tokens": sum(count_words(message["content"] or "") for message in call.messages),
+            "completion_tokens": count_words(text) + count_words(reasoning or ""),
         }
-        choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": text, **reasoning_field(reasoning, "reasoning_content")}
+        choice: dict[str, Any] = {"message": message, "finish_reason": "stop"}
         if call.params.get("logprobs"):
             choice["logprobs"] = {"content": judge.logprobs(text, fields, rng.skill)}
         return Reply(200, json.dumps({"model": "sim", "choices": [choice], "usage": usage, "fault": fault}))

@@ -16,10 +16,12 @@ from datagen.llm.sim import Fields, Handler, SimRandom, game24
 from datagen.llm.sim.answer import answer
 from datagen.llm.sim.families import Solved, solve
 
-FACT = re.compile(r"The ([a-z][a-z ]*?) of ([A-Z][\w' ]*?) is ([A-Z][\w' ]*?)\.")
-NESTED_QUESTION = re.compile(r"What is the ((?:[a-z][a-z ]*? of the )*[a-z][a-z ]*?) of ([A-Z][\w' ]*?)\?")
-HOP = re.compile(r"What is the ([a-z][a-z ]*?) of ([A-Z][\w' ]*?)\?(?: ([A-Z][\w' ]*|unknown))?$", re.MULTILINE)
-NUMBERED_FACT = re.compile(r"^\[(\d+)\] What is the ([a-z][a-z ]*?) of ([A-Z][\w' ]*?)\? (.+)$", re.MULTILINE)
+RELATION, NAME = r"[a-z][a-z ]{0,40}?", r"[A-Z][\w' ]{0,40}?"
+FACT = re.compile(rf"The ({RELATION}) of ({NAME}) is ({NAME})\.")
+NESTED_QUESTION = re.compile(rf"What is the ([a-z][a-z ]{{0,300}}?) of ({NAME})\?")
+"""Relations inside one another: "birthplace of the harbour master"."""
+HOP = re.compile(rf"What is the ({RELATION}) of ({NAME})\?(?: ({NAME}|unknown))?$", re.MULTILINE)
+NUMBERED_FACT = re.compile(rf"^\[(\d+)\] What is the ({RELATION}) of ({NAME})\? (.+)$", re.MULTILINE)
 
 
 def reason(fields: Fields, rng: SimRandom) -> str:

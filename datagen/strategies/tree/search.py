@@ -9,16 +9,17 @@ Calls run concurrently, but states are numbered, and calls are taken from the bu
 not depend on which call returns first.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from datagen.engine.options import option
+from datagen.engine.reasoning import reasoning_option
 from datagen.errors import UNPARSED, CallFailed
 from datagen.judge.judges import draw_labels, label_texts
-from datagen.llm.model import Roles
+from datagen.llm.call import Completion
+from datagen.llm.model import Roles, gather_all
 from datagen.parse import parse_verdict
 from datagen.records.record import Prompt, Record, Row, request_text
 from datagen.strategies.strategy import Strategy
@@ -52,6 +53,7 @@ class Options:
     sampled: bool = option(False, "tree: sample the beam in proportion to the state values instead of taking the best.")
     budget: int = option(BUDGET, "tree: maximum number of calls per prompt.", least=2)
     step_preferences: bool = option(False, "tree: write preference pairs of next steps instead of responses.")
+    reasoning: str = reasoning_option()
 
 
 @dataclass(eq=False)
@@ -100,12 +102,14 @@ class Search:
         """Steps from the root to a leaf."""
         self.known_values: dict[str, list[float]] = {}
         """Values by the key of the state: a state that comes up twice is evaluated once."""
+        self.reasonings: dict[str, str] = {}
+        """What was thought before each reply, by its text; of equal replies the first."""
         self.calls = 0
         self.budget_spent = False
         self.illegal_steps = 0
         """Proposed lines that are no legal step."""
-        self.unread = 0
-        """Replies that could not be read."""
+        self.unread = self.evaluations = 0
+        """Evaluations that could not be read; all of them."""
 
     async def breadth_first(self) -> list[Node]:
         """Algorithm 1 (ToT-BFS). Return the states of the last level, the best first; none if a level is empty."""
@@ -183,8 +187,8 @@ class Search:
             return
         unknown = dict.fromkeys(node.state.key for node in nodes if node.state.key not in self.known_values)
         affordable = [key for key in unknown if self.pay(GAME["values"])]
-        values = await asyncio.gather(
-            *(self.ask("tree/value", GAME["values"], {"numbers": key}, read_value) for key in affordable)
+        values = await gather_all(
+            self.ask("tree/value", GAME["values"], {"numbers": key}, read_value) for key in affordable
         )
         self.known_values |= dict(zip(affordable, values, strict=True))
         for node in nodes:
@@ -234,11 +238,15 @@ class Search:
             The result of `parse` for each reply; a reply that cannot be read is left out.
         """
         prompt = self.strategy.prompts[template].render(**fields)
-        values = await asyncio.gather(*(self.ask_once(prompt, number, parse) for number in range(samples)))
-        return [value for value in values if value is not None]
+        replies = await gather_all(self.ask_once(prompt, number, parse) for number in range(samples))
+        completions: list[Completion] = [reply for reply in replies if reply is not None]
+        for completion in completions:
+            self.reasonings.setdefault(completion.text.strip(), completion.reasoning)
+        return [completion.value for completion in completions]
 
-    async def ask_once(self, prompt: Prompt, number: int, parse: Parser) -> Any:
-        """Return the result of `parse` for one sample; None if it cannot be read."""
+    async def ask_once(self, prompt: Prompt, number: int, parse: Parser) -> Completion | None:
+        """Return one sample of a reply; None if it cannot be read."""
+        self.evaluations += parse is not str
         try:
             completion = await self.strategy.ask(self.record, self.llm, prompt, number, parse=parse, **EVALUATING)
         except CallFailed as error:
@@ -246,7 +254,7 @@ class Search:
                 raise
             self.unread += 1
             return None
-        return completion.value
+        return completion
 
     def as_meta(self) -> Row:
         nodes = [

@@ -14,11 +14,13 @@ comes up twice is evaluated once. `--budget` bounds the calls of a record. `--st
 responses, a good next step over a bad one wherever an exact search can tell them apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from datagen.engine.method import Table
+from datagen.engine.unobtained import ask
 from datagen.errors import InputError
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
@@ -28,6 +30,7 @@ from datagen.strategies.tree.tasks import MAX_NUMBERS, State, can_win, final_exp
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
 
+UNREAD = "unread evaluations"
 TEMPLATES = {"game24": ("tree/propose", "tree/value"), "text": ("tree/plan", "tree/passage", "tree/vote")}
 
 
@@ -61,9 +64,26 @@ class TreeOfThoughts(Strategy):
     options_type = Options
     options: Options
     table_type = TopOneTable
+    reasons = {
+        **Strategy.reasons,
+        "no_numbers": "The prompt holds no numbers to play with. For other prompts: --task text.",
+        "too_many_numbers": f"The prompt holds more than {MAX_NUMBERS} numbers.",
+        "no_path": "The search found no path to an answer.",
+        "budget_spent": "The calls of --budget were spent before a path was found.",
+        "no_step_to_tell": "--step-preferences: no state has both a step that can win and one that cannot.",
+    }
+    asks = {
+        **Strategy.asks,
+        UNREAD: "The teacher does not value or choose steps in the form that is asked for: another model may.",
+    }
     unique = ("prompt", "response", "chosen", "rejected")
     templates = (*TEMPLATES["game24"], *TEMPLATES["text"])
     details = {"nodes": [], "calls": 0, "budget_spent": False, "illegal_steps": 0, "unread": 0}
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        if self.options.task != "game24" or 2 <= len(self.puzzle(record)) <= MAX_NUMBERS:
+            return None
+        return f"--task game24 needs puzzles of 2 to {MAX_NUMBERS} numbers, such as 4 9 10 13: for others --task text"
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
         """Search; return the row of the best path, or the step preferences of the tree."""
@@ -79,12 +99,21 @@ class TreeOfThoughts(Strategy):
         search = Search(self, record, llm, start)
         leaves = await (search.breadth_first() if self.options.search == "bfs" else search.depth_first())
         details |= search.as_meta()
+
+        # 3. The first candidate carries what the search could not read.
+        candidates = self.results(search, leaves, details)
+        ask(candidates[0], UNREAD, search.evaluations, search.unread)
+        return candidates
+
+    def results(self, search: Search, leaves: Sequence[Node], details: Row) -> list[Candidate]:
+        """Return the candidates of a search that is over: at least one."""
+        record = search.record
         if self.options.step_preferences:
             return self.step_preferences(search, details) or [self.reject(record, details, "no_step_to_tell")]
         if not leaves:
             return [self.reject(record, details, "budget_spent" if search.budget_spent else "no_path")]
 
-        # 3. The path to the best leaf is the answer, dropped if it is known to be wrong.
+        # The path to the best leaf is the answer, dropped if it is known to be wrong.
         return [self.accept(record, details, [self.path_answer(search, leaves[0])])]
 
     def puzzle(self, record: Record) -> list[Fraction]:
@@ -101,7 +130,7 @@ class TreeOfThoughts(Strategy):
         model = search.llm.model("teacher").identity
         if self.options.task == "text":
             plan, text = path[0], path[-1]
-            return Answer(text, None, plan, model=model)
+            return Answer(text, None, plan, model=model, reasoning=search.reasonings.get(text))
         expression = final_expression(leaf.state)
         text = "\n".join((*path, f"Answer: {expression}"))
         numbers = [term.value for term in search.nodes[0].state.terms]
@@ -137,12 +166,8 @@ class TreeOfThoughts(Strategy):
             return 1 + 2 * (self.options.beam or GAME["beam"])
         return 1 + MAX_CHILDREN + MAX_CHILDREN**2
 
-    def bound(self, record: Record) -> int:
+    def bound(self, record: Record, llm: Roles) -> int:
         return self.options.budget
-
-    @property
-    def next_command(self) -> str:
-        return "datagen train dpo {}" if self.options.step_preferences else "datagen train sft {}"
 
     def check(self) -> None:
         task, search = self.options.task, self.options.search

@@ -25,7 +25,7 @@ SPACED = rf"[^\W_{UNSPACED}]"
 ANSWERS = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
 HIGHLIGHT = re.compile(r"(?<![A-Za-z0-9*\\])\*{1,3}(?![\s*])[^*\n]+(?<!\s)\*")
 PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9_\])!])\[(?=[^\[\]\n]*[^\W\d])[^\[\]\n]{2,}\](?![(\[])")
-BULLET = re.compile(r"^[ \t>]*[-*+][ \t]+(?![-*+ \t]*$)\S", re.MULTILINE)
+BULLET = re.compile(r"^[ \t>]*[-*+][ \t]++(?![-*+ \t]*$)\S", re.MULTILINE)
 TITLE = re.compile(r"<<(?=[^<>\n]*\w)[^<>\n]+>>")
 DIVIDER = re.compile(r"^[ \t]*\*(?:[ \t]?\*){2}[ \t]*$", re.MULTILINE)
 SIX_STARS = re.compile(r"(?<!\*)\*{6}(?!\*)")

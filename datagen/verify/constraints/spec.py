@@ -6,13 +6,14 @@ Departures from Tülu 3: families that contradict each other are never drawn tog
 returns None.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
 from datagen.errors import InputError
-from datagen.parse import split_thinking
+from datagen.reasoning import split_thinking
 from datagen.records.record import Record
 from datagen.verify.constraints.checks import Kwargs
 from datagen.verify.constraints.families import FAMILIES as FAMILIES
@@ -107,6 +108,7 @@ def read_constraints(record: Record) -> list[Constraint]:
     try:
         if "constraints" in row:
             items = row["constraints"]
+            items = load_constraints(items) if isinstance(items, str) else items
             if not isinstance(items, list) or not all(isinstance(item, Mapping) and "id" in item for item in items):
                 raise InputError('"constraints" must be a list of {"id", "kwargs"}')
             return [constraint(item["id"], item.get("kwargs", {})) for item in items]
@@ -118,6 +120,19 @@ def read_constraints(record: Record) -> list[Constraint]:
         return list(map(constraint, ids, kwargs))
     except InputError as error:
         raise InputError(f"row {record.line}: {error}") from None
+
+
+def dump_constraints(constraints: Sequence[Constraint]) -> str:
+    """Write constraints as JSON in one text: as objects, their kwargs would give a file one type for each family."""
+    return json.dumps([{"id": constraint.id, "kwargs": constraint.kwargs} for constraint in constraints])
+
+
+def load_constraints(text: str) -> object:
+    """Read what `dump_constraints` wrote; InputError if it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f'"constraints" is text, but no JSON: {_quoted(text)}') from None
 
 
 def constraint_sentence(constraint: Constraint) -> str:
@@ -166,7 +181,7 @@ def without(constraints: Sequence[Constraint], one: Constraint) -> list[Constrai
 
 
 def draw_constraints(random: Random, count: int, prompt: str = "") -> list[Constraint]:
-    """Draw constraints of different families that can all be met together.
+    """Draw constraints of different families that the table of conflicts does not keep apart.
 
     Args:
         random: The generator to draw with.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from datagen_train.data.encode import Encoded
+from datagen_train.data.encode import BY_CHOICE, Encoded
 from datagen_train.data.split import Account
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, count_parameters
@@ -110,13 +110,16 @@ def check_end(inputs: CheckInput) -> str:
 def check_length(inputs: CheckInput) -> str:
     """Check that most rows are neither cut nor dropped."""
     account, total = inputs.account, max(1, len(inputs.sequences))
-    dropped, readable = account.dropped.total(), account.read - account.unreadable
+    by_choice = sum(account.dropped[reason] for reason in BY_CHOICE)
+    dropped, readable = account.dropped.total() - by_choice, account.read - account.unreadable - by_choice
     if account.cut / total > MAX_CUT:
         raise CheckFailed(f"length: {account.cut} of {total} sequences are cut; raise --max-length")
     if dropped / max(1, readable) > MAX_DROPPED:
-        reason, number = account.dropped.most_common(1)[0]
+        reason, number = next(pair for pair in account.dropped.most_common() if pair[0] not in BY_CHOICE)
         raise CheckFailed(f"length: {dropped} of {readable} rows are dropped, {number} because: {reason}")
-    return f"{account.cut} cut, {dropped} dropped" + "".join(f"; {n}: {why}" for why, n in account.dropped.items())
+    return f"{account.cut} cut, {account.dropped.total()} dropped" + "".join(
+        f"; {n}: {why}" for why, n in account.dropped.items()
+    )
 
 
 def check_packing(loaded: Loaded, sequences: Sequence[Encoded]) -> float:

@@ -7,21 +7,34 @@ loss covers the assistant's text and the token that ends it, nothing before and 
 A row that cannot be trained on is dropped with a reason and counted (data/split.py); a row that is cut is counted.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from datagen.records.record import Document, Messages, Record, Text, as_messages
+from datagen.reasoning import split_thinking, without_end_tokens
+from datagen.records.record import Document, Message, Messages, Preference, Record, Row, Text, as_messages, request_text
+from datagen_train.errors import UnusableRow
+from datagen_train.models.template import ChatTemplate
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Ids = list[int]
-
-
-class UnusableRow(Exception):
-    """A row that cannot be trained on; the message is the reason that is counted."""
+CONTENTS = {
+    "reasoning": "with reasoning that is trained",
+    "reasoning_left_out": "with reasoning that is left out",
+    "tools": "with tools",
+    "weight_0": "with turns of weight 0",
+    "split": "split, since the template changes earlier turns",
+    "split_into": "sequences from those",
+}
+"""What is counted of the rows that are trained on, and how it is said."""
+NO_WEIGHT = "nothing to train on (weight 0)"
+LABEL_FALSE = "label false"
+BY_CHOICE = (NO_WEIGHT, LABEL_FALSE)
+"""Reasons that the rows themselves give: nothing is wrong where many are dropped for one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,11 @@ class Encoded:
     def trained(self) -> int:
         """Tokens with a loss."""
         return sum(label != IGNORED for label in self.labels)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the first one with a loss."""
+        return next(i for i, label in enumerate(self.labels) if label != IGNORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,71 +71,141 @@ class EncodedPair:
         return [Encoded(self.prompt + ids, ignored + ids, self.cut) for ids in (self.chosen, self.rejected)]
 
 
-class Encoder:
-    """Turns conversations, preferences and documents into token ids, for one tokenizer."""
+@dataclass(frozen=True, slots=True)
+class EncodedAnswer:
+    """One answer that is good or bad by itself: its ids and those of its prompt."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: set[int], max_length: int) -> None:
-        """`ends` are the token ids that end an answer; `max_length` is in tokens."""
+    prompt: Ids
+    answer: Ids
+    is_good: bool
+    cut: bool = False
+
+    def sequence(self) -> Encoded:
+        """Return the sequence that goes through the model."""
+        return Encoded(self.prompt + self.answer, [IGNORED] * len(self.prompt) + self.answer, self.cut)
+
+
+class _Part(NamedTuple):
+    """A piece of a sequence: an answer up to its end token, and what stands between it and the answer before."""
+
+    before: Ids
+    answer: Ids
+
+
+class Encoder:
+    """Turns conversations, preferences and documents into token ids, for one tokenizer.
+
+    Attributes:
+        contents: how many rows hold what is in CONTENTS.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, ends: set[int], max_length: int, reasoning: str = "train"
+    ) -> None:
+        """`ends` are the token ids that end an answer; `max_length` is in tokens; `reasoning` is train or drop."""
         self.tokenizer, self.ends, self.max_length = tokenizer, ends, max_length
+        self.template = ChatTemplate(tokenizer)
+        self.contents: Counter[str] = Counter()
+        self._trains_reasoning = reasoning == "train"
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = sorted({*tokenizer.all_special_tokens, *added} - {""})
         self._eos: Any = tokenizer.eos_token_id
 
-    def turns(self, messages: Messages, *, all_turns: bool = False) -> Encoded:
+    def turns(self, messages: Messages, tools: Sequence[Row] = (), *, all_turns: bool = False) -> list[Encoded]:
         """Encode a conversation that ends in an assistant turn.
 
         Args:
-            messages: the turns, each with role and content.
-            all_turns: train on every assistant turn, not on the last alone.
+            messages: the turns, each with role and content, and whatever else of TURN_FIELDS.
+            tools: the functions that the assistant may call.
+            all_turns: train on every assistant turn, not only on those after the last turn of the user: the answer,
+                and the calls of tools that led to it.
 
         Returns:
-            Ids and labels up to the last trained token, at most `max_length` of them.
+            Ids and labels up to the last trained token, at most `max_length` of them. Several sequences where the
+            template changes earlier turns: one for each turn, behind the prompt that the model gets in use.
 
         Raises:
-            UnusableRow: a message holds a special token, the template renders the prompt differently once it is
-                answered, or the prompt alone is too long.
+            UnusableRow: a message holds a special token, the template refuses the conversation or leaves something
+                out, no turn has a weight, or the prompt alone is too long.
         """
-        # 1. A special token inside a message would act as a real one.
-        if any(token in message["content"] for message in messages for token in self._special):
-            raise UnusableRow("a message holds a special token")
+        # 1. Choose the turns to train on.
+        messages = [apart(message) for message in messages]
+        request = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        chosen = answers if all_turns else [i for i in answers if i > request]
+        trained = [i for i in chosen if messages[i].get("weight") != 0]
+        if not trained:
+            raise UnusableRow(NO_WEIGHT)
+        holds_reasoning = any(messages[i].get("reasoning_content") for i in trained)
+        messages = self._readable(messages, tools)
 
-        ids, labels, done = Ids(), Ids(), ""
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant" or not (all_turns or number == len(messages) - 1):
-                continue
-            # 2. Split the rendered conversation where this answer begins and ends; tokenise the two parts apart.
-            prompt, answered = self._render(messages[:number], ask=True), self._render(messages[: number + 1])
-            if not prompt.startswith(done) or not answered.startswith(prompt) or answered == prompt:
-                raise UnusableRow("the chat template renders a prompt otherwise once it is answered")
-            before, after = self.ids(prompt[len(done) :]), self.ids(answered[len(prompt) :])
-            done = answered
-            # 3. Train on the answer up to the token that ends it; add one where the template has none.
-            end = next((i for i, token in enumerate(after) if token in self.ends), None)
-            answer = [*after, self._eos] if end is None else after[: end + 1]
-            rest = after[len(answer) :]
-            ids += before + answer + rest
-            labels += [IGNORED] * len(before) + answer + [IGNORED] * len(rest)
+        # 2. Join each turn to the ones before it, unless the template now renders those otherwise.
+        sequences, trains_reasoning, done = list[list[_Part]](), False, ""
+        for number in trained:
+            exchange = self.template.exchange(messages[: number + 1], tools)
+            trains_reasoning |= exchange.has_reasoning
+            if not done or not exchange.prompt.startswith(done):
+                sequences.append([])
+                done = ""
+            ids, text = self._up_to_end(exchange.answer)
+            sequences[-1].append(_Part(self.ids(exchange.prompt[len(done) :]), ids))
+            done = exchange.prompt + text
 
-        # 4. Drop what follows the last trained token, and cut at the longest length.
-        length = max(i for i, label in enumerate(labels) if label != IGNORED) + 1
-        kept = min(length, self.max_length)
-        ids, labels = ids[:kept], labels[:kept]
-        if all(label == IGNORED for label in labels):
+        # 3. Cut them at the longest length, and count.
+        encoded = [sequence for parts in sequences if (sequence := self._cut(parts))]
+        if not encoded:
             raise UnusableRow(f"the prompt alone fills --max-length {self.max_length}")
-        return Encoded(ids, labels, cut=length > self.max_length)
+        self.contents += Counter(
+            reasoning=trains_reasoning,
+            reasoning_left_out=holds_reasoning and not trains_reasoning,
+            tools=bool(tools) or any(message.get("tool_calls") for message in messages),
+            weight_0=len(trained) < len(chosen),
+            split=len(sequences) > 1,
+            split_into=len(encoded) if len(sequences) > 1 else 0,
+        )
+        return encoded
 
-    def preference(self, prompt: Text, chosen: str, rejected: str) -> EncodedPair:
-        """Encode a preference: both answers follow the very same prompt ids."""
-        messages = as_messages(prompt)
-        parts = []
-        for answer in (chosen, rejected):
-            encoded = self.turns([*messages, {"role": "assistant", "content": answer}])
-            start = next(i for i, label in enumerate(encoded.labels) if label != IGNORED)
-            parts.append((encoded.ids[:start], encoded.ids[start:], encoded.cut))
-        (prompt_ids, chosen_ids, chosen_cut), (_, rejected_ids, rejected_cut) = parts
-        if chosen_ids == rejected_ids:
+    def answer(self, messages: Messages, tools: Sequence[Row] = ()) -> Encoded:
+        """Encode a conversation with a loss on its last turn alone; errors as in `turns`."""
+        prompt, answer, _ = self.template.exchange(self._readable(map(apart, messages), tools), tools)
+        encoded = self._cut([_Part(self.ids(prompt), self._up_to_end(answer)[0])])
+        if encoded is None:
+            raise UnusableRow(f"the prompt alone fills --max-length {self.max_length}")
+        return encoded
+
+    def preference(
+        self,
+        prompt: Text,
+        chosen: str,
+        rejected: str,
+        *,
+        thoughts: tuple[str | None, str | None] = (None, None),
+        tools: Sequence[Row] = (),
+    ) -> EncodedPair:
+        """Encode a preference: both answers follow the very same prompt ids.
+
+        Args:
+            prompt, chosen, rejected: the texts.
+            thoughts: what was thought before each answer. Where only one has it, it is left out: it would be learned
+                or unlearned by itself.
+            tools: the functions that the assistant may call.
+        """
+        answers = [
+            apart({"role": "assistant", "content": text, "reasoning_content": thought or ""})
+            for text, thought in zip((chosen, rejected), thoughts, strict=True)
+        ]
+        held = [bool(answer["reasoning_content"]) for answer in answers]
+        if not all(held):
+            answers = [answer | {"reasoning_content": ""} for answer in answers]
+        one, other = (self.answer([*as_messages(prompt), answer], tools) for answer in answers)
+        start = one.prompt_length
+        if one.ids[start:] == other.ids[start:]:
             raise UnusableRow("chosen and rejected are the same tokens")
-        return EncodedPair(prompt_ids, chosen_ids, rejected_ids, chosen_cut or rejected_cut)
+        is_trained = all(held) and self._trains_reasoning
+        self.contents += Counter(
+            reasoning=is_trained, reasoning_left_out=any(held) and not is_trained, tools=bool(tools)
+        )
+        return EncodedPair(one.ids[:start], one.ids[start:], other.ids[start:], one.cut or other.cut)
 
     def document(self, text: str) -> Iterator[Encoded]:
         """Encode a document in windows of `max_length` tokens; nothing of it is lost, and an end token follows it."""
@@ -128,9 +216,13 @@ class Encoder:
             window = ids[start : start + self.max_length]
             yield Encoded(window, window)
 
-    def prompt(self, prompt: Text) -> Ids:
-        """Encode what a model gets before it answers."""
-        return self.ids(self._render(as_messages(prompt), ask=True))
+    def prompt(self, prompt: Text, tools: Sequence[Row] = ()) -> Ids:
+        """Encode what a model gets before it answers.
+
+        Raises:
+            UnusableRow: the template refuses it, has no tools, or leaves a message out.
+        """
+        return self.ids(self.template.prompt(as_messages(prompt), tools))
 
     def ids(self, text: str) -> Ids:
         """Tokenise without adding special tokens: the template has written them, so none comes twice."""
@@ -144,8 +236,56 @@ class Encoder:
             text = text.replace(special, "")
         return text
 
-    def _render(self, messages: Messages, *, ask: bool = False) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+    def _readable(self, messages: Iterable[Message], tools: Sequence[Row]) -> Messages:
+        """Return messages without the reasoning if it is not trained.
+
+        Raises:
+            UnusableRow: something holds a special token, which would act as a real one.
+        """
+        dropped = {} if self._trains_reasoning else {"reasoning_content": ""}
+        readable = [message | dropped for message in messages]
+        if any(token in text for text in strings([*readable, *tools]) for token in self._special):
+            raise UnusableRow("a message holds a special token")
+        return readable
+
+    def _up_to_end(self, answer: str) -> tuple[Ids, str]:
+        """Return the ids of an answer up to the token that ends it, and their text; add a token if there is none."""
+        ids = self.ids(answer)
+        end = next((i for i, token in enumerate(ids) if token in self.ends), None)
+        if end is None:
+            return [*ids, self._eos], answer
+        before, token, _ = answer.partition(str(self.tokenizer.decode([ids[end]])))
+        return ids[: end + 1], before + token
+
+    def _cut(self, parts: Sequence[_Part]) -> Encoded | None:
+        """Join the parts, and cut them at the longest length; None if nothing to train on is left."""
+        ids = [token for part in parts for token in part.before + part.answer]
+        labels = [label for part in parts for label in [IGNORED] * len(part.before) + part.answer]
+        trained = [i for i, label in enumerate(labels[: self.max_length]) if label != IGNORED]
+        length = trained[-1] + 1 if trained else 0
+        return Encoded(ids[:length], labels[:length], cut=len(ids) > self.max_length) if trained else None
+
+
+def apart(message: Message) -> Message:
+    """Return an assistant's message with the reasoning at the beginning of its content as a field of its own."""
+    if message["role"] != "assistant" or message.get("reasoning_content") or not message.get("content"):
+        return message
+    content = message["content"]
+    thought = split_thinking(content)
+    if thought.is_cut or thought.answer == without_end_tokens(content):
+        return message
+    return message | {"reasoning_content": thought.reasoning, "content": thought.answer}
+
+
+def strings(value: object) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from strings([*value, *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
 
 
 def conversation(record: Record, *, backward: bool = False) -> Messages:
@@ -155,15 +295,48 @@ def conversation(record: Record, *, backward: bool = False) -> Messages:
     """
     if record.response is None:
         raise UnusableRow("no response")
+    if record.label is False:
+        raise UnusableRow(LABEL_FALSE)
     if backward:
         if not isinstance(record.prompt, str):
             raise UnusableRow("--backward needs a prompt of one turn")
         return [{"role": "user", "content": record.response}, {"role": "assistant", "content": record.prompt}]
-    return [*as_messages(record.prompt), {"role": "assistant", "content": record.response}]
+    return record.messages
+
+
+def texts(row: Record | Preference | Document) -> list[str]:
+    """Return the texts of a row, to train the tokenizer of `tiny` on."""
+    if isinstance(row, Document):
+        return [row.text]
+    if isinstance(row, Record):
+        return [request_text(row.prompt), row.response or "", row.reasoning or ""]
+    return [request_text(row.prompt), row.chosen, row.rejected]
 
 
 def encode_row(encoder: Encoder, row: Record | Document, *, all_turns: bool = False) -> list[Encoded]:
     """Encode a document, or a prompt with its response; raise UnusableRow if it cannot be trained on."""
     if isinstance(row, Document):
         return list(encoder.document(row.text))
-    return [encoder.turns(conversation(row), all_turns=all_turns)]
+    return encoder.turns(conversation(row), row.tools, all_turns=all_turns)
+
+
+def encode_preference(encoder: Encoder, row: Preference) -> EncodedPair:
+    """Encode a preference; raise UnusableRow if it cannot be trained on."""
+    thoughts = row.chosen_reasoning, row.rejected_reasoning
+    return encoder.preference(row.prompt, row.chosen, row.rejected, thoughts=thoughts, tools=row.tools)
+
+
+def encode_answers(encoder: Encoder, row: Record | Preference) -> list[EncodedAnswer]:
+    """Encode answers that are good or bad by themselves: the one of a row with a label, or both of a preference.
+
+    Raises:
+        UnusableRow: the row has no response or no label, or cannot be trained on.
+    """
+    if isinstance(row, Preference):
+        pair = encode_preference(encoder, row)
+        return [EncodedAnswer(pair.prompt, ids, ids is pair.chosen, pair.cut) for ids in (pair.chosen, pair.rejected)]
+    if row.response is None or row.label is None:
+        raise UnusableRow("no response" if row.response is None else "no label")
+    encoded = encoder.answer(row.messages, row.tools)
+    start = encoded.prompt_length
+    return [EncodedAnswer(encoded.ids[:start], encoded.ids[start:], row.label, encoded.cut)]

@@ -9,7 +9,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from datagen.errors import InputError
+from datagen.errors import InputError, nothing_usable
 from datagen.records.files import open_input
 from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
 from datagen.records.record import BadLine, Document, Record
@@ -52,5 +52,5 @@ def read_ptx(name: str, encoder: Encoder) -> PtxData:
             rows += [item for item in Reader(name, file, DOCUMENTS).read() if not isinstance(item, BadLine)]
     sequences, dropped = encode_usable(rows, lambda row: encode_row(encoder, row))
     if not sequences:
-        raise InputError(f"--ptx-data {name}: no row could be used")
+        raise nothing_usable(f"--ptx-data {name}")
     return PtxData(sequences, dropped.total())

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from datagen.records.ranked import Ranked
-from datagen.records.record import Text, as_messages
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids, UnusableRow
+from datagen.records.record import Row, Text, as_messages
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids
+from datagen_train.errors import UnusableRow
 from datagen_train.models.reward_model import TokenIds, end_token
 
 UNKNOWN = "unknown"
@@ -63,9 +64,9 @@ class EncodedAnswer(NamedTuple):
     cut: bool
 
 
-def scored_ids(encoder: Encoder, prompt: Text, response: str) -> tuple[Ids, int, bool]:
+def scored_ids(encoder: Encoder, prompt: Text, response: str, tools: Sequence[Row] = ()) -> tuple[Ids, int, bool]:
     """Return (ids, tokens of the answer, cut?); the last id is the token where the score is read."""
-    encoded = encoder.turns([*as_messages(prompt), {"role": "assistant", "content": response}])
+    encoded = encoder.answer([*as_messages(prompt), {"role": "assistant", "content": response}], tools)
     ids = [*encoded.ids[:-1], end_token(encoder.tokenizer)] if encoded.cut else encoded.ids
     return ids, encoded.trained, encoded.cut
 
@@ -108,7 +109,7 @@ class RankingEncoder:
                 self.left_out["no score"] += 1
                 continue
             try:
-                answer = EncodedAnswer(index, *scored_ids(self.encoder, row.prompt, response))
+                answer = EncodedAnswer(index, *scored_ids(self.encoder, row.prompt, response, row.tools))
             except UnusableRow as reason:
                 self.left_out[str(reason)] += 1
                 unusable = reason

@@ -4,16 +4,21 @@ Rows are split by prompt, and those that evolved from one seed stay together: no
 prompt that is derived from the same seed.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
+from datagen.printing import printable
+from datagen.records.columns import parse_map
 from datagen.records.files import open_input
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine, Document, canonical
-from datagen_train.data.encode import Encoded, EncodedPair, UnusableRow
+from datagen_train.data.encode import CONTENTS, Encoded, EncodedAnswer, EncodedPair
+from datagen_train.data.trained import digests
+from datagen_train.errors import UnusableRow
 
 Row = TypeVar("Row")
 Example = TypeVar("Example")
@@ -35,9 +40,27 @@ class Account:
     trained_tokens: int = 0
     makers: Counter[str] = field(default_factory=Counter)
     """Rows by the models that wrote or judged them."""
+    contents: Counter[str] = field(default_factory=Counter)
+    """Rows with reasoning, tools and others, by the keys of CONTENTS (data/encode.py)."""
+    problems: Counter[str] = field(default_factory=Counter)
+    """Unreadable lines, by reason."""
+
+    def summary(self) -> str:
+        """Return a line with the counts of rows."""
+        held = "".join(f"; {self.contents[name]} {words}" for name, words in CONTENTS.items() if self.contents[name])
+        return (
+            f"{self.read} rows: {self.train} sequences to train on, {self.held_out} held out, "
+            f"{self.unreadable} unreadable, {self.dropped.total()} dropped, {self.cut} cut{held}"
+        )
+
+    def losses(self) -> str:
+        """Return what became of the rows that are not used: how many, and why."""
+        kinds = (("cannot be read", self.problems), ("dropped", self.dropped))
+        return "; ".join(f"{n} {kind}: {why}" for kind, counts in kinds for why, n in counts.most_common()) or "no rows"
 
     def as_dict(self) -> dict[str, Any]:
-        return vars(self) | {name: dict(sorted(getattr(self, name).items())) for name in ("dropped", "makers")}
+        counters = ("dropped", "makers", "contents", "problems")
+        return vars(self) | {name: dict(sorted(getattr(self, name).items())) for name in counters}
 
 
 @dataclass
@@ -47,14 +70,31 @@ class Split(Generic[Row, Example]):
     train: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
     held_out_rows: list[Row] = field(default_factory=list)
+    trained: set[int] = field(default_factory=set)
+    """Digests of the rows that are trained on (data/trained.py)."""
 
 
-def read_rows(name: str, kind: Kind[Row], shape: str | None = None) -> tuple[list[Row], int]:
-    """Return the rows of a file, and the number of its lines that cannot be used. For the arguments see `Reader`."""
+def read_rows(
+    name: str, kind: Kind[Row], shape: str | None = None, limit: int | None = None, mapping: str | None = None
+) -> tuple[list[Row], Counter[str]]:
+    """Return the rows of a file, at most `limit`, and the lines up to there that cannot be used, by reason.
+
+    What is not used of the columns is printed. For the other arguments see `Reader` and `parse_map`.
+    """
+    rows: list[Row] = []
+    unreadable = Counter[str]()
     with open_input(name) as file:
-        items = list(Reader(name, file, kind, shape).read())
-    rows = [item for item in items if not isinstance(item, BadLine)]
-    return rows, len(items) - len(rows)
+        reader = Reader(name, file, kind, shape, parse_map(mapping))
+        for item in reader.read():
+            if isinstance(item, BadLine):
+                unreadable[item.reason] += 1
+            else:
+                rows.append(item)
+            if len(rows) == limit:
+                break
+    for line in reader.account.lines():
+        print(printable(line), file=sys.stderr)
+    return rows, unreadable
 
 
 def encode_usable(
@@ -111,6 +151,7 @@ def encode_rows(
             split.held_out_rows.append(row)
         else:
             split.train += examples
+            split.trained.update(digests(row))
         for tokens, trained, cut in map(measure, examples):
             account.tokens += tokens
             account.trained_tokens += trained
@@ -128,3 +169,8 @@ def measure_pair(pair: EncodedPair) -> tuple[int, int, bool]:
     """Return (tokens of both sequences, trained tokens, cut)."""
     answers = len(pair.chosen) + len(pair.rejected)
     return 2 * len(pair.prompt) + answers, answers, pair.cut
+
+
+def measure_answer(answer: EncodedAnswer) -> tuple[int, int, bool]:
+    """Return (tokens, trained tokens, cut)."""
+    return len(answer.prompt) + len(answer.answer), len(answer.answer), answer.cut

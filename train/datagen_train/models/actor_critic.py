@@ -21,9 +21,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import Ids
+from datagen.llm.local.loading import load_network, load_part
+from datagen.llm.local.weights import CONTRACT
 from datagen_train.errors import first_line
 from datagen_train.models.load import load_tokenizer
-from datagen_train.models.reward_model import CONTRACT
 from datagen_train.models.tokens import attention_mask, pad
 
 SHARED = "shared"
@@ -188,10 +189,10 @@ def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, nn.Li
     if saved_value and not (folder / "config.json").exists():
         raise InputError(f"--critic {path}: is a value head without a trunk (it was trained with --critic shared)")
     try:
-        architectures = AutoConfig.from_pretrained(path).architectures or []
+        architectures = load_part(AutoConfig, path).architectures or []
         if any("SequenceClassification" in name for name in architectures):
             return _from_reward_model(path)
-        trunk = AutoModel.from_pretrained(path, dtype=torch.float32)
+        trunk = load_network(AutoModel, path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise InputError(f"--critic {path}: cannot be loaded: {first_line(error)}") from error
     head = value_head(trunk.config.get_text_config().hidden_size)
@@ -202,7 +203,7 @@ def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, nn.Li
 
 def _from_reward_model(path: str) -> tuple[nn.Module, nn.Linear]:
     """Take a reward model's trunk and head; the head is scaled to the normalised rewards, gain * raw + bias."""
-    model: Any = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)
+    model: Any = load_network(AutoModelForSequenceClassification, path, dtype=torch.float32)
     score = getattr(model, "score", None)
     if not isinstance(score, nn.Linear) or score.out_features != 1:
         raise InputError(f"--critic {path}: is a classifier, not a reward model with one score")

@@ -11,8 +11,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from datagen.engine.options import template_values
 from datagen.errors import InputError
+from datagen.llm.local.hub import resolve_model
+from datagen.llm.local.loading import load_network, load_part
+from datagen.llm.local.weights import is_adapter, language_model, weights_digest
 from datagen_train.errors import first_line
+from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.options import ModelOptions
 
@@ -46,26 +51,34 @@ def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> L
         from datagen_train.models.tiny import make_tiny
 
         model, tokenizer = make_tiny(spec, texts, seed)
+        set_defaults(tokenizer, template_values(options.chat_template_kwargs))
         return Loaded(
             model, tokenizer, ["tiny is a toy made from nothing, to try things with; --model names a real one"]
         )
-    path = spec.removeprefix("hf:")
-    if Path(path).joinpath("adapter_config.json").exists():
+    path = language_model(spec)
+    if is_adapter(path):
         raise InputError(f"{path}: is a LoRA adapter; merge it first: datagen train merge {path}")
     loaded = Loaded(load_model(path, options), load_tokenizer(path), [])
+    loaded.model.name_or_path = spec.removeprefix("hf:")  # what an adapter names as its base: no folder of a cache
     loaded.notes += fit_tokenizer(loaded.model, loaded.tokenizer)
+    set_defaults(loaded.tokenizer, template_values(options.chat_template_kwargs))
     return loaded
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def model_identity(spec: str) -> str:
+    """Return what identifies a model: the digest of its weights; the spec of one that is made from nothing."""
+    return spec if spec.partition(":")[0] == "tiny" else weights_digest(resolve_model(spec))
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        tokenizer: PreTrainedTokenizerBase = load_part(AutoTokenizer, path)
     except (OSError, ValueError) as error:
         raise InputError(f"model {path}: its tokenizer cannot be loaded: {first_line(error)}") from error
     return tokenizer
 
 
-def load_model(path: str, options: ModelOptions) -> PreTrainedModel:
+def load_model(path: Path, options: ModelOptions) -> PreTrainedModel:
     """Load the weights, for QLoRA (arXiv 2305.14314) as 4-bit NormalFloat with double quantisation."""
     kwargs: dict[str, Any] = {"dtype": pick_dtype(options)}
     if options.qlora:
@@ -80,11 +93,9 @@ def load_model(path: str, options: ModelOptions) -> PreTrainedModel:
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, **kwargs)
+        model: PreTrainedModel = load_network(AutoModelForCausalLM, path, **kwargs)
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"model {path}: cannot be loaded: {first_line(error)}. Name a folder, a hub name, or tiny"
-        ) from error
+        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
     return model
 
 

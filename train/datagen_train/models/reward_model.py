@@ -23,14 +23,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import in_batches, inference_mode, load_full_model
-from datagen.llm.local.weights import adapter_base, weights_digest
+from datagen.llm.local.loading import load_adapter, load_network
+from datagen.llm.local.weights import CONTRACT, adapter_base, is_adapter, weights_digest
 from datagen.records.files import write_json
 from datagen.records.record import digest
 from datagen_train.errors import first_line
 from datagen_train.models.load import without_dropout
 from datagen_train.models.tokens import attention_mask, pad, turn_closer
 
-CONTRACT = "reward.json"
 VERSION = 1
 SCORED_TOKEN = "the end token: the last token that is not padding"
 MAX_TOKENS = 1 << 16
@@ -169,26 +169,24 @@ def load_weights(folder: Path, contract: Contract, tokenizer: PreTrainedTokenize
     """
     gpu = torch.cuda.is_available()
     dtype: Any = "auto" if gpu else torch.float32
-    base = adapter_base(folder)
     model: Any
-    if base is None:
+    if not is_adapter(folder):
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=dtype, output_loading_info=True
+            model, info = load_network(
+                AutoModelForSequenceClassification, folder, dtype=dtype, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
     else:
-        if Path(base).is_dir() and weights_digest(Path(base)) != contract.model:
+        base = adapter_base(folder)
+        if weights_digest(base) != contract.model:
             raise InputError(f"{folder}: its base {base} is not the model that it was trained on; merge adapters early")
-        from peft import PeftModel
-
         language_model = load_full_model(base, dtype)
         if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
             language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         language_model.config.pad_token_id = contract.pad
-        model = PeftModel.from_pretrained(with_score_head(language_model, seed=0), str(folder))
+        model = load_adapter(with_score_head(language_model, seed=0), folder)
     loaded: PreTrainedModel = model.to("cuda" if gpu else "cpu").eval()
     return loaded

@@ -16,12 +16,17 @@ from datagen.errors import InputError
 
 PAD, UNUSED, START, END = "<|pad|>", "<|unused|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
+    "{% if tools %}{{ '<|im_start|>tools\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}"
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<tool_call>\n' + call['function'] | tojson + '\n</tool_call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>' + '\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The ChatML convention, which many current models share."""
+"""The ChatML convention, which many current models share, with tools and calls as JSON."""
 INIT_STD = 0.08
 """The usual 0.02 suits wide models; at this width training with it succeeds for some seeds only."""
 MAX_POSITIONS = 1024

@@ -14,6 +14,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.errors import InputError
+from datagen.llm.local.chat_template import render_chat
+from datagen.records.record import Messages
+from datagen_train.models.template import ChatTemplate
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -26,7 +29,7 @@ PLAIN_TEMPLATE = (
 DIALOGUE_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] + sep_token }}{% endfor %}"
 """For dialogue models with a BERT tokenizer, as many Chinese ones have: [CLS] you [SEP] me [SEP] you [SEP]."""
 PAD_TOKEN = "<|pad|>"
-RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.*pad", re.IGNORECASE)
+RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.{0,40}pad", re.IGNORECASE)
 """Reserved tokens of a vocabulary; one of them can be the pad token without a larger embedding."""
 TokenSequence = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
 
@@ -79,19 +82,27 @@ def turn_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     """Return the token ids that end an assistant turn: generation_end_ids and what the template closes a turn with."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = set(configured if isinstance(configured, list) else [configured]) - {None}
-    closer = turn_closer(tokenizer)
-    return ids | {tokenizer.eos_token_id} | ({closer} if closer is not None else set())
+    closers = (turn_closer(tokenizer), call_closer(tokenizer))
+    return ids | {tokenizer.eos_token_id} | {closer for closer in closers if closer is not None}
 
 
 def turn_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the special token that the chat template puts behind an assistant's words, if it does."""
     if tokenizer.chat_template is None:
         return None
-    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    turns: Messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    text = render_chat(tokenizer, turns)
     after = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     return next((token for token in after if token in special), None)
+
+
+def call_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the special token that the chat template puts behind a call of a tool: for some models it is another."""
+    text = ChatTemplate(tokenizer).after_call if tokenizer.chat_template is not None else ""
+    added = tokenizer.added_tokens_decoder
+    after = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return next((token for token in after if token in added and added[token].special), None)
 
 
 def pad(sequences: Sequence[TokenSequence], filler: int, *, left: bool = False) -> torch.Tensor:

@@ -11,6 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import in_batches, inference_mode
+from datagen.llm.local.hub import resolve_model
+from datagen.llm.local.loading import load_network, load_part
 from datagen.records.record import Text
 from datagen_train.errors import first_line
 from datagen_train.rewards.functions import Score, completion_text
@@ -31,9 +33,10 @@ class Classifier:
     """
 
     def __init__(self, path: str, label: str) -> None:
+        folder = resolve_model(path)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path)
-            model: Any = AutoModelForSequenceClassification.from_pretrained(path)
+            self._tokenizer = load_part(AutoTokenizer, folder)
+            model: Any = load_network(AutoModelForSequenceClassification, folder)
         except (OSError, ValueError) as error:
             raise InputError(f"--reward classifier:{path}: cannot be loaded: {first_line(error)}") from error
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.errors import InputError
+from datagen.llm.spec import SECRET, without_proxy
 from datagen.records.record import Messages, Record, Text
 from datagen_train.errors import TrainingStopped, first_line
 
@@ -88,10 +89,21 @@ class Verifier:
 class Service:
     """The user's HTTP service: POST {"prompts": [...], "responses": [...]} returns {"rewards": [number or null, ...]}.
 
-    Connection faults, HTTP 429 and 5xx are retried; any other refusal ends the run.
+    Connection faults, HTTP 429 and 5xx are retried; any other refusal ends the run, and so does a redirect: prompts and
+    answers go to the named host only. No key is sent.
+
+    Raises:
+        InputError: The URL may hold a secret, which would stand in the report.
     """
 
     url: str
+
+    def __post_init__(self) -> None:
+        if SECRET.search(self.url):
+            raise InputError(
+                f"--reward {SECRET.sub('//...', self.url)}: its URL must not hold a user, a password or a query, since "
+                "the report shows it; a function of yours (--reward FILE.py:NAME) can ask a service that needs a key"
+            )
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
         import httpx2
@@ -100,7 +112,8 @@ class Service:
         reason = ""
         for _try in range(TRIES):
             try:
-                reply = httpx2.post(self.url, json=body, timeout=TIMEOUT)
+                with httpx2.Client(timeout=TIMEOUT, mounts=without_proxy(self.url)) as client:
+                    reply = client.post(self.url, json=body)
             except httpx2.TransportError as error:
                 reason = first_line(error)
                 continue

@@ -15,8 +15,9 @@ from transformers.utils import logging
 
 from datagen.errors import InputError
 from datagen.records.record import Text, as_messages
-from datagen_train.data.encode import Encoder, UnusableRow
+from datagen_train.data.encode import Encoder
 from datagen_train.data.rankings import scored_ids
+from datagen_train.errors import UnusableRow
 from datagen_train.models.load import load_tokenizer
 from datagen_train.models.reward_model import (
     Contract,
@@ -40,7 +41,7 @@ class RewardModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contract: Contract) -> None:
         self.model, self.tokenizer, self.contract = model, tokenizer, contract
-        self.encoder = Encoder(tokenizer, {contract.end, tokenizer.eos_token_id}, contract.max_length)
+        self.encoder = Encoder(tokenizer, {contract.end, tokenizer.eos_token_id}, contract.max_length, "drop")
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
         return list(self.score(list(prompts), [completion_text(completion) for completion in completions]))

@@ -19,6 +19,7 @@ import asyncio
 import inspect
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -29,20 +30,16 @@ import torch
 
 from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import Ids
-from datagen.llm.local.weights import weights_digest
+from datagen.llm.local.weights import CONTRACT, weights_digest
 from datagen.records.record import Record
 from datagen.verify import pick_verifier
 from datagen_train.errors import TrainingStopped
-from datagen_train.models.reward_model import CONTRACT, is_reward_model
+from datagen_train.models.reward_model import is_reward_model
 from datagen_train.rewards.classifier import Classifier
 from datagen_train.rewards.functions import RewardFunction, Score, Service, Verifier, import_function
 from datagen_train.rewards.judge import JudgeReward
 from datagen_train.rewards.reward_model import load_reward
 
-REWARD_HELP = (
-    "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
-    "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
-)
 MIN_STD = 1e-8
 WEIGHT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+)\*(.+)", re.DOTALL)
 
@@ -74,8 +71,10 @@ def load_function(spec: str) -> RewardFunction:
         return import_function(path, name)
     if is_reward_model(spec):
         return load_reward(spec)
+    is_there = Path(spec).is_dir()
+    problem = f"not a reward model's folder (no {CONTRACT} in it)" if is_there else "no such folder"
     raise InputError(
-        f"--reward {spec}: not a reward model's folder (no {CONTRACT} in it). Expected FOLDER, classifier:PATH#LABEL, "
+        f"--reward {spec}: {problem}. Expected FOLDER, classifier:PATH#LABEL, "
         "file.py:NAME, verifier:NAME, judge:MODEL or http://..."
     )
 
@@ -135,6 +134,8 @@ class Rewards:
             raise InputError("--reward: name what scores the answers, such as a reward model's folder")
         pairs = [split_weight(spec) for spec in specs]
         self.weights, self.names = [weight for weight, _ in pairs], [name for _, name in pairs]
+        if twice := [name for name, times in Counter(self.names).items() if times > 1]:
+            raise InputError(f"--reward {twice[0]}: is named twice; give it once, with a weight: '2*{twice[0]}'")
         self.functions = [load_function(name) for name in self.names]
         judges = [function for function in self.functions if isinstance(function, JudgeReward)]
         self.judges = "; ".join(judge.agreement for judge in judges)

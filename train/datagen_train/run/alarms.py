@@ -40,7 +40,7 @@ def kl_too_large(first: Metrics, now: Metrics, target: float | None) -> str | No
     if now["kl"] <= bound:
         return None
     return (
-        f"KL to the reference is {now['kl']:.2f} nats an answer, beyond {bound:.2f}: the policy has left what the "
+        f"KL to the reference is {now['kl']:.2f} nats per answer, beyond {bound:.2f}: the policy has left what the "
         "reward was made for. Raise --kl-coef, or lower --learning-rate; an earlier checkpoint may be better"
     )
 
@@ -49,8 +49,8 @@ def entropy_collapsed(first: Metrics, now: Metrics, target: float | None) -> str
     if now["entropy"] >= ENTROPY_SHARE * first["entropy"]:
         return None
     return (
-        f"entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token: nothing is tried any more. "
-        "Fine where there is one right answer; elsewhere raise --kl-coef, or lower --learning-rate"
+        f"entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} nats per token: the policy no longer "
+        "explores. This is fine where one answer is right; elsewhere raise --kl-coef, or lower --learning-rate"
     )
 
 

@@ -9,16 +9,19 @@ character is a token, where the package finds none.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import LCSseq
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from datagen.errors import InputError
 from datagen.llm.local.generation import Generated, context_length, generate
+from datagen.reasoning import split_thinking
 from datagen.records.record import Record
 from datagen.text import CJK
 from datagen_train.data.encode import Encoder
+from datagen_train.data.split import Account, encode_usable
 from datagen_train.models.tokens import turn_end_ids
 
 TOKEN = re.compile(rf"[a-z0-9]+|{CJK.pattern}")
@@ -39,6 +42,11 @@ class Answers:
     def texts(self) -> list[str]:
         return [answer.text for answer in self.generated]
 
+    @property
+    def expected(self) -> list[str]:
+        """The answers of the rows, without any reasoning in them."""
+        return [split_thinking(row.response or "").answer for row in self.rows]
+
 
 def evaluate_generation(
     model: PreTrainedModel,
@@ -48,25 +56,47 @@ def evaluate_generation(
     max_tokens: int,
     batch_size: int,
     limit: int | None = None,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Answer the first `limit` prompts of rows with responses, and compare: how trainers measure while they train."""
     encoder = Encoder(tokenizer, turn_end_ids(model, tokenizer), context_length(model))
     answered = [row for row in rows if row.response is not None][:limit]
-    answers = answer_prompts(model, encoder, answered, max_tokens=max_tokens, batch_size=batch_size)
+    answers = answer_prompts(
+        model, encoder, answered, max_tokens=max_tokens, batch_size=batch_size, on_tokens=on_tokens
+    )
     return measure(answers) if answered else {}
 
 
 def answer_prompts(
-    model: PreTrainedModel, encoder: Encoder, rows: list[Record], *, max_tokens: int, batch_size: int
+    model: PreTrainedModel,
+    encoder: Encoder,
+    rows: list[Record],
+    *,
+    max_tokens: int,
+    batch_size: int,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> Answers:
-    """Answer the prompts of rows greedily."""
-    prompts = [encoder.prompt(row.prompt) for row in rows]
-    return Answers(rows, generate(model, encoder.tokenizer, prompts, max_tokens=max_tokens, batch_size=batch_size))
+    """Answer the prompts of rows greedily; `on_tokens` is that of `generate`.
+
+    A row whose prompt the chat template refuses gets no answer.
+    """
+    prompts, dropped = encode_usable(rows, lambda row: [(row, encoder.prompt(row.prompt, row.tools))])
+    if rows and not prompts:
+        raise InputError(f"no prompt can be answered: {Account(dropped=dropped).losses()}")
+    generated = generate(
+        model,
+        encoder.tokenizer,
+        [ids for _, ids in prompts],
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        on_tokens=on_tokens,
+    )
+    return Answers([row for row, _ in prompts], generated)
 
 
 def measure(answers: Answers, *, ignore_case: bool = False) -> dict[str, float]:
     """Compare answers with the expected ones; `ended` is the share that ended by itself."""
-    predicted, expected = answers.texts, [row.response or "" for row in answers.rows]
+    predicted, expected = answers.texts, answers.expected
     labels = closed_labels(expected)
     return {
         "exact_match": exact_match(predicted, expected, ignore_case=ignore_case),

@@ -9,27 +9,27 @@ Checkpoints hold no random state: every draw depends on the seed, the step and t
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-from transformers import Trainer
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import Ids, context_length, generate
 from datagen.records.files import dump_line
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
-from datagen_train.data.encode import IGNORED, Encoded, UnusableRow
+from datagen_train.data.encode import Encoded
 from datagen_train.data.split import Split
-from datagen_train.errors import TrainingStopped
+from datagen_train.errors import TrainingStopped, UnusableRow
 from datagen_train.models.actor_critic import Distribution
-from datagen_train.options import TrainOptions
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.folder import drop_later_lines, step_of
 from datagen_train.run.metrics import Answers, measure
-from datagen_train.run.session import Session
+from datagen_train.run.progress import token_counter
+from datagen_train.run.schedule import Scheduled
+from datagen_train.run.session import ANSWERING, Session
 
 STATE = "state.json"
 """The file of a checkpoint that holds what the trainer learned beside the weights."""
@@ -51,20 +51,6 @@ class EncodedPrompt:
     ids: Ids
     conversation: Encoded
     """The prompt with an answer, for the checks before training."""
-
-
-def check_options(algorithm: str, options: TrainOptions, unscored: str) -> None:
-    """Refuse what neither PPO nor GRPO can do, before anything is loaded.
-
-    Raises:
-        InputError: The model is untrained, dropout is on, or `--unscored` has an unknown value.
-    """
-    if options.is_tiny:
-        raise InputError(f"{algorithm} starts from a trained model: --model FOLDER of datagen train sft")
-    if options.lora_dropout:
-        raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
-    if unscored not in ("drop", "fail"):
-        raise InputError(f"--unscored {unscored}: expected drop or fail")
 
 
 def load_policy(
@@ -107,8 +93,8 @@ def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) ->
 
     def encode(row: Record) -> list[EncodedPrompt]:
         answer = {"role": "assistant", "content": row.response or PLACEHOLDER}
-        conversation = session.encoder.turns([*as_messages(row.prompt), answer])
-        ids = conversation.ids[: next(i for i, label in enumerate(conversation.labels) if label != IGNORED)]
+        conversation = session.encoder.answer([*as_messages(row.prompt), answer], row.tools)
+        ids = conversation.ids[: conversation.prompt_length]
         if len(ids) > room:
             raise UnusableRow(f"the prompt leaves no room for --max-tokens {max_tokens}")
         return [EncodedPrompt(row, ids, conversation)]
@@ -122,7 +108,7 @@ def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) ->
 def loop_arguments(session: Session, split: Split[Record, EncodedPrompt]) -> dict[str, Any]:
     """Return the arguments of the training loop, in which one step is one iteration on `batch_size` prompts."""
     options, arguments = session.options, session.arguments(split)
-    if arguments["metric_for_best_model"] and options.best == "loss":
+    if arguments["metric_for_best_model"] == "eval_loss":
         arguments |= {"metric_for_best_model": "eval_reward", "greater_is_better": True}
     return arguments | {
         "per_device_train_batch_size": options.batch_size,
@@ -133,7 +119,7 @@ def loop_arguments(session: Session, split: Split[Record, EncodedPrompt]) -> dic
     }
 
 
-class OnPolicyTrainer(Trainer):
+class OnPolicyTrainer(Scheduled):
     """A training loop on the policy's own answers; a subclass adds the algorithm.
 
     Args:
@@ -152,16 +138,18 @@ class OnPolicyTrainer(Trainer):
         self.prompts, self.held_out = split.train, split.held_out[: session.options.generate or HELD_OUT]
         self.suppressed: tuple[int, ...] = ()
         """Tokens that are never sampled."""
-        self.samples: Path = session.folder.run / "samples.jsonl"
+        self.samples: Path = session.folder.samples
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Answer the held-out prompts greedily; return the mean reward and, where the answer is known, exact match."""
-        rows, loaded = [prompt.row for prompt in self.held_out], self.session.loaded
+        rows, loaded, terminal = [prompt.row for prompt in self.held_out], self.session.loaded, self.session.terminal
+        terminal.phase(ANSWERING)
         completions = generate(
             loaded.model, loaded.tokenizer, [prompt.ids for prompt in self.held_out],
-            max_tokens=self.options.max_tokens, suppressed=self.suppressed,
+            max_tokens=self.options.max_tokens, suppressed=self.suppressed, on_tokens=token_counter(terminal),
         )  # fmt: skip
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
+        terminal.phase("scoring")
         scores = [score for score in self.rewards.score(rows, texts, ids, self.state).total if score is not None]
         if not scores:
             raise TrainingStopped(f"--reward: none of {len(completions)} answers to held-out prompts got a score")
@@ -171,13 +159,14 @@ class OnPolicyTrainer(Trainer):
             "eval_ended": fmean(completion.finish_reason == "stop" for completion in completions),
             "eval_response_length": fmean(map(len, ids)),
         }
-        pairs = [pair for pair in zip(rows, completions, strict=True) if pair[0].response is not None]
+        known = [row.response is not None and row.label is not False for row in rows]
+        pairs = list(compress(zip(rows, completions, strict=True), known))
         if pairs:
             compared = measure(Answers([row for row, _ in pairs], [completion for _, completion in pairs]))
             metrics |= {f"eval_{name}": value for name, value in compared.items()}
         self.log(metrics)
         for text in self.alarms.measurement(self.state.global_step, metrics):
-            self.session.terminal.say(text)
+            terminal.say(text)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -1,13 +1,17 @@
 """What a run leaves for people: its curves, and a model card that says what the model was trained on."""
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from datagen.engine.output import read_meta
+from datagen.printing import printable
+from datagen.records.makers import is_sim
 from datagen_train.run.folder import RunFolder
+from datagen_train.run.manifest import CARD
 from datagen_train.run.plot import page, plot
 
 PANELS = {
@@ -23,7 +27,7 @@ PANELS = {
     ),
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
-    "nats: KL to the start an answer, entropy a token": ("kl", "kl_k3", "kl_token", "entropy"),
+    "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy"),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
@@ -40,28 +44,28 @@ PANELS = {
         "explained_variance",
         "no_signal",
     ),
-    "tokens an answer": ("response_length", "eval_response_length"),
+    "tokens per answer": ("response_length", "eval_response_length"),
     "learning rate": ("learning_rate",),
     "gradient norm": ("grad_norm",),
 }
 """Plots, and the metrics drawn in each."""
 BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "reward": 1}
 """Metrics with a known better direction: 1 if more is better, -1 if less is."""
+MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!&]")
+"""What Markdown does not take for text."""
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_ON_CARD = ("eval_entropy", "eval_logits")
 """Beginnings of the names of metrics that say nothing about how good a model is."""
-MAKERS = ("model", "models", "evolver", "asker", "backward", "judge", "judges", "responses")
-"""Keys of `meta` that name the models that wrote or judged a row."""
 
 
-def makers(meta: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the models that wrote or judged a row."""
-    for name in MAKERS:
-        value = meta.get(name)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str):
-                yield item
-            elif isinstance(item, dict):
-                yield from makers(item)
+def circumstances(accelerator: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return what may differ between two runs of one command: times, devices, versions of the libraries."""
+    return {
+        **{name: round(value, 2) for name, value in seconds.items()},
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
 
 
 def write_curves(folder: RunFolder) -> None:
@@ -75,42 +79,55 @@ def write_curves(folder: RunFolder) -> None:
 
 
 def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any]) -> None:
-    """Write the model card, README.md in the folder of the model."""
+    """Write the model card, README.md beside the model that was saved."""
     result = report["result"]
     rows = result["rows"]
     lines = [
-        f"# {folder.path.name}",
+        f"# {plain(folder.path.name)}",
         "",
-        f"Made by `datagen {result['command']}` from `{model}` on `{Path(data).name}`: {rows['train']} "
+        f"Made by `datagen {result['command']}` from {code(model)} on {code(Path(data).name)}: {rows['train']} "
         f"sequences, {rows['held_out']} held out, {result['steps']} steps.",
         "",
         _origin(Path(data), rows["makers"]),
         "",
         *_metrics_table(result["start"], result["end"]),
         "",
+        *([] if result["learned"] else [f"**{plain(result['outcome'])}**", ""]),
         *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
         f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {sum(rows['dropped'].values())} dropped, "
         f"{rows['cut']} cut.",
         "",
         "Checks before the first step:",
         "",
-        *(f"- {name}: {finding}" for name, finding in result["checks"].items()),
+        *(f"- {name}: {plain(finding)}" for name, finding in result["checks"].items()),
         "",
         "Curves: [run/curves.svg](run/curves.svg). Every option: [run/config.json](run/config.json).",
         "",
     ]
-    (folder.path / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    (folder.saving / CARD).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def _origin(data: Path, makers: Mapping[str, int]) -> str:
     """Say which command made the data, as x.meta.json beside it records, and which models wrote and judged it."""
-    meta = data.with_suffix(".meta.json")
-    command = json.loads(meta.read_text())["result"]["fingerprint"]["command"] if meta.exists() else None
-    origin = f"The data was made by `datagen {command}`." if command else "No record beside the data says its origin."
-    models = ", ".join(f"{name} ({number} rows)" for name, number in makers.items())
-    is_simulated = any(re.match(r"sim[/:]", name) for name in makers)
+    meta = read_meta(data.with_suffix(".meta.json"))
+    command = meta["result"]["fingerprint"].get("command") if meta else None
+    origin = "No record beside the data says its origin."
+    if command:
+        origin = f"The data was made by {code(f'datagen {command}')}."
+    models = ", ".join(f"{plain(name)} ({number} rows)" for name, number in makers.items())
+    is_simulated = any(map(is_sim, makers))
     note = " **`sim` is a procedural teacher, not a language model.**" if is_simulated else ""
     return f"{origin} {f'Written or judged by: {models}.' if models else 'The rows name no model.'}{note}"
+
+
+def plain(text: object) -> str:
+    """Write a text of others so that Markdown shows it as it is, in one line."""
+    return MARKUP.sub(r"\\\g<0>", printable(text).replace("\n", " "))
+
+
+def code(text: object) -> str:
+    """Write a name of others as code."""
+    return f"`{printable(text).replace(chr(10), ' ').replace('`', chr(39))}`"
 
 
 def _metrics_table(start: dict[str, float], end: dict[str, float]) -> list[str]:

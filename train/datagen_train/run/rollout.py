@@ -57,6 +57,7 @@ class Rollout:
             {
                 "prompt": row.prompt,
                 "response": completion.text,
+                **({"reasoning": completion.reasoning} if completion.reasoning else {}),
                 "finish_reason": completion.finish_reason,
                 "reward": scored.total[i],
                 "parts": {name: part[i] for name, part in scored.parts.items()},
@@ -73,9 +74,17 @@ class Rollout:
 
 
 def sample(
-    model: ActorCritic, tokenizer: PreTrainedTokenizerBase, prompts: list[Ids], seeds: list[int], max_tokens: int
+    model: ActorCritic,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[Ids],
+    seeds: list[int],
+    max_tokens: int,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> list[Generated]:
-    """Sample one answer to each prompt from the full distribution, up to its first end token or `max_tokens`."""
+    """Sample one answer to each prompt from the full distribution, up to its first end token or `max_tokens`.
+
+    `on_tokens` is that of `generate`.
+    """
     return generate(
         model.policy,
         tokenizer,
@@ -85,6 +94,7 @@ def sample(
         suppressed=model.distribution.suppressed,
         seeds=seeds,
         batch_size=SAMPLING_BATCH,
+        on_tokens=on_tokens,
     )
 
 

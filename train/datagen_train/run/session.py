@@ -4,59 +4,55 @@ A trainer's file calls these in order, so that it reads from top to bottom; what
 """
 
 import os
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from functools import partial
-from importlib.metadata import version
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from time import monotonic, process_time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerState
+from transformers import PrinterCallback, Trainer, set_seed
 
 from datagen.errors import InputError
-from datagen.llm.local.weights import weights_digest
-from datagen.records.files import dump_line, input_digest, open_input
-from datagen.records.reader import Reader
-from datagen.records.record import BadLine, Record
+from datagen.records.columns import parse_map
+from datagen.records.files import input_digest, open_input, output_stem
+from datagen.records.places import paths_in, refuse_overlap
+from datagen.records.reader import Kind
+from datagen.records.record import Record
+from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
-from datagen_train.data.encode import Encoder
+from datagen_train.data.encode import Encoder, texts
 from datagen_train.data.split import Account, Example, Row, Split, encode_rows
-from datagen_train.errors import Interrupted
+from datagen_train.data.trained import trained_by, write_trained
+from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
-from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
+from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, model_identity
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import Rates, TrainOptions
+from datagen_train.options import Rates, TrainerOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
-from datagen_train.run.report import makers, write_card, write_curves
-from datagen_train.run.stops import disk_full_as_one_line, interruptible
+from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
+from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.reading import open_reader, read_usable
+from datagen_train.run.report import circumstances, write_card, write_curves
+from datagen_train.run.stops import disk_full_as_one_line
 from datagen_train.run.trl_adapter import (
     RunCallback,
+    check_report_to,
     quality_metrics,
     quiet_libraries,
-    refuse_unknown,
     shared_arguments,
 )
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
 """Options that change nothing about the model."""
-BAD_LINES_SHOWN = 5
+ANSWERING = "answering held-out prompts"
 MAX_EVAL_TOKENS_FACTOR = 4
 """Longest generated answer of a measurement, as a multiple of the longest expected one."""
 Metrics = dict[str, float]
 """Numbers by name. Those measured on held-out rows begin with "eval_"."""
-
-
-class Terminal(Protocol):
-    """Whatever shows a run to a person (run/terminal.py; in tests a list)."""
-
-    def say(self, text: str) -> None: ...
-
-    def show(self, state: TrainerState, numbers: dict[str, Any]) -> None: ...
 
 
 class Session:
@@ -65,7 +61,7 @@ class Session:
     Attributes:
         name: the trainer, as on the command line.
         data: path of the rows.
-        options: options of all trainers, with `epochs` filled in.
+        options: options of all trainers, with `epochs` and `best` filled in.
         rate: peak learning rate.
         terminal: where messages go.
         folder: where the run writes.
@@ -75,13 +71,22 @@ class Session:
     """
 
     def __init__(
-        self, name: str, data: str, kind: Any, options: TrainOptions, algorithm: Any, rates: Rates, terminal: Terminal
+        self,
+        name: str,
+        data: str,
+        kind: Any,
+        options: TrainOptions,
+        algorithm: TrainerOptions,
+        rates: Rates,
+        terminal: Terminal,
+        rewards: Sequence[str],
     ) -> None:
         """See `open_session`."""
-        self.name, self.data, self._kind, self._algorithm = name, data, kind, algorithm
-        self.options = replace(options, epochs=options.epochs or rates.epochs)
-        self.rate, self.terminal = rates.pick(options), terminal
-        self.folder = RunFolder(Path(options.output or f"{Path(data).stem}.{name}"))
+        self.name, self.data, self._kind, self._algorithm, self._rewards = name, data, kind, algorithm, rewards
+        self.options, self.rate, self.terminal = rates.fill(options), rates.pick(options), terminal
+        self._least_steps = rates.least_steps(options)
+        self.folder = RunFolder(Path(options.output or f"{output_stem(data)}.{name}"))
+        self._file = open_input(data)  # once: what is read must be what its digest says
         self.account = Account()
         self.loaded: Loaded
         self.encoder: Encoder
@@ -90,20 +95,21 @@ class Session:
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
         shaping = {name: value for name, value in asdict(self.options).items() if name not in NOT_SHAPING}
-        with open_input(self.data) as file:
-            data = input_digest(file)
         return {
             "command": f"train {self.name}",
             **shaping,
             **asdict(self._algorithm),
-            **(self._algorithm.identity() if hasattr(self._algorithm, "identity") else {}),
+            **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
-            "data": data,
+            "data": input_digest(self._file),
         }
 
-    def read(self) -> list[Any]:
+    def read(self, *others: Kind[Any]) -> list[Any]:
         """Read the rows; write lines that cannot be used to `run/dropped.jsonl`, each with the reason.
+
+        Args:
+            others: kinds of rows that the file may hold instead.
 
         Returns:
             At most `--limit` rows, of the record type that the trainer reads.
@@ -111,49 +117,41 @@ class Session:
         Raises:
             InputError: the file cannot be read, or no row can be used.
         """
-        rows: list[Any] = []
+        self.terminal.phase("reading rows")
+        options, kinds = self.options, (self._kind, *others)
         dropped_file = self.folder.dropped if is_main() else Path(os.devnull)
-        with open_input(self.data) as file, dropped_file.open("wb") as dropped:
-            for item in Reader(self.data, file, self._kind, self.options.format).read():
-                if isinstance(item, BadLine):
-                    self.account.unreadable += 1
-                    line = {"source": item.source, "line": item.line, "reason": item.reason, "raw": item.raw}
-                    dropped.write(dump_line(line))
-                    if self.account.unreadable <= BAD_LINES_SHOWN:
-                        self.terminal.say(f"{item} (skipped)")
-                elif self.options.limit is None or len(rows) < self.options.limit:
-                    rows.append(item)
-        self.account.read = len(rows) + self.account.unreadable
-        for row in rows:
-            self.account.makers.update(set(makers(row.meta)))
-        if not rows:
-            raise InputError(f"{self.data}: no row could be used")
-        return rows
+        with self._file as file, dropped_file.open("wb") as dropped:
+            reader = open_reader(self.data, file, kinds, options.format, parse_map(options.map))
+            return read_usable(reader, dropped, options.limit, self.account, self.terminal)
 
-    def load(self, texts: Iterable[str], adapt: Callable[[Any], Any] = lambda model: model) -> Loaded:
+    def load(
+        self, texts: Iterable[str], adapt: Callable[[Any], Any] = lambda model: model, *, reasoning: str = "drop"
+    ) -> Loaded:
         """Load the model and the tokenizer, and choose which parameters are trained.
 
         Args:
             texts: what the tokenizer of the model `tiny` is trained on.
             adapt: changes the model for the trainer, before LoRA and freezing.
+            reasoning: what becomes of the reasoning that rows hold: train or drop.
 
         Raises:
             InputError: the model cannot be loaded, or the options do not fit it.
         """
         options = self.options
-        if options.is_tiny and (options.lora or options.qlora):
-            raise InputError("--lora adapts a trained model, and tiny is untrained: leave --lora out")
+        self.terminal.phase("loading the model")
+        set_seed(options.seed)  # the library sets it when the model is there: too late for new adapters
         self.loaded = load(options.model, options.model_options, texts, options.seed)
         for note in self.loaded.notes:
             self.terminal.say(note)
         ends = turn_end_ids(self.loaded.model, self.loaded.tokenizer)
-        self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length)
+        self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length, reasoning)
+        self.account.contents = self.encoder.contents
         self.loaded.model = choose_trained(adapt(self.loaded.model), options.model_options)
         return self.loaded
 
     def encode(
         self,
-        rows: Iterable[Row],
+        rows: Sequence[Row],
         encode: Callable[[Row], Iterable[Example]],
         measure: Callable[[Example], tuple[int, int, bool]],
     ) -> Split[Row, Example]:
@@ -162,20 +160,26 @@ class Session:
         Raises:
             InputError: no row is left to train on.
         """
-        split = encode_rows(rows, encode, measure, self.account, self.options.held_out)
+        self.terminal.phase("encoding")
+        split = encode_rows(self._counted(rows), encode, measure, self.account, self.options.held_out)
         if not split.train:
-            raise InputError(f"{self.data}: no row is left to train on: {dict(self.account.dropped)}")
-        account = self.account
-        self.terminal.say(
-            f"{account.read} rows: {account.train} sequences to train on, {account.held_out} held out, "
-            f"{account.unreadable} unreadable, {account.dropped.total()} dropped, {account.cut} cut"
-        )
+            raise InputError(f"{self.data}: no row is left to train on: {self.account.losses()}")
+        if is_main():
+            write_trained(self.folder.path, split.trained | trained_by(self.options.model))
+        self.terminal.say(self.account.summary())
         if self.options.held_out and not split.held_out:
             self.terminal.say(f"No row is held out, so nothing is measured: raise --held-out {self.options.held_out}")
         return split
 
+    def _counted(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Yield the rows, and show how many there have been."""
+        for number, row in enumerate(rows):
+            self.terminal.count(number, len(rows))
+            yield row
+
     def check(self, inputs: CheckInput) -> None:
         """Run the checks of data/checks.py; raise CheckFailed if one fails."""
+        self.terminal.phase("checking")
         for name, finding in run_checks(inputs).items():
             self.report_check(name, finding)
 
@@ -188,9 +192,9 @@ class Session:
         """Return the arguments of the library's trainer that all trainers share."""
         options, rows = self.options, len(split.held_out)
         rows_per_step = options.batch_size * options.nproc
-        steps = options.steps or max(1, ceil((options.epochs or 0) * len(split.train) / rows_per_step))
+        steps = options.steps or max(self._least_steps, ceil((options.epochs or 0) * len(split.train) / rows_per_step))
         arguments = shared_arguments(options, self.folder, rate=self.rate, steps=steps, rows=rows)
-        if rows and not arguments["load_best_model_at_end"]:
+        if rows and options.best != "last" and not arguments["load_best_model_at_end"]:
             self.terminal.say("The last model is kept, not the best: --save-every is no multiple of --eval-every.")
         return arguments
 
@@ -204,49 +208,60 @@ class Session:
         from datagen_train.run.metrics import evaluate_generation
 
         answered = [row for row in rows if row.response is not None][: self.options.generate]
-        longest = max((len(self.encoder.ids(row.response or "")) for row in answered), default=0)
-        return partial(
-            evaluate_generation,
-            tokenizer=self.loaded.tokenizer,
-            rows=answered,
-            max_tokens=min(self.options.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1)),
-            batch_size=self.options.batch_size,
-        )
+        longest = max((len(self.encoder.ids("".join(texts(row)[1:]))) for row in answered), default=0)
+        max_tokens = min(self.options.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
+
+        def measure_answers(model: Any) -> Metrics:
+            self.terminal.phase(ANSWERING)
+            return evaluate_generation(
+                model,
+                self.loaded.tokenizer,
+                answered,
+                max_tokens=max_tokens,
+                batch_size=self.options.batch_size,
+                on_tokens=token_counter(self.terminal),
+            )
+
+        return measure_answers
 
     def train(
         self,
         trainer: Trainer,
         check_start: Callable[[Metrics], None] = lambda start: None,
-        conclude: Callable[[], dict[str, Any]] = dict,
-        compare: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
+        conclude: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
+        decides: str | None = None,
     ) -> dict[str, Any]:
         """Train to the end, from the start or from the newest complete checkpoint; save the model and the report.
 
         Args:
             trainer: the library's trainer, or a subclass.
             check_start: gets the metrics from before the first step; raises to stop the run.
-            conclude: called when the model is saved; its items join the result ("about": paragraphs for the card).
-            compare: gets the metrics of start and end; its items join the result.
+            conclude: called with the metrics of start and end when the model is saved; its items join the result.
+                "about" holds paragraphs for the card; "failure" and "doubt" are for the outcome (run/outcome.py).
+            decides: the metric that says whether something was learned, if the best checkpoint is selected by another.
 
         Returns:
             The report: "folder", "result" (the same for the same inputs), "run" (times, device, versions).
 
         Raises:
-            Interrupted: after Ctrl-C, when a checkpoint is written.
+            Interrupted: after Ctrl-C or another signal to stop, when a checkpoint is written.
             TrainingStopped: the loss is not a number, or the disk is full.
         """
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
             raise InputError(f"--nproc {self.options.nproc}: {running} processes run; start it without a launcher")
-        callback = RunCallback(self.folder, self.terminal.show, self.options.patience)
+        callback = RunCallback(self.folder, self.terminal, self.options.patience)
         trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)
+        weights = fingerprint(self.loaded.model)
         checkpoint = self.folder.newest_checkpoint()
         drop_later_lines(self.folder.metrics, step_of(checkpoint) if checkpoint else -1)
         began = monotonic()
-        with interruptible(callback):
+        trainer.accelerator.wait_for_everyone()  # until here each process ends at once, from here on all at one step
+        with on_stop(callback.interrupt):
             # 1. Measure before the first step, so that the curves have a beginning.
-            start = self._start(trainer, checkpoint)
+            start = quality_metrics(self._start(trainer, checkpoint))
+            check_selection(trainer.args.metric_for_best_model, start)
             check_start(start)
 
             # 2. Train.
@@ -259,34 +274,39 @@ class Session:
 
             # 3. Measure the model that is kept, save it, and report.
             callback.finished = True
-            end = trainer.evaluate() if trainer.eval_dataset is not None else {}
+            self.terminal.phase("measuring the model that is kept")
+            end = quality_metrics(trainer.evaluate() if trainer.eval_dataset is not None else {})
+            metric = decides if decides in end else trainer.args.metric_for_best_model if end else None
+            course = Course(self.options.model, self.rate, metric, start, end, self.folder.measured(metric))
             seconds = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
-            start, end = quality_metrics(start), quality_metrics(end)
-            return self._finish(trainer, start, end, seconds, lambda: conclude() | compare(start, end))
+            return self._finish(trainer, course, has_changed(self.loaded.model, weights), seconds, conclude)
 
     def _start(self, trainer: Trainer, checkpoint: Path | None) -> Metrics:
         """Return the metrics from before the first step: measured, or read from the run that is resumed."""
         if checkpoint:
             self.terminal.say(f"Going on from step {step_of(checkpoint)}")
-            first_lines = (line for line in self.folder.read_metrics() if line["step"] == 0)
-            return next((line for line in first_lines if any(name.startswith("eval_") for name in line)), {})
+            return dict(ChainMap(*(line for line in self.folder.read_metrics() if line["step"] == 0)))
         if trainer.eval_dataset is None:
             return {}
+        self.terminal.phase("measuring before the first step")
         with torch.random.fork_rng():  # measuring must not change the random draws of training
             return dict(trainer.evaluate())
 
     def _finish(
         self,
         trainer: Trainer,
-        start: Metrics,
-        end: Metrics,
+        course: Course,
+        changed: bool,
         seconds: Metrics,
-        conclude: Callable[[], dict[str, Any]],
+        conclude: Callable[[Metrics, Metrics], dict[str, Any]],
     ) -> dict[str, Any]:
         """Save the model, then write the report, the curves and the card."""
-        trainer.save_model(str(self.folder.path))
-        (self.folder.path / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
-        trained, total = count_parameters(trainer.model)
+        self.terminal.phase("saving")
+        trainer.save_model(str(self.folder.saving))
+        (self.folder.saving / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
+        conclusion = conclude(course.start, course.end)
+        failure, doubt = conclusion.pop("failure", None), conclusion.pop("doubt", None)
+        result = outcome(course, changed=changed, failure=failure, doubt=doubt)
         report = {
             "folder": str(self.folder.path),
             "result": {
@@ -294,18 +314,15 @@ class Session:
                 "rows": self.account.as_dict(),
                 "checks": self.findings,
                 "steps": trainer.state.global_step,
-                "best_step": trainer.state.best_global_step,
-                "parameters": {"trained": trained, "all": total},
-                "start": start,
-                "end": end,
-                **conclude(),
+                "learned": result.learned,
+                "outcome": result.sentence,
+                "best_step": trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
+                "parameters": dict(zip(("trained", "all"), count_parameters(trainer.model), strict=True)),
+                "start": course.start,
+                "end": course.end,
+                **conclusion,
             },
-            "run": {
-                **{name: round(value, 2) for name, value in seconds.items()},
-                "device": str(trainer.accelerator.device),
-                "processes": trainer.accelerator.num_processes,
-                "versions": {name: version(name) for name in LIBRARIES},
-            },
+            "run": {"data": self.data, "model": self.options.model, **circumstances(trainer.accelerator, seconds)},
         }
         if trainer.is_world_process_zero():
             write_curves(self.folder)
@@ -316,8 +333,15 @@ class Session:
 
 @contextmanager
 def open_session(
-    name: str, data: str, kind: Any, options: TrainOptions, algorithm: Any, rates: Rates, terminal: Terminal
-) -> Iterator[Session | None]:
+    name: str,
+    data: str,
+    kind: Any,
+    options: TrainOptions,
+    algorithm: TrainerOptions,
+    rates: Rates,
+    terminal: Terminal,
+    rewards: Sequence[str] = (),
+) -> Iterator[Session]:
     """Open a run of a trainer, and lock its folder while it lasts.
 
     Args:
@@ -325,35 +349,39 @@ def open_session(
         data: path of the rows, or - for standard input.
         kind: the reader's kind of rows (datagen/records/reader.py).
         options: options of all trainers.
-        algorithm: options of this trainer alone, a dataclass; its method `identity`, if any, adds to the config.
+        algorithm: options of this trainer alone.
         rates: default learning rates and epochs.
         terminal: where messages go.
+        rewards: the rewards of `--reward` with digests of their files (`rewards.specs.identity`), for the config.
 
     Yields:
-        The session; None if exactly this run is finished.
+        The session.
 
     Raises:
+        Finished: exactly this run is finished.
         InputError: an option has no such value, or the folder holds another run.
         TrainingStopped: the disk is full.
     """
     quiet_libraries()
-    refuse_unknown(options)
-    session = Session(name, data, kind, options, algorithm, rates, terminal)
-    config = session.config()
-    is_cleared_by_main = options.overwrite and not is_main()  # then what is in the folder must not be read
-    if not is_cleared_by_main and session.folder.is_done(config, overwrite=options.overwrite):
-        terminal.say(f"Nothing to do: {session.folder.path} is finished.")
-        yield None
-        return
-    if not is_main():
-        session.folder.run.mkdir(parents=True, exist_ok=True)
-        yield session
-        return
-    with disk_full_as_one_line(), session.folder.locked(config):
-        yield session
-
-
-def model_identity(spec: str) -> str:
-    """Return what identifies a model: the digest of the weights in a folder, else the hub name."""
-    path = Path(spec.removeprefix("hf:"))
-    return weights_digest(path) if path.is_dir() else spec
+    algorithm.check(options)
+    check_report_to(options.report_to)
+    session = Session(name, data, kind, options, algorithm, rates, terminal, rewards)
+    with session._file:
+        config = session.config()
+        folder = session.folder
+        refuse_overlap([folder.path], paths_in([data, asdict(options), asdict(algorithm)]), data)
+        folder.refuse_stranger()
+        if not is_main():
+            if not options.overwrite and folder.is_done(config):  # else the main process clears it meanwhile
+                raise Finished(folder.read_report())
+            yield session
+            return
+        with disk_full_as_one_line(), folder.locked():
+            if options.overwrite:
+                folder.clear()
+            elif folder.is_done(config):
+                folder.remove_checkpoints()  # a stop may have left some
+                terminal.say(f"Nothing to do: {folder.path} is finished.")
+                raise Finished(folder.read_report())
+            folder.begin(config)
+            yield session

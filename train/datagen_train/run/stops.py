@@ -1,31 +1,14 @@
-"""What ends a run from outside: Ctrl-C, and a full disk."""
+"""What ends a run from outside: a full disk."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from safetensors import SafetensorError
 
 from datagen_train.errors import TrainingStopped
-from datagen_train.run.trl_adapter import RunCallback
 
 DISK_FULL = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "inline_container", "iostream")
 """Parts of the messages of the system, and of PyTorch, when a disk is full."""
-
-
-@contextmanager
-def interruptible(callback: RunCallback) -> Iterator[None]:
-    """Let the first Ctrl-C end the run at the next step with a checkpoint, and the second one end the process."""
-
-    def on_signal(*_: object) -> None:
-        callback.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ filtered from the log, resuming from whatever folder has the highest number.
 import logging
 import math
 import os
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import datasets
@@ -25,37 +25,35 @@ from trl import DPOTrainer, KTOTrainer, SFTTrainer
 from datagen.errors import InputError
 from datagen_train.data.encode import Encoded
 from datagen_train.errors import TrainingStopped
-from datagen_train.models.load import DTYPES, has_bf16
+from datagen_train.models.load import has_bf16
 from datagen_train.options import TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
+from datagen_train.run.progress import Terminal
+from datagen_train.run.schedule import Scheduled, warmup_steps
 
 NOT_QUALITY = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
 """Endings of names in the library's logs that say nothing about the model."""
-BEST = {"loss": ("eval_loss", False), "exact_match": ("eval_exact_match", True), "rouge_l": ("eval_rouge_l", True)}
-"""Values of --best: the metric, and whether more of it is better."""
-SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+BEST = {
+    "loss": ("eval_loss", False),
+    "exact_match": ("eval_exact_match", True),
+    "rouge_l": ("eval_rouge_l", True),
+    "last": ("eval_loss", False),
+}
+"""Values of --best: the metric that tells models apart, and whether more of it is better."""
 
 
-def refuse_unknown(options: TrainOptions) -> None:
-    """Raise InputError for an unknown value, which the library would report in a traceback or replace by another."""
-    choices: dict[str, tuple[str, Collection[str]]] = {
-        "best": (options.best, BEST),
-        "schedule": (options.schedule, SCHEDULES),
-        "dtype": (options.dtype, ("auto", *DTYPES)),
-        "report-to": (options.report_to, ["none", *get_available_reporting_integrations()]),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            here = " here" if name == "report-to" else ""
-            raise InputError(f"--{name} {value}: expected one of{here}: {', '.join(known)}")
+def check_report_to(report_to: str) -> None:
+    """Raise InputError for an unknown value, which the library would report in a traceback."""
+    known = ["none", *get_available_reporting_integrations()]
+    if report_to not in known:
+        raise InputError(f"--report-to {report_to}: expected one of these, which are installed: {', '.join(known)}")
 
 
 def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, steps: int, rows: int) -> dict[str, Any]:
     """Return the arguments that the library's trainers share, for a run of `steps` with `rows` held-out rows."""
     every = options.eval_every or max(1, steps // 10)
     save = options.save_every or every
-    best, greater = BEST[options.best]
-    pick_best = rows > 0 and save % every == 0
+    metric, greater = BEST[options.best or "loss"]
     on_gpu = torch.cuda.is_available()
     return {
         "output_dir": str(folder.checkpoints),
@@ -65,7 +63,7 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "gradient_accumulation_steps": options.accumulate,
         "learning_rate": rate,
         "lr_scheduler_type": options.schedule,
-        "warmup_steps": math.ceil(options.warmup * steps),
+        "warmup_steps": warmup_steps(options.warmup, steps),
         "weight_decay": options.weight_decay,
         "max_grad_norm": 1.0,
         "bf16": has_bf16(),
@@ -79,9 +77,9 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "save_strategy": "steps",
         "save_steps": save,
         "save_total_limit": options.keep,
-        "load_best_model_at_end": pick_best,
-        "metric_for_best_model": best if pick_best else None,
-        "greater_is_better": greater if pick_best else None,
+        "load_best_model_at_end": rows > 0 and options.best != "last" and save % every == 0,
+        "metric_for_best_model": metric if rows else None,
+        "greater_is_better": greater if rows else None,
         "report_to": options.report_to,
         "log_level": "error",
         "log_level_replica": "error",
@@ -99,7 +97,6 @@ def quiet_libraries() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     for name in ("grpo", "rloo"):  # they print every answer without a score, control characters and all
         logging.getLogger(f"trl.trainer.{name}_trainer").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 
 def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
@@ -114,7 +111,7 @@ def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
     return make_dataset({"input_ids": ids, "labels": labels})
 
 
-class GenerationMetrics(Trainer):
+class GenerationMetrics(Scheduled):
     """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
 
     measure: Callable[[Any], dict[str, float]] | None = None
@@ -167,14 +164,38 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 class RunCallback(TrainerCallback):
-    """Writes metrics, marks complete checkpoints, and ends the run after Ctrl-C, at NaN, or without improvement."""
+    """Writes metrics, marks complete checkpoints, and ends the run at a signal, at NaN, or without improvement."""
 
-    def __init__(
-        self, folder: RunFolder, show: Callable[[TrainerState, dict[str, Any]], None], patience: int | None
-    ) -> None:
-        """`show` prints a line of metrics; `patience` is in measurements without a better one."""
-        self._folder, self._show, self._patience = folder, show, patience
-        self.interrupted = self.finished = False
+    def __init__(self, folder: RunFolder, terminal: Terminal, patience: int | None) -> None:
+        """`terminal` shows the run (progress.Terminal); `patience` is in measurements without a better one."""
+        self._folder, self._terminal, self._patience = folder, terminal, patience
+        self.interrupted = self.finished = self._in_steps = False
+        self._tokens, self._seconds, self._step_start = 0, 0.0, 0.0
+        """Tokens until the last log, and seconds in optimiser steps since then."""
+        self._batches = 0
+        """Of this measurement."""
+
+    def interrupt(self, _: int) -> bool:
+        """End the run with a checkpoint once the step is done. Returns False where no step is, and none is lost.
+
+        With several processes there may be a step in another one, so that all of them go on to the end of one.
+        """
+        if self.finished or not (self._in_steps or torch.distributed.is_initialized()):
+            return False
+        self.interrupted = True
+        self._terminal.say("Stopping after this step, with a checkpoint. Ctrl-C again to quit at once.")
+        return True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._tokens = state.num_input_tokens_seen
+        self._terminal.step(state)
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= state.max_steps or self._is_stalled(args, state)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._step_start, self._in_steps = monotonic(), True
+        self._terminal.phase("training")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -193,15 +214,42 @@ class RunCallback(TrainerCallback):
         if self.finished or not metrics:  # the best model is measured once more, long after its step
             return
         self._folder.log({"step": state.global_step, **metrics})
-        self._show(state, metrics)
+        self._terminal.show(state, metrics | self._speed(logs))
+
+    def _speed(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Return the tokens per second of the steps since the last log; nothing for a measurement."""
+        if "num_tokens" not in logs or not self._seconds:
+            return {}
+        speed = (logs["num_tokens"] - self._tokens) / self._seconds
+        self._tokens, self._seconds = logs["num_tokens"], 0.0
+        return {"tokens_per_second": speed}
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        self._batches += 1
+        self._terminal.count(self._batches, len(arguments["eval_dataloader"]), "batches")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._batches = 0
+        if control.should_save:
+            self._terminal.phase("saving")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._seconds += monotonic() - self._step_start
+        self._terminal.step(state)
         if any_rank(self.interrupted, args.device):
             self.interrupted = True
             control.should_save = control.should_training_stop = True
-        best = state.best_global_step
-        if self._patience and best and state.global_step - best >= self._patience * args.eval_steps:
+        if self._is_stalled(args, state):
             control.should_training_stop = True
+        if control.should_evaluate or control.should_save:
+            self._terminal.phase("measuring" if control.should_evaluate else "saving")
+
+    def _is_stalled(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Have the last measurements of --patience not been better than the best before?"""
+        best = state.best_global_step
+        return bool(self._patience and best and state.global_step - best >= self._patience * args.eval_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:

@@ -6,39 +6,27 @@ standard error, so that standard output holds the answers alone.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
 
-from datagen.commands.terminal import printable
-from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.local.generation import Generated, context_length, generate
+from datagen.printing import printable
 from datagen.records.record import Messages
+from datagen.signals import interrupt, on_stop
 from datagen_train.data.encode import Encoder
+from datagen_train.errors import UnusableRow
 from datagen_train.models.load import Loaded
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.tools.evaluate import load_trained
+from datagen_train.tools.options import ChatOptions
 
 HELP = "/reset forgets the conversation, /quit ends it."
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train chat`."""
-
-    prompt: str | None = option(None, "Send this prompt, print the answer and exit.", short="-p", panel="Chat")
-    system: str | None = option(None, "System message of every conversation.", panel="Chat")
-    temperature: float = option(0.7, "Sampling temperature; 0 is greedy decoding.", least=0, panel="Sampling")
-    top_p: float = option(1.0, "Nucleus sampling (top-p).", least=0, most=1, panel="Sampling")
-    max_tokens: int = option(512, "Maximum length of an answer in tokens.", least=1, panel="Sampling")
-    seed: int | None = option(None, "Random seed of sampling. [random]", panel="Sampling")
-    dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel="Model")
 
 
 class Chat:
     """One conversation with a model."""
 
-    def __init__(self, loaded: Loaded, options: Options) -> None:
+    def __init__(self, loaded: Loaded, options: ChatOptions) -> None:
         self._loaded, self._options = loaded, options
         ends = turn_end_ids(loaded.model, loaded.tokenizer)
         self._encoder = Encoder(loaded.tokenizer, ends, context_length(loaded.model))
@@ -59,10 +47,14 @@ class Chat:
         return answer
 
     def _generate(self, messages: Messages) -> Generated:
+        try:
+            prompt = self._encoder.prompt(messages)
+        except UnusableRow as reason:
+            raise InputError(str(reason)) from reason
         (answer,) = generate(
             self._loaded.model,
             self._loaded.tokenizer,
-            [self._encoder.prompt(messages)],
+            [prompt],
             max_tokens=self._options.max_tokens,
             temperature=self._options.temperature,
             top_p=self._options.top_p,
@@ -71,16 +63,16 @@ class Chat:
         return answer
 
 
-def run(model: str, options: Options) -> int:
+def run(model: str, options: ChatOptions) -> int:
     """Talk until the person leaves; return the exit code."""
-    chat = Chat(load_trained(model, options.dtype), options)
+    chat = Chat(load_trained(model, options.dtype, options.chat_template_kwargs), options)
     if options.prompt is not None:
         answer = chat.ask(options.prompt)
         if not answer.ids:
             raise InputError("the prompt fills the whole context of the model")
         print_answer(answer)
         return 0
-    note(f"Talking to {printable(model)}. {HELP}")
+    note(f"Talking to {model}. {HELP}")
     for line in input_lines():
         if line == "/quit":
             break
@@ -104,19 +96,23 @@ def input_lines() -> Iterator[str]:
     prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
     while True:
         try:
-            yield input(prompt).strip()
+            with on_stop(interrupt):  # the process must not end while a library holds the terminal
+                line = input(prompt).strip()
         except (EOFError, KeyboardInterrupt):
             return
+        yield line
 
 
 def print_answer(answer: Generated) -> None:
     if not answer.ids:
         note("The conversation fills the whole context: /reset begins a new one.")
         return
+    if answer.reasoning:
+        note(f"(thinking: {answer.reasoning})")
     print(printable(answer.text), flush=True)
     if answer.finish_reason == "length":
         note("(cut: raise --max-tokens)")
 
 
 def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

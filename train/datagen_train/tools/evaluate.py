@@ -6,79 +6,67 @@ state of the random generators.
 """
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from datagen.engine.options import option
+from datagen.engine.options import template_values
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
-from datagen.records.files import dump_line, open_input
+from datagen.llm.local.weights import language_model
+from datagen.printing import printable
+from datagen.records.columns import parse_map
+from datagen.records.files import check_folder, dump_line, open_file, open_input, replace_file
+from datagen.records.lines import json_lines
+from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.ranked import RANKED
-from datagen.records.reader import DOCUMENTS, PROMPTS, Reader
-from datagen.records.record import BadLine, Document, Record
+from datagen.records.reader import DOCUMENTS, PROMPTS, Kind, Reader
+from datagen.records.record import BadLine, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, encode_row
 from datagen_train.data.rankings import RankingEncoder
-from datagen_train.data.split import encode_usable, is_held_out, read_rows, split_group
-from datagen_train.models.load import Loaded, load, pick_dtype
+from datagen_train.data.split import Account, encode_usable, is_held_out, split_group
+from datagen_train.data.trained import trained_by, was_trained_on
+from datagen_train.models.load import Loaded, pick_dtype
 from datagen_train.models.reward_model import is_reward_model, raw_scores
+from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
 from datagen_train.run.metrics import Answers, answer_prompts, mean, measure, normalise
+from datagen_train.tools.options import EvalOptions
 
+ANSWER_KEYS = ("id", "prompt", "expected", "answer", "exact", "finish_reason")
+"""The keys of a line of -o."""
 MAX_LOGITS = 1 << 28
 """Elements of the logits of a batch: 1 GiB in float32."""
-MEASURE, DATA, MODEL = "Measurement", "Data", "Model"
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `datagen train eval`."""
-
-    output: str | None = option(None, "File for the generated answers, each with its reference answer.", short="-o")
-    format: str | None = option(None, "Format of the data. [detected]", panel=DATA)
-    limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
-    held_out: float | None = option(
-        None, "Use only the rows that training with the same --held-out holds out.", least=0, most=1, panel=DATA
-    )
-    documents: bool = option(False, "The data are documents: measure only the loss.", panel=DATA)
-    max_length: int = option(
-        1024, "Maximum sequence length in tokens; longer ones are cut and counted.", least=8, panel=DATA
-    )
-    generate: int | None = option(None, "Answer only the first N prompts; 0 = none. [all]", least=0, panel=MEASURE)
-    max_tokens: int = option(256, "Maximum length of an answer in tokens.", least=1, panel=MEASURE)
-    reward: list[str] = option(
-        [], "Reward of the answers, as in 'datagen train ppo'. Repeat it for a weighted sum.", panel=MEASURE
-    )
-    ignore_case: bool = option(False, "Ignore case in exact-match accuracy.", panel=MEASURE)
-    batch_size: int = option(32, "Rows per batch.", least=1, panel=MEASURE)
-    dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", panel=MODEL)
-
-
-def run(model: str, data: str, options: Options) -> dict[str, Any]:
+def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
     """Measure a model on a file of rows; return the metrics by name."""
+    if options.output is not None:
+        check_folder(Path(options.output))
+        refuse_overlap([Path(options.output)], paths_in([model, data, asdict(options)]))
+        refuse_stranger(Path(options.output))
     if is_reward_model(model):
         return evaluate_reward(model, data, options)
-    loaded = load_trained(model, options.dtype)
+    loaded = load_trained(model, options.dtype, options.chat_template_kwargs)
     max_length = min(options.max_length, context_length(loaded.model))
-    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), max_length)
-    rows, unreadable = read(data, options)
+    encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), max_length, options.reasoning)
+    rows, counts = read(data, DOCUMENTS if options.documents else PROMPTS, model, options)
 
     # 1. The loss of the rows, encoded as for training.
     encoded, dropped = encode_usable(rows, lambda row: encode_row(encoder, row))
     if not encoded:
-        raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
+        raise InputError(f"{data}: no row is left to measure on: {Account(dropped=dropped).losses()}")
     loss = sequence_loss(loaded.model, encoded, options.batch_size)
     result: dict[str, Any] = {
-        "rows": len(rows),
-        "unreadable": unreadable,
+        **counts,
         "dropped": dict(sorted(dropped.items())),
         "cut": sum(sequence.cut for sequence in encoded),
         "trained_tokens": sum(sequence.trained for sequence in encoded),
@@ -87,7 +75,8 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
     }
 
     # 2. Greedy answers, compared with the responses of the rows.
-    answered = [row for row in rows if isinstance(row, Record) and row.response is not None][: options.generate]
+    answered = [row for row in rows if isinstance(row, Record) and row.response is not None and row.label is not False]
+    answered = answered[: options.generate]
     if not answered:
         return result
     answers = answer_prompts(
@@ -95,69 +84,87 @@ def run(model: str, data: str, options: Options) -> dict[str, Any]:
     )
     if options.output is not None:
         write_answers(Path(options.output), answers, options.ignore_case)
-    result |= {"answered": len(answered), **measure(answers, ignore_case=options.ignore_case)}
+    result |= {"answered": len(answers.rows), **measure(answers, ignore_case=options.ignore_case)}
 
     # 3. Rewards of the answers: one that rises while the answers get worse is exploited.
     if options.reward:
         with Rewards(options.reward) as rewards:
             scored = rewards.score(answers.rows, answers.texts, [answer.ids for answer in answers.generated])
         known = [score for score in scored.total if score is not None]
-        result |= {"reward": mean(known) if known else None, "unscored": len(answered) - len(known)}
+        result |= {"reward": mean(known) if known else None, "unscored": len(answers.rows) - len(known)}
     return result
 
 
-def evaluate_reward(folder: str, data: str, options: Options) -> dict[str, Any]:
+def evaluate_reward(folder: str, data: str, options: EvalOptions) -> dict[str, Any]:
     """Measure a reward model on a file of rankings; return how often it is right, by source, and the verdict."""
     from datagen_train.reward import describe, verdict  # loads TRL, which nothing else here needs
 
     reward = load_reward(folder)
-    rows, unreadable = read_rows(data, RANKED, options.format)
-    share = options.held_out
-    rows = [row for row in rows if share is None or is_held_out(split_group(row), share)][: options.limit]
+    rows, counts = read(data, RANKED, folder, options)
     encoder = RankingEncoder(reward.encoder)
     rankings, dropped = encode_usable(rows, lambda row: [encoder.encode(row)])
     if not rankings:
-        raise InputError(f"{data}: no row is left to measure on: {dict(dropped)}")
+        raise InputError(f"{data}: no row is left to measure on: {Account(dropped=dropped).losses()}")
     answers = [ids for ranking in rankings for ids in ranking.answers]
     raw = raw_scores(reward.model, answers, pad_id=reward.contract.pad, batch_size=options.batch_size)
     metrics = describe(rankings, raw, seed=0)
     return {
-        "rows": len(rows),
-        "unreadable": unreadable,
+        **counts,
         "dropped": dict(sorted(dropped.items())),
         "left_out": dict(sorted(encoder.left_out.items())),
         **metrics,
-        "verdict": verdict(metrics),
+        "verdict": trained_verdict(counts) if counts["trained_on"] else verdict(metrics),
     }
 
 
-def load_trained(spec: str, dtype: str) -> Loaded:
+def trained_verdict(counts: dict[str, Any]) -> str:
+    """Say that rows that were trained on tell nothing."""
+    return f"Good enough for PPO? Unknown: {counts['trained_on']} of {counts['rows']} rows were trained on."
+
+
+def load_trained(spec: str, dtype: str, chat_template_kwargs: str | None = None) -> Loaded:
     """Load a folder, an adapter on its base, or a hub name, onto the GPU if there is one."""
     if spec == "tiny" or spec.startswith("tiny:"):
         raise InputError(f"model {spec}: is untrained; name the folder of a trained model")
-    path, options = Path(spec.removeprefix("hf:")), ModelOptions(dtype=dtype)
-    if not path.is_dir():
-        loaded = load(spec, options, [], 0)
-        loaded.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        return loaded
-    model, tokenizer = open_model(path, dtype=pick_dtype(options))
-    return Loaded(model, tokenizer, fit_tokenizer(model, tokenizer))
+    model, tokenizer = open_model(language_model(spec), dtype=pick_dtype(ModelOptions(dtype=dtype)))
+    notes = fit_tokenizer(model, tokenizer)
+    set_defaults(tokenizer, template_values(chat_template_kwargs))
+    return Loaded(model, tokenizer, notes)
 
 
-def read(data: str, options: Options) -> tuple[list[Record | Document], int]:
-    """Return the rows to measure on, and the number of lines that cannot be used."""
-    rows: list[Record | Document] = []
-    unreadable = 0
-    kind: Any = DOCUMENTS if options.documents else PROMPTS
+def read(data: str, kind: Kind[Any], model: str, options: EvalOptions) -> tuple[list[Any], dict[str, Any]]:
+    """Return the rows to measure on, and counts for the result.
+
+    Raises:
+        InputError: all rows were trained on.
+    """
+    trained, rows, left_out = trained_by(model), list[Any](), 0
+    counts: dict[str, Any] = {"rows": 0, "unreadable": 0, "trained_on": 0}
     with open_input(data) as file:
-        for item in Reader(data, file, kind, options.format).read():
+        reader = Reader(data, file, kind, options.format, parse_map(options.map))
+        for item in reader.read():
             if isinstance(item, BadLine):
-                unreadable += 1
-            elif options.held_out is None or is_held_out(split_group(item), options.held_out):
-                rows.append(item)
-            if options.limit is not None and len(rows) == options.limit:
+                counts["unreadable"] += 1
+                continue
+            if options.held_out is not None and not is_held_out(split_group(item), options.held_out):
+                continue
+            is_trained = was_trained_on(item, trained)
+            if is_trained and not options.all:
+                left_out += 1
+                continue
+            rows.append(item)
+            counts["trained_on"] += is_trained
+            if len(rows) == options.limit:
                 break
-    return rows, unreadable
+    for line in reader.account.lines():
+        print(printable(line), file=sys.stderr)
+    if left_out and not rows:
+        raise InputError(f"{data}: all {left_out} rows were trained on; name other rows, or measure these with --all")
+    if left_out:
+        most = left_out + len(rows)
+        note = f"{left_out} of {most} rows were trained on and are left out; --all measures them, too"
+        print(printable(note), file=sys.stderr)
+    return rows, {**counts, "rows": len(rows), "left_out_as_trained_on": left_out}
 
 
 def sequence_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int) -> float:
@@ -182,11 +189,21 @@ def batch_loss(model: PreTrainedModel, batch: list[Encoded]) -> tuple[float, int
     return float(loss), int((targets != IGNORED).sum())
 
 
+def refuse_stranger(path: Path) -> None:
+    """Raise InputError if a file is there that holds something else than answers of an earlier measurement."""
+    if not path.exists():
+        return
+    with open_file(str(path)) as file:
+        first = next(json_lines(str(path), file), None)
+    if first is not None and tuple(first.row or ()) != ANSWER_KEYS:
+        raise InputError(f"-o {path}: exists and holds no answers of 'datagen train eval'; choose another -o")
+
+
 def write_answers(path: Path, answers: Answers, ignore_case: bool) -> None:
     """Write one JSON line per answer, with the expected one."""
     lines = []
-    for row, answer in zip(answers.rows, answers.generated, strict=True):
-        texts = [normalise(text, ignore_case=ignore_case) for text in (answer.text, row.response or "")]
-        line = {"id": row.id, "prompt": row.prompt, "expected": row.response, "answer": answer.text}
-        lines.append(dump_line(line | {"exact": texts[0] == texts[1], "finish_reason": answer.finish_reason}))
-    path.write_bytes(b"".join(lines))
+    for row, expected, answer in zip(answers.rows, answers.expected, answers.generated, strict=True):
+        texts = [normalise(text, ignore_case=ignore_case) for text in (answer.text, expected)]
+        values = (row.id, row.prompt, expected, answer.text, texts[0] == texts[1], answer.finish_reason)
+        lines.append(dump_line(dict(zip(ANSWER_KEYS, values, strict=True))))
+    replace_file(path, b"".join(lines))

@@ -1,29 +1,40 @@
 """`datagen train merge`: fold a LoRA adapter into its base model, so that neither is needed any more.
 
 The result is checked twice: its logits on a few texts against those of the adapter, then those of what was written and
-loaded again. Only then is the folder renamed to its final name, so a folder of that name is always complete.
+loaded again. Only then do its files move to their final folder, the config last: a model that can be loaded is whole.
+Of what is in that folder, only the files of an earlier merge are replaced, by their list in merge.json.
 """
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datagen.engine.options import option
 from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import inference_mode, load_full_model, open_model
-from datagen.llm.local.weights import adapter_base
+from datagen.llm.local.hub import model_name, resolve_model
+from datagen.llm.local.loading import load_part
+from datagen.llm.local.weights import adapter_base, is_adapter
+from datagen.records.files import check_folder
+from datagen.records.places import paths_in, real_path, refuse_bytes, refuse_overlap
+from datagen.signals import interrupt, on_stop
 from datagen_train.data.encode import Encoder
+from datagen_train.data.trained import read_trained, write_trained
 from datagen_train.errors import first_line
 from datagen_train.models.load import DTYPES
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.rewards.reward_model import RewardModel, load_reward
+from datagen_train.run.manifest import Manifest, remove_empty
+from datagen_train.tools.options import MergeOptions
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference between logits that rounding explains. In bfloat16 it is a share of the largest logit, since a
@@ -40,16 +51,6 @@ REWARD_ANSWERS = ("395.", "It is fine today.", "")
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of `datagen train merge`."""
-
-    output: str | None = option(None, "Output folder of the merged model. [ADAPTER.merged]", short="-o")
-    base: str | None = option(None, "Base model, instead of the one named in the adapter.")
-    dtype: str = option("auto", "Data type of the weights: auto (that of the base model), float32 or bfloat16.")
-    overwrite: bool = option(False, "Replace the folder of an earlier merge.")
-
-
-@dataclass(frozen=True)
 class Difference:
     """How far two sets of logits are apart."""
 
@@ -60,23 +61,24 @@ class Difference:
     """The largest logit."""
 
 
-def run(adapter: str, options: Options) -> dict[str, Any]:
+def run(adapter: str, options: MergeOptions) -> dict[str, Any]:
     """Merge, check, write, load and check again; return the differences by step."""
-    folder = Path(adapter)
-    if adapter_base(folder) is None:
+    folder = resolve_model(adapter)
+    if not is_adapter(folder):
         raise InputError(f"{adapter}: holds no adapter_config.json, so it is no LoRA adapter; nothing to merge")
-    out = Path(options.output or f"{folder.name}.merged")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not options.overwrite:
-            raise InputError(f"{out}: exists; choose another -o, or --overwrite")
-        if not (out / "config.json").exists():
-            raise InputError(f"{out}: holds no model, so it is not replaced; choose another -o")
-    if is_reward_model(folder):
-        return merge_reward(folder, out)
+    out = Path(options.output or f"{model_name(folder)}.merged")
+    base = [] if is_reward_model(folder) else [adapter_base(folder, options.base)]
+    refuse_overlap([out], paths_in([adapter, folder, *base]))
+    refuse_stranger(out, overwrite=options.overwrite)
+    return merge_reward(folder, out) if is_reward_model(folder) else merge_language_model(folder, out, options)
+
+
+def merge_language_model(folder: Path, out: Path, options: MergeOptions) -> dict[str, Any]:
+    """Merge the adapters of a language model."""
     model, tokenizer = open_model(folder, base=options.base, dtype=pick_dtype(options.dtype, folder, options.base))
     merged, after_merge = merge(model, tokenizer)
     notes = fit_tokenizer(merged, tokenizer)
-    after_reload = write(merged, tokenizer, out)
+    after_reload = write(merged, tokenizer, out, read_trained(folder))
     return {
         "output": str(out),
         "dtype": str(merged.dtype).removeprefix("torch."),
@@ -91,14 +93,12 @@ def pick_dtype(name: str, folder: Path, base: str | None) -> torch.dtype:
     from transformers import AutoConfig
 
     if name != "auto":
-        if name not in DTYPES:
-            raise InputError(f"--dtype {name}: expected auto, {' or '.join(DTYPES)}")
         return DTYPES[name]
-    base = base or str(adapter_base(folder))
+    path = adapter_base(folder, base)
     try:
-        saved = AutoConfig.from_pretrained(base).dtype
+        saved = load_part(AutoConfig, path).dtype
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: its base {base} cannot be read: {first_line(error)}. Name it: --base") from error
+        raise InputError(f"{folder}: its base {path} cannot be read: {first_line(error)}. Name it: --base") from error
     return saved if saved in ATOL else torch.float32
 
 
@@ -112,21 +112,75 @@ def merge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[P
     return merged, difference
 
 
-def write(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> Difference:
-    """Write to a temporary folder beside the final one, load it again, compare, and rename it."""
-    part = out.with_name(f"{out.name}.part")
-    rmtree(part, ignore_errors=True)
+def refuse_stranger(out: Path, *, overwrite: bool) -> None:
+    """Raise InputError if something is there that no merge has made, or that is not to be replaced."""
+    refuse_bytes(out)
+    check_folder(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{out}: exists; choose another -o, or --overwrite")
+    if not list_of(out).path.exists():
+        raise InputError(f"{out}: was not made by 'datagen train merge', so it is not replaced; choose another -o")
+
+
+def list_of(out: Path) -> Manifest:
+    """Return the list of the files that a merge has written to a folder."""
+    return Manifest(out, out / "merge.json")
+
+
+@contextmanager
+def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
+    """Yield a new folder to save to; at the end its files move to `out`, where they replace those of an earlier merge.
+
+    A stop before that leaves nothing, and one while they move lets them move.
+
+    Args:
+        out: the final folder.
+        trained: digests of the prompts that the model was trained on; they are saved with it.
+
+    Raises:
+        DatagenError: Another merge is writing `out`.
+    """
+    place = real_path(out)
+    place.mkdir(exist_ok=True)
+    with on_stop(interrupt), TemporaryDirectory(prefix=".", suffix=".part", dir=place.parent) as part:
+        model = Path(part, "model")
+        with lock_folder(place):
+            try:
+                yield model
+                write_trained(model, trained)
+                with on_stop(lambda _: True):
+                    list_of(place).remove()
+                    list_of(place).move_in(model)
+            finally:
+                remove_empty([place])
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes."""
+    file = os.open(folder, os.O_RDONLY)
     try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DatagenError(f"{folder}: another run is writing it") from None
+    finally:
+        os.close(file)
+
+
+def write(
+    merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path, trained: Collection[int]
+) -> Difference:
+    """Write to a temporary folder beside the final one, load it again, compare, and move it to its place."""
+    with saving(out, trained) as part:
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
         texts = encode_texts(tokenizer)
-        reloaded = load_full_model(str(part), merged.dtype).to(merged.device)
+        reloaded = load_full_model(part, merged.dtype).to(merged.device)
         difference = compare(logits(merged, texts), logits(reloaded, texts))
         refuse("what was written is not what was merged", merged.dtype, difference, RELOAD_TOLERANCE)
-        rmtree(out, ignore_errors=True)
-        part.rename(out)
-    finally:
-        rmtree(part, ignore_errors=True)
     return difference
 
 
@@ -136,9 +190,7 @@ def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
     before = reward.score(REWARD_PROMPTS, REWARD_ANSWERS)
     adapted: Any = reward.model
     merged = RewardModel(adapted.merge_and_unload(safe_merge=True), reward.tokenizer, reward.contract)
-    part = out.with_name(f"{out.name}.part")
-    rmtree(part, ignore_errors=True)
-    try:
+    with saving(out, read_trained(folder)) as part:
         merged.model.save_pretrained(part)
         reward.tokenizer.save_pretrained(part)
         reward.contract.write(part)
@@ -146,10 +198,6 @@ def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
         difference = float(np.abs(np.subtract(before, after)).max())
         if not difference <= ATOL[torch.float32]:
             raise DatagenError(f"{folder}: merged, a score differs by {difference:.2g}. Nothing was written")
-        rmtree(out, ignore_errors=True)
-        part.rename(out)
-    finally:
-        rmtree(part, ignore_errors=True)
     return {"output": str(out), "largest_difference": difference}
 
 

@@ -7,6 +7,8 @@ gives no score has no score (null) and ranks last; a row without any score is re
 
 Answers of many rows are scored together. A function of yours must score each answer by itself: the rest of its batch
 changes with the input. It gets empty `completion_ids`, since there are only texts.
+
+The rewards, which need torch, are imported when the command runs: its help does not need them.
 """
 
 import asyncio
@@ -14,36 +16,32 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datagen.commands.flags import fill_options
 from datagen.commands.run import run_method
 from datagen.engine.method import Method, Table
-from datagen.engine.options import RunOptions, option
-from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order, subject_of
+from datagen.engine.options import RunOptions
+from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order
 from datagen.llm.model import Roles
 from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, reject
-from datagen_train.rewards.functions import Score
-from datagen_train.rewards.specs import REWARD_HELP, Rewards, identity
+from datagen_train.tools.options import ScoreOptions
+
+if TYPE_CHECKING:
+    from datagen_train.rewards.functions import Score
+    from datagen_train.rewards.specs import Rewards
 
 BATCH = 256
 """Rows whose answers are scored together."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of `datagen train score` alone."""
-
-    reward: list[str] = option([], REWARD_HELP)
-
-
-@dataclass(frozen=True)
 class RowScores:
     """The scores of a row's answers, in the order of the input."""
 
-    total: list[Score]
-    parts: list[dict[str, Score]]
+    total: "list[Score]"
+    parts: "list[dict[str, Score]]"
     """For each answer, name of the reward to its score."""
 
 
@@ -54,7 +52,7 @@ class BatchScorer:
         rewards: What scores the answers.
     """
 
-    def __init__(self, rewards: Rewards) -> None:
+    def __init__(self, rewards: "Rewards") -> None:
         self._rewards = rewards
         self._waiting: list[tuple[Record, asyncio.Future[RowScores]]] = []
         self._worker: asyncio.Task[None] | None = None
@@ -130,19 +128,23 @@ class RewardRanking(Method):
     """Rank the answers of a row by their rewards."""
 
     name, variant = "score", "reward"
-    options_type = Options
-    options: Options
+    options_type = ScoreOptions
+    options: ScoreOptions
     table_type = RewardTable
-    next_command = "datagen pairs {}"
     unique = ("prompt", "responses")
     kind = SAMPLES
+    reasons = {"no_score": "No answer of the row got a score from --reward."}
 
     def check(self) -> None:
         """Load the rewards; raise InputError if one cannot be loaded."""
+        from datagen_train.rewards.specs import Rewards
+
         self.scorer = BatchScorer(OPEN_REWARDS.enter_context(Rewards(self.options.reward)))
-        self.judges = identity(self.options.reward)
+        self.judges = self.identity()["reward"]
 
     def identity(self) -> dict[str, Any]:
+        from datagen_train.rewards.specs import identity
+
         return {"reward": identity(self.options.reward)}
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
@@ -157,7 +159,7 @@ class RewardRanking(Method):
             responses=[answers[index] | {"rewards": scores.parts[index]} for index in order],
         )
         if all(score is None for score in scores.total):
-            yield reject("no_score", stage="score", record=subject_of(record), reply=None, meta=meta)
+            yield reject("no_score", stage="score", record=record.row, reply=None, meta=meta)
         else:
             yield ranked_row(record, "reward", scores.total, order, meta)
 
@@ -168,6 +170,6 @@ OPEN_REWARDS = ExitStack()
 
 def run(values: dict[str, Any]) -> int:
     """Run the command from the values of its flags; return the exit code."""
-    options, run_options = fill_options(Options, values), fill_options(RunOptions, values)
+    options, run_options = fill_options(ScoreOptions, values), fill_options(RunOptions, values)
     with OPEN_REWARDS:
         return run_method(RewardRanking, values["input"], options, run_options, {})

@@ -1,0 +1,67 @@
+"""A signal at any moment, imports included: one line, the exit code that is documented, and nothing is lost."""
+
+import signal
+from pathlib import Path
+from random import Random
+from shutil import copytree
+from subprocess import TimeoutExpired
+
+import pytest
+
+from tests.every_command import (
+    DATAGEN,
+    TOOLS,
+    TRAINERS,
+    finish,
+    output_of,
+    start,
+    wait_until_it_listens,
+    write_inputs,
+    write_training_inputs,
+)
+
+pytestmark = pytest.mark.slow
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WITHOUT_OUTPUT = ("eval", "check", "chat")
+ROUNDS = {"datagen": 2, "trainer": 1, "tool": 1}
+"""How often each signal is sent to each command."""
+COMMANDS = (
+    [(name, line, "datagen") for name, line in DATAGEN.items()]
+    + [(name, line, "trainer") for name, line in TRAINERS.items()]
+    + [(name, line, "tool") for name, line in TOOLS.items()]
+)
+
+
+def disturb(line: str, number: signal.Signals, delay: float) -> None:
+    """Send a signal to a command after a delay; check how it ends."""
+    process = start(line)
+    wait_until_it_listens(process)
+    try:
+        process.wait(delay)
+    except TimeoutExpired:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert "Traceback" not in stderr and "Exception ignored" not in stderr, stderr
+    assert process.returncode in (0, 3, 130, -number), f"{line}: {process.returncode}\n{stderr}"
+    if process.returncode == 130:
+        assert "Interrupted" in stderr
+    assert not list(Path().rglob("datagen-error-*"))
+
+
+@pytest.mark.parametrize(("name", "line", "kind"), COMMANDS, ids=[name for name, _, _ in COMMANDS])
+def test_a_signal_at_any_moment_ends_a_command_in_one_line_and_loses_nothing(
+    name: str, line: str, kind: str, models: Path
+) -> None:
+    (write_training_inputs if kind == "trainer" else write_inputs)()
+    if kind != "datagen":
+        copytree(models, ".", dirs_exist_ok=True)
+    chance, has_output = Random(name), name not in WITHOUT_OUTPUT
+    Path("stopped").mkdir()
+    seconds = finish(f"{line} -o whole.jsonl" if has_output else line)
+    for number in SIGNALS:
+        for _ in range(ROUNDS[kind]):
+            disturb(f"{line} -o stopped/out.jsonl" if has_output else line, number, chance.uniform(0, seconds))
+    assert not list(Path("stopped").glob(".*.part"))
+    if has_output:
+        finish(f"{line} -o stopped/out.jsonl")
+        assert output_of(name, "stopped/out.jsonl") == output_of(name, "whole.jsonl")

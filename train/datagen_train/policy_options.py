@@ -1,0 +1,119 @@
+"""Options of the trainers on a policy's own answers, with their help texts. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+
+from datagen.engine.options import option
+from datagen.errors import InputError
+from datagen_train.options import REWARD_HELP, TrainerOptions, TrainOptions
+
+REWARD, PPO, GRPO = "Reward", "PPO", "GRPO"
+"""Headings in `--help`."""
+UNSCORED = ("drop", "fail")
+PPO_KL_COEF, PPO_ADAPTIVE_KL_COEF = 0.05, 0.15
+"""A fixed coefficient as in 2403.17031; the start of an adaptive one in 1909.08593."""
+KL_TARGET, KL_HORIZON = 6.0, 10_000
+"""1909.08593: nats per answer; answers in which the coefficient about doubles at most."""
+GRPO_KL_COEF = {"grpo": 0.04, "rloo": 0.05}
+"""2402.03300, section 4.2; TRL's for RLOO."""
+GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
+GRPO_SCALES = ("group", "batch", "none")
+
+
+@dataclass(frozen=True)
+class PolicyOptions(TrainerOptions):
+    """Options of the trainers on a policy's own answers."""
+
+    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
+    unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if training.is_tiny:
+            algorithm = type(self).__name__.removesuffix("Options").upper()
+            raise InputError(f"{algorithm} starts from a trained model: --model FOLDER of datagen train sft")
+        if training.lora_dropout:
+            raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
+        if not self.reward:
+            raise InputError("--reward: name what scores the answers, such as a reward model's folder")
+
+    def answers_held_out(self, training: TrainOptions) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class PpoOptions(PolicyOptions):
+    """Options of `datagen train ppo` alone."""
+
+    reward_baseline: float = option(0.0, "Baseline that is subtracted from every score.", panel=REWARD)
+    scale_reward: bool = option(False, "Divide scores by their running standard deviation.", panel=REWARD)
+    clip_reward: float | None = option(None, "Clip scores to +/- this value, after scaling.", least=0, panel=REWARD)
+    missing_end_penalty: float = option(1.0, "Penalty on the score of a truncated answer.", least=0, panel=REWARD)
+    missing_end_score: float | None = option(None, "Score of a truncated answer, instead of its own.", panel=REWARD)
+
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=PPO)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=PPO)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=PPO)
+    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=PPO)
+    critic: str | None = option(
+        None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
+        "or a model. [the reward model if its tokenizer fits, else shared]", panel=PPO,
+    )  # fmt: skip
+    ppo_epochs: int = option(4, "Epochs over the answers of an iteration.", least=1, panel=PPO)
+    minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=PPO)
+    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=PPO)
+    clip_value: float = option(0.2, "Clip range of the values around those of the rollout.", least=0, panel=PPO)
+    vf_coef: float = option(0.1, "Weight of the value loss.", least=0, panel=PPO)
+    gamma: float = option(1.0, "Discount factor.", least=0, most=1, panel=PPO)
+    lam: float = option(0.95, "GAE lambda: 0 = one-step critic, 1 = Monte-Carlo returns.", least=0, most=1, panel=PPO)
+    kl_coef: float | None = option(
+        None, f"Coefficient of the KL penalty. [{PPO_KL_COEF}; with --adaptive-kl initially {PPO_ADAPTIVE_KL_COEF}]",
+        least=0, panel=PPO,
+    )  # fmt: skip
+    adaptive_kl: float | None = option(
+        None, f"Adaptive KL control: target KL in nats per answer; {KL_TARGET:.0f} in the paper.",
+        least=0.001, panel=PPO,
+    )  # fmt: skip
+    kl_horizon: int = option(KL_HORIZON, "Horizon of adaptive KL control, in answers.", least=1, panel=PPO)
+    target_kl: float | None = option(
+        None, "End the updates of an iteration once the approximate KL is above 1.5 times this.", panel=PPO
+    )
+    whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=PPO)
+    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=PPO)
+    ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=PPO)
+
+
+@dataclass(frozen=True)
+class GrpoOptions(PolicyOptions):
+    """Options of `datagen train grpo` alone."""
+
+    algorithm: str = option(
+        "grpo", "Algorithm: grpo, or rloo (leave-one-out baseline).", choices=tuple(GRPO_KL_COEF), panel=GRPO
+    )
+    group_size: int = option(8, "Group size: answers per prompt.", least=2, panel=GRPO)
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=GRPO)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=GRPO)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=GRPO)
+    kl_coef: float | None = option(
+        None, "Coefficient of the KL penalty; 0 needs no reference model. "
+        f"[{GRPO_KL_COEF['grpo']}; rloo: {GRPO_KL_COEF['rloo']}]", least=0, panel=GRPO,
+    )  # fmt: skip
+    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=GRPO)
+    updates: int = option(1, "Optimiser steps per batch of sampled answers.", least=1, panel=GRPO)
+    loss: str | None = option(
+        None, f"GRPO: normalisation of the loss: {', '.join(GRPO_LOSSES)}. "
+        f"[{GRPO_LOSSES[0]}: mean over all tokens of a batch]", choices=GRPO_LOSSES,
+        panel=GRPO,
+    )  # fmt: skip
+    scale_rewards: str | None = option(
+        None, "GRPO: standard deviation that advantages are divided by: group, batch or none. [group]",
+        choices=GRPO_SCALES, panel=GRPO,
+    )  # fmt: skip
+    mask_cut: bool = option(False, "Mask truncated answers: they do not enter the loss.", panel=GRPO)
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if self.algorithm == "rloo" and (self.loss or self.scale_rewards):
+            raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
+        if training.batch_size % training.accumulate:
+            sizes = f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}"
+            raise InputError(sizes)
