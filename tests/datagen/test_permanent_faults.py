@@ -1,18 +1,13 @@
 """One prompt that always fails: it fails alone, as one row, at every concurrency and in every later run."""
 
 import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from datagen.commands.main import app
 from datagen.llm import limiter
 from tests.jobs import rows
 from tests.permanent import ANSWERED, FAULTS, MARK, REFUSED, poisoned
-from tests.wire import wire
+from tests.reruns import recorded, run_three_times
 
 PROMPTS, PLACE = 7, 2
 pytestmark = pytest.mark.usefixtures("one_certificate")
@@ -22,22 +17,6 @@ QUICK = ("403", "closed")
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "FIRST_BACKOFF", 0.002)
-
-
-def respond(folder: str, url: str, concurrency: int) -> int:
-    """Run the command; return its exit code."""
-    options = ["--model", f"m@{url}", "-o", f"{folder}/x.jsonl", "--concurrency", str(concurrency)]
-    return CliRunner().invoke(app, ["respond", "prompts.jsonl", *options, "--timeout", "1", "-q"]).exit_code
-
-
-def files(folder: str) -> tuple[bytes, bytes]:
-    """Return the kept and the rejected rows."""
-    return Path(folder, "x.jsonl").read_bytes(), Path(folder, "x.rejected.jsonl").read_bytes()
-
-
-def recorded(folder: str) -> list[tuple[int, str]]:
-    with closing(sqlite3.connect(Path(folder, ".datagen/journal.sqlite3"))) as database:
-        return database.execute("SELECT status, body FROM replies").fetchall()
 
 
 def check_rows(folder: str, name: str) -> None:
@@ -50,23 +29,16 @@ def check_rows(folder: str, name: str) -> None:
 
 
 def check(name: str, concurrency: int) -> bytes:
-    """Run, run again, and again with the server down; return the kept rows."""
+    """Run three times, and check the rows and what is recorded; return the kept rows."""
     folder = f"{name}-{concurrency}"
-    words = [f"{MARK.decode() if number == PLACE else 'ask'} {number}" for number in range(PROMPTS)]
-    Path(folder).mkdir()
-    Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in words))
-    with wire(lambda body: poisoned(name, body)) as server:
-        for _ in range(2):
-            assert respond(folder, server.url, concurrency) == 0
-            check_rows(folder, name)
-        before = files(folder)
+    prompts = [f"{MARK.decode() if number == PLACE else 'ask'} {number}" for number in range(PROMPTS)]
+    codes = {0, 5} if name in ANSWERED | REFUSED else {5}
+    kept = run_three_times(folder, prompts, lambda body: poisoned(name, body), concurrency, codes=codes)
+    check_rows(folder, name)
     for status, body in recorded(folder):
         assert status == 200 or (status in (400, 403, 404, 429) and name in REFUSED), f"{status} is recorded"
         assert status != 200 or json.loads(body)["choices"], "what holds no answer is not recorded"
-    code = respond(folder, server.url, concurrency)
-    assert code in ({0, 5} if name in ANSWERED | REFUSED else {5}), "what is recorded needs no server"
-    assert files(folder) == before, "rows never fall"
-    return before[0]
+    return kept
 
 
 @pytest.mark.parametrize("name", QUICK)
