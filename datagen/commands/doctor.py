@@ -24,7 +24,7 @@ from datagen.llm.keys import PROVIDERS
 from datagen.llm.local.hub import ADAPTER
 from datagen.llm.models_file import ModelsFile, read_models_file
 from datagen.llm.parameters import Parameters
-from datagen.llm.prices import PriceTag
+from datagen.llm.prices import PriceTag, dollars
 from datagen.llm.servers import LOCAL_SERVERS, Local, Look, local_servers, look_at
 from datagen.llm.spec import Spec, parse_spec
 from datagen.printing import printable, printable_json
@@ -189,8 +189,10 @@ async def look_outside(name: str, spec: Spec, url: str, *, send: bool) -> Look:
     if send and look.answers and not look.problems:
         from datagen.llm.trial import try_model
 
-        look.tried, look.requests, problem = await try_model(spec, url)
-        look.problems += [problem] if problem else []
+        trial = await try_model(spec, url, price)
+        look.tried, look.requests = trial.findings, trial.requests
+        look.cost = trial.usage.dollars if trial.requests else None
+        look.problems += [trial.problem] if trial.problem else []
         look.key = "accepted" if look.tried and look.key.startswith("not checked") else look.key
     if look.listed is False:
         near = f"; the nearest is {look.nearest}" if look.nearest else ""
@@ -244,14 +246,23 @@ def report(findings: Findings, options: Options) -> Iterator[str]:
         for look in findings.models:
             yield f"  {in_line(look.model)}{f' at {look.url}' if look.url and look.url not in look.model else ''}"
             yield from indented(look_lines(look), 4)
-    sent = sum(look.requests for look in findings.models)
     if options.send and findings.models:
-        yield f"{count_of(sent, 'request')} sent to the models."
+        yield sent_words(findings.models)
     yield from indented(findings.notes, 0)
     yield from (f"problem: {in_line(problem)}" for problem in findings.problems)
     if not (findings.models or findings.servers or findings.machine["keys"]):
         yield NO_MODEL
     yield f"Next: {in_line(findings.next)}"
+
+
+def sent_words(models: Sequence[Look]) -> str:
+    """Say what --try has sent, and what that costs."""
+    requests = sum(look.requests for look in models)
+    known = [look.cost for look in models if look.cost is not None]
+    missing = any(look.requests and look.cost is None for look in models)
+    cost = f", for {dollars(sum(known))}" if known else ""
+    unknown = f"{', and more' if known else ', at a price'} that is not known" if missing else ""
+    return f"{count_of(requests, 'request')} sent to the models{cost}{unknown}."
 
 
 def indented(lines: Iterable[str], spaces: int = 2) -> Iterator[str]:

@@ -24,6 +24,8 @@ MIN_BAR, MAX_BAR = 8, 40
 """Characters."""
 MAX_NUMBER_LINES = 3
 """Lines below the bar; numbers beyond them are left out."""
+SHORT_WAIT = 1.0
+"""Seconds. A shorter wait for a rate limit is not worth a word."""
 SEPARATOR = " · "
 
 
@@ -76,8 +78,11 @@ class Progress:
         if not self.job.roles:
             return [outcomes]
         traffic, usage = engine.stack.traffic, engine.usage
-        pause = engine.stack.resumes_at - asyncio.get_running_loop().time()
-        paused = [f"the server is busy, asked again in {clock(pause + 1)}"] if pause > 0 else []
+        now = asyncio.get_running_loop().time()
+        busy, limited = engine.stack.resumes_at - now, engine.stack.rate_allows_at - now
+        paused = [f"the server is busy, asked again in {clock(busy + 1)}"] if busy > 0 else []
+        if limited > SHORT_WAIT and not paused:
+            paused = [f"the rate limit is kept to, next request in {clock(limited + 1)}"]
         requests, tokens = self._rates(traffic.sent, traffic.tokens)
         return [
             outcomes,

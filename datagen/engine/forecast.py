@@ -17,7 +17,8 @@ from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.scheduler import most_records, read_passes
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.model import ATTEMPTS, Model, Roles
-from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, length_limit, prompt_bound
+from datagen.llm.parameters import length_limit
+from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, prompt_bound
 from datagen.records.record import Record, Row
 
 SAMPLE = 8

@@ -1,7 +1,7 @@
 """How many requests are in flight at once, when an address is left alone, and when a call or an address is given up.
 
-First come, first served. A slot is taken before sending and given back as soon as the reply is read, before the reply
-is recorded and before any wait.
+First come, first served (waiting.py). A slot is taken before sending and given back as soon as the reply is read,
+before the reply is recorded and before any wait.
 
 The concurrency adapts: one more slot per good reply until the first 429 (slow start), then GROWTH more per round trip;
 a 429 cuts the limit to CUT of its value, at most once per round trip, since a request sent before the last cut says
@@ -20,7 +20,7 @@ probe fails as well, the run stops, and only one call tries again meanwhile.
 import asyncio
 import random
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 
 from datagen.errors import CallFailed, Outage, Stopped
@@ -29,6 +29,7 @@ from datagen.llm.call import Adapted, Call, Doubtful, Layer, Reply, Transient, e
 from datagen.llm.pace import Pace
 from datagen.llm.purse import Purse
 from datagen.llm.quota import Quota, Ticket
+from datagen.llm.waiting import WaitingCalls
 
 MAX_TRIES = 8
 """Sends of one call before it has failed, without those that met a busy server."""
@@ -91,13 +92,13 @@ class Limiter:
         self.tokens = 0
         """Of all answers, as the server counts them."""
         self.resumes_at = 0.0
-        """When the address is asked again, by the clock of the event loop."""
+        """When the address is asked again since it was busy, by the clock of the event loop."""
         self._pace = pace or Pace()
         self._timer: asyncio.TimerHandle | None = None
         self._quotas = {model: Quota((limits or {}).get(model, {})) for model in below}
         self._slow_start = float("inf")
         """As `limit`, after a wait of the whole address."""
-        self._waiting: deque[tuple[Call, asyncio.Future[Ticket]]] = deque()
+        self._waiting = WaitingCalls(below)
         self._last_cut: float | None = None
         self._busy_since: float | None = None
         """When the address became busy, if nothing was answered since."""
@@ -111,7 +112,7 @@ class Limiter:
         """Refusals by model and words."""
         self._probes: dict[str, asyncio.Task[int]] = {}
         """By model, while they last."""
-        stop.callbacks.append(self._cancel_waiting)
+        stop.callbacks.append(self._waiting.end)
 
     async def send(self, call: Call) -> Reply:
         clock, answered_before = asyncio.get_running_loop().time, self.answered
@@ -179,6 +180,12 @@ class Limiter:
             await self._stop.sleep(max(fault.retry_after, backoff(tries)))
             del fault  # it refers to this frame
 
+    @property
+    def rate_allows_at(self) -> float:
+        """When a limit of the rate lets the next request go, by the clock of the event loop; in the past where nothing
+        waits for that, or requests are in flight."""
+        return self._timer.when() if self._timer is not None and not self.in_flight else 0.0
+
     # Slots
 
     async def _take_slot(self, call: Call, *, is_new: bool) -> Ticket:
@@ -186,9 +193,7 @@ class Limiter:
         if self._stop.reason is not None:
             raise Stopped
         if self._must_wait(call):
-            turn = asyncio.get_running_loop().create_future()
-            (self._waiting.append if is_new else self._waiting.appendleft)((call, turn))
-            ticket: Ticket = await turn  # `_wake` counts it as in flight
+            ticket = await self._waiting.join(call, in_front=not is_new)  # `_wake` counts it as in flight
         else:
             ticket = self._begin(call)
         self.sent += 1
@@ -198,7 +203,7 @@ class Limiter:
     def _must_wait(self, call: Call) -> bool:
         if self._prober is not None:
             return call is not self._prober
-        return bool(self._waiting) or not self._has_room(call)
+        return self._waiting.is_waiting(call.model) or not self._has_room(call)
 
     def _has_room(self, call: Call) -> bool:
         if self._probes:  # it may be the last request of the run
@@ -228,16 +233,9 @@ class Limiter:
 
     def _wake(self) -> None:
         """Let the calls go that now fit."""
-        while self._waiting and self._prober is None and self._has_room(self._waiting[0][0]):
-            call, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(self._begin(call))
-
-    def _cancel_waiting(self) -> None:
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(Stopped())
+        while self._prober is None and (place := self._waiting.next(self._has_room)):
+            if not place.turn.done():
+                place.turn.set_result(self._begin(place.call))
 
     # Replies, busy servers
 

@@ -258,6 +258,11 @@ def limits_in(params: Mapping[str, Any]) -> list[int]:
     return [params[name] for name in LENGTHS if isinstance(params.get(name), int)]
 
 
+def length_limit(params: Mapping[str, Any]) -> int | None:
+    """Return the most tokens of an answer that the parameters of a call allow; None if they set no limit."""
+    return max(limits_in(params), default=None)
+
+
 def is_named(name: str, words: str) -> bool:
     """Check that words name a parameter."""
     return place_of(name, words) >= 0

@@ -11,7 +11,7 @@ at some hours, the dearest hour counts: a row must not depend on when it was mad
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,7 +23,6 @@ from datagen.llm.call import Call, Reply
 from datagen.llm.dialects import Tokens
 from datagen.llm.keys import provider_of
 from datagen.llm.models_file import MODELS_FILE
-from datagen.llm.parameters import LENGTHS
 from datagen.llm.spec import Spec
 from datagen.records.usage import Usage
 
@@ -257,12 +256,6 @@ def prompt_bound(call: Call) -> int:
     extra = {name: call.params[name] for name in PROMPT_PARAMS if name in call.params}
     texts = json.dumps([call.messages, extra] if extra else call.messages, ensure_ascii=False)
     return len(texts.encode(errors="surrogatepass")) + MESSAGE_MARGIN * len(call.messages) + CALL_MARGIN
-
-
-def length_limit(params: Mapping[str, Any]) -> int | None:
-    """Return the most tokens of an answer that the parameters of a call allow."""
-    limits = [params[name] for name in LENGTHS if isinstance(params.get(name), int)]
-    return max(limits) if limits else None
 
 
 def counted(call: Call, reply: Reply) -> tuple[Tokens, bool]:

@@ -18,7 +18,8 @@ from typing import Any
 from datagen.errors import Stopped
 from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Layer, Reply
-from datagen.llm.prices import LONGEST_CONTEXT, Price, PriceTag, counted, length_limit, prompt_bound, usage_of
+from datagen.llm.parameters import length_limit
+from datagen.llm.prices import LONGEST_CONTEXT, Price, PriceTag, counted, prompt_bound, usage_of
 from datagen.records.usage import Usage
 
 NO_TAG = PriceTag()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from datagen.llm.allowances import INPUT, MINUTE, OUTPUT, REQUESTS, TOKENS, Allowance
 from datagen.llm.call import Call, Reply
-from datagen.llm.parameters import LENGTHS, length_of
+from datagen.llm.parameters import length_limit, length_of
 
 LIMITS = {"requests_per_minute": REQUESTS, "tokens_per_minute": TOKENS}
 """Names of the user's limits, to what they count."""
@@ -153,6 +153,5 @@ class Quota:
         """Estimate the cost of a call, from what those before have cost."""
         share = self._input / self._characters if self._characters else USUAL_SHARE
         answer = self._output / self._answers if self._answers else USUAL_TOKENS
-        limits = [call.params[name] for name in LENGTHS if isinstance(call.params.get(name), int)]
-        prompt, answer = share * length_of(call.messages), min([answer, *limits])
+        prompt, answer = share * length_of(call.messages), min(answer, length_limit(call.params) or answer)
         return {REQUESTS: 1, INPUT: prompt, OUTPUT: answer, TOKENS: prompt + answer}

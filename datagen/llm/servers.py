@@ -119,6 +119,8 @@ class Look:
     """Dollars per million tokens, and where that comes from; None if it is not known."""
     requests: int = 0
     """Sent by --try."""
+    cost: float | None = None
+    """Dollars that these cost; None if nothing was sent, or no price is known."""
     tried: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)

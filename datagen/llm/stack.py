@@ -74,6 +74,11 @@ class Stack:
         return max(limiter.resumes_at for limiter in self.limiters) if self.limiters else 0.0
 
     @property
+    def rate_allows_at(self) -> float:
+        """When a limit of the rate lets the next request go, in the same way."""
+        return max(limiter.rate_allows_at for limiter in self.limiters) if self.limiters else 0.0
+
+    @property
     def traffic(self) -> Traffic:
         """The requests of the run so far."""
         limiters = self.limiters

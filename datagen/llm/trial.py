@@ -13,7 +13,9 @@ from datagen.errors import InputError, Outage
 from datagen.llm.call import Adapted, Call, Doubtful, Reply, Transient, ends_at_limit, error_message, read_logprobs
 from datagen.llm.dialects import Spoken, content_of, read_message
 from datagen.llm.endpoint import Endpoint
+from datagen.llm.prices import Price, usage_of
 from datagen.llm.spec import Spec
+from datagen.records.usage import Usage
 
 MOST_TOKENS, FEWEST_TOKENS = 64, 8
 """Of an answer, and of the one whose length is looked at."""
@@ -54,6 +56,17 @@ class Try(NamedTuple):
     params: Mapping[str, Any]
     judge: Callable[[Answer], str]
     """Returns "yes", or why not."""
+
+
+class Trial(NamedTuple):
+    """What came of all requests."""
+
+    findings: dict[str, str]
+    """What each has shown; empty if the model answers nothing."""
+    requests: int
+    usage: Usage
+    """Of the answers, so without requests that were refused."""
+    problem: str = ""
 
 
 class NoAnswer(Exception):
@@ -140,22 +153,23 @@ TRIES = {
 """By what they find out."""
 
 
-class Trial:
+class Trier:
     """The requests to one model at one address.
 
     Args:
         spec: The model.
         url: One of its addresses.
+        price: Of its answers; None if it is unknown.
 
     Raises:
         InputError: No connection can be opened.
     """
 
-    def __init__(self, spec: Spec, url: str) -> None:
+    def __init__(self, spec: Spec, url: str, price: Price | None) -> None:
         self._endpoint = Endpoint(url, spec.name, timeout=SECONDS, connections=len(TRIES), access=spec.access)
-        self._params = spec.params
-        self.requests = 0
-        """Sent so far."""
+        self._params, self._price = spec.params, price
+        self.requests, self.usage = 0, Usage()
+        """So far."""
 
     async def run(self) -> dict[str, str]:
         """Send the requests; return what each shows.
@@ -202,18 +216,19 @@ class Trial:
                 raise NoAnswer(str(error)) from error
             if reply.status >= 400:
                 raise NoAnswer(f"refused (HTTP {reply.status}): {error_message(reply.body)}")
+            self.usage += usage_of(call, reply, self._price)
             message = reply.parsed["choices"][0]["message"]
             return Answer(reply, read_message(message), content_of(message.get("content")))
         raise NoAnswer("its parameters are refused, one after the other")
 
 
-async def try_model(spec: Spec, url: str) -> tuple[dict[str, str], int, str]:
-    """Return what a model can do, the number of requests sent, and what is wrong (empty if nothing is)."""
+async def try_model(spec: Spec, url: str, price: Price | None) -> Trial:
+    """Find out what a model can do."""
     try:
-        trial = Trial(spec, url)
+        trier = Trier(spec, url, price)
     except InputError as error:
-        return {}, 0, str(error)
+        return Trial({}, 0, Usage(), str(error))
     try:
-        return await trial.run(), trial.requests, ""
+        return Trial(await trier.run(), trier.requests, trier.usage)
     except NoAnswer as error:
-        return {}, trial.requests, str(error)
+        return Trial({}, trier.requests, trier.usage, str(error))

@@ -1,6 +1,7 @@
 """`datagen doctor` against real local servers of several kinds, and against what is broken."""
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -314,6 +315,15 @@ def test_try_finds_out_what_a_model_can_do(able: Directory) -> None:
     assert all(value["max_tokens"] <= 64 for value in sent)
 
 
+def test_try_says_what_it_has_cost(able: Directory) -> None:
+    Path("models.toml").write_text(f'[models.m]\nurl = "{able.url}"\nprice = {{input = 2.0, output = 10.0}}\n')
+    free = f"other@{able.url}"
+    line = next(line for line in doctor("--model", "m", "--try").splitlines() if "sent to the models" in line)
+    assert re.fullmatch(r"8 requests sent to the models, for \$0\.00\d+\.", line)
+    assert "16 requests sent to the models, for $0.00" in (both := doctor("--model", "m", "--model", free, "--try"))
+    assert ", and more that is not known." in both
+
+
 def test_nothing_is_sent_without_try(able: Directory) -> None:
     able.requests.clear()
     text = doctor("--model", f"m@{able.url}")
@@ -334,7 +344,7 @@ def test_try_is_not_deceived_by_a_status() -> None:
         "max_tokens: no: 12 tokens where 8 were the limit",
         "reasoning apart: no: it stands in the text",
         "tokens counted: no",
-        "9 requests sent to the models.",
+        "9 requests sent to the models, at a price that is not known.",
     ):
         assert line in text
 

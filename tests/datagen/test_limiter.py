@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -311,3 +312,20 @@ def test_a_call_that_fails_below_gives_its_place_back() -> None:
     budget, results = send_with_budget(10, 13, backend)
     assert budget.cap.used == 10
     assert [type(result) for result in results].count(Stopped) == 0
+
+
+def test_a_model_at_its_own_limit_holds_no_other_back() -> None:
+    limited, free = Backend(), Backend()
+
+    async def run() -> float:
+        stop, limits = Stop(), {"limited": {"requests_per_minute": 2}}
+        limiter = Limiter({"limited": limited, "free": free}, stop, 4, limits=limits)
+        waiting = [asyncio.ensure_future(limiter.send(replace(call(number), model="limited"))) for number in range(9)]
+        await asyncio.gather(*(limiter.send(replace(call(number), model="free")) for number in range(30)))
+        wait = limiter.rate_allows_at - asyncio.get_running_loop().time()
+        stop.now("interrupted")
+        assert [str(result) for result in await asyncio.gather(*waiting, return_exceptions=True)][-1] == str(Stopped())
+        return wait
+
+    assert 0 < asyncio.run(run()) < 60, "the live line can say when the next request goes"
+    assert free.order == list(range(30)) and limited.requests < 3

@@ -20,7 +20,8 @@ from datagen.engine.job import Outcome
 from datagen.llm import limiter, stack
 from datagen.llm.call import Call, Layer, Reply, Transient
 from datagen.llm.dialects import Tokens
-from datagen.llm.prices import Price, length_limit, parse_price, prompt_bound
+from datagen.llm.parameters import length_limit
+from datagen.llm.prices import Price, parse_price, prompt_bound
 from tests.jobs import evolve, respond, write_seeds
 from tests.server import Server, evolve_answer, running
 
