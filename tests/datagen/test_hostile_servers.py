@@ -26,6 +26,8 @@ from tests.server import Server, running
 from tests.wire import RESET, Pieces, completion, http, wire
 
 CALL = Call(b"k" * 32, "m", [{"role": "user", "content": "Why?"}], {"temperature": 1}, 0, 1, "answer", {"prompt": "?"})
+PATIENCE = 0.02
+"""Minutes. A server that is busy (429, 503, 529) stays so in these tests."""
 BODIES = {
     "empty": b"",
     "words": b"<html>No.</html>",
@@ -90,7 +92,8 @@ def run_and_mend(status: int, body: bytes, concurrency: int) -> None:
     folder = f"{status}-{concurrency}-{hash(body) % 1000}"
     prompts = write_seeds(3)
     with wire(lambda _: [http(status, body)]) as server:
-        outcome = respond(prompts, f"m@{server.url}", f"{folder}/x.jsonl", concurrency=str(concurrency))
+        options = {"concurrency": str(concurrency), "patience": PATIENCE}
+        outcome = respond(prompts, f"m@{server.url}", f"{folder}/x.jsonl", **options)
     kept, is_answer = outcome.result["funnel"]["kept"], 200 <= status < 300 and body == completion()
     if is_answer and status != 204:
         assert kept == 3
