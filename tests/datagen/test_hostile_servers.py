@@ -125,11 +125,10 @@ STATUSES = {status.value for status in HTTPStatus} | {499, 509, 520, 521, 522, 5
 @pytest.mark.parametrize("place", range(len(BODIES)), ids=BODIES)
 @pytest.mark.parametrize("hundred", range(1, 6))
 def test_a_run_is_mended_after_every_status(hundred: int, place: int) -> None:
-    """A status that has a name comes with every body, another one with one of them in turn."""
+    """Every status that has a name comes with every body; of the others the endpoint alone is asked, above."""
     body = list(BODIES.values())[place]
-    for status in range(hundred * 100, hundred * 100 + 100):
-        if status in STATUSES or status % len(BODIES) == place:
-            run_and_mend(status, body, 1 if (status + place) % 2 else 64)
+    for status in sorted(status for status in STATUSES if status // 100 == hundred):
+        run_and_mend(status, body, 1 if (status + place) % 2 else 64)
 
 
 def test_a_redirect_is_followed_on_the_same_host_only() -> None:
