@@ -142,7 +142,7 @@ def slow_readers(modules: Iterable[ModuleType]) -> Iterator[str]:
 
 PROMPT = ("judge", "parse", "strategies", "verify")
 """Verifiers, and what reads the replies of a model."""
-SECONDS, SECONDS_OF_DOCUMENT = 2.0, 10.0
+SECONDS, SECONDS_OF_DOCUMENT = 6.0, 30.0
 """For MOST characters on a busy machine; a document is parsed as Markdown, once, before the first call."""
 KNOWN: dict[str, str] = {
     "judge.score.read_points": "_",

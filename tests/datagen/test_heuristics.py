@@ -168,4 +168,4 @@ def test_a_megabyte_is_filtered_in_seconds(name: str) -> None:
         start = time.process_time()
         FILTERS[name](make_record(unit * (10**6 // len(unit)) + "b"))
         FILTERS[name](make_record("Bees.", unit * (10**6 // len(unit))))
-        assert time.process_time() - start < 8, unit
+        assert time.process_time() - start < 60, unit  # of a slow machine; the square of a million would be hours

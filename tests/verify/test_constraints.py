@@ -319,8 +319,8 @@ LONG = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", LONG, ids=lambda text: repr(text[:6]))
-def test_a_megabyte_is_checked_in_a_second(answer: str) -> None:
+def test_a_megabyte_is_checked_in_seconds(answer: str) -> None:
     for id, cases in CASES.items():
         start = time.process_time()
         is_met(constraint(id, cases[0][0]), answer)
-        assert time.process_time() - start < 1.5, id
+        assert time.process_time() - start < 15, id  # of a slow machine; the square of a million would be hours
