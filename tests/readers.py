@@ -147,7 +147,7 @@ CALLS: dict[str, Call] = {
     "parse.parse_verdict": lambda text: parse_verdict(text, ("a", "b", "tie")),
     "select.minhash.shingles": lambda text: minhash.shingles(text, minhash.PROMPT),
     "sources.bm25.passages_of": lambda text: list(bm25.passages_of("name", text)),
-    "sources.corpus.make_source": lambda text: corpus.make_source("name", text, corpus.HTML, None),
+    "sources.corpus.make_source": lambda text: corpus.make_source("name", text.encode(), corpus.HTML, None),
     "sources.segments.content_reason": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.has_repeats": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.rejection_reason": lambda text: segments.rejection_reason("A header", text),
