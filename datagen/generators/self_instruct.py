@@ -140,6 +140,7 @@ class SelfInstruct(Method):
         meta = self.row_meta(
             record,
             parents=[task.id for task in examples],
+            seed_id=None,
             task=row_id("task", [record.id], 0, None),
             instruction=None,
             input=None,
@@ -169,7 +170,8 @@ class SelfInstruct(Method):
         for place, item in enumerate(reply.value):
             task, readable = item or {}, readable + (item is not None)
             instruction = task.get("instruction")
-            identity = {"task": row_id("task", [record.id], place, instruction), "instruction": instruction}
+            name = row_id("task", [record.id], place, instruction)
+            identity = {"seed_id": name, "task": name, "instruction": instruction}
             cut = is_cut(reply) and place == len(reply.value) - 1
             tasks.append(self.complete(record, llm, task, meta | identity, cut=cut, unasked=readable > self.new_tasks))
         for candidates in await gather_all(tasks):

@@ -14,20 +14,19 @@ A judge's check (`datagen judge --check`, kept in the working folder) is used: a
 table, and rows of a judge whose accuracy may be chance are dropped unless `--weak-judge`.
 """
 
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
 
 from rapidfuzz.distance import Indel
 
-from datagen.engine.method import Method, Table
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import describe_judge, is_weak, judge_key, read_checks
+from datagen.judge.agreement import is_weak, judge_key, read_checks
+from datagen.judge.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
@@ -182,8 +181,8 @@ class Pairs(Method):
     def identity(self) -> dict[str, Any]:
         return {"checks": digest(self.checks)}
 
-    def table(self) -> "PairTable":
-        return PairTable(self.checks)
+    def table(self) -> PreferenceTable:
+        return PreferenceTable(self.checks, unscored=0)
 
 
 class PairsBestRandom(Pairs):
@@ -284,59 +283,3 @@ def rejection_reason(pair: PairCandidate, options: Options) -> str | None:
             return "small_margin"
     shorter, longer = sorted((len(chosen), len(rejected)))
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
-
-
-@dataclass
-class PairTable(Table):
-    """Whether the chosen answers are simply the longer ones, and how good the judges are."""
-
-    checks: Mapping[str, Row]
-    lengths: list[tuple[int, int]] = field(default_factory=list)
-    """Characters of the chosen and the rejected answer of each pair."""
-    judges: Counter[str] = field(default_factory=Counter)
-    unscored: int = 0
-    """Answers that no judge gave a score, so that they are in no pair."""
-    _row: str = ""
-    """The last row that they were counted in."""
-
-    def add(self, candidate: Candidate) -> None:
-        if candidate.status == "kept":
-            self.lengths.append((len(candidate.row["chosen"]), len(candidate.row["rejected"])))
-        meta = candidate.row["meta"]
-        if judging := meta["judging"]:
-            self.judges[judging] += 1
-        if self._row != meta["parents"][0]:
-            self._row = meta["parents"][0]
-            self.unscored += meta["unscored"]
-
-    def as_dict(self) -> dict[str, Any]:
-        if not self.lengths:
-            return {"pairs": 0, "unscored_answers": self.unscored}
-        longer = [0.5 if chosen == rejected else float(chosen > rejected) for chosen, rejected in self.lengths]
-        return {
-            "pairs": len(self.lengths),
-            "unscored_answers": self.unscored,
-            "chosen_longer": round(fmean(longer), 4),
-            "chosen_length": round(fmean(chosen for chosen, _ in self.lengths), 1),
-            "rejected_length": round(fmean(rejected for _, rejected in self.lengths), 1),
-            "judges": {judging: self.checks.get(judging) for judging in self.judges},
-        }
-
-    def tables(self) -> list[list[list[str]]]:
-        figures = self.as_dict()
-        if not self.lengths:
-            return [[["pairs", "answers without a score"], ["0", str(self.unscored)]]] if self.unscored else []
-        summary = [
-            ["pairs", "answers without a score", "chosen is the longer", "mean length chosen", "rejected"],
-            [
-                str(figures["pairs"]),
-                str(figures["unscored_answers"]),
-                f"{100 * figures['chosen_longer']:.1f} %",
-                f"{figures['chosen_length']:.0f}",
-                f"{figures['rejected_length']:.0f}",
-            ],
-        ]
-        return [
-            summary,
-            [["judge", "accuracy against people"], *([*describe_judge(judging)] for judging in self.judges)],
-        ]

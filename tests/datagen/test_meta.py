@@ -57,6 +57,7 @@ def test_meta_names_the_lineage_and_the_prompts(method: type[Method]) -> None:
     row_templates = method(options, Prompts()).row_templates
     for meta in (row["meta"] for row in written):
         assert meta.keys() >= COMMON
+        assert meta["seed_id"] or not method.endless
         if row_templates is None:
             digests = {meta["template"]: meta["template_digest"]}
         else:
