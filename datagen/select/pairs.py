@@ -5,6 +5,7 @@
     all            every pair of different ranks, a prompt's pairs one after another (InstructGPT, arXiv 2203.02155)
     verified       a right answer against a wrong one, according to verifiers
     spin           the teacher's answer against each of the policy's (SPIN, arXiv 2401.01335)
+    delta          an answer of a stronger model against one of a weaker (delta learning, arXiv 2507.06187)
 
 A pair is made within one row, so both answers have the same prompt. Scores that differ by at most `--tie` are no
 preference (MT-bench calls 0.1 a tie), nor are nearly identical answers, and an answer without a score is never in a
@@ -15,7 +16,7 @@ table, and rows of a judge whose accuracy may be chance are dropped unless `--we
 """
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +29,8 @@ from datagen.errors import InputError
 from datagen.judge.agreement import is_weak, judge_key, read_checks
 from datagen.judge.preferences import PreferenceTable
 from datagen.llm.model import Roles
+from datagen.llm.names import is_same_model
+from datagen.llm.sim import VERSION as SIM_VERSION
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import PROMPTS, Reader
@@ -53,6 +56,7 @@ class Options:
     )
     weak_judge: bool = option(False, "Make pairs even if the judge's accuracy is not significantly above chance.")
     teacher: Path | None = option(None, "spin: file of prompts with the teacher's responses, which become chosen.")
+    strong: str | None = option(None, "delta: model whose answers become chosen; those of other models are rejected.")
 
 
 class PairCandidate(NamedTuple):
@@ -243,6 +247,43 @@ class PairsSpin(Pairs):
     def check(self) -> None:
         if self.options.teacher is None:
             raise InputError("--by spin needs --teacher FILE: prompts with the teacher's responses")
+        super().check()
+
+
+class PairsDelta(Pairs):
+    """An answer of a stronger model against one of a weaker model, each used once (delta learning).
+
+    No judge looks at them: what is learned is the difference between the models, which both may be weak.
+    """
+
+    variant = "delta"
+    rank_based = False
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        models = sorted({str(author(record, place)) for place in range(len(record.responses))} - {"None"})
+        if any(map(self.is_strong, models)):
+            return None
+        return (
+            f"no answer is by --strong {self.options.strong}; the answers are by {', '.join(models) or 'nobody named'}"
+        )
+
+    def pair_candidates(self, record: Record) -> list[PairCandidate]:
+        return super().pair_candidates(replace(record, ranks=(), scores=()))
+
+    def choose(self, record: Record) -> list[tuple[int, int]]:
+        authors = [(place, author(record, place)) for place in range(len(record.responses))]
+        known = [(place, self.is_strong(model)) for place, model in authors if model]
+        strong, weak = ([place for place, is_strong in known if is_strong is side] for side in (True, False))
+        return list(zip(strong, weak, strict=False))
+
+    def is_strong(self, model: str) -> bool:
+        """Return whether a model that a row names is that of `--strong`; `sim` adds a version to its name."""
+        strong = str(self.options.strong)
+        return model in (strong, f"{strong}/{SIM_VERSION}") or is_same_model(strong, model)
+
+    def check(self) -> None:
+        if not self.options.strong:
+            raise InputError("--by delta needs --strong MODEL: the model whose answers become chosen")
         super().check()
 
 
