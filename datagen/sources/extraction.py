@@ -10,10 +10,10 @@ may cost has a bound in bytes, pages, text, memory and time (datagen/confined.py
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
-from itertools import chain
+from itertools import pairwise
 from typing import Any
 from zipfile import ZipFile
 
@@ -37,6 +37,7 @@ CPU_SECONDS = 60.0
 SHORT_LINE = 0.75
 """A line that is shorter than this share of the longest one of its page ends a paragraph."""
 BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\u00ad]\Z")
+ITEM = re.compile(r"1\. |- ")
 HEADING = re.compile(r"Heading ([1-6])\Z|Title\Z", re.IGNORECASE)
 
 
@@ -128,23 +129,24 @@ def docx_text(content: bytes) -> str:
     if size > MOST_UNPACKED:
         raise Unreadable(f"{size >> 20:,} MiB when it is unpacked, more than {MOST_UNPACKED >> 20}")
     document = import_library("docx", "to read DOCX", EXTRA).Document(BytesIO(content))
-    blocks = document.iter_inner_content()
-    parts = ([table_text(one)] if hasattr(one, "rows") else paragraph_text(one) for one in blocks)
-    return "".join(chain.from_iterable(parts)).strip() + "\n"
+    blocks = [table_text(one) if hasattr(one, "rows") else paragraph_text(one) for one in document.iter_inner_content()]
+    parts = []
+    for before, block in pairwise(["", *filter(None, blocks)]):
+        parts += ["\n" if ITEM.match(before) and ITEM.match(block) else "\n\n", block]
+    return "".join(parts).strip() + "\n"
 
 
-def paragraph_text(paragraph: Any) -> Iterator[str]:
-    """Yield a paragraph of Word with the marks of a heading or of a list, and the space before it."""
+def paragraph_text(paragraph: Any) -> str:
+    """Return a paragraph of Word with the marks of a heading or of a list."""
     text, style = paragraph.text.strip(), str(getattr(paragraph.style, "name", "") or "")
-    numbering = paragraph._p.pPr is not None and paragraph._p.pPr.numPr is not None
+    properties = paragraph._p.pPr
     if not text:
-        return
+        return ""
     if heading := HEADING.match(style):
-        yield f"\n\n{'#' * int(heading[1] or 1)} {' '.join(text.split())}"
-    elif numbering or style.startswith("List"):
-        yield f"\n{'1.' if 'Number' in style else '-'} {text}"
-    else:
-        yield f"\n\n{text}"
+        return f"{'#' * int(heading[1] or 1)} {' '.join(text.split())}"
+    if style.startswith("List") or (properties is not None and properties.numPr is not None):
+        return f"{'1.' if 'Number' in style else '-'} {text}"
+    return str(text)
 
 
 def table_text(table: Any) -> str:
@@ -152,7 +154,7 @@ def table_text(table: Any) -> str:
     rows = [[" ".join(cell.text.split()).replace("|", r"\|") for cell in row.cells] for row in table.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     rule = f"|{'---|' * len(rows[0])}" if rows else ""
-    return "\n\n" + "\n".join([*lines[:1], rule, *lines[1:]])
+    return "\n".join([*lines[:1], rule, *lines[1:]])
 
 
 READERS: dict[str, Callable[[bytes], str]] = {HTML: page_text, PDF: pdf_text, DOCX: docx_text}
