@@ -8,6 +8,7 @@ Pictures, notes, comments, links and scripts are left out, and nothing is fetche
 may cost has a bound in bytes, pages, text, memory and time (datagen/confined.py); one that exceeds it is not read.
 """
 
+import logging
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -160,4 +161,5 @@ def table_text(table: Any) -> str:
 READERS: dict[str, Callable[[bytes], str]] = {HTML: page_text, PDF: pdf_text, DOCX: docx_text}
 
 if __name__ == "__main__":
+    logging.disable()  # libraries repeat words of the document
     serve(read_request)

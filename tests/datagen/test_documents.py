@@ -127,13 +127,14 @@ def bomb() -> bytes:
 
 def endless() -> bytes:
     """Make a PDF file whose page tree is its own child."""
-    tree = b"<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 99999999 >>"
-    return (
-        b"%PDF-1.4\n1 0 obj << /Type /Catalog /Pages 2 0 R >> endobj\n2 0 obj "
-        + tree
-        + b" endobj\n"
-        + (b"trailer << /Root 1 0 R >>\n%%EOF")
-    )
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 99999999 >>"]
+    body, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(body))
+        body += b"%d 0 obj %b endobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 3\n0000000000 65535 f \n"
+    return body + head + table + b"trailer << /Size 3 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % len(body)
 
 
 @pytest.fixture
