@@ -1,5 +1,6 @@
 """`datagen improve`: a new answer is accepted only if it is better, not longer, and not less correct."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def improve(
     path: Path, variant: str = "edit", model: str = "sim", output: str = "out.jsonl", **settings: Any
 ) -> Outcome:
     method = METHODS[variant]
-    fields = method.options_type.__dataclass_fields__
-    method_options = {name: settings.pop(name) for name in list(settings) if name in fields}
+    names = {field.name for field in fields(method.options_type)} & settings.keys()
+    method_options = {name: settings.pop(name) for name in names}
     return perform(method, path, model, output, method.options_type(**method_options), **settings)
 
 
