@@ -17,23 +17,34 @@ LIBRARIES = (
 
 
 def import_data(module: str, purpose: str) -> ModuleType:
-    """Import a module of a library of the data extra.
+    """Import a module of a library of the data extra; arguments and errors are those of `import_library`."""
+    return import_library(module, purpose, "data")
+
+
+def import_library(module: str, purpose: str, extra: str) -> ModuleType:
+    """Import a module of a library.
 
     Args:
         module: Its full name, such as `pyarrow.parquet`.
         purpose: What needs it, as the first words of the message.
+        extra: The extra that brings it.
 
     Raises:
         InputError: The library is not installed, or cannot be imported.
     """
     library = module.partition(".")[0]
-    if find_spec(library) is None:
-        raise InputError(f"{purpose}, {library} is needed. To install: {install_line('data')}")
+    check_library(library, purpose, extra)
     try:
         return import_module(module)
     except (ImportError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError(f"{library} cannot be imported: {reason}. To install: {install_line('data')}") from error
+        raise InputError(f"{library} cannot be imported: {reason}. To install: {install_line(extra)}") from error
+
+
+def check_library(library: str, purpose: str, extra: str) -> None:
+    """Raise InputError if a library is not installed; the arguments are those of `import_library`."""
+    if find_spec(library) is None:
+        raise InputError(f"{purpose}, {library} is needed. To install: {install_line(extra)}")
 
 
 def import_extra(module: str, purpose: str) -> ModuleType:

@@ -36,6 +36,7 @@ from datagen.records.transcripts import split_transcript
 from datagen.schemas import parse_schema
 from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty
 from datagen.sources import bm25, corpus, markup, segments
+from datagen.sources.extraction import HTML
 from datagen.strategies import mcr, rft, strategy
 from datagen.strategies.tree import tasks
 from datagen.verify import VERIFIERS, verify_all
@@ -147,7 +148,7 @@ CALLS: dict[str, Call] = {
     "parse.parse_verdict": lambda text: parse_verdict(text, ("a", "b", "tie")),
     "select.minhash.shingles": lambda text: minhash.shingles(text, minhash.PROMPT),
     "sources.bm25.passages_of": lambda text: list(bm25.passages_of("name", text)),
-    "sources.corpus.make_source": lambda text: corpus.make_source("name", text, corpus.HTML, None),
+    "sources.corpus.make_source": lambda text: corpus.make_source("name", text.encode(), HTML, None),
     "sources.segments.content_reason": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.has_repeats": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.rejection_reason": lambda text: segments.rejection_reason("A header", text),

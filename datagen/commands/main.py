@@ -126,7 +126,7 @@ COMMANDS = {
     "pairs": Command(
         "datagen.select.pairs",
         "Make preference pairs (chosen, rejected) from ranked or verified answers.",
-        ("Pairs", "PairsBestRandom", "PairsAll", "PairsVerified", "PairsSpin"),
+        ("Pairs", "PairsBestRandom", "PairsAll", "PairsVerified", "PairsSpin", "PairsDelta"),
         "by",
         example="datagen pairs samples.judge.jsonl",
         page="docs/pairs.md",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from datagen.engine.method import Memory, Table
+from datagen.engine.method import Memory, Table, Unique
 from datagen.engine.output import Output
 from datagen.records.layout import pack_rejected, pack_row
 from datagen.records.record import BadLine, Candidate, Row, reject
@@ -131,6 +131,8 @@ class Fold:
         """Why the run is to end."""
         self._output, self._observer, self._n, self._max_failed = output, observer, n, max_failed
         self._needs = needs
+        self._twins: dict[str, str] = {}
+        """Of the row being evolved: its versions that were duplicates, to the rows that they repeat."""
         self._since_kept = 0
 
     @property
@@ -140,12 +142,14 @@ class Fold:
 
     def add(self, candidate: Candidate) -> None:
         """Take the next candidate in order: decide, count, write, and decide whether the run ends with it."""
-        funnel, row = self.funnel, candidate.row
+        funnel = self.funnel
+        candidate.row = row = self._with_parents_that_exist(candidate.row)
 
         # 1. An accepted row may be rejected for what was accepted before it: a duplicate, a near-duplicate.
         if candidate.status == "kept":
             reason = next((reason for rule in self.memory if (reason := rule.drops(row))), None)
             if reason:
+                self._remember_twin(row["id"])
                 usage, spending, asks = candidate.usage, candidate.spending, candidate.asks
                 record = {name: value for name, value in row.items() if name != "meta"}
                 candidate = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
@@ -178,6 +182,19 @@ class Fold:
                 self.end = "enough"
             elif funnel.candidates >= CANDIDATES_PER_ROW * self._n or self._since_kept >= STALL:
                 self.end = "stall"
+
+    def _remember_twin(self, name: str) -> None:
+        """Note which row a duplicate repeats: rows that are made from it get that one as their parent."""
+        twin = next((rule.twin for rule in self.memory if isinstance(rule, Unique)), None)
+        self._twins |= {name: twin} if twin else {}
+
+    def _with_parents_that_exist(self, row: Row) -> Row:
+        """Return a row whose parents are rows that were written. Versions of one row come one after another."""
+        parents = row["meta"].get("parents") or []
+        if self._twins.keys().isdisjoint(parents):
+            self._twins = {}
+            return row
+        return row | {"meta": row["meta"] | {"parents": [self._twins.get(name, name) for name in parents]}}
 
     def _add_usage(self, candidate: Candidate) -> None:
         """Count the answers behind a candidate, by what they were for."""

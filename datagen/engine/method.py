@@ -4,14 +4,17 @@ The table of commands (commands/main.py) names the classes: one, or one for each
 `respond --strategy`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, BinaryIO, ClassVar, Protocol
 
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
 from datagen.records.reader import PROMPTS, Kind, Reader
-from datagen.records.record import BadLine, Candidate, Record, Row, Seen
+from datagen.records.record import ID_LENGTH, BadLine, Candidate, Record, Row
+from datagen.records.seen import Numbered
+
+HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 class Table:
@@ -52,13 +55,22 @@ class GrowingMemory(Memory, Protocol):
 
 
 class Unique:
-    """Rejects a row whose values of some fields equal those of an earlier row."""
+    """Rejects a row whose values of some fields equal those of an earlier row, and knows which one that is."""
 
     def __init__(self, *fields: str) -> None:
-        self._fields, self._seen = fields, Seen()
+        self._fields, self._seen = fields, Numbered()
+        self.twin: str | None = None
+        """The id of the row that the last rejected one repeats."""
 
     def drops(self, row: Row) -> str | None:
-        return None if self._seen.add([row.get(name) for name in self._fields]) else "duplicate"
+        number = self._seen.first([row.get(name) for name in self._fields], number_of(row["id"]))
+        self.twin = f"{number:0{ID_LENGTH}x}" if number else None
+        return None if number is None else "duplicate"
+
+
+def number_of(name: str) -> int:
+    """Return the number that an id of ours is, and 0 for an id of somebody else."""
+    return int(name, 16) if len(name) == ID_LENGTH and set(name) <= HEX_DIGITS else 0
 
 
 class Method:
@@ -186,7 +198,11 @@ class Method:
         """The key `templates` of `meta`, the same in all rows; nothing for a method without templates."""
         if not self.templates or self.row_templates is None:
             return {}
-        return {"templates": [{"name": name, "digest": self.prompts[name].digest} for name in self.row_templates]}
+        return {"templates": self.name_templates(self.row_templates)}
+
+    def name_templates(self, names: Iterable[str]) -> list[Row]:
+        """Return the entries of templates in the key `templates` of `meta`."""
+        return [{"name": name, "digest": self.prompts[name].digest} for name in names]
 
     @property
     def row_templates(self) -> tuple[str, ...] | None:

@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.engine.method import Method
+from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.errors import CallFailed, InputError
+from datagen.judge.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.records.record import (
     Candidate,
@@ -130,6 +131,9 @@ class Constraints(Method):
         replaced = ("constraints", "instruction_id_list", "kwargs")
         extra = {key: value for key, value in record.carried.items() if key not in replaced}
         yield keep({"id": name, "prompt": prompt, **answers, **thoughts, "meta": meta, **stated, **extra})
+
+    def table(self) -> Table:
+        return PreferenceTable({}) if self.options.pairs else Table()
 
     def bound(self, record: Record, llm: Roles) -> int:
         return 2 if self.options.pairs else 1

@@ -10,7 +10,9 @@ longer, and it does not change a result for the worse: without a signal from out
 worse as better. Where it is not accepted the old answer stays, and `meta.kept_because` says why. `--pairs` writes
 preferences, new over old, instead of responses; the calls are the same, so it costs nothing more.
 
-Departures: Deita has one judge rank all versions; here each version meets the original, in both orders.
+Departures: Deita has one judge rank all versions; here each version meets the original, in both orders. Of its five
+aspects (helpful, relevant, deeper, creative, concrete) and one of ours (clear) one is drawn, among those of `--aspect`;
+all five are five commands one after another, each with its own acceptance.
 """
 
 from collections import Counter
@@ -23,10 +25,12 @@ from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
-from datagen.errors import CallFailed
+from datagen.errors import CallFailed, InputError
 from datagen.judge import compare
+from datagen.judge.agreement import judge_key, read_checks
 from datagen.judge.compare import COMPARE, Compare
 from datagen.judge.judges import Judges, impartial, partial_judge
+from datagen.judge.preferences import PreferenceTable
 from datagen.judge.replies import FIRST, SECOND
 from datagen.judge.summary import OrderCounts, percent
 from datagen.llm.call import Completion
@@ -34,9 +38,13 @@ from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reasoning_field, reject, request_text, row_id
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer, same_answer
+from datagen.verify.languages import is_chinese
 
 UNJUDGED = "unjudged edits"
 ASPECTS = ("deeper", "relevant", "concrete", "creative", "helpful", "clear")
+EDIT_TEMPLATES = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS))
+LANGUAGES = {"en": "", "zh": ".zh"}
+"""Each language of the templates of `edit`, and what ends their names."""
 SAMPLING: dict[str, Any] = {"max_tokens": 2048}
 MOST_GROWTH = 1.5
 """The most that a new answer may be longer, as a ratio; our choice: length is the cheapest way to please a judge."""
@@ -66,9 +74,13 @@ class ImproveTable(Table):
 
     outcomes: Counter[str] = field(default_factory=lambda: Counter(accepted=0, unjudged=0))
     orders: OrderCounts = field(default_factory=OrderCounts)
+    preferences: PreferenceTable | None = None
+    """With `--pairs`."""
 
     def add(self, candidate: Candidate) -> None:
         meta = candidate.row["meta"]
+        if self.preferences:
+            self.preferences.add(candidate)
         if candidate.status == "kept" or meta["kept_because"]:
             self.outcomes["accepted" if meta["accepted"] else meta["kept_because"]] += 1
             self.orders.add(meta["orders"])
@@ -77,20 +89,20 @@ class ImproveTable(Table):
         return self.orders.warnings()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"new_answers": dict(sorted(self.outcomes.items())), **self.orders.as_dict()}
+        preferences = self.preferences.as_dict() if self.preferences else {}
+        return {"new_answers": dict(sorted(self.outcomes.items())), **self.orders.as_dict(), **preferences}
 
     def tables(self) -> list[list[list[str]]]:
         if not self.outcomes.total():
             return []
         shares = self.orders.as_dict()
-        return [
-            [
-                ["new answers", str(self.outcomes.total())],
-                *([name, str(number)] for name, number in sorted(self.outcomes.items())),
-                ["both orders agree", percent(shares["both_orders_agree"])],
-                ["verdicts for the answer shown first", percent(shares["first_shown_preferred"])],
-            ]
+        outcomes = [
+            ["new answers", str(self.outcomes.total())],
+            *([name, str(number)] for name, number in sorted(self.outcomes.items())),
+            ["both orders agree", percent(shares["both_orders_agree"])],
+            ["verdicts for the answer shown first", percent(shares["first_shown_preferred"])],
         ]
+        return [outcomes, *(self.preferences.tables() if self.preferences else [])]
 
 
 class Improve(Method):
@@ -100,7 +112,6 @@ class Improve(Method):
     options_type = Options
     options: Options
     unique = ("prompt", "response", "chosen")
-    table_type = ImproveTable
     reasons = {
         "no_response": "The row has no response to improve. Answer the prompts first: datagen respond.",
         "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
@@ -132,6 +143,7 @@ class Improve(Method):
             details={"aspect": None},
             model=None,
             judges=llm.identities("judge"),
+            judging=None,
             steps=[],
             original=old,
             length_ratio=0.0,
@@ -154,6 +166,8 @@ class Improve(Method):
                 authors = [{"model": record.meta.get("model")}, {"model": meta["model"]}]
                 answers = replace(record, responses=(old, new), meta={"responses": authors})
                 judges = Judges(answers, llm, allow_self=self.options.allow_self)
+                names = [meta["judges"][member] for member in judges.members]
+                meta["judging"] = judge_key(names, Compare.variant, self.judge.judging_digest)
                 comparison = await self.judge.compare(judges, 0, 1)
                 meta["orders"] = [list(shares) for shares in comparison.orders]
                 if comparison.share is None:
@@ -205,20 +219,52 @@ class Improve(Method):
     def identity(self) -> dict[str, Any]:
         return self.judge.identity()
 
+    def table(self) -> ImproveTable:
+        return ImproveTable(preferences=PreferenceTable(read_checks()) if self.options.pairs else None)
+
     def bound(self, record: Record, llm: Roles) -> int:
         return self.calls_per_rewrite + 2  # it is compared in both orders
+
+
+@dataclass(frozen=True)
+class EditOptions(Options):
+    """Options of `datagen improve --by edit`."""
+
+    aspect: list[str] = option(
+        [], f"edit: what to improve: {', '.join(ASPECTS)}. Repeatable; one is drawn for each answer. [all]"
+    )
+    lang: str = option("auto", "edit: language of the prompt templates: en, zh, or auto (that of the prompt).")
 
 
 class ImproveEdit(Improve):
     """Write the answer again, better in one drawn aspect (Deita)."""
 
     variant = "edit"
-    templates = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS), COMPARE)
+    options_type = EditOptions
+    options: EditOptions
+    templates = (*(f"{name}{end}" for end in LANGUAGES.values() for name in EDIT_TEMPLATES), COMPARE)
+    row_templates = (COMPARE,)
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
-        meta["aspect"] = record.random("aspect").choice(ASPECTS)
-        (aspect,) = self.prompts[f"aspects/{meta['aspect']}"].render().messages
-        return await self.write(record, llm, meta, "improve/edit", aspect=aspect["content"], response=old)
+        language, name = self.language(record), record.random("aspect").choice(self.options.aspect or ASPECTS)
+        template, aspect = f"improve/edit{language}", f"aspects/{name}{language}"
+        meta |= {"aspect": name, "templates": self.name_templates((template, aspect, COMPARE))}
+        (sentence,) = self.prompts[aspect].render().messages
+        return await self.write(record, llm, meta, template, aspect=sentence["content"], response=old)
+
+    def language(self, record: Record) -> str:
+        """Return what ends the names of the templates for a record."""
+        lang = self.options.lang
+        if lang == "auto":
+            lang = "zh" if is_chinese(request_text(record.prompt)) else "en"
+        return LANGUAGES[lang]
+
+    def check(self) -> None:
+        super().check()
+        if unknown := [name for name in self.options.aspect if name not in ASPECTS]:
+            raise InputError(f"--aspect {unknown[0]}: expected {', '.join(ASPECTS)}")
+        if self.options.lang not in ("auto", *LANGUAGES):
+            raise InputError(f"--lang {self.options.lang}: expected auto, {', '.join(LANGUAGES)}")
 
 
 class ImproveRewrite(Improve):

@@ -95,6 +95,7 @@ class Magpie(Method):
             "steered" if system else "free",
             {"turns": self.options.turns},
             parents=[],
+            seed_id=record.id,
             asker=None,
             model=None,
             finish_reason=None,

@@ -12,6 +12,8 @@ A draw sees the tasks that were kept `--lag` draws before it, so the rows do not
 A task too similar to one that its draw sees costs no further call. The tasks kept since then are compared when the
 rows are put in order.
 
+Beyond the paper, `--topics` has each draw ask for tasks about one topic: of a file, or of a tree (select/topics.py).
+
 Departures: replies are JSON, so no answer is cut at a stop string or a heading; of a reply that met the length limit
 the whole objects are kept, and the last one is `truncated`. What a server takes of the schema is sent with the request
 (llm/forms.py), and what cannot be read is counted, object by object. Instructions keep their case. The prompt that asks
@@ -27,21 +29,20 @@ from typing import Any, ClassVar
 
 from datagen.engine.method import GrowingMemory, Memory, Method, Unique
 from datagen.engine.options import option
-from datagen.errors import UNPARSED, CallFailed, InputError, ParseError
+from datagen.errors import UNPARSED, CallFailed, ParseError
 from datagen.json_replies import read_items
 from datagen.llm.call import Completion
 from datagen.llm.dialects import CUT
 from datagen.llm.model import Roles, gather_all
 from datagen.prompts import Prompts
-from datagen.records.files import open_input
-from datagen.records.kinds import file_lines
-from datagen.records.record import BadLine, Candidate, Record, Row, fail, keep, reject, request_text, row_id
+from datagen.records.record import BadLine, Candidate, Record, Row, digest, fail, keep, reject, request_text, row_id
 from datagen.records.shapes import join_input
 from datagen.schemas import Schema, list_schema, object_schema, parse_schema
 from datagen.select import Rule, first_reason
 from datagen.select.instructions import ANY_LANGUAGE, CHINESE, ENGLISH, TASK_REASONS, Instance, instance_reasons
 from datagen.select.novelty import THRESHOLD
 from datagen.select.task_pool import Task, TaskPool, TaskView, YieldTable
+from datagen.select.topics import Topics, load_topics, read_lines
 
 INSTANCES = 5
 """The most instances kept of one task: the paper's code."""
@@ -91,6 +92,13 @@ class Options:
         THRESHOLD, "Near-duplicate threshold (ROUGE-L F1) between instructions; 0.7 as in the paper.", least=0, most=1
     )
     personas: Path | None = option(None, "File of personas, one per line; each draw uses one of them.")
+    topics: str | None = option(
+        None,
+        "File of topics, one per line, or the breadth of a tree of them that the model makes; each draw is for one.",
+    )
+    topic_depth: int = option(
+        2, "Levels of the tree of --topics; its leaves are breadth to the power of them.", least=1
+    )
 
 
 class SelfInstruct(Method):
@@ -99,10 +107,11 @@ class SelfInstruct(Method):
     name, variant = "self-instruct", "paper"
     options_type = Options
     options: Options
-    table_type = YieldTable
     next_step = "evolve"
     roles = {"teacher": "writes tasks and their answers"}
-    templates = tuple(f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first"))
+    templates = tuple(
+        f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first", "topics")
+    )
     endless = True
     reasons = {
         **TASK_REASONS,
@@ -126,6 +135,9 @@ class SelfInstruct(Method):
     """The rules for instructions. Empty: those for English or for any language, as the seeds are."""
     personas: list[str]
     """Read by `check`; one empty persona without `--personas`."""
+    topics: Topics
+    """Read by `check`."""
+    topic_template: ClassVar[str] = "self_instruct/topics"
 
     def __init__(self, options: Options, prompts: Prompts) -> None:
         super().__init__(options, prompts)
@@ -140,6 +152,7 @@ class SelfInstruct(Method):
         meta = self.row_meta(
             record,
             parents=[task.id for task in examples],
+            seed_id=None,
             task=row_id("task", [record.id], 0, None),
             instruction=None,
             input=None,
@@ -148,14 +161,18 @@ class SelfInstruct(Method):
             seed_similarity=None,
             is_classification=None,
             persona=persona or None,
+            topic=None,
+            leaf=self.topics.leaf_of(record.pass_no, record.seed) if self.topics.count else None,
             model=None,
             finish_reason=None,
             usage=None,
         )
         numbered = "\n".join(f"{n}. {' '.join(task.instruction.split())}" for n, task in enumerate(examples, 1))
-        prompt = self.prompts[self.templates[0]].render(count=str(self.new_tasks), shown=numbered, persona=persona)
         sample = record.sample(0)
         try:
+            topic = await self.topic(llm, meta)
+            fields = {"count": str(self.new_tasks), "shown": numbered, "persona": persona, "topic": topic}
+            prompt = self.prompts[self.templates[0]].render(**fields)
             reply = await llm.chat(
                 "teacher", prompt, sample=sample, parse=read_tasks, schema=self.schema, cut_ok=True, **self.sampling
             )
@@ -169,12 +186,19 @@ class SelfInstruct(Method):
         for place, item in enumerate(reply.value):
             task, readable = item or {}, readable + (item is not None)
             instruction = task.get("instruction")
-            identity = {"task": row_id("task", [record.id], place, instruction), "instruction": instruction}
+            name = row_id("task", [record.id], place, instruction)
+            identity = {"seed_id": name, "task": name, "instruction": instruction}
             cut = is_cut(reply) and place == len(reply.value) - 1
             tasks.append(self.complete(record, llm, task, meta | identity, cut=cut, unasked=readable > self.new_tasks))
         for candidates in await gather_all(tasks):
             for candidate in candidates:
                 yield candidate
+
+    async def topic(self, llm: Roles, meta: Row) -> str:
+        """Return the topic of a draw, and note it in `meta`; empty without `--topics`. Raises CallFailed."""
+        if meta["leaf"] is not None:
+            meta["topic"] = await self.topics.name(meta["leaf"], llm, self.prompts[self.topic_template])
+        return meta["topic"] or ""
 
     async def complete(
         self, record: Record, llm: Roles, task: Row, meta: Row, *, cut: bool, unasked: bool
@@ -270,24 +294,18 @@ class SelfInstruct(Method):
             yield Record(row_id("draw", seeds, number, seed), "", pass_no=number, seed=seed)
 
     def check(self) -> None:
-        """Read the personas."""
-        path = self.options.personas
-        if path is None:
-            self.personas = [""]
-            return
-        with open_input(str(path)) as file:
-            lines = list(file_lines(str(path), file, "persona"))
-        personas = [(line.row or {}).get("persona") for line in lines]
-        for line, persona in zip(lines, personas, strict=True):
-            if not isinstance(persona, str) or not persona.strip():
-                problem = line.problem or 'no text in "persona"'
-                raise InputError(f"{line.file or path}:{line.number}: {problem}")
-        if not lines:
-            raise InputError(f"{path}: no personas; write one per line")
-        self.personas = [str(persona).strip() for persona in personas]
+        """Read the personas and the topics."""
+        self.personas = read_lines(self.options.personas, "persona") if self.options.personas else [""]
+        self.topics = load_topics(self.options.topics, self.options.topic_depth)
 
     def bound(self, record: Record, llm: Roles) -> int:
-        return 1 + self.calls_per_task * self.new_tasks
+        return self.topics.calls + 1 + self.calls_per_task * self.new_tasks
+
+    def identity(self) -> dict[str, Any]:
+        return {"topics": digest(self.topics.listed)}
+
+    def table(self) -> YieldTable:
+        return YieldTable(self.topics.count)
 
     def memory(self) -> list[Memory]:
         return [TaskPool(self.options.threshold), Unique("prompt", "response")]
@@ -297,7 +315,7 @@ class SelfInstructAlpaca(SelfInstruct):
     """Alpaca's batches: tasks together with their instances in one call."""
 
     variant = "alpaca"
-    templates = ("self_instruct/batch",)
+    templates = ("self_instruct/batch", "self_instruct/topics")
     examples = (3, 0)
     candidates = new_tasks = 20
     calls_per_task = 0
@@ -312,7 +330,8 @@ class SelfInstructBelle(SelfInstructAlpaca):
     """BELLE's batches: as Alpaca, in Chinese."""
 
     variant = "belle"
-    templates = ("self_instruct/batch.zh",)
+    topic_template = "self_instruct/topics.zh"
+    templates = ("self_instruct/batch.zh", topic_template)
     candidates = new_tasks = 10
     rules = CHINESE
 

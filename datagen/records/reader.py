@@ -29,8 +29,9 @@ from datagen.records.preferences import NEEDS, PREFERENCE_SHAPES
 from datagen.records.preferences import OURS as OUR_PREFERENCES
 from datagen.records.prompt_shapes import DOCUMENT_SHAPES, OUR_DOCUMENTS, OURS, PROMPT_SHAPES
 from datagen.records.ranked import RANKED, SAMPLES
-from datagen.records.record import ID_LENGTH, BadLine, Document, Preference, Record, Row, Seen, as_messages, row_id
+from datagen.records.record import ID_LENGTH, BadLine, Document, Preference, Record, Row, as_messages, row_id
 from datagen.records.row_kinds import Kind as Kind
+from datagen.records.seen import Seen
 from datagen.records.shapes import Content, Shape, best_shape
 from datagen.records.trees import grow_trees, is_message
 

@@ -5,7 +5,6 @@ the same ids, whatever runs before, beside or after it.
 """
 
 import json
-from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -337,53 +336,3 @@ def fail(error: CallFailed, *, record: Row, meta: Row) -> Candidate:
     )
     candidate.row["status"] = candidate.status = "failed"
     return candidate
-
-
-class Seen:
-    """A set of JSON values that keeps only a 64-bit digest of each, in 16 to 32 bytes; a Python set takes 80."""
-
-    def __init__(self, values: Iterable[object] = ()) -> None:
-        self._slots = array("Q", bytes(8 * 1024))
-        self._count = 0
-        for value in values:
-            self.add(value)
-
-    def __contains__(self, value: object) -> bool:
-        return bool(self._slots[self._place(short_digest(value))])
-
-    def add(self, value: object) -> bool:
-        """Add a JSON value; return whether it is new."""
-        return self.add_digest(short_digest(value))
-
-    def add_digest(self, number: int) -> bool:
-        """Add a value by 64 bits of its digest, not 0; return whether it is new."""
-        place = self._place(number)
-        if self._slots[place]:
-            return False
-        self._slots[place] = number
-        self._count += 1
-        if 2 * self._count > len(self._slots):
-            old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
-            for number in filter(None, old):
-                self._slots[self._place(number)] = number
-        return True
-
-    def _place(self, number: int) -> int:
-        """Return the place of a digest, or the empty one where it belongs."""
-        slots, mask = self._slots, len(self._slots) - 1
-        place = number & mask
-        while slots[place] and slots[place] != number:
-            place = (place + 1) & mask
-        return place
-
-
-def short_digest(value: object) -> int:
-    """Return 64 bits of a digest of a JSON value, never 0.
-
-    Texts, and those in a list, count as they are: to encode long ones in JSON takes longer than all else here.
-    """
-    sha = sha256(b"[" if isinstance(value, list) else b"")
-    for part in value if isinstance(value, list) else [value]:
-        kind, data = (b"t", part.encode(errors="surrogatepass")) if isinstance(part, str) else (b"j", canonical(part))
-        sha.update(b"%b%d:%b" % (kind, len(data), data))
-    return int.from_bytes(sha.digest()[:8]) or 1

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-from datagen.records.record import Row, Seen, Text, request_text, short_digest
+from datagen.records.record import Row, Text, request_text
+from datagen.records.seen import Seen, short_digest
 from datagen.select.minhash import NearDuplicates
 from datagen.text import exact_key, tokens
 

@@ -5,6 +5,7 @@
     all            every pair of different ranks, a prompt's pairs one after another (InstructGPT, arXiv 2203.02155)
     verified       a right answer against a wrong one, according to verifiers
     spin           the teacher's answer against each of the policy's (SPIN, arXiv 2401.01335)
+    delta          an answer of a stronger model against one of a weaker (delta learning, arXiv 2507.06187)
 
 A pair is made within one row, so both answers have the same prompt. Scores that differ by at most `--tie` are no
 preference (MT-bench calls 0.1 a tie), nor are nearly identical answers, and an answer without a score is never in a
@@ -14,21 +15,22 @@ A judge's check (`datagen judge --check`, kept in the working folder) is used: a
 table, and rows of a judge whose accuracy may be chance are dropped unless `--weak-judge`.
 """
 
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
 
 from rapidfuzz.distance import Indel
 
-from datagen.engine.method import Method, Table
+from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import describe_judge, is_weak, judge_key, read_checks
+from datagen.judge.agreement import is_weak, judge_key, read_checks
+from datagen.judge.preferences import PreferenceTable
 from datagen.llm.model import Roles
+from datagen.llm.names import is_same_model
+from datagen.llm.sim import VERSION as SIM_VERSION
 from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import PROMPTS, Reader
@@ -54,6 +56,7 @@ class Options:
     )
     weak_judge: bool = option(False, "Make pairs even if the judge's accuracy is not significantly above chance.")
     teacher: Path | None = option(None, "spin: file of prompts with the teacher's responses, which become chosen.")
+    strong: str | None = option(None, "delta: model whose answers become chosen; those of other models are rejected.")
 
 
 class PairCandidate(NamedTuple):
@@ -182,8 +185,8 @@ class Pairs(Method):
     def identity(self) -> dict[str, Any]:
         return {"checks": digest(self.checks)}
 
-    def table(self) -> "PairTable":
-        return PairTable(self.checks)
+    def table(self) -> PreferenceTable:
+        return PreferenceTable(self.checks, unscored=0)
 
 
 class PairsBestRandom(Pairs):
@@ -247,6 +250,43 @@ class PairsSpin(Pairs):
         super().check()
 
 
+class PairsDelta(Pairs):
+    """An answer of a stronger model against one of a weaker model, each used once (delta learning).
+
+    No judge looks at them: what is learned is the difference between the models, which both may be weak.
+    """
+
+    variant = "delta"
+    rank_based = False
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        models = sorted({str(author(record, place)) for place in range(len(record.responses))} - {"None"})
+        if any(map(self.is_strong, models)):
+            return None
+        return (
+            f"no answer is by --strong {self.options.strong}; the answers are by {', '.join(models) or 'nobody named'}"
+        )
+
+    def pair_candidates(self, record: Record) -> list[PairCandidate]:
+        return super().pair_candidates(replace(record, ranks=(), scores=()))
+
+    def choose(self, record: Record) -> list[tuple[int, int]]:
+        authors = [(place, author(record, place)) for place in range(len(record.responses))]
+        known = [(place, self.is_strong(model)) for place, model in authors if model]
+        strong, weak = ([place for place, is_strong in known if is_strong is side] for side in (True, False))
+        return list(zip(strong, weak, strict=False))
+
+    def is_strong(self, model: str) -> bool:
+        """Return whether a model that a row names is that of `--strong`; `sim` adds a version to its name."""
+        strong = str(self.options.strong)
+        return model in (strong, f"{strong}/{SIM_VERSION}") or is_same_model(strong, model)
+
+    def check(self) -> None:
+        if not self.options.strong:
+            raise InputError("--by delta needs --strong MODEL: the model whose answers become chosen")
+        super().check()
+
+
 def ranked_places(record: Record) -> list[int]:
     """Return the places of the ranked answers, the best first; an answer whose score is null has no rank."""
     if not record.ranks:
@@ -284,59 +324,3 @@ def rejection_reason(pair: PairCandidate, options: Options) -> str | None:
             return "small_margin"
     shorter, longer = sorted((len(chosen), len(rejected)))
     return "unlike_lengths" if options.length_ratio and longer > options.length_ratio * max(shorter, 1) else None
-
-
-@dataclass
-class PairTable(Table):
-    """Whether the chosen answers are simply the longer ones, and how good the judges are."""
-
-    checks: Mapping[str, Row]
-    lengths: list[tuple[int, int]] = field(default_factory=list)
-    """Characters of the chosen and the rejected answer of each pair."""
-    judges: Counter[str] = field(default_factory=Counter)
-    unscored: int = 0
-    """Answers that no judge gave a score, so that they are in no pair."""
-    _row: str = ""
-    """The last row that they were counted in."""
-
-    def add(self, candidate: Candidate) -> None:
-        if candidate.status == "kept":
-            self.lengths.append((len(candidate.row["chosen"]), len(candidate.row["rejected"])))
-        meta = candidate.row["meta"]
-        if judging := meta["judging"]:
-            self.judges[judging] += 1
-        if self._row != meta["parents"][0]:
-            self._row = meta["parents"][0]
-            self.unscored += meta["unscored"]
-
-    def as_dict(self) -> dict[str, Any]:
-        if not self.lengths:
-            return {"pairs": 0, "unscored_answers": self.unscored}
-        longer = [0.5 if chosen == rejected else float(chosen > rejected) for chosen, rejected in self.lengths]
-        return {
-            "pairs": len(self.lengths),
-            "unscored_answers": self.unscored,
-            "chosen_longer": round(fmean(longer), 4),
-            "chosen_length": round(fmean(chosen for chosen, _ in self.lengths), 1),
-            "rejected_length": round(fmean(rejected for _, rejected in self.lengths), 1),
-            "judges": {judging: self.checks.get(judging) for judging in self.judges},
-        }
-
-    def tables(self) -> list[list[list[str]]]:
-        figures = self.as_dict()
-        if not self.lengths:
-            return [[["pairs", "answers without a score"], ["0", str(self.unscored)]]] if self.unscored else []
-        summary = [
-            ["pairs", "answers without a score", "chosen is the longer", "mean length chosen", "rejected"],
-            [
-                str(figures["pairs"]),
-                str(figures["unscored_answers"]),
-                f"{100 * figures['chosen_longer']:.1f} %",
-                f"{figures['chosen_length']:.0f}",
-                f"{figures['rejected_length']:.0f}",
-            ],
-        ]
-        return [
-            summary,
-            [["judge", "accuracy against people"], *([*describe_judge(judging)] for judging in self.judges)],
-        ]

@@ -10,6 +10,7 @@ from datagen.engine.method import Table
 from datagen.records.record import Candidate, Row
 from datagen.select.instructions import not_english
 from datagen.select.novelty import Pool
+from datagen.select.topics import Coverage
 from datagen.text import ngram_hashes, tokens
 
 
@@ -82,10 +83,15 @@ class TaskView:
 
 
 class YieldTable(Table):
-    """Rows per thousand calls as the pool grows, and the diversity of the tasks."""
+    """Rows per thousand calls as the pool grows, the diversity of the tasks, and the topics covered.
 
-    def __init__(self) -> None:
+    Args:
+        leaves: The number of topics; 0 without any.
+    """
+
+    def __init__(self, leaves: int = 0) -> None:
         self.calls = self.rows = 0
+        self.coverage = Coverage(leaves) if leaves else None
         self.curve: list[int] = []
         self.words: Counter[str] = Counter()
         self.grams: dict[int, set[int]] = {1: set(), 2: set()}
@@ -101,6 +107,8 @@ class YieldTable(Table):
             return
         self.rows += 1
         meta = candidate.row["meta"]
+        if self.coverage:
+            self.coverage.rows[meta["leaf"]] += 1
         if meta["task"] == self._last:
             return
         self._last = meta["task"]
@@ -125,6 +133,7 @@ class YieldTable(Table):
                 for n, distinct in self.grams.items()
             },
             "seed_similarity": {name: round(value, 4) for name, value in statistics.items()} or None,
+            **({"topics": self.coverage.as_dict()} if self.coverage else {}),
         }
 
     def tables(self) -> list[list[list[str]]]:
@@ -136,4 +145,5 @@ class YieldTable(Table):
         similarity = "   ".join(f"{name} {value:.2f}" for name, value in (summary["seed_similarity"] or {}).items())
         curve = [[str(1_000 * n), str(rows)] for n, rows in enumerate(self.curve, 1)]
         diversity = [["leading words", words], *shares, ["ROUGE-L with the nearest seed", similarity]]
+        diversity += [["topics with a row", self.coverage.in_words()]] if self.coverage else []
         return [[["calls", "rows"], *curve], [["diversity", ""], *diversity]]

@@ -1,14 +1,15 @@
 """A corpus for instruction backtranslation: documents in, segments out, filtered by rules before any call is made.
 
-A corpus is a file or a folder, read in the order of file names: .txt, .md, .html, and JSON lines of documents
-({"text"}, and optionally "path", "url", "title", "licence"); hidden files and other kinds are skipped.
+A corpus is a file or a folder, read in the order of file names: .txt, .md, .html, .pdf, .docx, and JSON lines of
+documents ({"text"}, and optionally "path", "url", "title", "licence"); hidden files and other kinds are skipped.
 Rows with a prompt and a response are seeds and pass unchanged. What cannot be read is a bad line with its place. Each
 stands under a key of its own in the files between the passes, so no column of a user's is taken for one of ours.
 
 A paragraph that three documents share is boilerplate, and is cut where it begins or ends a segment; near-duplicate
 documents count as one. Of two near-duplicate segments the first stays.
 
-An HTML page is converted to Markdown first (html.py); spans are places in that text.
+The text of a page, a PDF file or a document of Word is taken out first (extraction.py). A span is a place in that
+text: `extraction.extract(kind, bytes)[start:end]`.
 """
 
 import json
@@ -28,17 +29,20 @@ from datagen.records.reader import Kind
 from datagen.records.record import Record, Row
 from datagen.records.shapes import Content, Shape
 from datagen.select.minhash import NearDuplicates
-from datagen.sources.html import page_text
+from datagen.sources.extraction import DOCX, HTML, PDF, Unreadable, extract
 from datagen.sources.segments import BLANK, Segment, clean, rejection_reason, segments, without_boilerplate
 from datagen.sources.segments import REASONS as SEGMENT_REASONS
 from datagen.text import exact_key
 
 SHARED, SHORT = 3, 20
 """A paragraph of more than SHORT characters in SHARED documents is boilerplate."""
-PLAIN, MARKDOWN, HTML = "plain", "markdown", "html"
+PLAIN, MARKDOWN = "plain", "markdown"
 SUFFIXES = {
-    ".txt": PLAIN, ".md": MARKDOWN, ".markdown": MARKDOWN, ".mdx": MARKDOWN, ".html": HTML, ".htm": HTML, ".xhtml": HTML
+    ".txt": PLAIN, ".md": MARKDOWN, ".markdown": MARKDOWN, ".mdx": MARKDOWN,
+    ".html": HTML, ".htm": HTML, ".xhtml": HTML, ".pdf": PDF, ".docx": DOCX,
 }  # fmt: skip
+TEXT_OF = {HTML: MARKDOWN, DOCX: MARKDOWN, PDF: PLAIN}
+"""The kind of the text that is taken out of a document."""
 LINES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
 
 SOURCE, SEED, SEGMENT, PROBLEM = "source", "seed", "segment", "problem"
@@ -84,10 +88,7 @@ def _of_file(path: str, name: str) -> Iterator[Source | Row]:
             return
         file.seek(0)
         raw = file.read()
-    try:
-        yield make_source(name, raw.decode("utf-8-sig"), kind or PLAIN, None)
-    except UnicodeDecodeError as error:
-        yield {PROBLEM: f"{name}: not UTF-8 (at byte {error.start})"}
+    yield make_source(name, raw, kind or PLAIN, None)
 
 
 def _of_lines(name: str, file: BinaryIO) -> Iterator[Source | Row]:
@@ -102,14 +103,22 @@ def _of_lines(name: str, file: BinaryIO) -> Iterator[Source | Row]:
             licence = row.get("licence") or row.get("license")
             is_page = row["text"].lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
             kind = HTML if is_page else MARKDOWN
-            yield make_source(origin, row["text"], kind, str(licence) if licence else None)
+            yield make_source(origin, row["text"].encode(), kind, str(licence) if licence else None)
         else:
             yield {PROBLEM: f'{place}: neither "text" nor "prompt" and "response" (found: {key_list(row)})'}
 
 
-def make_source(name: str, text: str, kind: str, licence: str | None) -> Source:
-    """Make a document; an HTML page becomes Markdown."""
-    return Source(name, page_text(text) if kind == HTML else text, MARKDOWN if kind == HTML else kind, licence)
+def make_source(name: str, content: bytes, kind: str, licence: str | None) -> Source | Row:
+    """Make a document of its bytes; {PROBLEM} if they cannot be read."""
+    try:
+        text = extract(kind, content) if kind in (PDF, DOCX) else content.decode("utf-8-sig")
+        if kind == HTML:
+            text = extract(kind, text.encode())
+    except UnicodeDecodeError as error:
+        return {PROBLEM: f"{name}: not UTF-8 (at byte {error.start})"}
+    except Unreadable as error:
+        return {PROBLEM: f"{name}: {error}"}
+    return Source(name, text, TEXT_OF.get(kind, kind), licence)
 
 
 class _Corpus:
@@ -205,7 +214,8 @@ REASONS = SEGMENT_REASONS | {
 """Why a segment is dropped, and what that means."""
 CORPUS = Kind(
     "documents", _record, {"segment": Shape(_segment, needs_any=(SEGMENT, SEED, PROBLEM))}, "text", '"text"',
-    'A corpus is a folder of .txt, .md and .html, or rows with "text"', "Documents go to 'datagen backtranslate'",
+    'A corpus is a folder of .txt, .md, .html, .pdf and .docx, or rows with "text"',
+    "Documents go to 'datagen backtranslate'",
     open=open_corpus,
 )  # fmt: skip
 """Segments as records: the header is the prompt, the text the response; seeds as they are, without a document."""

@@ -170,3 +170,13 @@ def test_the_table_of_rounds_adds_up_to_the_funnel() -> None:
     words = table["words"]["1"]
     kept = [row["meta"] for row in rows("out.jsonl") if row["meta"]["round"] == 1]
     assert words == {"before": sum(m["words_before"] for m in kept), "after": sum(m["words_after"] for m in kept)}
+
+
+def test_every_parent_is_a_seed_or_a_row_of_the_output() -> None:
+    seeds = [{"prompt": f"Name river number {n}.", "copy": copy} for n in range(6) for copy in (1, 2, 3)]
+    Path("seeds.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
+    outcome = evolve(Path("seeds.jsonl"), "sim", rounds=3)
+    assert outcome.result["funnel"]["rejected"]["duplicate"] > 0
+    output = rows("out.jsonl")
+    written = {row["id"] for row in output} | {row["meta"]["seed_id"] for row in output}
+    assert {parent for row in output for parent in row["meta"]["parents"]} <= written

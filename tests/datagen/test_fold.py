@@ -200,3 +200,20 @@ def test_a_bad_line_is_kept_apart_with_its_place() -> None:
 def test_a_funnel_that_does_not_add_up_is_an_error(funnel: Funnel, written: int, dropped: int) -> None:
     with pytest.raises(AssertionError, match="the funnel does not add up"):
         funnel.check(written, dropped)
+
+
+def version(number: int, parent: int, prompt: str) -> Candidate:
+    meta = {"op": "o", "parents": [f"{parent:016x}"]}
+    return keep({"id": f"{number:016x}", "prompt": prompt, "response": "x", "meta": meta})
+
+
+def test_a_row_that_is_made_from_a_duplicate_has_the_kept_twin_as_its_parent() -> None:
+    folded(
+        version(1, 100, "A?"), version(2, 1, "A, and why?"),
+        version(3, 200, "A?"), version(4, 3, "A, and when?"), version(5, 4, "A, and when, and why?"),
+    )  # fmt: skip
+    assert [(row["id"], row["meta"]["parents"]) for row in rows("out.jsonl")] == [
+        (f"{name:016x}", [f"{parent:016x}"]) for name, parent in ((1, 100), (2, 1), (4, 1), (5, 4))
+    ]
+    (duplicate,) = rows("out.rejected.jsonl")
+    assert duplicate["reason"] == "duplicate" and duplicate["meta"]["parents"] == [f"{200:016x}"]

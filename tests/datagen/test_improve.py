@@ -1,5 +1,6 @@
 """`datagen improve`: a new answer is accepted only if it is better, not longer, and not less correct."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def improve(
     path: Path, variant: str = "edit", model: str = "sim", output: str = "out.jsonl", **settings: Any
 ) -> Outcome:
     method = METHODS[variant]
-    method_options = {name: settings.pop(name) for name in list(settings) if name in Options.__dataclass_fields__}
+    names = {field.name for field in fields(method.options_type)} & settings.keys()
+    method_options = {name: settings.pop(name) for name in names}
     return perform(method, path, model, output, method.options_type(**method_options), **settings)
 
 
@@ -132,3 +134,32 @@ def test_a_model_does_not_judge_its_own_rewrite() -> None:
 def test_a_row_without_a_response_is_rejected() -> None:
     improve(sums(2))
     assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["no_response"] * 2
+
+
+def test_an_aspect_is_drawn_from_those_that_are_named() -> None:
+    path = answers(12, 0.5)
+    improve(path, aspect=["helpful", "creative"], output="two.jsonl")
+    assert {row["meta"]["aspect"] for row in rows("two.jsonl")} == {"helpful", "creative"}
+    improve(path, output="all.jsonl")
+    assert len({row["meta"]["aspect"] for row in rows("all.jsonl")}) > 3
+    for row in rows("two.jsonl"):
+        names = [entry["name"] for entry in row["meta"]["templates"]]
+        assert names == ["improve/edit", f"aspects/{row['meta']['aspect']}", "judge/compare"]
+    with pytest.raises(InputError, match="--aspect better: expected deeper"):
+        improve(path, aspect=["better"])
+
+
+def test_a_chinese_answer_is_edited_in_chinese() -> None:
+    Path("zh.jsonl").write_bytes(dump_line({"prompt": "写一首关于大海的短诗。", "response": "大海很蓝，也很宽。"}))
+    for lang, template in (("auto", "improve/edit.zh"), ("en", "improve/edit")):
+        improve(Path("zh.jsonl"), output=f"{lang}.jsonl", lang=lang)
+        assert rows(f"{lang}.jsonl")[0]["meta"]["templates"][0]["name"] == template
+
+
+def test_preferences_come_with_the_table_of_pairs() -> None:
+    outcome = improve(answers(12, 1.0), pairs=True)
+    table, written = outcome.result["table"], rows("out.jsonl")
+    longer = [len(row["chosen"]) > len(row["rejected"]) for row in written]
+    assert (table["pairs"], table["chosen_longer"]) == (len(written), round(sum(longer) / len(longer), 4))
+    (judging,) = table["judges"]
+    assert {row["meta"]["judging"] for row in written} == {judging} and " compare " in judging

@@ -9,6 +9,7 @@ from datagen.commands.main import COMMANDS, load_methods
 from datagen.engine.method import Method
 from datagen.prompts import Prompts
 from datagen.records.files import dump_line
+from datagen.records.layout import pack_meta
 from tests.jobs import perform, rows
 
 COMMON = {"method", "op", "parents", "seed_id", "source_id"}
@@ -20,15 +21,17 @@ SAMPLES = {
     "ranks": [1, 2],
     "answer": "5",
 }
+AUTHORS = pack_meta({"method": "respond", "responses": [{"model": "strong"}, {"model": "weak"}]})
 INPUTS: dict[str, dict[str, Any]] = {
     "judge": SAMPLES,
-    "pairs": SAMPLES,
+    "pairs": {"id": "0" * 16, **SAMPLES, "meta": AUTHORS},
     "backtranslate": {"text": f"# Canals\n\n{TEXT}"},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "mcr": {"corpus": Path("input.jsonl")},
     "verify": {"verify": ["answer"]},
     "spin": {"teacher": Path("teacher.jsonl")},
+    "delta": {"strong": "strong"},
     "tree": {"task": "text"},
 }
 NO_META = {"filter"}
@@ -57,6 +60,7 @@ def test_meta_names_the_lineage_and_the_prompts(method: type[Method]) -> None:
     row_templates = method(options, Prompts()).row_templates
     for meta in (row["meta"] for row in written):
         assert meta.keys() >= COMMON
+        assert meta["seed_id"] or not method.endless
         if row_templates is None:
             digests = {meta["template"]: meta["template_digest"]}
         else:

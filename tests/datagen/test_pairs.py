@@ -16,7 +16,7 @@ from datagen.records.files import dump_line
 from datagen.records.layout import pack_meta
 from datagen.records.record import Row
 from datagen.select.pairs import Options
-from tests.jobs import digest, perform, rows
+from tests.jobs import digest, perform, respond, rows
 
 METHODS = load_methods("pairs")
 
@@ -172,3 +172,35 @@ def test_rows_do_not_depend_on_concurrency() -> None:
     for concurrency in ("1", "64"):
         perform(METHODS["all"], path, "sim", f"{concurrency}/out.jsonl", Options(), concurrency=concurrency)
     assert digest("1/out.jsonl") == digest("64/out.jsonl")
+
+
+def by_models(name: str, *models: str | None) -> Row:
+    meta = pack_meta({"method": "respond", "responses": [{"model": model} for model in models]})
+    return {"id": f"{int(name):016x}", **row(name, [1.0 for _ in models]), "meta": meta}
+
+
+def test_a_stronger_model_stands_against_a_weaker_one_without_a_judge() -> None:
+    content = [by_models("1", "weak", "strong"), by_models("2", "strong-2026-01-02", "weak", "weak", "strong", None)]
+    pairs([*content, by_models("3", "weak", "weak"), by_models("4", "strong", None)], "delta", strong="strong")
+    assert places() == [(1, 0), (0, 1), (3, 2)]
+    metas = [pair["meta"] for pair in rows("out.jsonl")]
+    assert [meta["models"] for meta in metas] == [["strong", "weak"], ["strong-2026-01-02", "weak"], ["strong", "weak"]]
+    assert {meta["judging"] for meta in metas} == {None}
+    assert reasons() == {"no_pair": 2}
+
+
+def test_a_stronger_model_that_wrote_nothing_is_told_before_the_first_row() -> None:
+    with pytest.raises(InputError, match="no answer is by --strong big; the answers are by small, tiny"):
+        pairs([by_models("1", "small", "tiny")], "delta", strong="big")
+    with pytest.raises(InputError, match="--by delta needs --strong MODEL"):
+        pairs([by_models("1", "small", "tiny")], "delta")
+
+
+def test_two_teachers_and_one_command_more_make_delta_pairs() -> None:
+    models = ["sim:skill=0.9", "sim:skill=0.2"]
+    prompts = write([{"prompt": f"Compute {n} * 7 + {n + 2}."} for n in range(20)], "prompts.jsonl")
+    respond(prompts, models, "samples.jsonl", strategy="cot", k=2)
+    perform(METHODS["delta"], Path("samples.jsonl"), "sim", "out.jsonl", Options(strong=models[0]))
+    written = rows("out.jsonl")
+    assert len(written) > 10
+    assert {tuple(pair["meta"]["models"]) for pair in written} == {(f"{models[0]}/1", f"{models[1]}/1")}

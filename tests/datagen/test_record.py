@@ -13,7 +13,6 @@ from datagen.records.record import (
     BadLine,
     Candidate,
     Record,
-    Seen,
     Text,
     as_messages,
     canonical,
@@ -25,6 +24,7 @@ from datagen.records.record import (
     row_id,
     with_request,
 )
+from datagen.records.seen import Numbered, Seen
 from datagen.records.usage import Usage
 
 USER, ASSISTANT, LAST = (
@@ -198,3 +198,17 @@ def test_usage_adds_up_and_takes_away(one: Usage, other: Usage) -> None:
     assert both - other == one
     assert sum([one, other], Usage()) == both
     assert one + Usage() == one
+
+
+@given(st.lists(st.integers(0, 3000), max_size=6000))
+def test_a_numbered_set_knows_the_first_number_of_each_value(values: list[int]) -> None:
+    numbered, known = Numbered(), dict[int, int]()
+    for number, value in enumerate(values, 1):
+        assert numbered.first(value, number) == known.get(value)
+        known.setdefault(value, number)
+
+
+def test_a_numbered_set_grows() -> None:
+    numbered = Numbered()
+    assert all(numbered.first(value, value + 1) is None for value in range(5000))
+    assert all(numbered.first(value, 0) == value + 1 for value in range(5000))

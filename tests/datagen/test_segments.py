@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from datagen.errors import InputError
 from datagen.records.record import Row
 from datagen.sources.corpus import open_corpus
-from datagen.sources.html import page_text
 from datagen.sources.segments import (
     CJK_WEIGHT,
     FRONT_MATTER,
@@ -145,21 +144,6 @@ def test_cleaning_leaves_code_alone() -> None:
     assert "Bold" in cleaned and "&" in cleaned
     for removed in ("<b>Bold", "no -->", "{%", "i.png", "&amp;", "[ref]", "\n\n\n"):
         assert removed not in cleaned
-
-
-def test_a_page_gives_its_text_without_its_menus() -> None:
-    page = """<html><head><title>t</title><style>p{}</style></head><body><nav><ul><li>Home<li>About</ul></nav>
-    <h1>Bread &amp; butter</h1><p>Flour,
-    water <b>and</b> salt.<script>if (a < b) {}</script></p><ul><li>one</li><li>two</li></ul>
-    <pre>a
-      b</pre><footer>Copyright</footer></body></html>"""
-    text = page_text(page)
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert lines[-7:] == [
-        "# Bread & butter", "Flour, water and salt.", "- one", "- two", "```", "a", "      b", "```"
-    ][-7:]  # fmt: skip
-    for removed in ("Home", "Copyright", "if (a", "p{}"):
-        assert removed not in text
 
 
 def rows_of(name: str | Path) -> list[Row]:

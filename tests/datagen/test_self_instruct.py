@@ -20,6 +20,7 @@ from datagen.select.task_pool import Task, TaskPool
 from tests.jobs import Quiet, digest, rows
 
 METHODS = load_methods("self-instruct")
+OPTIONS = ("lag", "threshold", "personas", "topics", "topic_depth")
 
 
 def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
@@ -32,7 +33,7 @@ def seeds(count: int = 12, path: str = "seeds.jsonl") -> Path:
 
 def run(path: Path, output: str = "out.jsonl", *, mode: str = "paper", model: str = "sim", **options: Any) -> Outcome:
     method = METHODS[mode]
-    method_options = {name: options.pop(name) for name in list(options) if name in ("lag", "threshold", "personas")}
+    method_options = {name: options.pop(name) for name in list(options) if name in OPTIONS}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     run_options = RunOptions(output=output, model=[model], **{"n": 60, **options})
     with open_job(method, str(path), method.options_type(**method_options), run_options, {}) as job:

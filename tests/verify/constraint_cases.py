@@ -53,6 +53,7 @@ CASES: dict[str, list[Case]] = {
         ({"language": "mr"}, [MARATHI], [HINDI, NEPALI]),
         ({"language": "ne"}, [NEPALI], [HINDI, MARATHI]),
         ({"language": "de"}, [GERMAN, f"{GERMAN}\n```python\nfor the in of: print(to)\n```"], [HINDI, "你好，世界。"]),
+        ({"language": "cs"}, ["Dům stojí v dlouhé ulici a děti si hrají se psem."], [GERMAN]),
         ({"language": "kn"}, ["ನಾನು ಶಾಲೆಗೆ ಹೋಗುತ್ತೇನೆ."], ["நான் பள்ளிக்குச் செல்கிறேன்."]),
         ({"language": "ta"}, ["நான் பள்ளிக்குச் செல்கிறேன்."], ["ನಾನು ಶಾಲೆಗೆ ಹೋಗುತ್ತೇನೆ."]),
         ({"language": "zh"}, ["我爱 Python 编程。", "他说：“Hello!”然后走了。"], ["東京は日本の首都です。", "안녕하세요"]),
@@ -225,7 +226,9 @@ CASES: dict[str, list[Case]] = {
 }  # fmt: skip
 UNDECIDED: list[tuple[str, dict[str, Any], str]] = [
     ("language:response_language", {"language": "de"}, "OK."),
-    ("language:response_language", {"language": "cs"}, "Dům stojí v dlouhé ulici a děti si hrají se psem."),
+    ("language:response_language", {"language": "xx"}, "Dům stojí v dlouhé ulici a děti si hrají se psem."),
+    ("language:response_language", {"language": "ja"}, "東京"),
+    ("language:response_language", {"language": "id"}, "Kereta terlambat lagi."),
     ("language:response_language", {"language": "de"}, "Hello 你好"),
     ("length_constraints:number_sentences", {"relation": "at least", "num_sentences": 2}, "ฉันไปโรงเรียน วันนี้อากาศดี"),
     ("length_constraints:number_words", {"relation": "less than", "num_words": 5}, "ฉันไปโรงเรียน"),

@@ -102,6 +102,13 @@ def listed(name: str, rows: list[dict[str, str]]) -> str:
     return f'{{"{name}": [\n{lines}\n]}}'
 
 
+def topics(fields: Fields, rng: SimRandom) -> str:
+    """Self-Instruct: list topics below another one."""
+    above = fields["above"].rpartition(" > ")[2]
+    names = [f"{above} {number}".strip() if above else f"topic {number}" for number in range(int(fields["count"]))]
+    return json.dumps({"topics": names}, ensure_ascii=False)
+
+
 def classification(fields: Fields, rng: SimRandom) -> str:
     """Self-Instruct: say whether the answer to an instruction is one of a few labels."""
     return "Yes" if any(fields["instruction"].startswith(question) for question, _ in LABELLED) else "No"
@@ -154,6 +161,7 @@ def rewrite(fields: Fields, rng: SimRandom) -> str:
 HANDLERS: dict[str, Handler] = {
     "self_instruct/tasks": tasks,
     "self_instruct/batch": batch,
+    "self_instruct/topics": topics,
     "self_instruct/classification": classification,
     "self_instruct/input_first": partial(instances, "input first"),
     "self_instruct/output_first": partial(instances, "output first"),
