@@ -31,7 +31,8 @@ def last_code(text: str) -> Code:
     The text is empty if all fenced blocks are in other languages.
     """
     fences = list(FENCE.finditer(text))
-    code, opening = Code("" if fences else text, False), None
+    code = Code("" if fences else text, False)
+    opening: re.Match[str] | None = None
     for fence in fences:
         if opening is None:
             opening = fence

@@ -77,7 +77,7 @@ def test_a_verdict_is_whether_the_tests_pass(response: str, verdict: bool | None
 
 
 def test_without_namespaces_nothing_is_run_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox.sys, "platform", "darwin")
+    monkeypatch.setattr("sys.platform", "darwin")
     sandbox_problem.cache_clear()
     with pytest.raises(InputError, match=r"verifier tests: this system is darwin\. .* Linux namespaces only"):
         pick_verifier("tests")

@@ -181,7 +181,7 @@ def run_program(program: str, tests: str, is_fenced: bool) -> str | None:
         code = compile(program, "<program>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "" if is_fenced else UNREAD
-    names: dict[str, Any] = {"__name__": "solution", "__builtins__": __builtins__}
+    names: dict[str, Any] = {"__name__": "solution"}
     try:
         exec(code, names)
         exec(checks, names)
