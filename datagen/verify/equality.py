@@ -37,7 +37,7 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
     key, reference_key = answer_key(answer or ""), answer_key(reference or "")
     if not answer or not reference or not key or not reference_key:
         return None
-    if "".join(answer.split()) == "".join(reference.split()):
+    if answer.split() == reference.split():
         return True
     same_key = key == reference_key
     one, other = _quantity(answer), _quantity(reference)

@@ -47,6 +47,7 @@ OTHER = [
     ("Paris", "London"),
     ("oven stove", "stove oven"),
     ("2^{10}", "1023"),
+    ("12", "13"),
 ]
 UNREAD = [
     ("B. Tallinn", "Tallinn"),
@@ -66,6 +67,7 @@ UNREAD = [
     ("f'(x)", "f(x)"),
     ("2R", "2r"),
     ("1 2", "3"),
+    ("1 2", "12"),
     (r"\input{/etc/passwd}", "3"),
 ]
 
