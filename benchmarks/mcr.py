@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 
 from datagen.llm.sim.reason import FACT
 from datagen.records.files import dump_line
-from datagen.verify.answers import answer_key, same_answer
+from datagen.verify.answers import answer_key
+from datagen.verify.equality import same_answer
 from tests.jobs import respond, rows
 
 CORPUS = Path(__file__).resolve().parents[1] / "examples" / "facts.jsonl"

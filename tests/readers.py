@@ -40,6 +40,7 @@ from datagen.sources.extraction import HTML
 from datagen.strategies import mcr, rft, strategy
 from datagen.strategies.tree import tasks
 from datagen.verify import VERIFIERS, verify_all
+from datagen.verify.code import verify_tests
 from datagen.verify.constraints import checks
 from datagen.verify.constraints.spec import FAMILIES, Constraint, is_met, load_constraints, verify_constraints
 from datagen.verify.expressions import game24
@@ -172,6 +173,7 @@ CALLS: dict[str, Call] = {
     "sources.markup.drop_closed": markup.without_markup,
     "verify.verify_all": lambda text: verify_all(record(), text, VERIFIERS),
     **{f"verify.verify_{name}": partial(check, record()) for name, check in VERIFIERS.items()},
+    "verify.code.verify_tests": lambda text: verify_tests(record(), text),
     "verify.constraints.checks.same_language": lambda text: checks.same_language(text, "en"),
     "verify.constraints.checks.split_parts": lambda text: checks.split_parts(checks.DIVIDER, text),
     **{

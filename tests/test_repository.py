@@ -17,8 +17,8 @@ from tests.jobs import evolve, write_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
-    "datagen": "errors streams signals printing installation libraries text parse reasoning records schemas "
-    "json_replies prompts confined verify llm engine judge select sources strategies generators commands",
+    "datagen": "errors streams signals subprocesses printing installation libraries text parse reasoning records "
+    "schemas json_replies prompts verify llm engine judge select sources strategies generators commands",
     "datagen_train": "errors launch options policy_options models data rewards run pretrain sft reward dpo ppo grpo "
     "tools cli",
 }

@@ -235,7 +235,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         limits = run.max_calls, run.in_flight, run.timeout, 60 * run.patience
         money = job.tags, run.cost_limit, job_digest(job.fingerprint)
         stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.label, *money))
-        engine = Engine(method, run, stack, output, observer)
+        engine = Engine(method, run, stack, output, observer, job.reader.name)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
 

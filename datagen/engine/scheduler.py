@@ -22,6 +22,7 @@ from datagen.engine.reasoning import KEEP, apply_reasoning
 from datagen.errors import InputError, Outage, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
+from datagen.records.files import dump_line
 from datagen.records.record import BadLine, Candidate, Record, Status
 from datagen.records.usage import Usage
 
@@ -61,13 +62,17 @@ class Engine:
         stack: The models.
         output: Where the rows go; open for writing.
         observer: Hears of failures and of bad lines.
+        source: The name of the input, for bad lines.
     """
 
-    def __init__(self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver) -> None:
+    def __init__(
+        self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver, source: str = ""
+    ) -> None:
         self.stack, self.stop = stack, stack.stop
         self._method, self._params, self._lag = method, (run.params, run.judge_params), method.lag
         self._reasoning = getattr(method.options, "reasoning", KEEP)
         self._capped = run.max_calls is not None
+        self._source, self._strict = source, run.strict
         self._n, self._most_records = run.n, most_records(run.n)
         self.per_record = method.candidates
         """The most candidates of a record."""
@@ -241,12 +246,24 @@ class Engine:
             pass  # what is recorded is free next time; the order of the output ends before this record's rest
         except Outage as error:
             self.stop.now("outage", error)
+        except InputError as error:
+            self._refuse(slot, record, error)
         except BaseException as error:
             self.stop.now("error", error)
         finally:
             self._usage += roles.used
             self._open.discard(slot)
             self._changed.set()
+
+    def _refuse(self, slot: Slot, record: Record, error: InputError) -> None:
+        """Make a bad line of a record whose method cannot read it: the rows behind it are good."""
+        if self._strict:
+            self.stop.now("error", error)
+            return
+        slot.item = BadLine(self._source, record.line, str(error), dump_line(record.row).decode().rstrip())
+        self.records -= 1
+        slot.complete = True
+        self._advance()
 
     def _advance(self) -> None:
         """Fold the candidates that are next in order."""

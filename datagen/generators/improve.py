@@ -37,7 +37,8 @@ from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reasoning_field, reject, request_text, row_id
 from datagen.verify import reference_answer
-from datagen.verify.answers import final_answer, same_answer
+from datagen.verify.answers import final_answer
+from datagen.verify.equality import same_answer
 from datagen.verify.languages import is_chinese
 
 UNJUDGED = "unjudged edits"
@@ -118,7 +119,7 @@ class Improve(Method):
         "unchanged": "The new answer is the old one.",
         "much_longer": "The new answer is longer than --most-growth allows.",
         "answer_changed": "The new answer ends in another result, and which is right is not known.",
-        "flipped": "The old answer was right, and the new one is not.",
+        "flipped": "The old answer was right, and the new one is not known to be.",
         "worse": "The judge prefers the old answer in both orders.",
         "no_better": "The judge does not prefer the new answer in both orders.",
         "unjudged": "The judge's replies could not be read in both orders.",

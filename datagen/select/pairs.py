@@ -35,7 +35,8 @@ from datagen.records.files import open_input
 from datagen.records.ranked import SAMPLES
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Candidate, Record, Row, canonical, digest, keep, reasoning_field, reject, row_id
-from datagen.verify.answers import final_answer, same_answer
+from datagen.verify.answers import final_answer
+from datagen.verify.equality import same_answer
 
 TIE = 0.1
 """Scores closer than this are equal (MT-bench, arXiv 2306.05685)."""

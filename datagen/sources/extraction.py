@@ -5,11 +5,12 @@
     PDF     plain text, the lines of a paragraph joined (pypdf)
 
 Pictures, notes, comments, links and scripts are left out, and nothing is fetched. A file is of somebody else: what it
-may cost has a bound in bytes, pages, text, memory and time (datagen/confined.py); one that exceeds it is not read.
+may cost has a bound in bytes, pages, text, memory and time (datagen/subprocesses.py); one that exceeds it is not read.
 """
 
 import logging
 import re
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from functools import cache
@@ -18,10 +19,10 @@ from itertools import pairwise
 from typing import Any
 from zipfile import ZipFile
 
-from datagen.confined import Confined, Ended, serve
 from datagen.errors import DatagenError
 from datagen.libraries import check_library, import_library
 from datagen.records.record import Row
+from datagen.subprocesses import LineProcess, ProcessEnded, serve
 
 HTML, PDF, DOCX = "HTML", "PDF", "DOCX"
 EXTRA = "docs"
@@ -57,8 +58,8 @@ def extract(kind: str, content: bytes) -> str:
     if len(content) > MOST_BYTES:
         raise Unreadable(f"{len(content) >> 20:,} MiB, more than {MOST_BYTES >> 20}")
     try:
-        reply = process().ask({"kind": kind, "content": b64encode(content).decode()})
-    except Ended as error:
+        reply = process().request({"kind": kind, "content": b64encode(content).decode()})
+    except ProcessEnded as error:
         problem = f"takes more than {CPU_SECONDS:g} s" if error.is_slow else f"its reader ended ({error})"
         raise Unreadable(problem) from None
     if "error" in reply:
@@ -67,9 +68,9 @@ def extract(kind: str, content: bytes) -> str:
 
 
 @cache
-def process() -> Confined:
+def process() -> LineProcess:
     """Return the process that reads documents."""
-    return Confined("datagen.sources.extraction", CPU_SECONDS)
+    return LineProcess("datagen.sources.extraction", CPU_SECONDS)
 
 
 def read_request(request: Row) -> Row:
@@ -162,4 +163,4 @@ READERS: dict[str, Callable[[bytes], str]] = {HTML: page_text, PDF: pdf_text, DO
 
 if __name__ == "__main__":
     logging.disable()  # libraries repeat words of the document
-    serve(read_request)
+    serve(read_request, float(sys.argv[1]))

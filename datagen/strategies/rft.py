@@ -12,7 +12,7 @@ percent sign or a unit does not fail a chain (verify/equations.py).
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ from datagen.strategies.strategy import (
     Cut,
     Strategy,
     rejection_reason,
+    with_verdict,
 )
-from datagen.verify import reference_answer
+from datagen.verify import UNVERIFIED, reference_answer
 from datagen.verify.answers import split_answer
 from datagen.verify.equations import equation_key
 
@@ -131,7 +132,7 @@ class RejectionSampling(Strategy):
         cut = {place: chain for place, chain in enumerate(chains, len(gold)) if isinstance(chain, Cut)}
         for place, (path, reason) in enumerate(zip(paths, reasons, strict=True)):
             details["equations"] = equation_key(path.response)
-            path = replace(path, verified=reason is None)
+            path = with_verdict(path, reason)
             if place in cut:
                 candidates.append(
                     fail(cut[place].failure, record=record.row, meta=self.meta(record, details, [NO_ANSWER]))
@@ -141,6 +142,8 @@ class RejectionSampling(Strategy):
             else:
                 candidates.append(self.reject(record, details, reason or "same_path", path.response, path))
             ask(candidates[-1], NO_RESULT, int(place >= len(gold)), int(reason == "no_answer"))
+            stated = int(place >= len(gold) and reason != "no_answer")
+            ask(candidates[-1], UNVERIFIED, stated, int(reason == "unverified_answer"))
         return candidates
 
     @property

@@ -8,7 +8,7 @@ models is the user's: train, then `respond` again with the trained model.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from datagen.strategies.strategy import (
     Answer,
     Strategy,
     rejection_reason,
+    with_verdict,
 )
-from datagen.verify import reference_answer
+from datagen.verify import UNVERIFIED, reference_answer
 
 HINT = "star/hint"
 DECODING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
@@ -88,11 +89,13 @@ class Star(Strategy):
                 reason = "mentions_hint"
 
         # 3. The row holds the plain prompt, as if there had been no hint.
-        chain = replace(chain, verified=reason is None)
+        chain = with_verdict(chain, reason)
         if reason:
             candidate = self.reject(record, details, reason, chain.response, chain)
         else:
             candidate = self.accept(record, details, [chain])
+        stated = int(chain.answer is not None)
+        ask(candidate, UNVERIFIED, stated, int(reason == "unverified_answer"))
         return [ask(candidate, NO_RESULT, len(answers), answers.count(None))]
 
     def bound(self, record: Record, llm: Roles) -> int:

@@ -34,7 +34,8 @@ from datagen.records.record import (
     row_id,
 )
 from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
-from datagen.verify.answers import same_answer, split_answer
+from datagen.verify.answers import split_answer
+from datagen.verify.equality import same_answer
 from datagen.verify.equations import equations_hold
 
 SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
@@ -50,11 +51,15 @@ WRONG_REASONS = {
     "no_answer": "The answer states no result.",
     "wrong_answer": "The result is not the known one, or a verifier of --verify fails the answer.",
     "wrong_equation": "An equation in the answer does not hold.",
+    "unverified_answer": "Whether the result is the known one cannot be told: one of them is in a form that is not "
+    "understood (docs/verifiers.md).",
 }
 """What the reasons of WRONG mean."""
+UNDECIDED = ("no_answer", "unverified_answer")
+"""Reasons that are no verdict: the answer may be right."""
 NO_GOLD = {"no_gold": 'The row holds no known answer: a field "answer", or a response that states one.'}
 WRONG = tuple(WRONG_REASONS)
-"""Why a chain of thought is not right; see rejection_reason."""
+"""Why a chain of thought is not known to be right; see rejection_reason."""
 EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
 VERIFY = f"Verify each answer with: {', '.join(VERIFIERS)}. Repeatable."
 
@@ -303,12 +308,18 @@ class IndependentAnswers(Strategy):
 
 
 def rejection_reason(chain: Answer, reference: str) -> str | None:
-    """Return why a chain of thought is not right: its answer against the known one, then its equations."""
+    """Return why a chain of thought is not known to be right: its answer against the known one, then its equations."""
     if chain.answer is None:
         return "no_answer"
-    if same_answer(chain.answer, reference) is not True:
-        return "wrong_answer"
+    verdict = same_answer(chain.answer, reference)
+    if verdict is not True:
+        return "unverified_answer" if verdict is None else "wrong_answer"
     return "wrong_equation" if equations_hold(chain.response) is False else None
+
+
+def with_verdict(chain: Answer, reason: str | None) -> Answer:
+    """Return a chain with the verdict that a reason of `rejection_reason` is."""
+    return replace(chain, verified=None if reason in UNDECIDED else reason is None)
 
 
 def prompt_fields(record: Record, **fields: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Self-consistency (arXiv 2203.11171): several chains of thought, and the answer that most of them reach.
 
-The paper samples 40 chains; the default here is 8, since the gain flattens early. Answers are counted by value
-(verify/answers.py); a chain without a stated answer, or one that is cut, has no vote. The row is the first chain that
+The paper samples 40 chains; the default here is 8, since the gain flattens early. Equal answers are counted together
+(verify/equality.py); a chain without a stated answer, or one that is cut, has no vote. The row is the first chain that
 agrees with the majority. Beyond the paper, for training data: a prompt is rejected if less than half of the chains
 agree, or if there is a tie. A majority can be wrong: where the answers are known, use `rft`.
 """
@@ -17,6 +17,7 @@ from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
 from datagen.strategies.strategy import EXAMPLES, NO_RESULT, NO_RESULT_WHY, REASON, VERIFY, Answer, Cut, Strategy
 from datagen.verify.answers import answer_key
+from datagen.verify.equality import same_answer
 
 CHAINS = 8
 LEAST_SHARE = 0.5
@@ -63,7 +64,7 @@ class Vote(Strategy):
         whole = [chain for chain in chains if isinstance(chain, Answer)]
         if not whole:
             raise next(chain.failure for chain in chains if isinstance(chain, Cut))
-        keys = [answer_key(chain.answer) if chain.answer is not None else None for chain in whole]
+        keys = vote_keys([chain.answer for chain in whole])
         votes = Counter(key for key in keys if key is not None).most_common()
         share = votes[0][1] / len(chains) if votes else 0.0
         details["votes"] = [{"answer": answer, "votes": count} for answer, count in votes]
@@ -78,3 +79,16 @@ class Vote(Strategy):
         if share < self.options.least_share or tied:
             return [ask(self.reject(record, details, "no_agreement", winner.response, winner), *stated)]
         return [ask(self.accept(record, details, [winner]), *stated)]
+
+
+def vote_keys(answers: list[str | None]) -> list[str | None]:
+    """Return what each answer votes for: the key of the first answer that is the same."""
+    first: dict[str, str] = {}
+    keys: list[str | None] = []
+    for answer in answers:
+        key = answer_key(answer) if answer is not None else None
+        if answer is not None and key is not None and key not in first:
+            key = next((other for other, text in first.items() if same_answer(answer, text)), key)
+            first.setdefault(key, answer)
+        keys.append(key)
+    return keys

@@ -1,26 +1,31 @@
 """Verifiers: checks of an answer that need no model.
 
-A verifier returns True, False, or None if it cannot decide: no answer is stated, or there is nothing to compare with.
+A verifier returns True, False, or None if it cannot decide: no answer is stated, there is nothing to compare with, or
+one of both is not understood.
 Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and as a reward.
 
     answer        the final answer equals the reference answer                                   answers.py
     constraints   each verifiable constraint of the row is met (IFEval)                          constraints/
     equations     every equation in the text is right                                            equations.py
+    tests         the code passes the tests of the row; run in a sandbox, only where asked for   code.py, sandbox/
     game24        the expression uses each of the given numbers once and makes 24                expressions.py
 """
 
 from collections.abc import Callable, Iterable
 
-from datagen.errors import unknown_value
+from datagen.errors import InputError, unknown_value
 from datagen.reasoning import split_thinking
 from datagen.records.columns import REFERENCES, normal_name
 from datagen.records.record import Record, request_text
-from datagen.verify.answers import final_answer, same_answer
+from datagen.verify.answers import final_answer
 from datagen.verify.choices import option_letter, yes_no
+from datagen.verify.code import verify_tests
 from datagen.verify.constraints.spec import verify_constraints
+from datagen.verify.equality import same_answer
 from datagen.verify.equations import equations_hold
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
+from datagen.verify.sandbox import sandbox_problem
 
 UNVERIFIED = "unverified answers"
 UNVERIFIED_WHY = (
@@ -80,6 +85,7 @@ VERIFIERS: dict[str, Verifier] = {
     "constraints": verify_constraints,
     "equations": lambda record, response: equations_hold(split_thinking(response)[1]),
     "game24": verify_game24,
+    "tests": verify_tests,
 }
 
 
@@ -90,7 +96,13 @@ def verify_all(record: Record, response: str, names: Iterable[str]) -> bool | No
 
 
 def pick_verifier(name: str) -> Verifier:
-    """Return a verifier by its name; InputError lists the known ones."""
+    """Return a verifier by its name.
+
+    Raises:
+        InputError: There is none of that name, or it cannot run here.
+    """
     if name not in VERIFIERS:
         raise unknown_value("verifier", name, VERIFIERS)
+    if VERIFIERS[name] is verify_tests and (problem := sandbox_problem()):
+        raise InputError(f"verifier tests: {problem}")
     return VERIFIERS[name]

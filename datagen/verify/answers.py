@@ -1,9 +1,9 @@
-"""The final answer of a response, and when two answers are the same.
+"""The final answer of a response, and its normal form.
 
 Read are a line `#### 18` (GSM8K), `\\boxed{18}`, "The answer is 18.", "Answer: 18", "A: 18" and 答案是18; the last one
-counts. Nothing is guessed: a response that states none of these has no answer. Two answers are the same when their keys
-are equal, and votes are counted by key (self-consistency, arXiv 2203.11171): numbers by value, whatever their format or
-unit; options by letter; all else by its words.
+counts. Nothing is guessed: a response that states none of these has no answer. The key of an answer is its normal form:
+numbers by value, whatever their format or unit; options by letter; all else by its words. Equal keys are not all that
+makes two answers the same (equality.py).
 """
 
 import re
@@ -37,7 +37,7 @@ LEAD = 80
 BRACES = re.compile(r"(\\(?:boxed|fbox)\s{0,3}\{)|\\[{}]|([{}])")
 LINE = re.compile(r"[\s*_]*([^\n]*)")
 SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|(?:,|(?<!\s))\s++(?:because|since)\b"
+    r"(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\b[I-Z])[.!?](?=\s+[^\sa-z0-9]|\s*$)|[。！？]|(?:,|(?<!\s))\s++(?:because|since)\b|,\s++which\b"
 )
 """Of the single letters only A to H end a sentence: those are options ("B. We are done"), later ones are initials."""
 MARKUP = " \t\r\n*_`"
@@ -76,7 +76,7 @@ def split_answer(text: str) -> tuple[str, str | None]:
 
 
 def answer_key(answer: str) -> str:
-    """Return the normal form of an answer; votes are counted by it, and equal keys mean the same answer.
+    """Return the normal form of an answer.
 
     A number is its reduced fraction ("145.0" and "$145" are "145"), "(B)" is "b", "Yes." is "yes", a list is its
     elements ("[a, b]", "a, b and c" without its "and").
@@ -95,15 +95,6 @@ def answer_key(answer: str) -> str:
     text = normalize_symbols(bare).strip() if len(bare) <= MAX_LENGTH else bare
     is_bracketed = text[:1] == "(" and text[-1:] == ")" and "," not in text
     return words(text[1:-1] if is_bracketed else text)
-
-
-def same_answer(answer: str | None, reference: str | None) -> bool | None:
-    """Return whether two answers are the same; None if either is missing or empty."""
-    key, reference_key = answer_key(answer or ""), answer_key(reference or "")
-    if not key or not reference_key:
-        return None
-    option = option_letter(answer, loose=True) if answer and reference and option_letter(reference) else None
-    return reference_key in (key, option)
 
 
 def _last_stated(text: str) -> AnswerSpan:

@@ -1,12 +1,13 @@
 """Parse an answer that is one number: exactly, within bounds, without guessing.
 
 Signs, thousands separators, currencies, units, percent signs, fractions, mixed numbers, scientific notation and their
-LaTeX are read; so are Chinese scales (3万). A percent sign is a unit like any other (18% is 18), and no unit is
-compared: 3 km equals 3. A text with two numbers, a date, a comparison or a variable is no number.
+LaTeX are read; so are Chinese scales (3万). The unit is a word beside the value: 3 km is 3, and 18% is 18. A text with
+two numbers, a date, a comparison or a variable is no number.
 """
 
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 MAX_LENGTH = 200
 """Characters of an answer that can be a number; checked before any pattern sees the text."""
@@ -76,8 +77,28 @@ NOT_UNITS = frozenset(
 """Words that make another answer of the number before them."""
 
 
+class Quantity(NamedTuple):
+    """A number, and the words after it."""
+
+    value: Fraction
+    unit: str
+    """In small letters; "%" for a percent sign, "" for none. A currency sign is no unit."""
+    decimals: int
+    """Digits after the point, as it is written; EXACT for a fraction."""
+
+
+EXACT = 1_000
+"""Digits: a fraction is not rounded."""
+
+
 def parse_number(text: str) -> Fraction | None:
     """Return the number that a text is, or None: no number, more than one, or too long to be one."""
+    quantity = parse_quantity(text)
+    return quantity.value if quantity else None
+
+
+def parse_quantity(text: str) -> Quantity | None:
+    """Return the number that a text is, with its unit, or None: no number, more than one, or too long to be one."""
     if len(text) > MAX_LENGTH:
         return None
     text = normalize_symbols(text).strip(" \t\n*_`\"'“”")
@@ -85,7 +106,10 @@ def parse_number(text: str) -> Fraction | None:
     match = NUMBER.match(text, lead.end() if lead else 0)
     value = _value(match) if match else None
     scale = _scale(text[match.end() :]) if match else None
-    return None if value is None or scale is None else value * scale
+    if match is None or value is None or scale is None:
+        return None
+    decimals = len(match["decimal"].partition(".")[2]) if match["decimal"] else EXACT
+    return Quantity(value * scale, _unit(text[match.end() :]), decimals)
 
 
 def normalize_symbols(text: str) -> str:
@@ -109,6 +133,12 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if bottom == 0:
         return None
     return sign * (int(match["whole"] or 0) + Fraction(int(digits["top"]), bottom))
+
+
+def _unit(rest: str) -> str:
+    """Return the words after a number, without those of its scale."""
+    words = [word for word in WORD.findall(rest.lower()) if word.removesuffix("s") not in SCALES]
+    return "%" if words == ["percent"] or (not words and "%" in rest) else " ".join(words)
 
 
 def _scale(rest: str) -> int | None:

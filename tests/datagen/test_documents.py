@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from datagen.confined import Confined
 from datagen.errors import InputError
 from datagen.records.record import Row
 from datagen.sources import extraction
 from datagen.sources.corpus import open_corpus
 from datagen.sources.extraction import DOCX, HTML, PDF, Unreadable, extract, join_lines
+from datagen.subprocesses import LineProcess
 
 pytest.importorskip("trafilatura")
 pypdf = pytest.importorskip("pypdf")
@@ -140,10 +140,10 @@ def endless() -> bytes:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give documents two seconds."""
-    confined = Confined("datagen.sources.extraction", 2.0)
-    monkeypatch.setattr(extraction, "process", lambda: confined)
+    limited = LineProcess("datagen.sources.extraction", 2.0)
+    monkeypatch.setattr(extraction, "process", lambda: limited)
     yield
-    confined.close()
+    limited.close()
 
 
 def test_a_hostile_file_costs_one_line_and_the_next_one_is_read(quick: None) -> None:
@@ -170,11 +170,11 @@ def test_a_small_archive_of_much_is_not_unpacked() -> None:
 
 
 def test_a_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    confined = Confined("datagen.sources.extraction", 0.01)
-    monkeypatch.setattr(extraction, "process", lambda: confined)
+    limited = LineProcess("datagen.sources.extraction", 0.01)
+    monkeypatch.setattr(extraction, "process", lambda: limited)
     with pytest.raises(Unreadable, match="takes more than"):
         extract(HTML, f"<p>{BREAD * 20_000}</p>".encode())
-    assert confined.process is None
+    assert limited._process is None
 
 
 def rows_of(name: str) -> list[Row]:

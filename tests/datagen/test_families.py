@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.llm.sim.families import FAMILIES, UNITS, make_task, solve
-from datagen.verify.answers import same_answer
+from datagen.verify.equality import same_answer
 
 SEEDS = st.integers(0, 10**9)
 

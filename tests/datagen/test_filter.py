@@ -48,6 +48,23 @@ def test_a_foreign_row_comes_out_in_our_shape_and_loses_nothing() -> None:
     assert (row["licence"], row["meta"]["source_id"]) == ("CC0", "7")
 
 
+@pytest.mark.parametrize("bad", [{"constraints": [{"id": "no:such", "kwargs": {}}]}, {"constraints": "[" * 99_999}])
+def test_a_row_that_a_verifier_cannot_read_is_a_bad_line_and_the_rows_behind_it_are_kept(bad: Row) -> None:
+    good = [{**GOOD, "prompt": f"Compute {n} + 3."} for n in range(40)]
+    path = write(*good[:20], {**GOOD, **bad}, *good[20:])
+    outcome = run(path, rule=["none"], verify=["constraints"])
+    assert (outcome.result["funnel"]["kept"], outcome.result["funnel"]["unreadable"]) == (40, 1)
+    (rejected,) = rows("out.rejected.jsonl")
+    assert rejected["record"]["line"] == 21 and "constraint" in rejected["reason"]
+    with (
+        open_job(
+            Filter, str(path), Options(verify=["constraints"]), RunOptions(output="s.jsonl", strict=True), {}
+        ) as job,
+        pytest.raises(InputError),
+    ):
+        asyncio.run(run_job(job, Quiet()))
+
+
 def test_rules_are_all_some_or_none() -> None:
     bad = {"prompt": "Explain how tides come about in the sea.", "response": "I'm sorry, but I can't help with that."}
     path = write(GOOD, bad)

@@ -43,7 +43,7 @@ def quick() -> Iterator[Renderer]:
     """A renderer that gives a conversation half a second."""
     renderer = Renderer(0.5)
     yield renderer
-    renderer.confined.close()
+    renderer.process.close()
 
 
 @pytest.mark.parametrize("template", [PLAIN_TEMPLATE, CHAT_TEMPLATE, TOOLS])
@@ -95,9 +95,9 @@ def test_the_words_of_a_refusal_are_short(tokenizer: Any) -> None:
 def test_a_signal_to_all_processes_does_not_end_the_renderer(tokenizer: Any, quick: Renderer) -> None:
     tokenizer.chat_template = PLAIN_TEMPLATE
     before = quick.render(tokenizer, CHAT)
-    assert quick.confined.process
+    assert quick.process._process
     for number in STOP_SIGNALS:
-        quick.confined.process.send_signal(number)
+        quick.process._process.send_signal(number)
     assert quick.render(tokenizer, CHAT) == before
 
 

@@ -224,6 +224,16 @@ def test_no_drawn_value_contradicts_another() -> None:
     assert set(LANGUAGES) <= set(NAMES)
 
 
+def test_no_fixed_text_is_drawn_with_a_demand_for_another_case() -> None:
+    fixed = ("end_phrase", "postscript_marker", "section_spliter", "prompt_to_repeat")
+    for seed in range(2000):
+        constraints = draw_constraints(Random(seed), 2 + seed % 4, "Describe a tree.")
+        texts = [one.kwargs[name] for one in constraints for name in fixed if name in one.kwargs]
+        ids = {one.id for one in constraints}
+        assert "change_case:english_lowercase" not in ids or all(map(str.islower, texts)), ids
+        assert "change_case:english_capital" not in ids or all(map(str.isupper, texts)), ids
+
+
 def test_one_constraint_is_left_out_for_the_rejected_answer() -> None:
     constraints = draw_constraints(Random(1), 3)
     assert without(constraints, constraints[1]) == [constraints[0], constraints[2]]

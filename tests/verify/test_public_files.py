@@ -10,7 +10,8 @@ import pytest
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
 from datagen.verify import VERIFIERS, reference_answer
-from datagen.verify.answers import answer_key, final_answer, same_answer
+from datagen.verify.answers import answer_key, final_answer
+from datagen.verify.equality import same_answer
 from datagen.verify.equations import equations, holds
 from datagen.verify.expressions import evaluate
 from datagen.verify.numbers import parse_number

@@ -1,15 +1,16 @@
 """The chat template of a model, rendered in a process of its own.
 
 A template is a program of the model's author. The library runs it in a sandbox, which stops it from reaching anything,
-but not from running for ever or filling the memory: `datagen.confined` does.
+but not from running for ever or filling the memory; the process is for that (subprocesses.py).
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from datagen.confined import Confined, Ended, serve
 from datagen.errors import DatagenError
 from datagen.records.record import Messages, Row
+from datagen.subprocesses import LineProcess, ProcessEnded, serve
 
 CPU_SECONDS = 10.0
 """For one conversation; a usual one takes a tenth of a millisecond."""
@@ -26,14 +27,14 @@ class TemplateHung(DatagenError):
 
 
 class Renderer:
-    """The process that renders.
+    """The process, started by the first conversation and again after its end; it ends with this one.
 
     Args:
         cpu_seconds: For one conversation.
     """
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:
-        self.confined = Confined("datagen.llm.local.chat_template", cpu_seconds)
+        self.process = LineProcess("datagen.llm.local.chat_template", cpu_seconds)
 
     def render(
         self,
@@ -55,21 +56,21 @@ class Renderer:
             **tokenizer.special_tokens_map,
         }
         try:
-            reply = self.confined.ask(request)
-        except Ended as error:
-            raise self._death(error) from None
+            reply = self.process.request(request)
+        except ProcessEnded as end:
+            raise self._death(end) from None
         if "error" in reply:
             raise TemplateRefusal(f"the chat template of the model refuses the messages: {reply['error']}")
         return str(reply["text"])
 
-    def _death(self, error: Ended) -> TemplateHung:
+    def _death(self, end: ProcessEnded) -> TemplateHung:
         """Return the error that says why the process has ended."""
-        if error.is_slow:
+        if end.is_slow:
             return TemplateHung(
-                f"the chat template of the model did not end within {self.confined.cpu_seconds:g} s. It is a program "
-                "of the model's author: mend chat_template.jinja in the model's folder, or use another model"
+                f"the chat template of the model did not end within {self.process.cpu_seconds:g} s. It is a program of "
+                "the model's author: mend chat_template.jinja in the model's folder, or use another model"
             )
-        return TemplateHung(f"the process that renders the chat template of the model has ended ({error})")
+        return TemplateHung(f"the process that renders the chat template of the model has ended ({end})")
 
 
 RENDERER = Renderer()
@@ -95,7 +96,7 @@ def render_chat(
 
 
 def render(request: Row) -> Row:
-    """Render one conversation, in the other process."""
+    """Return the reply to a request of `Renderer`, in the process."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     text = render_jinja_template(**request)[0][0]
@@ -103,4 +104,6 @@ def render(request: Row) -> Row:
 
 
 if __name__ == "__main__":
-    serve(render)
+    import transformers.utils.chat_template_utils  # noqa: F401  the limit is for the conversation, not for the import
+
+    serve(render, float(sys.argv[1]))

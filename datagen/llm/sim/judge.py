@@ -12,7 +12,8 @@ from datagen.llm.sim import Fields, Handler, SimRandom
 from datagen.llm.sim.answer import answer, unmet
 from datagen.llm.sim.families import solve
 from datagen.llm.sim.reason import write_chain
-from datagen.verify.answers import final_answer, same_answer
+from datagen.verify.answers import final_answer
+from datagen.verify.equality import same_answer
 
 MAX_POINTS = 5
 """Points per aspect."""

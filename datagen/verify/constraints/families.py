@@ -151,12 +151,13 @@ APART = {
     "capital_word_frequency english_capital english_lowercase",
     "number_sentences": "number_words number_paragraphs nth_paragraph_first_word number_bullet_lists multiple_sections",
     "nth_paragraph_first_word": "number_paragraphs number_bullet_lists multiple_sections",
-    "end_checker": "postscript",
+    "end_checker": "postscript quotation english_capital english_lowercase",
     "capital_word_frequency": "english_capital english_lowercase multiple_sections",
     "english_capital": "english_lowercase multiple_sections",
-    "english_lowercase": "multiple_sections",
+    "english_lowercase": "multiple_sections postscript",
 }
-"""Pairs of families that contradict each other or can hardly be met together; each pair is listed once."""
+"""Pairs of families that contradict each other or can hardly be met together; each pair is listed once. The fixed texts
+of a family have capitals and small letters, so none goes with one case alone."""
 
 
 def _conflicts() -> dict[str, frozenset[str]]:

@@ -1,8 +1,8 @@
 """Random values for drawn constraints: word pools, ranges, and how each family draws from them.
 
 The pools share no word and hold no scarce letter: a word to use is never one to avoid, and "less than 3 times the
-letter z" leaves every other demand possible. Some values still contradict each other, such as a fixed ending with a
-capital and small letters only. Ranges are wide (Tülu 3 drew from narrow ones, which a model learns by heart).
+letter z" leaves every other demand possible. Ranges are wide (Tülu 3 drew from
+narrow ones, which a model learns by heart).
 """
 
 from collections.abc import Callable

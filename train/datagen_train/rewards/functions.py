@@ -81,8 +81,15 @@ class Verifier:
     def __call__(
         self, prompts: Sequence[Text], completions: Sequence[Any], record: Sequence[Record], **_: Any
     ) -> list[Score]:
-        verdicts = [self.verify(row, completion_text(answer)) for row, answer in zip(record, completions, strict=True)]
-        return [None if verdict is None else float(verdict) for verdict in verdicts]
+        return [self.score(row, completion_text(answer)) for row, answer in zip(record, completions, strict=True)]
+
+    def score(self, row: Record, answer: str) -> Score:
+        """Score one answer; None also where what the row demands cannot be read."""
+        try:
+            verdict = self.verify(row, answer)
+        except InputError:
+            return None
+        return None if verdict is None else float(verdict)
 
 
 @dataclass(frozen=True)
