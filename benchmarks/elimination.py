@@ -55,6 +55,9 @@ LURES: dict[str, Callable[[Case], object]] = {
     "unchanged": lambda case: set(case.step.parent.lower().split()) <= set(case.step.child.lower().split()),
     "leaked": lambda case: re.search("prompt", case.step.child, re.IGNORECASE),
     "refused": lambda case: re.search(r"sorry|can't|cannot|apolog|unable|抱歉|不能", case.step.child, re.IGNORECASE),
+    "answered": lambda case: re.match(
+        r"sure|certainly|the answer|here (?:is|are)|```|好的", case.step.child, re.IGNORECASE
+    ),
     "overgrown": lambda case: count_words(case.step.child) - count_words(case.step.parent) > MAX_GROWTH / 2,
     "no_gain": lambda case: re.search(r"(?<!not )\bequal\b", case.reply, re.IGNORECASE),
     "apology": lambda case: re.search("sorry|抱歉|对不起", case.step.response, re.IGNORECASE),

@@ -23,6 +23,12 @@ TOKEN = re.compile(rf"[{UNSPACED}]|(?:[^\W_{UNSPACED}]|[{INDIC}])+")
 CHARACTER = re.compile(rf"[{UNSPACED}]")
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """A Chinese or Japanese character."""
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What a reader does not see (Unicode, Default_Ignorable_Code_Point, and three marks of annotation): zero-width spaces
+and joiners, soft hyphens, marks of direction, variation selectors."""
 MEANINGFUL_SIGN = re.compile(r"(?<=\d)[\W_]+(?=\d)|[-−](?=\d)|(?<=\d)%|(?<=[^\W\d_])#")
 """Signs that distinguish 3.5 from 35, 3 * 4 from 3 / 4, 3 4 from 34, -5 from 5, 20% from 20, C# from C."""
 
@@ -30,6 +36,16 @@ MEANINGFUL_SIGN = re.compile(r"(?<=\d)[\W_]+(?=\d)|[-−](?=\d)|(?<=\d)%|(?<=[^\
 def count_of(number: int, noun: str) -> str:
     """Write a number with its noun: "1 answer", "2,000 answers"."""
     return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+
+
+def visible(text: str) -> str:
+    """Return a text without the characters that a reader does not see."""
+    return text if text.isascii() else INVISIBLE.sub("", text)
+
+
+def normal(text: str) -> str:
+    """Return the one form of a text that keys, tokens and comparisons use: NFKC, without invisible characters."""
+    return text if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def count_words(text: str) -> int:
@@ -44,7 +60,7 @@ def tokens(text: str) -> list[str]:
     Unicode NFKC makes one form of full-width letters, ligatures and composed accents. Only a text of nothing but spaces
     has no tokens.
     """
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = normal(text).lower()
     return TOKEN.findall(text) or [c for c in text if not c.isspace()]
 
 
@@ -54,11 +70,11 @@ def is_unspaced(token_list: list[str]) -> bool:
 
 
 def exact_key(text: str) -> str:
-    """Return the key that exact duplicates share: NFKC, case folded, without spaces and punctuation.
+    """Return the key that exact duplicates share: in normal form, case folded, without spaces and punctuation.
 
     Signs that change the meaning are kept. A text of nothing but punctuation is its own key.
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = normal(text).casefold()
     pieces, end = [], 0
     for match in MEANINGFUL_SIGN.finditer(text):
         pieces += [strip_punctuation(text[end : match.start()]), " ".join(match[0].split()) or " "]

@@ -25,6 +25,7 @@ LABELS = 22
 RULES = {
     "unchanged": "equals its parent",
     "leaked": "contains words of the template",
+    "answered": "answers the prompt instead of rewriting it",
     "refused": "is a refusal",
     "overgrown": "is too long",
     "no_gain": "asks for nothing more, says the judge",

@@ -34,7 +34,7 @@ from datagen.records.record import Record, with_request
 from datagen.records.shapes import join_input
 from datagen.records.transcripts import split_transcript
 from datagen.schemas import parse_schema
-from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty
+from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty, wrapping
 from datagen.sources import bm25, corpus, markup, segments
 from datagen.sources.extraction import HTML
 from datagen.strategies import mcr, rft, strategy
@@ -115,6 +115,11 @@ def of_step(rule: Rule[elimination.Step]) -> Call:
     return lambda text: rule(elimination.Step("a", text, "equal", text))
 
 
+def layer_alone(layer: wrapping.Layer, text: str) -> str:
+    """Take off a layer of a text that was made from another one."""
+    return layer(text, "Name a tree.")
+
+
 def of_row(function: Call) -> Call:
     """Return a reader of a part of a row: what it raises makes a bad row, or ends a command with one line."""
 
@@ -147,6 +152,7 @@ CALLS: dict[str, Call] = {
     "llm.sim.judge.logprobs": lambda text: judge.logprobs(text, {}, 0.5),
     "llm.sim.judge.quality": lambda text: judge.quality(text, text),
     "parse.parse_verdict": lambda text: parse_verdict(text, ("a", "b", "tie")),
+    **{f"select.wrapping.{layer.__name__}": partial(layer_alone, layer) for layer in wrapping.LAYERS},
     "select.minhash.shingles": lambda text: minhash.shingles(text, minhash.PROMPT),
     "sources.bm25.passages_of": lambda text: list(bm25.passages_of("name", text)),
     "sources.corpus.make_source": lambda text: corpus.make_source("name", text.encode(), HTML, None),

@@ -51,7 +51,7 @@ def evolve_answer(model: str, messages: list[Message], sample: int, task: str) -
         return f"They ask {spice} things.\nVerdict: {'not equal' if odd < 0.88 else 'equal'}"
     if task.startswith("evolve/"):
         prompt = " ".join(dice.choices(WORDS, k=dice.randint(11, 36))).capitalize()
-        return f"{'#Rewritten Prompt#: ' if odd < 0.03 else ''}{prompt} {spice}?"
+        return f"{'(rewritten prompt) ' if odd < 0.03 else ''}{prompt} {spice}?"
     if task == "answer" and odd < 0.03:
         return "I'm sorry, but I can't help with that."
     sentences = (" ".join(dice.choices(WORDS, k=dice.randint(6, 12))) for _ in range(dice.randint(2, 4)))

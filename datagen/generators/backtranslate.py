@@ -34,6 +34,8 @@ from datagen.records.record import (
     reject,
     row_id,
 )
+from datagen.select.mentions import points_at_text
+from datagen.select.wrapping import unwrap, unwrap_answer
 from datagen.sources.corpus import CORPUS, REASONS
 from datagen.text import tokens
 
@@ -51,13 +53,9 @@ MAX_INSTRUCTION = 2000
 COPIED_WORDS = 25
 """Consecutive words that an instruction and its text share when one was copied from the other."""
 QUOTES = "\"“”'`*"
-INSTRUCTION_LABEL = re.compile(r"\A(?:instruction|request|prompt|question|指令|请求|问题)\s*[:：]\s*", re.IGNORECASE)
-TEXT_MENTION = re.compile(
-    r"\b(?:the|this|that|given|following|above|provided) (?:\w+ )?(?:text|passage|article|document|paragraph|segment)"
-    r"\b|"
-    r"(?:上面|下面|以上|以下|这段|这篇|该|本)(?:的)?(?:文|段落|文章|文字|文本)",
-    re.IGNORECASE,
-)
+"""Signs around an instruction, also where one of a pair is missing."""
+ANSWER_START = 200
+"""Characters in which a rewritten answer speaks of its text, if it does."""
 SCORE_LINE = re.compile(
     r"""^(?:[^\S\n]|[*_#>`])*+ score [\s*_`]*[:：][\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*5)? (?:[^\S\n]|[*_`.])*+$""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
@@ -94,7 +92,7 @@ class Backtranslate(Method):
     reasons = {
         **REASONS,
         "duplicate": "An earlier passage, or an earlier row of the output, holds the same texts.",
-        "mentions_text": "The instruction, or the rewritten answer, speaks of the text that it was made from.",
+        "mentions_text": "The instruction, or the rewritten answer, points at the text that it was made from.",
         "copies_text": "The instruction copies a long run of words from its text.",
         "low_rating": "The mean rating of the pair is below --threshold.",
     }
@@ -162,9 +160,9 @@ class Backtranslate(Method):
             if self.options.rewrite:
                 prompt = self.prompts[REWRITE].render(prompt=instruction, response=text)
                 rewritten = await llm.chat("teacher", prompt, sample=sample, **REWRITE_SAMPLING)
-                answer, thought = rewritten.text, rewritten.reasoning
+                answer, thought = unwrap_answer(rewritten.text), rewritten.reasoning
                 meta |= {"text": text, "model": rewritten.model}
-                if TEXT_MENTION.search(answer[:200]):
+                if points_at_text(answer[:ANSWER_START]):
                     yield reject("mentions_text", stage="rewrite", record=subject, reply=answer, meta=meta)
                     return
             yield self.row(record, meta, instruction, answer, thought)
@@ -192,8 +190,8 @@ class Backtranslate(Method):
 
 
 def read_instruction(text: str) -> str:
-    """Read an instruction without its quotation marks and labels."""
-    instruction = INSTRUCTION_LABEL.sub("", text.strip().strip(QUOTES)).strip().strip(QUOTES).strip()
+    """Read an instruction without what the model put around it (select/wrapping.py)."""
+    instruction = unwrap(text).strip(QUOTES).strip()
     if not instruction or len(instruction) > MAX_INSTRUCTION:
         raise ParseError(f"an instruction of {len(instruction)} characters")
     return instruction
@@ -209,7 +207,7 @@ def read_points(text: str) -> float:
 
 def rejection_reason(instruction: str, text: str) -> str | None:
     """Return why an instruction cannot stand without its text, or None."""
-    if TEXT_MENTION.search(instruction):
+    if points_at_text(instruction):
         return "mentions_text"
     words, all_words = tokens(instruction), " ".join(tokens(text))
     runs = (" ".join(words[start : start + COPIED_WORDS]) for start in range(len(words) - COPIED_WORDS + 1))

@@ -11,10 +11,11 @@ to be tried again in the next round.
 
 Departures. The paper makes both calls and then eliminates; here a rewrite that fails a rule about the rewrite alone
 costs no further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too
-(the paper does not say), so a seed stays one prompt. Two rules are added (refused, overgrown). The seeds themselves are
-not repeated in the output. WizardCoder and WizardMath report no elimination; here the rules hold for them as well.
-Their papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by
-one, since recorded answers are reused.
+(the paper does not say), so a seed stays one prompt. Three rules are added (refused, answered, overgrown), and what
+stands around a rewrite is taken off (select/wrapping.py). The seeds themselves are not repeated in the output.
+WizardCoder and WizardMath report no elimination; here the rules hold for them as well. Their papers stop evolving when
+a score on other data falls: that needs training, and `--rounds` may be raised one by one, since recorded answers are
+reused.
 """
 
 from collections import Counter, defaultdict
@@ -47,6 +48,7 @@ from datagen.records.record import (
 )
 from datagen.select import first_reason
 from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, REASONS, Step
+from datagen.select.wrapping import unwrap
 from datagen.text import count_words
 from datagen.verify.languages import is_chinese
 
@@ -186,13 +188,14 @@ class Evolve(Method):
         if not ends_in_request(parent["prompt"]):
             return reject("after_tools", stage="read", record=subject, reply=None, meta=meta)
         try:
-            # 2. Rewrite the prompt, and apply the rules that need the rewrite alone (section 3.3).
+            # 2. Rewrite the prompt, take off what the evolver wrote around it, and apply the rules that need the
+            #    rewrite alone (section 3.3).
             rewrite = await llm.chat("evolver", rewrite_prompt, sample=sample, **SAMPLING)
-            child = rewrite.text.strip()
+            child = unwrap(rewrite.text, request)
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
             if reason := first_reason(BEFORE_ANSWER, step):
-                return reject(reason, stage="rewrite", record=subject, reply=child, meta=meta)
+                return reject(reason, stage="rewrite", record=subject, reply=rewrite.text, meta=meta)
 
             # 3. Ask whether anything was gained. A verdict that cannot be read is a failed call, never an opinion.
             subject["child"] = child

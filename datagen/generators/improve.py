@@ -36,6 +36,7 @@ from datagen.judge.summary import OrderCounts, percent
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reasoning_field, reject, request_text, row_id
+from datagen.select.wrapping import unwrap_answer
 from datagen.verify import reference_answer
 from datagen.verify.answers import final_answer
 from datagen.verify.equality import same_answer
@@ -212,7 +213,7 @@ class Improve(Method):
         """Have the teacher fill in a template about the prompt; add its text to `meta.steps`."""
         prompt = self.prompts[template].render(prompt=request_text(record.prompt), **fields)
         reply = await llm.chat("teacher", prompt, sample=record.sample(number), **SAMPLING)
-        reply.text = text = reply.text.strip()
+        reply.text = text = unwrap_answer(reply.text, record.response or "")
         meta["steps"].append({"template": template, "text": text, "model": reply.model})
         meta |= {"model": reply.model, "length_ratio": round(len(text) / max(len(record.response or ""), 1), 3)}
         return reply

@@ -21,14 +21,16 @@ whether a task is a classification has no examples; the paper's has 31. Temperat
 the server, not the paper's for GPT-3.
 """
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar
 
 from datagen.engine.method import GrowingMemory, Memory, Method, Unique
 from datagen.engine.options import option
+from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed, ParseError
 from datagen.json_replies import read_items
 from datagen.llm.call import Completion
@@ -67,15 +69,18 @@ OUTPUT_FIRST_SCHEMA = parse_schema(
     "output_first", list_schema(EXAMPLES, object_schema({"output": TEXT, "input": TEXT})), "output_first"
 )
 """What is asked for; what stands first in an object is written first."""
-INPUT: Row = {"type": ["string", "null"]}
+VALUE: Row = {"type": ["string", "null", "array", "object"]}
 READ_TASK = parse_schema(
-    "task", {"properties": {"instruction": TEXT, "input": INPUT, "output": INPUT}, "required": ["instruction"],
+    "task", {"properties": {"instruction": TEXT, "input": VALUE, "output": VALUE}, "required": ["instruction"],
              "type": "object"}, "task"
 )  # fmt: skip
 READ_EXAMPLE = parse_schema(
-    "example", {"properties": {"input": INPUT, "output": TEXT}, "required": ["output"], "type": "object"}, "example"
+    "example", {"properties": {"input": VALUE, "output": VALUE}, "required": ["output"], "type": "object"}, "example"
 )
-"""What is taken: no input may be null or absent, and there may be other keys."""
+"""What is taken: an input may be null or absent, a value may have parts (`as_text`), and there may be other keys."""
+EMPTY_DRAWS = "draws without tasks"
+UNANSWERED = ("no answer", "timed out")
+"""Failures that say nothing about the request: the next run asks again, so no later draw may build on them."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,11 @@ class SelfInstruct(Method):
         f"self_instruct/{name}" for name in ("tasks", "classification", "input_first", "output_first", "topics")
     )
     endless = True
+    asks = {
+        EMPTY_DRAWS: "The server refuses the request for new tasks, or no answer to it can be used: see the rejected "
+        "rows, and name another --model."
+    }
+    needs = (EMPTY_DRAWS,)
     reasons = {
         **TASK_REASONS,
         "similar": "The task is too similar to an earlier one (--threshold).",
@@ -177,7 +187,8 @@ class SelfInstruct(Method):
                 "teacher", prompt, sample=sample, parse=read_tasks, schema=self.schema, cut_ok=True, **self.sampling
             )
         except CallFailed as error:
-            yield self.unread_or_failed(error, "unreadable_task", {"id": record.id, "prompt": None}, meta)
+            empty = self.empty_or_failed(error, "unreadable_task", {"id": record.id, "prompt": None}, meta)
+            yield ask(empty, EMPTY_DRAWS, 1, 1)
             return
         meta |= {"model": reply.model, "finish_reason": reply.finish_reason, "usage": reply.usage}
 
@@ -190,9 +201,9 @@ class SelfInstruct(Method):
             identity = {"seed_id": name, "task": name, "instruction": instruction}
             cut = is_cut(reply) and place == len(reply.value) - 1
             tasks.append(self.complete(record, llm, task, meta | identity, cut=cut, unasked=readable > self.new_tasks))
-        for candidates in await gather_all(tasks):
-            for candidate in candidates:
-                yield candidate
+        candidates = chain.from_iterable(await gather_all(tasks))
+        for number, candidate in enumerate(candidates):
+            yield ask(candidate, EMPTY_DRAWS, int(number == 0), 0)
 
     async def topic(self, llm: Roles, meta: Row) -> str:
         """Return the topic of a draw, and note it in `meta`; empty without `--topics`. Raises CallFailed."""
@@ -234,8 +245,10 @@ class SelfInstruct(Method):
         try:
             items, is_torn = await self.instances(llm, task, meta, cut=cut)
         except CallFailed as error:
-            return [self.unread_or_failed(error, "unreadable_instance", subject, meta)]
-        instances = [Instance(item.get("input") or "", item.get("output") or "") for item in items if item is not None]
+            return [self.empty_or_failed(error, "unreadable_instance", subject, meta)]
+        instances = [
+            Instance(as_text(item.get("input")), as_text(item.get("output"))) for item in items if item is not None
+        ]
         candidates = []
         reasons = instance_reasons(instances[:INSTANCES], truncated=is_torn and items[-1] is not None)
         for _ in instances[INSTANCES:]:
@@ -255,11 +268,12 @@ class SelfInstruct(Method):
                 candidates.append(reject(reason, stage=self.variant, record=subject, reply=None, meta=meta))
         return candidates
 
-    def unread_or_failed(self, error: CallFailed, reason: str, record: Row, meta: Row) -> Candidate:
-        """Return the candidate of a call without a usable answer. One that was answered, and in no form that can be
-        read, is rejected: the draws after it see that nothing came of it."""
-        if error.reason != UNPARSED:
+    def empty_or_failed(self, error: CallFailed, reason: str, record: Row, meta: Row) -> Candidate:
+        """Return the candidate of a call without a usable answer. One that was answered, be it by a refusal, is
+        rejected: the draws after it see that nothing came of it."""
+        if error.reason in UNANSWERED:
             return fail(error, record=record, meta=meta)
+        reason = reason if error.reason == UNPARSED else error.reason
         return reject(reason, stage=self.variant, record=record, reply=error.reply, meta=meta)
 
     async def instances(self, llm: Roles, task: Row, meta: Row, *, cut: bool) -> tuple[list[Row | None], bool]:
@@ -285,7 +299,7 @@ class SelfInstruct(Method):
             if isinstance(row, BadLine):
                 yield row
                 continue
-            instruction = str(row.meta.get("instruction") or request_text(row.prompt).partition("\n\n")[0])
+            instruction = str(row.meta.get("instruction") or row.instruction or request_text(row.prompt))
             if instruction not in instructions:
                 pool.add(Task(row.id, instruction), seed=True)
             instructions.add(instruction)
@@ -344,6 +358,16 @@ def read_tasks(text: str) -> list[Row | None]:
 def read_examples(text: str) -> list[Row | None]:
     """Read a reply with examples of a task; None for what is none. Raises ParseError if there is no example."""
     return read_items(text, EXAMPLES, READ_EXAMPLE)
+
+
+def as_text(value: Any) -> str:
+    """Return the value of an input or an output as text: nothing for null, a line for each text or number of a list,
+    and JSON for what has further parts."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return "\n".join(item if isinstance(item, str) else json.dumps(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def is_cut(reply: Completion) -> bool:

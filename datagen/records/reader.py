@@ -229,6 +229,8 @@ class Reader(Generic[T]):
                     repetitions[name] += 1
                     name = row_id("input", [name], repetitions[name], content)
                 common: Row = {"line": line.number, "source_id": source_id, "extra": extra}
+                if self.kind is PROMPTS and isinstance(row.get("instruction"), str):
+                    common["instruction"] = row["instruction"]
                 yield self.kind.make(name, *base, **more, **common, meta=row["meta"] if ours else {})
 
     def count_lines(self) -> int | None:

@@ -159,6 +159,8 @@ class Record:
     """The run's `--seed`."""
     line: int = field(default=0, compare=False)
     """The line in the file, or the item of its JSON array, from 1. Not part of any id."""
+    instruction: str = field(default="", compare=False)
+    """The column "instruction" of the input row: the request without its input. Not part of any id."""
 
     def random(self, purpose: str) -> Random:
         """Return a random number generator that depends on this record and the run's seed alone, never on time or

@@ -22,7 +22,7 @@ from datagen.records.files import content_digest
 from datagen.records.record import Candidate, Record, Row, keep, reject
 from datagen.select import Rule
 from datagen.select.contamination import Benchmark, BenchmarkIndex, BenchmarkTable, Hit, read_benchmarks
-from datagen.select.heuristics import FILTERS, REASONS
+from datagen.select.heuristics import FILTERS, REASONS, as_seen
 from datagen.select.novelty import NewDocuments, Novelty, itself, seed_family
 from datagen.select.subjects import Subject, SubjectReader, read_any, read_subjects
 from datagen.verify import VERIFIERS, Verifier, pick_verifier
@@ -112,7 +112,8 @@ class Filter(Method):
         """Return what the rules and the verifiers have against the response of a record, and which verifiers have no
         verdict on it."""
         rules = [rule for name, rule in self.rules.items() if not is_document or name in DOCUMENT_RULES]
-        reasons = [reason for rule in rules if (reason := rule(record))]
+        seen = as_seen(record) if rules else record
+        reasons = [reason for rule in rules if (reason := rule(seen))]
         for name, verify in self.verifiers:
             verdict = None if record.response is None else verify(record, record.response)
             if verdict is False:

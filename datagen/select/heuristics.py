@@ -20,10 +20,10 @@ sees only the text, not the finish reason: our own commands check that with the 
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 
-from datagen.records.record import Record, as_messages, request_text
+from datagen.records.record import Record, Text, as_messages, request_text
 from datagen.select import Rule
-from datagen.select.elimination import REFUSAL
 from datagen.select.phrases import (  # fmt: skip
     ABOUT_LANGUAGES,
     ABOUT_MODELS,
@@ -40,7 +40,8 @@ from datagen.select.phrases import (  # fmt: skip
     NO_OUTPUT,
     SELF,
 )
-from datagen.text import CJK, count_words, ngram_hashes
+from datagen.select.refusals import REFUSAL
+from datagen.text import CJK, count_words, ngram_hashes, visible
 from datagen.verify.languages import FENCES, WEIGHTS, count_letters, prose
 
 MIN_WORDS = 8
@@ -85,7 +86,7 @@ def empty(record: Record) -> str | None:
     if record.response is None:
         return None
     text = NO_OUTPUT.sub("", record.response)
-    if not text.strip("\u200b\ufeff \t\r\n"):
+    if not visible(text).strip():
         return "empty"
     readable = any(unicodedata.category(c)[0] in "LN" or unicodedata.category(c) in ("Sm", "So", "Sc") for c in text)
     return None if readable or ABOUT_SIGNS.search(conversation(record)) else "empty"
@@ -208,6 +209,21 @@ REASONS = {
     "repetition": "The response loops, or repeats its lines and phrases.",
 }
 """What the names of the filters mean."""
+
+
+def as_seen(record: Record) -> Record:
+    """Return a row as a reader sees it: without invisible characters in its prompt and its response."""
+    prompt: Text = (
+        visible(record.prompt)
+        if isinstance(record.prompt, str)
+        else [{**message, "content": visible(message["content"])} for message in record.prompt]
+    )
+    response = None if record.response is None else visible(record.response)
+    return (
+        record
+        if (prompt, response) == (record.prompt, record.response)
+        else replace(record, prompt=prompt, response=response)
+    )
 
 
 def conversation(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""The rules of elimination over 326 hand-written cases, and at their edges."""
+"""The rules of elimination over 342 hand-written cases, and at their edges."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +18,7 @@ from datagen.select.elimination import (
     ON_VERDICT,
     STOP_WORDS,
     Step,
+    answered,
     apology,
     leaked,
     no_gain,
@@ -76,7 +77,7 @@ def test_only_no_gain_needs_a_model(rule: Rule[Step]) -> None:
 
 
 def test_the_rules_run_in_the_order_of_what_they_cost() -> None:
-    assert (unchanged, leaked, refused, overgrown) == BEFORE_ANSWER
+    assert (unchanged, leaked, refused, answered, overgrown) == BEFORE_ANSWER
     assert (no_gain,) == ON_VERDICT
     assert (apology, stop_words) == ON_ANSWER
     both = Step("Name a tree.", "I'm sorry, I can't rewrite the given prompt.")
@@ -110,6 +111,7 @@ def test_sorry_is_a_word_of_the_answer_and_not_of_the_question(response: str, ch
 @pytest.mark.parametrize(
     "response",
     ["", " \n", "...", "?!", "…—«»", "。，！", "** **", "---\n---", "'", "’", "The", "and so on", "It's what it is.",
+     "的，了，和，是。",
      "You too!", "Don’t.", "=", "$ %"],
 )  # fmt: skip
 def test_punctuation_and_stop_words_say_nothing(response: str) -> None:
@@ -209,7 +211,7 @@ def test_a_rewrite_is_unchanged_only_if_its_letters_are(parent: str, child: str)
         ("As an AI language model, I have no trees.", "refused"),
         ("抱歉，我不能改写。", "refused"),
         ("作为一个人工智能，我没有树。", "refused"),
-        ("“I can’t” are the words of which tree?", "refused"),
+        ("“I can’t” are the words of which tree?", None),
         ("Why can't I prune a plum in June?", None),
         ("Explain to a child why trees are not able to walk.", None),
         ("I cannon-balled into a lake; which trees stood by?", None),

@@ -83,7 +83,8 @@ def test_a_conversation_keeps_its_earlier_turns(server: Server) -> None:
 @pytest.mark.parametrize(
     ("rewrite", "rule"),
     [
-        ("#Rewritten Prompt#: Name a long river.", "leaked"),
+        ("Name a long river, in the tone of the given prompt.", "leaked"),
+        ("Sure! Here is a river: the Nile.", "answered"),
         ("name a RIVER", "unchanged"),
         ("I'm sorry, but I can't rewrite that.", "refused"),
         ("Name a river. " + "And another one. " * 50, "overgrown"),
@@ -93,6 +94,14 @@ def test_what_the_rewrite_shows_to_be_failed_costs_no_further_call(server: Serve
     funnel = play(server, script := Script(rewrite=rewrite), SEED, rounds=1)
     assert funnel["rejected"] == {rule: 1}
     assert [kind for kind, _ in script.received] == ["rewrite"]
+
+
+@pytest.mark.parametrize(
+    "around", ["#Rewritten Prompt#: {}", 'Sure! Here\'s a harder version:\n\n"{}"', "```\n{}\n```"]
+)
+def test_what_stands_around_a_rewrite_is_no_part_of_the_prompt_and_is_not_nested(server: Server, around: str) -> None:
+    play(server, Script(rewrite=around.format("{prompt} And say why.")), SEED, rounds=2)
+    assert [row["prompt"] for row in rows("out.jsonl")] == [f"Name a river.{' And say why.' * n}" for n in (1, 2)]
 
 
 def test_an_equal_verdict_drops_the_child_before_it_is_answered(server: Server) -> None:

@@ -11,7 +11,8 @@ from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.generators.self_instruct import read_tasks
+from datagen.generators.self_instruct import as_text, read_tasks
+from datagen.prompts import Prompts
 from datagen.records.files import dump_line
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Record, Row
@@ -214,11 +215,29 @@ def test_without_a_number_of_rows_it_would_not_end() -> None:
         run(seeds(), n=None)
 
 
-def test_a_failed_call_ends_the_run_since_later_draws_depend_on_it() -> None:
-    model = replay(reply("tasks", '{"instruction": "Name a town by the sea, please."}'), reply("classification", ""))
-    outcome = run(seeds(), model=model, n=5)
-    assert (outcome.status, outcome.reason) == ("stopped", "failures")
-    assert outcome.result["funnel"]["failed"] == {"empty answer": 1}
+def test_an_answer_that_cannot_be_used_is_an_empty_draw_and_twenty_of_these_end_the_run() -> None:
+    outcome = run(seeds(), model=replay(reply("tasks", "")), n=5)
+    funnel = outcome.result["funnel"]
+    assert (outcome.status, outcome.reason, funnel["failed"]) == ("stopped", "in vain", {})
+    assert funnel["rejected"] == {"empty answer": 20}
+
+
+def test_values_with_parts_become_text_by_one_rule() -> None:
+    assert [as_text(value) for value in (None, "a", [], ["a", 2, True], {"a": 1}, [["é"]])] == [
+        "", "a", "", "a\n2\ntrue", '{"a": 1}', '[["é"]]'
+    ]  # fmt: skip
+
+
+def test_a_seed_of_several_paragraphs_is_shown_whole_and_an_input_is_not() -> None:
+    plain = {"prompt": "Here is a function.\n\ndef f(): pass\n\nExplain it."}
+    alpaca = {"instruction": "Sort the words.", "input": "tree\n\nyew", "output": "yew tree"}
+    Path("seeds.jsonl").write_bytes(dump_line(plain) + dump_line(alpaca))
+    with Path("seeds.jsonl").open("rb") as file:
+        records = Reader("seeds.jsonl", file, PROMPTS).read()
+        pool = TaskPool(0.7)
+        draw = METHODS["paper"](METHODS["paper"].options_type(), Prompts()).draw(records, pool, 0)
+        assert isinstance(next(draw), Record)
+    assert [task.instruction for task in pool.tasks] == [plain["prompt"], "Sort the words."]
 
 
 def test_further_instances_of_a_task_come_along_and_the_next_task_does_not() -> None:

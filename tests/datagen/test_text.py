@@ -1,12 +1,14 @@
 """Words and tokens in every script, and what an exact duplicate is."""
 
 import re
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.text import count_words, exact_key, is_unspaced, tokens
+from datagen.text import count_words, exact_key, is_unspaced, normal, tokens, visible
 
 ASCII = st.text(st.characters(max_codepoint=127))
 
@@ -61,8 +63,8 @@ def test_every_script_has_tokens(text: str, expected: list[str]) -> None:
 
 
 @given(st.text())
-def test_only_spaces_have_no_token(text: str) -> None:
-    assert bool(tokens(text)) == bool("".join(text.split()))
+def test_only_what_nobody_sees_has_no_token(text: str) -> None:
+    assert bool(tokens(text)) == bool(normal(text).strip())
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,10 @@ def test_a_text_is_unspaced_where_characters_are_half_of_its_tokens(text: str, u
         ("What is 2+2?", "what is 2 + 2"),
         ("“Hello,” he said", '"Hello" he said'),
         ("Hi!", "hi"),
+        ("Name a ri\u00adver.", "Name\u200b a river."),
+        ("用 Py\u200bthon 写", "用 Python 写"),
+        ("\u2764\ufe0f", "\u2764"),
+        ("\u202eabc\u2060", "abc"),
     ],
 )
 def test_case_spaces_and_punctuation_make_no_difference(one: str, other: str) -> None:
@@ -114,6 +120,16 @@ def test_what_asks_for_something_else_is_no_duplicate(one: str, other: str) -> N
     assert exact_key(one) != exact_key(other)
 
 
-@given(st.text(min_size=1).filter(str.strip))
+@given(st.text(min_size=1).filter(lambda text: normal(text).strip()))
 def test_a_key_is_never_empty(text: str) -> None:
     assert exact_key(text)
+
+
+def test_every_mark_of_format_is_invisible_but_those_that_show() -> None:
+    """Unicode's category Cf, without the signs that stand before Arabic, Syriac and Kaithi numbers, and shorthand."""
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"]
+    shown = "".join(mark for mark in marks if visible(mark))
+    assert all(
+        "ARABIC" in name or "SYRIAC" in name or "KAITHI" in name or "EGYPTIAN" in name
+        for name in map(unicodedata.name, shown)
+    )

@@ -57,7 +57,7 @@ class Sim:
             text = "It is hard to say, I think." if is_verdict else ""
         else:
             text = HANDLERS[task](fields, rng)
-            text = f"#Rewritten Prompt#:\n{text}" if fault == "leak" else text
+            text = f"(rewritten prompt) {text}" if fault == "leak" else text
 
         # 3. Reply. The numbers drawn for the reasoning are its own, so the text is the same without it.
         thinks = Random(f"{call.key.hex()}:{call.attempt}:think").random() < self.rates.get("think", 0.0)
