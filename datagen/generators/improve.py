@@ -26,7 +26,7 @@ from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed
 from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judges import Judges, impartial, partial_judge
+from datagen.judge.judges import REMINDER, Judges, first_equals, impartial, partial_judge
 from datagen.judge.replies import FIRST, SECOND
 from datagen.judge.summary import OrderCounts, percent
 from datagen.llm.call import Completion
@@ -77,7 +77,8 @@ class ImproveTable(Table):
         return self.orders.warnings()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"new_answers": dict(sorted(self.outcomes.items())), **self.orders.as_dict()}
+        outcomes = dict(sorted(self.outcomes.items()))
+        return {"new_answers": outcomes, "unread": self.orders.unread, **self.orders.as_dict()}
 
     def tables(self) -> list[list[list[str]]]:
         if not self.outcomes.total():
@@ -87,6 +88,7 @@ class ImproveTable(Table):
             [
                 ["new answers", str(self.outcomes.total())],
                 *([name, str(number)] for name, number in sorted(self.outcomes.items())),
+                ["replies unread", str(self.orders.unread)],
                 ["both orders agree", percent(shares["both_orders_agree"])],
                 ["verdicts for the answer shown first", percent(shares["first_shown_preferred"])],
             ]
@@ -104,7 +106,7 @@ class Improve(Method):
     reasons = {
         "no_response": "The row has no response to improve. Answer the prompts first: datagen respond.",
         "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
-        "unchanged": "The new answer is the old one.",
+        "unchanged": "The new answer is the old one, but for white space.",
         "much_longer": "The new answer is longer than --most-growth allows.",
         "answer_changed": "The new answer ends in another result, and which is right is not known.",
         "flipped": "The old answer was right, and the new one is not.",
@@ -213,7 +215,7 @@ class ImproveEdit(Improve):
     """Write the answer again, better in one drawn aspect (Deita)."""
 
     variant = "edit"
-    templates = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS), COMPARE)
+    templates = ("improve/edit", *(f"aspects/{name}" for name in ASPECTS), COMPARE, REMINDER)
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
         meta["aspect"] = record.random("aspect").choice(ASPECTS)
@@ -225,14 +227,14 @@ class ImproveRewrite(Improve):
     """Make a good answer out of a text (back-and-forth translation)."""
 
     variant = "rewrite"
-    templates = ("improve/rewrite", COMPARE)
+    templates = ("improve/rewrite", COMPARE, REMINDER)
 
 
 class ImproveCritique(Improve):
     """Criticise the answer, then revise it."""
 
     variant = "critique"
-    templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE)
+    templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE, REMINDER)
     calls_per_rewrite = 2
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
@@ -255,7 +257,7 @@ class ImproveConstitution(ImproveCritique):
     """Criticise and revise under one drawn principle after another (Constitutional AI, section 3.1)."""
 
     variant = "constitution"
-    templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE)
+    templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE, REMINDER)
 
     def principles(self, record: Record) -> list[str]:
         texts = [message["content"] for message in self.prompts["constitution/principles"].render().messages]
@@ -268,7 +270,7 @@ class ImproveConstitution(ImproveCritique):
 
 def rejection_reason(record: Record, old: str, new: str, options: Options) -> str | None:
     """Return why a new answer is rejected without a judge, or None."""
-    if new == old.strip():
+    if first_equals([old, new]) == [0, 0]:
         return "unchanged"
     if len(new) > options.most_growth * len(old) + SLACK:
         return "much_longer"
