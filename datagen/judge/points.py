@@ -41,7 +41,7 @@ MOST_VALUES = 10_000
 """Values of a JSON reply that are looked at."""
 
 
-class Found(NamedTuple):
+class Entry(NamedTuple):
     """Points in a reply; `start` is their place in the text, None in JSON."""
 
     value: float | None
@@ -103,8 +103,8 @@ def read_points(text: str, labels: Sequence[str], most: Mapping[str, int], schem
             return points_of(read_value(text, schema).value["answers"], labels, most)
         except ParseError:
             pass
-    found = find_points(text, labels, most)
-    known = {key: one.value for key, one in found.items() if one.value is not None}
+    entries = find_points(text, labels, most)
+    known = {key: one.value for key, one in entries.items() if one.value is not None}
     missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in known]
     if missing:
         raise ParseError(f"no points for {', '.join(missing)}")
@@ -124,19 +124,19 @@ def points_of(answers: Sequence[Row], labels: Sequence[str], most: Mapping[str, 
     return {(label, aspect): float(by_label[label.lower()][aspect]) for label in labels for aspect in most}
 
 
-def find_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[Key, Found]:
+def find_points(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[Key, Entry]:
     """Find the last points for each answer and aspect in lines, and where there are none, in JSON.
 
     The arguments are those of `read_points`.
     """
     names = Names(labels, most)
-    found = dict(points_in_lines(text.translate(PLAIN), names))
-    if len(found) < len(labels) * len(most) and "{" in text:
-        return {key: Found(value, None) for key, value in points_in_json(listed_values(text), names)}
-    return found
+    entries = dict(points_in_lines(text.translate(PLAIN), names))
+    if len(entries) < len(labels) * len(most) and "{" in text:
+        return {key: Entry(value, None) for key, value in points_in_json(listed_values(text), names)}
+    return entries
 
 
-def points_in_lines(plain: str, names: Names) -> Iterator[tuple[Key, Found]]:
+def points_in_lines(plain: str, names: Names) -> Iterator[tuple[Key, Entry]]:
     """Yield the points in the lines of a text whose signs are plain."""
     label, columns = None, dict[int, str]()
     for line in re.finditer(r"[^\n]+", plain):
@@ -185,13 +185,13 @@ def points_in_row(row: str, columns: Mapping[int, str], names: Names) -> list[tu
     return [((label, name), starts[at]) for at, name in columns.items() if label and at in numbers]
 
 
-def points_at(line: re.Match[str], at: int, most: int, names: Names) -> Found:
+def points_at(line: re.Match[str], at: int, most: int, names: Names) -> Entry:
     """Read the points at a place of a line; the value is None if what stands there is no number of points."""
     match = POINTS.match(line[0], at)
     value = number_of(match, most) if match else None
     if match and not ENDING.match(line[0], match.end()) and not names.label.match(line[0][match.end() :].lstrip()):
         value = None
-    return Found(value, line.start() + at)
+    return Entry(value, line.start() + at)
 
 
 def number_of(match: re.Match[str], most: int) -> float | None:

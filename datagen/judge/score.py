@@ -164,8 +164,8 @@ def expected_points(completion: Completion, labels: Sequence[str], most: Mapping
     """Return the expected points of every answer under every aspect; None if the probabilities of some are not
     known. The arguments are those of `read_points`."""
     points: Points = {}
-    for (label, aspect), found in find_points(completion.text, labels, most).items():
-        expected = None if found.start is None else expected_value(completion, found.start, most[aspect])
+    for (label, aspect), entry in find_points(completion.text, labels, most).items():
+        expected = None if entry.start is None else expected_value(completion, entry.start, most[aspect])
         if expected is None:
             return None
         points[label, aspect] = expected

@@ -97,8 +97,8 @@ class Roles:
             member: The place of the model among those of its role. None: they take turns.
             cut_ok: Accept an answer that reached the length limit.
             calls_ok: Accept an answer without text that calls tools (`tools` among the parameters).
-            reminder: At temperature 0 the same request has the same answer. Where `parse` does not accept it, the
-                request is not sent again unchanged, but once more with the answer and this behind it.
+            reminder: At temperature 0, where the same request has the same answer, what stands behind an answer that
+                `parse` does not accept: it is sent once, in place of the same request.
             params: Parameters of the method, by their names in the chat completions API. Those of the model override
                 them, and the user's override both; for a judge see `merge_judge_params`.
 
@@ -136,16 +136,15 @@ class Roles:
             except BadAnswer as bad:
                 # 3. Remind the model of the form, where it would answer the same again.
                 bad_in_block, attempt = bad_in_block + 1, attempt + 1
-                is_repeated = is_greedy and bad.reason == UNPARSED
-                if is_repeated and reminder and bad_in_block < ATTEMPTS:
+                unread = is_greedy and bad.reason == UNPARSED
+                if unread and reminder and bad_in_block < ATTEMPTS:
                     call, attempt, reminder = reminded(call, reply, reminder), 1, None
                     continue
 
                 # 4. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
-                #    A cut answer is cut again, whoever asks for it, and an unread one at temperature 0 comes again.
-                settled = bad.settled or is_repeated
-                if settled or bad.final or bad_in_block == ATTEMPTS:
-                    if settled or not reply.from_earlier_run:
+                #    A cut answer, and an unread one at temperature 0, come again, whoever asks for them.
+                if bad.settled or unread or bad.final or bad_in_block == ATTEMPTS:
+                    if bad.settled or unread or not reply.from_earlier_run:
                         raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
                     bad_in_block = 0
 
@@ -159,8 +158,8 @@ class Roles:
 
 def reminded(call: Call, reply: Reply, reminder: Prompt) -> Call:
     """Return a call with its answer and a reminder behind it, in one conversation."""
-    said = read_message(reply.parsed["choices"][0]["message"]).text
-    messages = request_messages([*call.messages, {"role": "assistant", "content": said}, *reminder.messages])
+    answer = read_message(reply.parsed["choices"][0]["message"]).text
+    messages = request_messages([*call.messages, {"role": "assistant", "content": answer}, *reminder.messages])
     key = call_key(call.model, messages, call.params, call.sample)
     return replace(call, key=key, messages=messages, attempt=1)
 

@@ -41,7 +41,7 @@ def judged(samples: list[Row], variant: str, answer: Any = longer_wins, **settin
 def test_wins_belong_to_the_models_and_swap_with_them(variant: str) -> None:
     for winner, loser, samples in (("a", "b", by_models("a", "b")), ("b", "a", by_models("b", "a"))):
         table = judged(samples, variant).result["table"]
-        assert table["rows"] == PROMPTS and table["ties"] == table["unread"] == table["judge_unparsed"] == 0
+        assert table["rows"] == PROMPTS and table["ties"] == table["unread"] == table["unjudged"] == 0
         assert (table["models"][winner]["best"], table["models"][loser]["best"]) == (PROMPTS, 0)
         if variant == "score":
             assert (table["models"][winner]["mean_points"], table["models"][loser]["mean_points"]) == (4, 1)
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_counted_and_no_win() -> None:
 
     outcome = judged(by_models("a", "b"), "compare", say)
     table = outcome.result["table"]
-    assert (table["rows"], table["judge_unparsed"], table["unread"]) == (PROMPTS - 3, 3, 6)
+    assert (table["rows"], table["unjudged"], table["unread"]) == (PROMPTS - 3, 3, 6)
     assert table["comparisons"] == {"all": PROMPTS, "tied": 0, "unread": 3}
     assert table["models"]["a"]["won"] == PROMPTS - 3
     assert outcome.result["funnel"]["rejected"] == {"judge_unparsed": 3}
@@ -121,5 +121,5 @@ def test_improve_counts_what_no_judge_could_decide() -> None:
             improve, write(inputs), models, "new.jsonl", improve.options_type(allow_self=True), overwrite=True
         )
     table = outcome.result["table"]
-    assert table["new_answers"]["judge_unparsed"] == 12 and table["new_answers"]["accepted"] == 0
+    assert table["new_answers"]["unjudged"] == 12 and table["new_answers"]["accepted"] == 0
     assert ["unjudged", "12"] in outcome.tables[0]

@@ -116,11 +116,11 @@ def test_unread_values_count_for_nothing() -> None:
 
 
 def test_no_model_is_asked_whether_one_number_is_24() -> None:
-    asked: list[str] = []
+    questions: list[str] = []
 
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:
         numbers = messages[-1]["content"]
-        asked.append(f"{task} {numbers}")
+        questions.append(f"{task} {numbers}")
         return (
             "6 + 6 = 12\n2 * 6 = 12\n2 * 12 = 24\n12 + 2 = 14\n6 + 12 = 18"
             if task == "tree/propose"
@@ -130,8 +130,8 @@ def test_no_model_is_asked_whether_one_number_is_24() -> None:
     with running(Server(answer=say)) as server:
         respond(puzzles("2 6 6"), f"teacher@{server.url}", strategy="tree")
     (row,) = rows("out.jsonl")
-    assert row["meta"]["verified"] is True and row["meta"]["calls"] == len(asked)
-    assert not [one for one in asked if one.startswith("tree/value") and " " not in one.removeprefix("tree/value ")]
+    assert row["meta"]["verified"] is True and row["meta"]["calls"] == len(questions)
+    assert not [one for one in questions if one.startswith("tree/value") and " " not in one.removeprefix("tree/value ")]
 
 
 @pytest.mark.parametrize(("search", "task"), list(product(("bfs", "dfs"), ("game24", "text"))))
