@@ -131,6 +131,7 @@ def statements_in(plain: str) -> Iterator[Statement]:
         begin = LINE_START.match(line[0])
         words = [*([begin] if begin else []), *WITHIN.finditer(line[0], begin.end() if begin else 0)]
         for word, following in pairwise([*words, None]):
+            assert word is not None  # the last one has no following
             value = line[0][word.end() : following.start() if following else None]
             if value.strip(" \"'|>[]"):
                 yield Statement(number, line.start() + word.end(), value, is_below=False)
