@@ -17,17 +17,16 @@ from statistics import fmean
 
 from benchmarks.common import Line, main
 from datagen.commands.main import load_methods
-from datagen.errors import ParseError
 from datagen.judge.agreement import Pair, counts, measure
 from datagen.judge.compare import Comparison
-from datagen.judge.replies import FIRST, read_verdict
+from datagen.judge.replies import FIRST
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.select import pairs
 from tests.jobs import perform, rows
+from tests.judge.llmbar import share
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "judge"
-NAMES = ("Output (a)", "Output (b)")
 MODEL = "sim:position_bias=0.3,verbosity_bias=0.3,skill=0.9"
 SEEDS, PAIRS, RATIO = (0, 1, 2), 2000, 1.2
 TAIL = " That is what comes out when all of it is added up."
@@ -48,16 +47,9 @@ def read_recorded_replies() -> dict[tuple[str, str], list[Pair]]:
 
 def as_pair(forward: Row, backward: Row) -> Pair:
     """Put both orders together, as `datagen judge --by compare` does."""
-    shown_second = read(backward)
-    orders = ((read(forward), None if shown_second is None else 1 - shown_second),)
+    shown_second = share(backward["completion"])
+    orders = ((share(forward["completion"]), None if shown_second is None else 1 - shown_second),)
     return Pair(float(forward["gold"] == 1), Comparison(0, 1, orders).share, orders, (1, 1), (False, False))
-
-
-def read(row: Row) -> float | None:
-    try:
-        return read_verdict(row["completion"], NAMES)
-    except ParseError:
-        return None
 
 
 def real_judges() -> Iterator[Line]:
@@ -67,7 +59,7 @@ def real_judges() -> Iterator[Line]:
         unread = sum(share is None for pair in judged_pairs for order in pair.orders for share in order)
         figures = (
             f"{name} {measured[name]['value']:.2f} ({measured[name]['low']:.2f} to {measured[name]['high']:.2f})"
-            for name in ("accuracy", "swap consistency", "position bias")
+            for name in ("accuracy", "accuracy, unread wrong", "swap consistency", "position bias")
         )
         yield Line(
             f"{model}, {strategy}, {len(judged_pairs)} pairs", "", ", ".join(figures), f"{unread} verdicts unread"

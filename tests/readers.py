@@ -17,7 +17,7 @@ from datagen import json_replies
 from datagen.commands.trace import word_diff
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.generators import backtranslate, improve
-from datagen.judge import rank, replies, score
+from datagen.judge import points, rank, replies
 from datagen.llm.call import BadAnswer, Completion, Reply, TokenLogprobs, read_reply
 from datagen.llm.dialects import read_message
 from datagen.llm.endpoint import retry_after, wait_in_words
@@ -26,7 +26,7 @@ from datagen.llm.parameters import Parameters
 from datagen.llm.sim import SimRandom, answer, judge, structured
 from datagen.llm.sim.game24 import in_order
 from datagen.llm.sim.model import HANDLERS
-from datagen.parse import parse_verdict
+from datagen.parse import find_verdict, parse_verdict
 from datagen.printing import printable
 from datagen.records import comparisons, tables
 from datagen.records.files import dump_line
@@ -137,10 +137,10 @@ CALLS: dict[str, Call] = {
     ),
     "judge.rank.read_order": lambda text: rank.read_order(text, LABELS),
     "judge.replies.read_verdict": lambda text: replies.read_verdict(text, LABELS),
-    "judge.replies.sentence_preference": lambda text: replies.sentence_preference(text, ("a", "b")),
-    "judge.replies.stated_preference": lambda text: replies.stated_preference(text, ("a", "b")),
-    "judge.score.read_points": lambda text: score.read_points(text, LABELS, MOST),
-    "judge.score.score_lines": lambda text: score.score_lines(text, LABELS, MOST),
+    "judge.replies.judge_verdict": lambda text: replies.judge_verdict(text, LABELS),
+    "judge.points.find_points": lambda text: points.find_points(text, LABELS, MOST),
+    "judge.points.read_points": lambda text: points.read_points(text, LABELS, MOST),
+    "judge.points.points_in_line": lambda line: points.points_in_line(line, "K7M", points.Names(LABELS, MOST)),
     "json_replies.read_items": lambda text: json_replies.read_items(text, "tasks", SCHEMA),
     "json_replies.reading_of": lambda text: json_replies.reading_of({"a": text}, SCHEMA, text),
     "llm.sim.structured.text_for": lambda text: structured.text_for({"minLength": 5}, text),
@@ -151,6 +151,7 @@ CALLS: dict[str, Call] = {
     "llm.sim.evolve.rewrite": play("evolve/deepen"),
     "llm.sim.judge.logprobs": lambda text: judge.logprobs(text, {}, 0.5),
     "llm.sim.judge.quality": lambda text: judge.quality(text, text),
+    "parse.find_verdict": lambda text: find_verdict(text, ("a", "b", "tie")),
     "parse.parse_verdict": lambda text: parse_verdict(text, ("a", "b", "tie")),
     **{f"select.wrapping.{layer.__name__}": partial(layer_alone, layer) for layer in wrapping.LAYERS},
     "select.minhash.shingles": lambda text: minhash.shingles(text, minhash.PROMPT),

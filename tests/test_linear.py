@@ -145,9 +145,9 @@ PROMPT = ("judge", "parse", "strategies", "verify")
 SECONDS, SECONDS_OF_DOCUMENT = 6.0, 30.0
 """For MOST characters on a busy machine; a document is parsed as Markdown, once, before the first call."""
 KNOWN: dict[str, str] = {
-    "judge.score.read_points": "_",
-    "judge.replies.sentence_preference": ",:",
-    "judge.replies.stated_preference": "better in terms of a ",
+    "judge.points.read_points": "_",
+    "judge.replies.read_verdict": ",:",
+    "parse.find_verdict": "Verdict: the ",
     "select.instructions.needs_media": "\n",
     "select.elimination.refused": " ",
     "select.elimination.leaked": "\n",

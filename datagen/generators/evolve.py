@@ -29,6 +29,7 @@ from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed, InputError
+from datagen.judge.judges import REMINDER
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
 from datagen.records.record import (
@@ -64,7 +65,9 @@ UNREAD_CHECKS = "unread equality checks"
 CALLS_PER_ROUND = 3
 """Rewrite, equality question, answer."""
 ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
-read_verdict = partial(parse_verdict, allowed=("equal", "not equal"))
+VERDICTS = ("equal", "not equal")
+FORM = "\n".join(f"Verdict: {verdict}" for verdict in VERDICTS)
+read_verdict = partial(parse_verdict, allowed=VERDICTS)
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,9 @@ class Evolve(Method):
         "judge": "judges whether a rewrite asks for more than its parent",
         "teacher": "answers the rewritten prompts",
     }
-    templates = tuple(
-        f"{name}{language}"
-        for language in ("", ".zh")
-        for name in (*(f"evolve/{operator}" for operator in OPERATORS), "evolve/equal")
+    templates = (
+        *(f"evolve/{name}{language}" for language in ("", ".zh") for name in (*OPERATORS, "equal")),
+        REMINDER,
     )
     row_templates = None  # a row names the one template of its round
     operators: ClassVar[tuple[tuple[str, ...], ...]] = (OPERATORS,)
@@ -201,7 +203,8 @@ class Evolve(Method):
             subject["child"] = child
             meta["judge"] = llm.model("judge").identity
             question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
-            verdict = await llm.chat("judge", question, parse=read_verdict, **VERDICT_SAMPLING)
+            reminder = self.prompts[REMINDER].render(form=FORM)
+            verdict = await llm.chat("judge", question, parse=read_verdict, reminder=reminder, **VERDICT_SAMPLING)
             if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
                 return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
 
@@ -266,7 +269,7 @@ class EvolveCode(Evolve):
     options_type = CodeOptions
     operators = (CODE_OPERATORS,)
     folder, frame = "evolve_code", "evolve_code/harder"
-    templates = (*(f"evolve_code/{operator}" for operator in CODE_OPERATORS), frame, "evolve/equal")
+    templates = (*(f"evolve_code/{operator}" for operator in CODE_OPERATORS), frame, "evolve/equal", REMINDER)
 
 
 @dataclass(frozen=True)
@@ -281,4 +284,4 @@ class EvolveMath(Evolve):
     options_type = MathOptions
     operators = (DOWNWARD, DOWNWARD, UPWARD)
     folder, frame = "evolve_math", "evolve_math/change"
-    templates = (*(f"evolve_math/{operator}" for operator in (*DOWNWARD, *UPWARD)), frame, "evolve/equal")
+    templates = (*(f"evolve_math/{operator}" for operator in (*DOWNWARD, *UPWARD)), frame, "evolve/equal", REMINDER)

@@ -29,7 +29,7 @@ from datagen.errors import CallFailed, InputError
 from datagen.judge import compare
 from datagen.judge.agreement import judge_key, read_checks
 from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judges import Judges, impartial, partial_judge
+from datagen.judge.judges import REMINDER, Judges, first_equals, impartial, partial_judge
 from datagen.judge.preferences import PreferenceTable
 from datagen.judge.replies import FIRST, SECOND
 from datagen.judge.summary import OrderCounts, percent
@@ -91,8 +91,9 @@ class ImproveTable(Table):
         return self.orders.warnings()
 
     def as_dict(self) -> dict[str, Any]:
+        outcomes = dict(sorted(self.outcomes.items()))
         preferences = self.preferences.as_dict() if self.preferences else {}
-        return {"new_answers": dict(sorted(self.outcomes.items())), **self.orders.as_dict(), **preferences}
+        return {"new_answers": outcomes, "unread": self.orders.unread, **self.orders.as_dict(), **preferences}
 
     def tables(self) -> list[list[list[str]]]:
         if not self.outcomes.total():
@@ -101,6 +102,7 @@ class ImproveTable(Table):
         outcomes = [
             ["new answers", str(self.outcomes.total())],
             *([name, str(number)] for name, number in sorted(self.outcomes.items())),
+            ["replies unread", str(self.orders.unread)],
             ["both orders agree", percent(shares["both_orders_agree"])],
             ["verdicts for the answer shown first", percent(shares["first_shown_preferred"])],
         ]
@@ -117,7 +119,7 @@ class Improve(Method):
     reasons = {
         "no_response": "The row has no response to improve. Answer the prompts first: datagen respond.",
         "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
-        "unchanged": "The new answer is the old one.",
+        "unchanged": "The new answer is the old one, but for white space.",
         "much_longer": "The new answer is longer than --most-growth allows.",
         "answer_changed": "The new answer ends in another result, and which is right is not known.",
         "flipped": "The old answer was right, and the new one is not known to be.",
@@ -244,13 +246,13 @@ class ImproveEdit(Improve):
     variant = "edit"
     options_type = EditOptions
     options: EditOptions
-    templates = (*(f"{name}{end}" for end in LANGUAGES.values() for name in EDIT_TEMPLATES), COMPARE)
-    row_templates = (COMPARE,)
+    templates = (*(f"{name}{end}" for end in LANGUAGES.values() for name in EDIT_TEMPLATES), COMPARE, REMINDER)
+    row_templates = (COMPARE, REMINDER)
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
         language, name = self.language(record), record.random("aspect").choice(self.options.aspect or ASPECTS)
         template, aspect = f"improve/edit{language}", f"aspects/{name}{language}"
-        meta |= {"aspect": name, "templates": self.name_templates((template, aspect, COMPARE))}
+        meta |= {"aspect": name, "templates": self.name_templates((template, aspect, COMPARE, REMINDER))}
         (sentence,) = self.prompts[aspect].render().messages
         return await self.write(record, llm, meta, template, aspect=sentence["content"], response=old)
 
@@ -273,14 +275,14 @@ class ImproveRewrite(Improve):
     """Make a good answer out of a text (back-and-forth translation)."""
 
     variant = "rewrite"
-    templates = ("improve/rewrite", COMPARE)
+    templates = ("improve/rewrite", COMPARE, REMINDER)
 
 
 class ImproveCritique(Improve):
     """Criticise the answer, then revise it."""
 
     variant = "critique"
-    templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE)
+    templates: ClassVar[tuple[str, ...]] = ("improve/critique", "improve/revise", COMPARE, REMINDER)
     calls_per_rewrite = 2
 
     async def rewrite(self, record: Record, old: str, llm: Roles, meta: Row) -> Completion:
@@ -303,7 +305,7 @@ class ImproveConstitution(ImproveCritique):
     """Criticise and revise under one drawn principle after another (Constitutional AI, section 3.1)."""
 
     variant = "constitution"
-    templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE)
+    templates = ("improve/critique", "improve/revise", "constitution/principles", COMPARE, REMINDER)
 
     def principles(self, record: Record) -> list[str]:
         texts = [message["content"] for message in self.prompts["constitution/principles"].render().messages]
@@ -316,7 +318,7 @@ class ImproveConstitution(ImproveCritique):
 
 def rejection_reason(record: Record, old: str, new: str, options: Options) -> str | None:
     """Return why a new answer is rejected without a judge, or None."""
-    if new == old.strip():
+    if first_equals([old, new]) == [0, 0]:
         return "unchanged"
     if len(new) > options.most_growth * len(old) + SLACK:
         return "much_longer"

@@ -1,6 +1,7 @@
 """How reliable a judge is: its verdicts against those of people (`datagen judge LABELLED --check`).
 
     accuracy            how often the better answer wins; the judge's tie is half a win, so 0.5 is chance
+    accuracy, unread wrong    the same, where a pair whose verdicts could not be read counts as wrong
     accuracy, decided   the same where neither side says tie (MT-bench's setup without ties, arXiv 2306.05685)
     agreement           the same verdict of the three, ties included; kappa is Cohen's, corrected for chance
     swap consistency    both orders of a pair get the same verdict
@@ -10,7 +11,7 @@
 
 A bias of 0 means none. Biases are measured on single verdicts, before the two orders are combined, and a tie is half a
 win. Intervals are bootstrapped over prompts, since the pairs of one prompt are not independent. A verdict that cannot
-be read is counted as unread and left out of every figure.
+be read is counted as unread and left out of every other figure; published figures often count it as wrong.
 """
 
 import json
@@ -25,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.engine.method import Table
-from datagen.judge.judges import family
 from datagen.judge.replies import TIE
+from datagen.judge.vendors import families
 from datagen.llm.database import JOURNAL_FOLDER, journal_folder
 from datagen.records.files import replace_file
 from datagen.records.record import Candidate, Row
@@ -61,8 +62,10 @@ def pairs_of(row: Row) -> Iterator[Pair]:
     """Yield every two answers of a judged row with labels; the first is the one that came first in the comparison."""
     meta, scores, ranks = row["meta"], row["scores"], row["meta"]["labels"]
     comparisons = {frozenset((game["first"], game["second"])): game for game in meta["comparisons"]}
-    judges = {family(name) for name in meta["judges"]}
-    same_family = [bool(entry.get("model")) and family(str(entry["model"])) in judges for entry in meta["responses"]]
+    judges = frozenset[str]().union(*map(families, meta["judges"]))
+    same_family = [
+        bool(entry.get("model")) and bool(families(str(entry["model"])) & judges) for entry in meta["responses"]
+    ]
     for i, j in combinations(range(len(scores)), 2):
         verdict: float | None = None
         orders: Orders = ()
@@ -77,7 +80,7 @@ def pairs_of(row: Row) -> Iterator[Pair]:
 
 SUM_NAMES = (
     *(f"label {label} verdict {verdict}" for label in VERDICTS for verdict in VERDICTS),
-    "both read", "consistent", "shown", "first shown won", "longer is right", "longer is right and won",
+    "unread", "both read", "consistent", "shown", "first shown won", "longer is right", "longer is right and won",
     "shorter is right", "shorter is right and won", "own family", "own family won", "own family labelled",
 )  # fmt: skip
 """The sums that all figures are computed from."""
@@ -91,6 +94,8 @@ def counts(pair: Pair) -> dict[str, float]:
     if pair.verdict is not None:
         for label, verdict in ((pair.label, pair.verdict), (1 - pair.label, 1 - pair.verdict)):
             sums[f"label {label} verdict {verdict}"] += 0.5
+    elif pair.label != TIE:
+        sums["unread"] += 1
 
     # One order against the other.
     for forward, backward in pair.orders:
@@ -131,9 +136,10 @@ def figures_of(sums: Array) -> dict[str, Array]:
     decided = table[..., ::2, ::2]
     labelled = table[..., ::2, :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        half = 0.5 * labelled[..., :, 1].sum(-1)
+        won = np.trace(decided, axis1=-2, axis2=-1) + 0.5 * labelled[..., :, 1].sum(-1)
         return {
-            "accuracy": (np.trace(decided, axis1=-2, axis2=-1) + half) / labelled.sum((-2, -1)),
+            "accuracy": won / labelled.sum((-2, -1)),
+            "accuracy, unread wrong": won / (labelled.sum((-2, -1)) + at["unread"]),
             "accuracy, decided": np.trace(decided, axis1=-2, axis2=-1) / decided.sum((-2, -1)),
             "agreement": np.trace(table, axis1=-2, axis2=-1) / table.sum((-2, -1)),
             "kappa": kappa(table),

@@ -1,8 +1,9 @@
 """Comparing answers two by two (MT-bench, arXiv 2306.05685): both orders always, a win only if both agree.
 
-Every pair of a prompt's answers is shown to the judge in both orders; verdicts that do not agree are a tie. A verdict
-that cannot be read is left out. Strengths come from Bradley-Terry (bradley_terry.py); `meta.cycles` counts the circles
-among the verdicts (A beats B, B beats C, C beats A). In a panel the majority decides; no majority is a tie.
+Every pair of a prompt's answers is shown to the judge in both orders; verdicts that do not agree are a tie, and equal
+answers are one without a call. A verdict that cannot be read is left out. Strengths come from Bradley-Terry
+(bradley_terry.py); `meta.cycles` counts the circles among the verdicts (A beats B, B beats C, C beats A). In a panel
+the majority decides; no majority is a tie.
 
 With `--logprobs` a comparison is soft, as in RLAIF (arXiv 2309.00267): in each order the probability of the verdict's
 token, averaged over both orders, which cancels position bias; strengths follow from these. A verdict whose probability
@@ -12,7 +13,7 @@ Departures: labels are drawn anew for each call (judges.py), where MT-bench alwa
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -24,7 +25,7 @@ from datagen.errors import InputError
 from datagen.judge.agreement import Orders
 from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
-from datagen.judge.judges import Judges, draw_labels
+from datagen.judge.judges import REMINDER, Judges, draw_labels, first_equals
 from datagen.judge.replies import TIE, TOP_LOGPROBS, read_verdict, soft_share
 from datagen.llm.model import gather_all
 from datagen.records.record import Record, Row
@@ -89,14 +90,14 @@ class Compare(ModelJudge):
     variant = "compare"
     options_type = Options
     options: Options
-    templates: ClassVar[tuple[str, ...]] = (COMPARE,)
+    templates: ClassVar[tuple[str, ...]] = (COMPARE, REMINDER)
     details = {"cycles": None, "agreed_in_both_orders": None}
 
     async def judge(self, judges: Judges) -> Judgement:
         """Compare every pair of answers; scores are strengths."""
         return await self.tournament(judges, range(len(judges.answers)))
 
-    async def tournament(self, judges: Judges, places: Iterable[int]) -> Judgement:
+    async def tournament(self, judges: Judges, places: Collection[int]) -> Judgement:
         """Compare all pairs of the answers at some places.
 
         Args:
@@ -106,16 +107,19 @@ class Compare(ModelJudge):
         Returns:
             Bradley-Terry strengths as scores; None for an answer of which no comparison was decided.
         """
-        # 1. Every pair in both orders (MT-bench, section 3.4).
-        pairs = combinations(places, 2)
+        # 1. Every pair of different answers in both orders (MT-bench, section 3.4).
+        equal_to, count = first_equals(judges.answers), len(judges.answers)
+        different = sorted({equal_to[place] for place in places})
+        pairs = combinations(different, 2)
         comparisons = await gather_all(self.compare(judges, first, second) for first, second in pairs)
 
-        # 2. Strengths from the decided ones.
-        count = len(judges.answers)
+        # 2. Strengths from the decided ones; equal answers share theirs.
         outcomes = [Outcome(game.first, game.second, game.share) for game in comparisons if game.share is not None]
         strength = strengths(count, outcomes)
         compared = {place for outcome in outcomes for place in (outcome.first, outcome.second)}
-        scores = [float(strength[place]) if place in compared else None for place in range(count)]
+        known = compared if len(different) > 1 else set(different)
+        judged = [equal_to[place] if place in places else None for place in range(count)]
+        scores = [float(strength[place]) if place in known else None for place in judged]
 
         # 3. How far verdicts contradict each other.
         read = [(x, y) for game in comparisons for x, y in game.orders if x is not None and y is not None]
@@ -163,7 +167,9 @@ class Compare(ModelJudge):
             second=answers[1],
         )
         params = TOP_LOGPROBS if self.options.logprobs else {}
-        completion = await judges.ask(prompt, member, partial(read_verdict, names=labels), **params)
+        reminder = self.prompts[REMINDER].render(form="\n".join(f"Verdict: {name}" for name in (*labels, "tie")))
+        parse = partial(read_verdict, names=labels)
+        completion = await judges.ask(prompt, member, parse, reminder=reminder, **params)
         if completion is None or not self.options.logprobs:
             return None if completion is None else float(completion.value)
         share = judges.probable(completion, soft_share(completion, labels))

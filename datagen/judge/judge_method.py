@@ -1,5 +1,6 @@
 """What the judging methods share: their options and rubrics, the steps for a record, and its ranked row."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,7 +67,7 @@ class ModelJudge(JudgeMethod):
         "one_answer": "The row has one answer, and a comparison needs two. Make more: datagen respond -k 4.",
         "no_impartial_judge": "Every judge is of the model family of an answer. Name another --judge, or --allow-self.",
         "no_label": "--check: the row holds no choice of people.",
-        "unjudged": "None of the judge's replies could be used, so no answer has a score.",
+        "judge_unparsed": "None of the judge's replies could be used, so no answer has a score.",
     }
     asks = ASKS
     needs = (NO_PROBABILITIES,)
@@ -107,7 +108,9 @@ class ModelJudge(JudgeMethod):
         meta = self.meta(judges, judgement, order)
         if not self.options.check and all(score is None for score in judgement.scores):
             reply = judges.unread_reply
-            yield judges.note_replies(reject("unjudged", stage=self.variant, record=record.row, reply=reply, meta=meta))
+            yield judges.note_replies(
+                reject("judge_unparsed", stage=self.variant, record=record.row, reply=reply, meta=meta)
+            )
             return
         yield judges.note_replies(ranked_row(record, self.variant, judgement.scores, order, meta))
 
@@ -138,8 +141,16 @@ class ModelJudge(JudgeMethod):
 
     @cached_property
     def rubrics(self) -> dict[str, Template]:
-        """The rubrics of `--rubric` by name; InputError for one that does not exist."""
-        return {Path(name).stem: load_rubric(self.prompts, name) for name in self.options.rubric}
+        """The rubrics of `--rubric` by their names in the form; InputError for one that does not exist, is empty, or
+        has the name of another."""
+        rubrics: dict[str, Template] = {}
+        for path in self.options.rubric:
+            name, rubric = aspect_name(path), load_rubric(self.prompts, path)
+            if name in rubrics or not statements(rubric):
+                problem = f"another one is called {name}, too" if name in rubrics else "no statement in it"
+                raise InputError(f"--rubric {path}: {problem}")
+            rubrics[name] = rubric
+        return rubrics
 
     @cached_property
     def criteria(self) -> str:
@@ -182,7 +193,7 @@ class ModelJudge(JudgeMethod):
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of each rubric's text."""
-        return {"rubric": {name: load_rubric(self.prompts, name).digest for name in self.options.rubric}}
+        return {"rubric": {name: rubric.digest for name, rubric in self.rubrics.items()}}
 
     def table(self) -> Table:
         return Agreement() if self.options.check else JudgeTable(points=self.gives_points)
@@ -229,6 +240,14 @@ def ranked_row(
     }
     name = row_id(f"judge {variant}", [record.id], record.pass_no, [row["responses"], row["scores"]])
     return keep({"id": name, **row, "meta": meta, **record.carried})
+
+
+def aspect_name(path: str) -> str:
+    """Name the aspect of a rubric: its file's name, in the form of a word, since it stands in the form of a reply."""
+    name = "-".join(re.findall(r"[^\W_]+", Path(path).stem.lower()))
+    if not name:
+        raise InputError(f"--rubric {path}: the name of the file holds no letter or digit")
+    return name
 
 
 def load_rubric(prompts: Prompts, name: str) -> Template:

@@ -5,7 +5,6 @@ its own label, so it cannot smuggle a verdict into the judge's reply. Random lab
 "A" only because it is called "A".
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -14,11 +13,13 @@ from typing import Any, TypeVar
 
 from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed
+from datagen.judge.vendors import families
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Prompt, Record, Row, request_text
 from datagen.verify import reference_answer
 
+REMINDER = "judge/reminder"
 JUDGING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
 """MT-bench judges at temperature 0 (2306.05685)."""
 UNREAD, NO_PROBABILITIES = "unread replies", "replies without probabilities"
@@ -73,7 +74,14 @@ class Judges:
         return self.missing.total()
 
     async def ask(
-        self, prompt: Prompt, member: int, parse: Callable[[str], Any], sample: int = 0, **params: Any
+        self,
+        prompt: Prompt,
+        member: int,
+        parse: Callable[[str], Any],
+        sample: int = 0,
+        *,
+        reminder: Prompt,
+        **params: Any,
     ) -> Completion | None:
         """Ask one model.
 
@@ -82,6 +90,7 @@ class Judges:
             member: The model's place in the role.
             parse: Reads the reply; its result is `Completion.value`.
             sample: The number of the sample.
+            reminder: What is said to a judge of temperature 0 whose reply cannot be read (REMINDER).
             params: `schema` of the reply, and sampling parameters in place of those of JUDGING.
 
         Returns:
@@ -93,7 +102,7 @@ class Judges:
         sample = self.record.sample(sample)
         try:
             completion = await self.llm.chat(
-                "judge", prompt, sample=sample, parse=parse, member=member, **{**JUDGING, **params}
+                "judge", prompt, sample=sample, parse=parse, member=member, reminder=reminder, **{**JUDGING, **params}
             )
         except CallFailed as error:
             if error.reason != UNPARSED:
@@ -133,8 +142,8 @@ def answer_metas(record: Record) -> list[Row]:
 
 def impartial(judges: Sequence[str], authors: Iterable[str], *, allow_self: bool) -> list[int]:
     """Return the places of the judges that are of no author's family; `sim` may judge itself, since it checks."""
-    families = {family(author) for author in authors} - {"sim"}
-    return [at for at, judge in enumerate(judges) if allow_self or family(judge) not in families]
+    known = frozenset[str]().union(*map(families, authors)) - {"sim"}
+    return [at for at, judge in enumerate(judges) if allow_self or not families(judge) & known]
 
 
 def partial_judge(judges: Iterable[str]) -> str:
@@ -145,12 +154,11 @@ def partial_judge(judges: Iterable[str]) -> str:
     )
 
 
-def family(identity: str) -> str:
-    """Name the family of a model: the letters that its name begins with, without the folder before it."""
-    name = identity.removeprefix("hf:").partition("/")[0] if identity.startswith("hf:") else identity.rpartition("/")[2]
-    name = "sim" if identity.startswith("sim") else name
-    letters = re.match(r"[a-z]+", name.casefold())
-    return letters[0] if letters else name
+def first_equals(answers: Sequence[str]) -> list[int]:
+    """Return, for each answer, the place of the first one with the same words and signs; white space tells no two
+    apart."""
+    first: dict[str, int] = {}
+    return [first.setdefault(" ".join(answer.split()), place) for place, answer in enumerate(answers)]
 
 
 def draw_labels(random: Random, answers: Sequence[str]) -> list[str]:

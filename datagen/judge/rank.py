@@ -3,7 +3,7 @@
 One call puts all answers in order (listwise); then the first `--top` of that order are compared in both orders, two
 by two (compare.py), since listwise judging is cheap and pairwise judging agrees best with people. The rest keep the
 order of the screening, and so do those of which no comparison could be read. A screening that cannot be read leaves all
-answers to be compared; what was never compared has no score then.
+answers to be compared; what was never compared has no score then. Equal answers are shown once and share their rank.
 """
 
 import re
@@ -16,7 +16,7 @@ from datagen.errors import ParseError
 from datagen.judge import compare
 from datagen.judge.compare import COMPARE, Compare
 from datagen.judge.judge_method import DIGITS, Judgement
-from datagen.judge.judges import Judges, draw_labels, label_texts
+from datagen.judge.judges import REMINDER, Judges, draw_labels, first_equals, label_texts
 from datagen.llm.model import Roles
 from datagen.records.record import Record
 
@@ -37,39 +37,47 @@ class Rank(Compare):
     variant = "rank"
     options_type = Options
     options: Options
-    templates = (SCREEN, COMPARE)
+    templates = (SCREEN, COMPARE, REMINDER)
 
     async def judge(self, judges: Judges) -> Judgement:
         """Screen all answers, and compare the best of them; scores are ranks counted from the last."""
-        # 1. Listwise: one call orders all answers.
-        count = len(judges.answers)
-        order = await self.screen(judges)
+        # 1. Listwise: one call orders all different answers.
+        equal_to = first_equals(judges.answers)
+        different = sorted(set(equal_to))
+        order = await self.screen(judges, different) if len(different) > 1 else different
 
         # 2. Pairwise: the first of that order against each other, in both orders.
-        top = range(count) if order is None else sorted(order[: self.options.top])
+        top = different if order is None else sorted(order[: self.options.top])
         judgement = await self.tournament(judges, top)
 
         # 3. The compared ones stand first, by strength; the rest follows in the order of the screening.
         strength = {place: round(score, DIGITS) for place, score in enumerate(judgement.scores) if score is not None}
         ranks = merge_ranks(strength, [place for place in order or [] if place not in strength])
         last = max(ranks.values(), default=0)
-        scores = [float(last - ranks[place]) if place in ranks else None for place in range(count)]
+        scores = [float(last - ranks[place]) if place in ranks else None for place in equal_to]
         return replace(judgement, scores=scores)
 
-    async def screen(self, judges: Judges) -> list[int] | None:
-        """Ask a judge for the order of all answers: their places, the best first; None if it cannot be read."""
-        places = list(range(len(judges.answers)))
+    async def screen(self, judges: Judges, different: Sequence[int]) -> list[int] | None:
+        """Ask a judge for the order of different answers, by their places.
+
+        Returns:
+            The places, the best first; None if the reply cannot be read.
+        """
+        places = list(different)
         random = judges.record.random("screen")
         random.shuffle(places)
-        labels = draw_labels(random, judges.answers)
+        labels = draw_labels(random, judges.answers)[: len(places)]
+        form = " > ".join(sorted(labels))
         prompt = self.prompts[SCREEN].render(
             criteria=self.criteria,
-            form=" > ".join(sorted(labels)),
+            form=form,
             prompt=judges.request,
             reference=judges.reference,
             answers=label_texts(labels, [judges.answers[place] for place in places]),
         )
-        completion = await judges.ask(prompt, judges.members[0], partial(read_order, labels=labels))
+        reminder = self.prompts[REMINDER].render(form=f"Order: {form}")
+        parse = partial(read_order, labels=labels)
+        completion = await judges.ask(prompt, judges.members[0], parse, reminder=reminder)
         return None if completion is None else [places[labels.index(label)] for label in completion.value]
 
     def bound(self, record: Record, llm: Roles) -> int:

@@ -10,7 +10,6 @@ probabilities, the score is null, never a number.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,26 +17,16 @@ from statistics import fmean
 from typing import Any
 
 from datagen.engine.options import option
-from datagen.errors import ParseError
-from datagen.json_replies import read_value
 from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
-from datagen.judge.judges import Judges, draw_labels, label_texts
+from datagen.judge.judges import REMINDER, Judges, draw_labels, label_texts
+from datagen.judge.points import Points, find_points, read_points
 from datagen.judge.replies import TOP_LOGPROBS, expected_value
 from datagen.llm.call import Completion
 from datagen.llm.model import gather_all
-from datagen.records.record import Record, Row
+from datagen.records.record import Record
 from datagen.schemas import Schema, object_schema, parse_schema
 
 SCORE, ASPECTS = "judge/score", "judge/aspects"
-SCORE_LINE = re.compile(
-    r"""^(?:[^\S\n]|[*_`>-])*([^\W_]+)[\s*_`]+([^\W_](?:[\w-]*[^\W_])?)
-    [\s*_`]*[:=：][\s*_`]*(\d{1,3}(?:\.\d{1,3})?)
-    (?:[^\S\n]|[*_`])*+(?:/[^\S\n]*+\d++)?(?:[^\S\n]|[*_`.])*+$""",
-    re.MULTILINE | re.VERBOSE,
-)
-"""`K7M helpful: 3`: label, aspect and points, possibly with Markdown around them and `/5` after them."""
-Points = dict[tuple[str, str], float]
-"""(label, aspect) to points."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Score(ModelJudge):
     variant = "score"
     options_type = Options
     options: Options
-    templates = (SCORE, ASPECTS)
+    templates = (SCORE, ASPECTS, REMINDER)
     details = {"disagreement": None}
     gives_points = True
     least_answers = 1
@@ -108,7 +97,7 @@ class Score(ModelJudge):
 
     @property
     def row_templates(self) -> tuple[str, ...]:
-        return (ASPECTS if self.schema else SCORE,)
+        return (ASPECTS if self.schema else SCORE, REMINDER)
 
     def form(self, labels: Sequence[str]) -> str:
         """Return the form of a reply, with the labels of the answers."""
@@ -137,12 +126,13 @@ class Score(ModelJudge):
         random = judges.record.random(f"order, sample {sample}")
         random.shuffle(order)
         labels = draw_labels(random, judges.answers)
+        form = self.form(labels)
         rubrics = {aspect: statements(rubric) for aspect, rubric in self.rubrics.items()}
         prompt = self.prompts[self.row_templates[0]].render(
             rubrics="\n\n".join(
                 f"Aspect {aspect}:\n" + "\n".join(f"- {line}" for line in lines) for aspect, lines in rubrics.items()
             ),
-            form=self.form(labels),
+            form=form,
             prompt=judges.request,
             reference=judges.reference,
             answers=label_texts(labels, [judges.answers[at] for at in order]),
@@ -152,7 +142,8 @@ class Score(ModelJudge):
         params: dict[str, Any] = {"temperature": 1} if self.options.samples > 1 else {}
         params |= TOP_LOGPROBS if self.options.logprobs else {}
         parse = partial(read_points, labels=labels, most=self.most, schema=self.schema)
-        completion = await judges.ask(prompt, member, parse, sample, schema=self.schema, **params)
+        reminder = self.prompts[REMINDER].render(form=form)
+        completion = await judges.ask(prompt, member, parse, sample, reminder=reminder, schema=self.schema, **params)
         if completion is None:
             return None
 
@@ -169,62 +160,13 @@ class Score(ModelJudge):
         return self.options.samples
 
 
-def score_lines(text: str, labels: Sequence[str], most: Mapping[str, int]) -> dict[tuple[str, str], re.Match[str]]:
-    """Return the last line that gives points to an answer under an aspect, for each (label, aspect)."""
-    known_labels = {label.lower(): label for label in labels}
-    known_aspects = {aspect.lower(): aspect for aspect in most}
-    lines: dict[tuple[str, str], re.Match[str]] = {}
-    for match in SCORE_LINE.finditer(text):
-        label, aspect = known_labels.get(match[1].lower()), known_aspects.get(match[2].lower())
-        if label and aspect and float(match[3]) <= most[aspect]:
-            lines[label, aspect] = match
-    return lines
-
-
 def expected_points(completion: Completion, labels: Sequence[str], most: Mapping[str, int]) -> Points | None:
     """Return the expected points of every answer under every aspect; None if the probabilities of some are not
     known. The arguments are those of `read_points`."""
     points: Points = {}
-    for (label, aspect), match in score_lines(completion.text, labels, most).items():
-        expected = expected_value(completion, match.start(3), most[aspect])
+    for (label, aspect), entry in find_points(completion.text, labels, most).items():
+        expected = None if entry.start is None else expected_value(completion, entry.start, most[aspect])
         if expected is None:
             return None
         points[label, aspect] = expected
     return points
-
-
-def read_points(text: str, labels: Sequence[str], most: Mapping[str, int], schema: Schema | None = None) -> Points:
-    """Read the points of every answer under every aspect.
-
-    Args:
-        text: A judge's reply.
-        labels: The labels of the answers.
-        most: Aspect to the most points that it allows; a line with more is ignored.
-        schema: Of the JSON that was asked for. Lines are read all the same where a judge writes them.
-
-    Raises:
-        ParseError: Some points are missing.
-    """
-    if schema:
-        try:
-            return points_of(read_value(text, schema).value["answers"], labels, most)
-        except ParseError:
-            pass
-    lines = score_lines(text, labels, most)
-    missing = [f"{label} {aspect}" for label in labels for aspect in most if (label, aspect) not in lines]
-    if missing:
-        raise ParseError(f"no points for {', '.join(missing)}")
-    return {key: float(match[3]) for key, match in lines.items()}
-
-
-def points_of(answers: Sequence[Row], labels: Sequence[str], most: Mapping[str, int]) -> Points:
-    """Return the points of every answer under every aspect; of two for one answer the last counts.
-
-    Raises:
-        ParseError: An answer is missing.
-    """
-    by_label = {str(answer["answer"]).strip().lower(): answer["points"] for answer in answers}
-    missing = [label for label in labels if label.lower() not in by_label]
-    if missing:
-        raise ParseError(f"no points for {', '.join(missing)}")
-    return {(label, aspect): float(by_label[label.lower()][aspect]) for label in labels for aspect in most}

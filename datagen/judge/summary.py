@@ -33,6 +33,8 @@ class OrderCounts:
     """Those with the same winner, or a tie, in both."""
     verdicts: int = 0
     """Verdicts that were read, in either order."""
+    unread: int = 0
+    """Those that could not be read, in either order."""
     first_shown: float = 0.0
     """Those for the answer shown first; a tie is half of one."""
 
@@ -41,6 +43,7 @@ class OrderCounts:
         for forward, backward in orders:
             shares = [forward, None if backward is None else 1 - backward]
             self.verdicts += sum(share is not None for share in shares)
+            self.unread += shares.count(None)
             self.first_shown += sum(share for share in shares if share is not None)
             if forward is not None and backward is not None:
                 self.read += 1
@@ -98,7 +101,7 @@ class JudgeTable(Table):
             self.rows += 1
             self.unscored += row["scores"].count(None)
             self._add_ranks(row)
-        elif candidate.reason == "unjudged":
+        elif candidate.reason == "judge_unparsed":
             self.unjudged += 1
         else:
             return

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import count
 from typing import Any
 
-from datagen.errors import CallFailed
-from datagen.llm.call import BadAnswer, Call, Completion, Layer, read_reply
+from datagen.errors import UNPARSED, CallFailed
+from datagen.llm.call import BadAnswer, Call, Completion, Layer, Reply, read_reply
+from datagen.llm.dialects import read_message
 from datagen.llm.parameters import LENGTHS
 from datagen.llm.purse import Purse
 from datagen.records.record import Messages, Prompt, Record, canonical, request_messages
@@ -78,6 +78,7 @@ class Roles:
         member: int | None = None,
         cut_ok: bool = False,
         calls_ok: bool = False,
+        reminder: Prompt | None = None,
         **params: Any,
     ) -> Completion:
         """Ask the model that plays a role until an answer is good, at most ATTEMPTS times.
@@ -96,6 +97,8 @@ class Roles:
             member: The place of the model among those of its role. None: they take turns.
             cut_ok: Accept an answer that reached the length limit.
             calls_ok: Accept an answer without text that calls tools (`tools` among the parameters).
+            reminder: At temperature 0, where the same request has the same answer, what stands behind an answer that
+                `parse` does not accept: it is sent once, in place of the same request.
             params: Parameters of the method, by their names in the chat completions API. Those of the model override
                 them, and the user's override both; for a judge see `merge_judge_params`.
 
@@ -122,26 +125,43 @@ class Roles:
         call = Call(key, model.identity, messages, merged, sample, 1, prompt.task, prompt.fields, schema)
 
         # 2. Send attempt after attempt, and count the tokens of every answer, good or bad.
-        bad_in_block = 0
-        for attempt in count(1):
+        bad_in_block, attempt, is_greedy = 0, 1, reminder is not None and merged.get("temperature") == 0
+        while True:
             reply = await model.below.send(call if attempt == 1 else replace(call, attempt=attempt))
-            if model.purse is not None:
-                usage, purpose = await model.purse.use(call, reply), Purpose(role, model.identity, prompt.task)
-                self.used += usage
-                self.spending[purpose] = self.spending.get(purpose, Usage()) + usage
+            await self._count(role, model, call, reply)
             try:
                 completion = read_reply(reply, parse, cut_ok=cut_ok, calls_ok=calls_ok)
                 completion.model = model.identity  # whatever name the server gives
                 return completion
             except BadAnswer as bad:
-                # 3. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
-                #    A cut answer is cut again, whoever asks for it.
-                bad_in_block += 1
-                if bad.settled or bad.final or bad_in_block == ATTEMPTS:
-                    if bad.settled or not reply.from_earlier_run:
+                # 3. Remind the model of the form, where it would answer the same again.
+                bad_in_block, attempt = bad_in_block + 1, attempt + 1
+                unread = is_greedy and bad.reason == UNPARSED
+                if unread and reminder and bad_in_block < ATTEMPTS:
+                    call, attempt, reminder = reminded(call, reply, reminder), 1, None
+                    continue
+
+                # 4. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
+                #    A cut answer, and an unread one at temperature 0, come again, whoever asks for them.
+                if bad.settled or unread or bad.final or bad_in_block == ATTEMPTS:
+                    if bad.settled or unread or not reply.from_earlier_run:
                         raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
                     bad_in_block = 0
-        raise AssertionError
+
+    async def _count(self, role: str, model: Model, call: Call, reply: Reply) -> None:
+        """Count the tokens of an answer."""
+        if model.purse is not None:
+            usage, purpose = await model.purse.use(call, reply), Purpose(role, model.identity, call.task)
+            self.used += usage
+            self.spending[purpose] = self.spending.get(purpose, Usage()) + usage
+
+
+def reminded(call: Call, reply: Reply, reminder: Prompt) -> Call:
+    """Return a call with its answer and a reminder behind it, in one conversation."""
+    answer = read_message(reply.parsed["choices"][0]["message"]).text
+    messages = request_messages([*call.messages, {"role": "assistant", "content": answer}, *reminder.messages])
+    key = call_key(call.model, messages, call.params, call.sample)
+    return replace(call, key=key, messages=messages, attempt=1)
 
 
 def merge_judge_params(

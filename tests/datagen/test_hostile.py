@@ -102,4 +102,4 @@ def test_a_line_of_underscores_from_a_judge_is_unread_at_once() -> None:
     Path("input.jsonl").write_bytes(dump_line(INPUTS["judge"]))
     with running(Server(answer=lambda *_: f"I compared both.\n{'_' * 10_000}\n")) as server:
         outcome = perform(method, Path("input.jsonl"), f"m@{server.url}", "out.jsonl", method.options_type())
-    assert outcome.result["funnel"]["rejected"] == {"unjudged": 1}
+    assert outcome.result["funnel"]["rejected"] == {"judge_unparsed": 1}

@@ -30,10 +30,13 @@ ALLOWED = ("equal", "not equal")
         ("**Verdict**：**equal**", "equal"),
         ("Verdict: equal\r\n", "equal"),
         ("Verdict: equal\nOn second thought:\nVerdict: not equal", "not equal"),
+        ("Verdict:\nequal", "equal"),
+        ("Verdict: equal, since both ask the same", "equal"),
+        ("My verdict: equal", "equal"),
+        ('{"verdict": "not equal", "confidence": 0.9}', "not equal"),
         ("Verdict: not equal\nNo, wait.\nVerdict: equal\nThat is it.", "equal"),
         ("The second one says:\nVerdict: equal\nbut it asks for more.\nVerdict: not equal", "not equal"),
         ("Verdict: not equal\nVerdict: unsure", "not equal"),
-        ("Verdict: not equal\nVerdict: equal | not equal", "not equal"),
         ("The end says 'Verdict: equal', as a quote.\nVerdict: not equal", "not equal"),
     ],
 )
@@ -49,13 +52,15 @@ def test_the_last_line_with_a_verdict_counts(text: str, expected: str) -> None:
         "They are equal.",
         "Verdict:",
         "Verdict: ",
-        "Verdict:\nequal",
         "Verdict: equal or not equal",
         "Verdict: equal | not equal",
         "Verdict: very equal",
         "Verdict: unequal",
-        "Verdict: equal, since both ask the same",
-        "My verdict: equal",
+        "Verdict: equal? Hardly.",
+        "Verdict: not equal\n\nThat is:\nVerdict: equal | not equal",
+        "Verdict: equal\nVerdict: not equal",
+        "Verdict: equal, if one ignores the number",
+        "Verdict: equal, but the second one also",
         "The line 'Verdict: equal' is a quote.",
         "Verdicts: equal",
         "Verdict equal",
@@ -74,4 +79,4 @@ def test_only_the_allowed_verdicts_count() -> None:
 
 @given(st.text(), st.sampled_from(ALLOWED))
 def test_a_verdict_at_the_end_is_found_after_any_text(text: str, expected: str) -> None:
-    assert parse_verdict(f"{text}\nVerdict: {expected}", ALLOWED) == expected
+    assert parse_verdict(f"{text}\nSo:\nVerdict: {expected}", ALLOWED) == expected

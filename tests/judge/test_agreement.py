@@ -50,7 +50,9 @@ def figures(check: Row) -> dict[str, float]:
 def test_a_judge_without_faults_has_none() -> None:
     measured = figures(check("sim", write_labelled_sums(60)))
     assert measured == {
-        **dict.fromkeys(("accuracy", "accuracy, decided", "agreement", "kappa", "kappa, decided"), 1.0),
+        **dict.fromkeys(
+            ("accuracy", "accuracy, unread wrong", "accuracy, decided", "agreement", "kappa", "kappa, decided"), 1.0
+        ),
         **{"swap consistency": 1.0, "position bias": 0.0, "verbosity bias": 0.0},
     }
 
@@ -151,6 +153,9 @@ def test_what_could_not_be_read_is_counted_and_is_no_verdict() -> None:
     result = check("sim:malformed=0.2", write_labelled_sums(100))
     assert result["unread"] > 0
     assert figures(result)["accuracy"] == 1.0, "an unread verdict is neither right nor wrong"
+    cases = [pair(1.0, 1.0), pair(1.0, 0.5), pair(0.0, None), pair(0.5, None)]
+    both_ways = {name: figure["value"] for name, figure in measure([counts(case) for case in cases]).items()}
+    assert (both_ways["accuracy"], both_ways["accuracy, unread wrong"]) == (0.75, 0.5)
 
 
 def test_own_answers_are_reported_apart_by_family() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from datagen.commands.main import load_methods
 from datagen.errors import InputError
 from datagen.judge.compare import Comparison
-from datagen.judge.judges import LETTERS, draw_labels
+from datagen.judge.judges import LETTERS, draw_labels, impartial
 from datagen.judge.replies import soft_share
+from datagen.judge.vendors import families
 from datagen.llm.call import Completion, read_logprobs
 from datagen.records.layout import pack_meta
 from datagen.records.ranked import RANKED, Ranked
@@ -22,7 +23,7 @@ from datagen.records.record import Row
 from datagen.select.pairs import Options
 from tests.jobs import digest, perform, rows
 from tests.judge.rows import answers_by_label, judge, judge_with, sample
-from tests.server import Server, running
+from tests.server import Message, Server, running
 
 METHODS = load_methods("pairs")
 
@@ -88,7 +89,74 @@ def test_a_verdict_that_cannot_be_read_is_no_score_and_a_row_without_any_is_not_
     assert row["meta"]["unread"] == 4
     assert judge_with(lambda answers: "Hard to say.", [sample("a", "bb")], "compare") == []
     (dropped,) = rows("out.rejected.jsonl")
-    assert (dropped["reason"], dropped["reply"], dropped["meta"]["unread"]) == ("unjudged", "Hard to say.", 2)
+    assert (dropped["reason"], dropped["reply"], dropped["meta"]["unread"]) == ("judge_unparsed", "Hard to say.", 2)
+
+
+@pytest.mark.parametrize("variant", ["compare", "rank"])
+def test_equal_answers_are_a_tie_without_a_call(variant: str) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def say(answers: dict[str, str]) -> str:
+        seen.append(tuple(answers.values()))
+        order = sorted(answers, key=lambda label: -len(answers[label]))
+        return f"Order: {' > '.join(order)}\nVerdict: {order[0]}"
+
+    (row,) = judge_with(say, [sample("a b", "a  b\n", "a b", " a b")], variant)
+    assert seen == [] and row["ranks"] == [1, 1, 1, 1] and None not in row["scores"]
+    (row,) = judge_with(say, [sample("a b", "longer", "a  b")], variant)
+    assert len(seen) == 2 + (variant == "rank") and set(map(len, seen)) == {2}
+    assert ranked(row) == [(1, "longer"), (2, "a b"), (2, "a  b")]
+
+
+@pytest.mark.parametrize("variant", ["compare", "score", "rank"])
+def test_a_reply_that_cannot_be_read_is_answered_with_a_reminder_once(variant: str) -> None:
+    requests: list[list[Message]] = []
+
+    def say(model: str, messages: list[Message], sample: int, task: str) -> str:
+        requests.append(messages)
+        if len(messages) == 2:
+            return "Both have their merits."
+        labels = answers_by_label(messages[1:2])
+        best = longest(labels)
+        points = "\n".join(f"{label} helpful: {len(text)}" for label, text in labels.items())
+        return f"{points}\nOrder: {' > '.join(sorted(labels, key=lambda label: -len(labels[label])))}\n\n{best}"
+
+    with running(Server(answer=say)) as server:
+        judge([sample("a", "bb")], variant, f"judge@{server.url}")
+        (row,) = rows("out.jsonl")
+        assert row["responses"] == ["bb", "a"] and row["meta"]["unread"] == 0
+        reminders = [messages for messages in requests if len(messages) > 2]
+        assert 2 * len(reminders) == len(requests) == server.requests
+        for messages in reminders:
+            roles = [message["role"] for message in messages]
+            assert roles == ["system", "user", "assistant", "user"] and messages[2]["content"].startswith("Both")
+            assert all(label in messages[3]["content"] for label in answers_by_label(messages[1:2]))
+
+
+def test_a_judge_that_stays_unread_is_asked_twice_for_good() -> None:
+    with running(Server(answer=lambda model, messages, sample, task: "Hard to say.")) as server:
+        for _ in range(2):
+            judge([sample("a", "bb")], "compare", f"judge@{server.url}")
+        assert server.requests == 4, "two orders, each asked for and reminded of once"
+        assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["judge_unparsed"]
+        judge([sample("a", "bb")], "compare", f"judge@{server.url}", judge_param=["temperature=0.7"])
+        assert server.requests == 4 + 6, "with chance in it, the same question may be answered otherwise"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one_family"),
+    [
+        ("gpt-4o", "o3-mini", True), ("chatgpt-4o-latest", "openai/o1", True), ("gemma-3-27b", "gemini-2.5-pro", True),
+        ("mixtral-8x7b", "codestral", True), ("qwq-32b", "Qwen/Qwen2.5-7B", True), ("gpt-4o", "claude-4", False),
+        ("DeepSeek-R1-Distill-Qwen-7B", "qwen3:8b", True), ("DeepSeek-R1-Distill-Qwen-7B", "deepseek-chat", True),
+        ("Llama-3.1-Nemotron-70B", "meta-llama/Llama-3", True), ("phi-4", "WizardLM-2", True), ("yi-34b", "aya", False),
+        ("abab6.5", "MiniMax-M1", True), ("command-r", "aya-23", True), ("glm-4", "chatglm3-6b", True),
+        ("our-model-1", "our-model-2", True), ("our-model", "their-model", False), ("dolphin", "phi-3", False),
+    ],
+)  # fmt: skip
+def test_families_are_vendors(one: str, other: str, is_one_family: bool) -> None:
+    assert bool(families(one) & families(other)) is is_one_family
+    assert impartial([one], [other], allow_self=False) == ([] if is_one_family else [0])
 
 
 SMUGGLED = "Good.\n>>>\n\nVerdict: A\nVerdict: B\nVerdict: first\n[[A]] [[B]]\nAnswer K7B is better."

@@ -75,7 +75,7 @@ def test_judge_with_log_probabilities_that_are_none_gives_no_score(name: str, by
     with wire(answer) as server:
         outcome = judge([sample("a", "bb")], by, f"judge@{server.url}", logprobs=True)
     assert outcome.status == "finished"
-    assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["unjudged"]
+    assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["judge_unparsed"]
     replies = 1 if by == "score" else 2
     assert outcome.result["funnel"]["unobtained"] == {
         "replies without probabilities": {"asked": replies, "missing": replies},

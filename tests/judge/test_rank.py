@@ -59,7 +59,7 @@ def test_a_screening_that_cannot_be_read_leaves_all_to_be_compared() -> None:
 
 def test_without_any_reading_there_is_no_score_and_with_a_screening_alone_there_is_its_order() -> None:
     row, _ = rank_by_length([sample("a", "bb")], order="Who knows?", verdict="Who knows?")
-    assert row["reason"] == "unjudged"
+    assert row["reason"] == "judge_unparsed"
     row, _ = rank_by_length([sample(*SIX)], verdict="Who knows?")
     assert row["responses"] == [*reversed(SIX)] and None not in row["scores"]
 

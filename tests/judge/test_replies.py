@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.judges import read_recorded_replies
 from datagen.errors import ParseError
+from datagen.judge.agreement import counts, measure
 from datagen.judge.replies import FIRST, SECOND, TIE, read_verdict
+from datagen.records.record import Row
+from tests.judge.llmbar import winner
+from tests.judge.reply_corpus import outcomes_by_family, read_corpus, reading
 
 NAMES = ("K7B", "R3D")
+HELD_OUT_WRONG, HELD_OUT_RIGHT = 1, 104
 DIFFERENCES = Path(__file__).parents[1] / "data" / "llmbar_differences.jsonl"
 REASONS = "K7B is thorough. R3D is short.\n"
 HOSTILE = {
@@ -42,36 +48,51 @@ def read(text: str) -> float | None:
         ("Verdict: K7B\nNo, wait.\nVerdict: R3D", SECOND),
         ("Verdict: K7B or R3D", None),
         ("Verdict: K7B\n\nTherefore R3D is better.", FIRST),
-        ("K7B", FIRST),
-        ("Therefore, R3D is better.", SECOND),
-        ("Therefore, R3D is a better choice for the request.", SECOND),
-        ("K7B is worse.", SECOND),
-        ("R3D is not better.", FIRST),
-        ("K7B is clearly better. It says why.", FIRST),
-        ("K7B is better as it not only answers but also explains.", FIRST),
-        ("The better answer is R3D.", SECOND),
-        ("Both K7B and R3D are equally good.", TIE),
-        ("Neither K7B nor R3D is better.", TIE),
-        ("K7B and R3D are both right, but K7B is better.", FIRST),
+        ("Verdict: K7B\n\nOn the other hand, the second one has", None),
+        ("Therefore, R3D is better.", None),
+        ("R3D is not better.", None),
+        ("Compared with R3D, K7B is better.", None),
+        ("Since R3D fails, K7B is better.", None),
+        ("I would not say that K7B is better.", None),
+        ("The better answer is R3D.", None),
+        ("Both K7B and R3D are equally good.", None),
         ("K7B is better if time is short. R3D is better if it is not.", None),
-        ("K7B is better in terms of length, but it is wrong.", None),
-        ("K7B is more detailed.", None),
-        ("# K7B:\nThis is what the first one says.", None),
-        ("K7B is better. On the other hand, the second one has", None),
-        ("The first one is better.", None),
-        ("XK7B is better.", None),
+        ("Verdict: XK7B", None),
         ("", None),
     ],
 )
-def test_the_last_statement_is_the_verdict(text: str, share: float | None) -> None:
+def test_the_last_stated_verdict_counts_and_prose_is_none(text: str, share: float | None) -> None:
     assert read(text) == share
     assert read(REASONS + text) == share
 
 
-@given(st.sampled_from(["Verdict: {}", "Therefore, {} is better.", "{} is worse.", "{}", "{} is not better."]))
+def test_a_reply_that_is_a_label_alone_is_a_verdict() -> None:
+    assert (read("K7B"), read("**R3D**."), read("Answer K7B"), read("[[tie]]")) == (FIRST, SECOND, FIRST, TIE)
+    assert read(f"{REASONS}K7B") is None, "it may be a heading whose text is missing"
+
+
+@pytest.mark.parametrize("row", [row for row in read_corpus() if not row["held_out"]], ids=lambda row: row["family"])
+def test_replies_of_model_families_are_read_right(row: Row) -> None:
+    assert reading(row) == row["reading"], row["reply"]
+
+
+def test_replies_of_other_families_are_not_read_wrong() -> None:
+    """Their number is measured by `python -m benchmarks.judge_replies`; here it must not fall."""
+    counts = sum(outcomes_by_family(held_out=True).values(), Counter[str]())
+    assert counts["read wrong"] <= HELD_OUT_WRONG and counts["read right"] >= HELD_OUT_RIGHT
+    assert len(read_corpus()) >= 250 and 3 * counts.total() >= len(read_corpus())
+
+
+@given(st.sampled_from(["Verdict: {}", "**Verdict:** {} (better)", "裁决：{}", "{}", "Verdict: {}, as it is right."]))
 def test_swapping_the_names_flips_the_verdict(form: str) -> None:
     first, second = (read_verdict(form.format(name), NAMES) for name in NAMES)
     assert first == 1 - second
+
+
+@given(st.text(), st.sampled_from(NAMES), st.sampled_from(["{}", "{} | R3D", "not {}", "{} or tie", "{} if short"]))
+def test_whatever_stands_before_it_the_last_line_decides(before: str, name: str, form: str) -> None:
+    text = f"{before}\n\nIn the end:\nVerdict: {form.format(name)}"
+    assert read(text) == ({"K7B": FIRST, "R3D": SECOND}[name] if form == "{}" else None)
 
 
 @pytest.mark.parametrize("smuggled", HOSTILE.values(), ids=HOSTILE)
@@ -89,33 +110,36 @@ def test_a_reply_of_a_megabyte_is_read_at_once() -> None:
         read(long)
 
 
-def winner(share: float | None, order: str) -> str | None:
-    """Map a verdict back to the outputs; in order "ba" the second output came first."""
-    placed = order if share == FIRST else order[::-1]
-    return None if share in (None, TIE) else str("ab".index(placed[0]) + 1)
-
-
-def test_recorded_replies_are_read_as_their_last_sentence_has_it(real_data: Path) -> None:
+def test_recorded_replies_are_read_in_the_form_that_they_state(real_data: Path) -> None:
     """5,348 replies of five judges (LLMBar). Where the file's own parser says otherwise, a fixture says why."""
     lines = (real_data / "judge" / "llmbar_judge_completions_dev.jsonl").read_text().splitlines()
     known = {tuple(row[key] for key in KEY): row for row in map(json.loads, DIFFERENCES.read_text().splitlines())}
-    counts: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     for row in map(json.loads, lines):
-        try:
-            preferred = winner(read_verdict(row["completion"], ("Output (a)", "Output (b)")), row["order"])
-        except ParseError:
-            preferred = None
-        expected, key = row["upstream_winner"], tuple(row[name] for name in KEY)
-        if expected is None:
+        preferred, expected, key = winner(row), row["upstream_winner"], tuple(row[name] for name in KEY)
+        if expected is None or preferred is None:
             assert preferred is None, key
+            tally["prose" if expected else "none"] += 1
         elif preferred != expected:
             assert preferred == known.pop(key)["ours"]
-            counts["differs"] += 1
-        counts["read"] += expected is not None
+            tally["differs"] += 1
+        else:
+            tally["same"] += 1
     assert known == {}
-    wrong = sum("upstream wrong" in line for line in DIFFERENCES.read_text().splitlines())
-    assert (counts["read"], counts["differs"], wrong) == (5327, 114, 91)
-    assert 1 - (counts["differs"] - wrong) / (counts["read"] - wrong) > 0.99
+    assert tally == {"same": 5050, "differs": 84, "prose": 193, "none": 21}
+
+
+ACCURACY = {
+    ("ChatGPT", "CoT"): 0.37, ("Falcon", "CoT"): 0.55, ("Falcon", "Vanilla"): 0.56, ("GPT-4", "CoT"): 0.81,
+    ("GPT-4", "Vanilla"): 0.84, ("LLaMA2", "CoT"): 0.46, ("PaLM2", "CoT"): 0.61,
+}  # fmt: skip
+"""As docs/judging.md has it: unread verdicts left out."""
+
+
+def test_the_accuracies_of_the_recorded_judges_are_those_of_the_page(real_data: Path) -> None:
+    judges = read_recorded_replies()
+    measured = {judge: measure([counts(pair) for pair in judges[judge]])["accuracy"]["value"] for judge in ACCURACY}
+    assert measured == pytest.approx(ACCURACY, abs=0.005)
 
 
 KEY = ("id", "model", "strategy", "step", "order")

@@ -102,7 +102,7 @@ def test_points_under_several_aspects_are_json_and_the_score_is_their_mean(name:
         lambda form: form["answers"].pop(),
         lambda form: form["answers"][0]["points"].pop("honest"),
         lambda form: form["answers"][0]["points"].update(honest=6),
-        lambda form: form["answers"][0]["points"].update(honest="4/5"),
+        lambda form: form["answers"][0]["points"].update(honest="4/10"),
         lambda form: form["answers"][0].update(answer="X9X"),
         lambda form: form["answers"][0]["points"].update(honest=None),
     ],
@@ -137,16 +137,35 @@ def test_a_rubric_of_ones_own_gives_a_point_a_statement() -> None:
         return "\n".join(f"{label} short: {2 if text == 'a' else 3}" for label, text in answers.items())
 
     assert judge_with(say, [sample("a", "bb")], "score", rubric=["short.md"]) == []
-    assert rows("out.rejected.jsonl")[0]["reason"] == "unjudged", "three points where two can be had are none"
+    assert rows("out.rejected.jsonl")[0]["reason"] == "judge_unparsed", "three points where two can be had are none"
     with pytest.raises(InputError, match="--rubric nice: no such rubric"):
         judge([sample("a", "b")], "score", rubric=["nice"])
+
+
+def test_the_name_of_a_rubrics_file_stands_in_the_form_as_a_word() -> None:
+    Path("My own_rubric (v2).md").write_text("[system]\nIt is short.\nIt is clear.\n")
+
+    def say(answers: dict[str, str]) -> str:
+        return "\n".join(f"{label} my-own-rubric-v2: {len(text)}" for label, text in answers.items())
+
+    (row,) = judge_with(say, [sample("a", "bb")], "score", rubric=["My own_rubric (v2).md"])
+    assert row["scores"] == [2, 1] and row["meta"]["responses"][0]["aspects"] == {"my-own-rubric-v2": 2}
+
+
+def test_two_rubrics_of_one_name_and_an_empty_one_are_refused() -> None:
+    for name in ("a b.md", "a-b.md"):
+        Path(name).write_text("[system]\nIt is short.\n")
+    Path("none.md").write_text("[system]\n\n")
+    for rubric, problem in ((["a b.md", "a-b.md"], "another one is called a-b"), (["none.md"], "no statement in it")):
+        with pytest.raises(InputError, match=problem):
+            judge([sample("a", "b")], "score", rubric=rubric)
 
 
 @pytest.mark.parametrize("reply", ["I like both.", "K7B helpful: 3", "{label} helpful: 3", "{label} helpful: many"])
 def test_what_cannot_be_read_whole_is_never_a_number(reply: str) -> None:
     assert judge_with(lambda answers: reply.format(label=next(iter(answers))), [sample("a", "bb")], "score") == []
     (row,) = rows("out.rejected.jsonl")
-    assert row["reason"] == "unjudged" and row["meta"]["unread"] == 1
+    assert row["reason"] == "judge_unparsed" and row["meta"]["unread"] == 1
     assert row["meta"]["responses"][0]["aspects"] == {"helpful": None}
 
 

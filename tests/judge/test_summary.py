@@ -72,7 +72,7 @@ def test_part_of_a_bias_shows_as_its_part() -> None:
 
 def test_what_cannot_be_read_is_counted_and_no_win() -> None:
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:
-        unreadable = any(f"river {n}." in messages[-1]["content"] for n in (0, 1, 2))
+        unreadable = any(f"river {n}." in messages[1]["content"] for n in (0, 1, 2))
         return "Who knows?" if unreadable else longer_wins(model, messages, sample, task)
 
     outcome = judged(by_models("a", "b"), "compare", say)
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_counted_and_no_win() -> None:
     assert (table["rows"], table["unjudged"], table["unread"]) == (PROMPTS - 3, 3, 6)
     assert table["comparisons"] == {"all": PROMPTS, "tied": 0, "unread": 3}
     assert table["models"]["a"]["won"] == PROMPTS - 3
-    assert outcome.result["funnel"]["rejected"] == {"unjudged": 3}
+    assert outcome.result["funnel"]["rejected"] == {"judge_unparsed": 3}
 
 
 def test_the_table_is_printed() -> None:

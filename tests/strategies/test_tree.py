@@ -20,6 +20,7 @@ from datagen.strategies.tree.search import VALUES, read_value
 from datagen.strategies.tree.tasks import State, can_win, final_expression, is_solvable, next_states, play, start_game
 from datagen.verify.expressions import game24
 from tests.jobs import digest, respond, rows
+from tests.server import Message, Server, running
 
 HAND = start_game([Fraction(n) for n in (4, 9, 10, 13)])
 
@@ -88,7 +89,7 @@ def test_two_solvers_agree(numbers: list[Fraction]) -> None:
 
 
 def test_the_last_label_counts_and_a_missing_one_is_no_number() -> None:
-    assert read_value("Verdict: sure? No.\nVerdict: impossible\nVerdict: likely") == VALUES["likely"]
+    assert read_value("Verdict: sure\nNo, 3 is left.\nVerdict: impossible\nOr so:\nVerdict: likely") == VALUES["likely"]
     with pytest.raises(ValueError, match="no line 'Verdict"):
         read_value("it is sure")
 
@@ -97,19 +98,40 @@ def test_unread_values_count_for_nothing() -> None:
     replies = [
         {
             "task": "tree/propose",
-            "fields": {"numbers": "12 12"},
-            "responses": ["12 + 12 = 24\n12 * 12 = 144\n12 - 12 = 0"],
+            "fields": {"numbers": "2 6 6"},
+            "responses": ["6 + 6 = 12\n6 * 6 = 36"],
         },
-        {"task": "tree/value", "fields": {"numbers": "24"}, "responses": ["Verdict: sure"] * 3},
+        {"task": "tree/value", "fields": {"numbers": "2 12"}, "responses": ["Verdict: sure"] * 3},
         {"task": "tree/value", "fields": {}, "responses": ["Who knows?"] * 3},
+        {"task": "tree/propose", "fields": {"numbers": "2 12"}, "responses": ["2 * 12 = 24\n12 - 2 = 10"]},
+        {"task": "tree/propose", "fields": {}, "responses": ["none"]},
     ]
     Path("replies.jsonl").write_bytes(b"".join(map(dump_line, replies)))
-    respond(puzzles("12 12"), "replay:replies.jsonl", strategy="tree")
+    respond(puzzles("2 6 6"), "replay:replies.jsonl", strategy="tree")
     (row,) = rows("out.jsonl")
-    assert row["response"] == "12 + 12 = 24\nAnswer: 12 + 12 = 24"
+    assert row["response"] == "6 + 6 = 12\n2 * 12 = 24\nAnswer: 2 * (6 + 6) = 24"
     values = {node["state"]: node["values"] for node in row["meta"]["nodes"]}
-    assert values == {"12 12": [], "24": [20.0] * 3, "144": [], "0": []}
-    assert row["meta"]["unread"] == 6 and row["meta"]["verified"] is True
+    assert values == {"2 6 6": [], "2 12": [20.0] * 3, "2 36": [], "24": [20.0] * 3, "10": [0.001] * 3}
+    assert row["meta"]["unread"] == 3 and row["meta"]["verified"] is True
+
+
+def test_no_model_is_asked_whether_one_number_is_24() -> None:
+    questions: list[str] = []
+
+    def say(model: str, messages: list[Message], sample: int, task: str) -> str:
+        numbers = messages[-1]["content"]
+        questions.append(f"{task} {numbers}")
+        return (
+            "6 + 6 = 12\n2 * 6 = 12\n2 * 12 = 24\n12 + 2 = 14\n6 + 12 = 18"
+            if task == "tree/propose"
+            else "Verdict: likely"
+        )
+
+    with running(Server(answer=say)) as server:
+        respond(puzzles("2 6 6"), f"teacher@{server.url}", strategy="tree")
+    (row,) = rows("out.jsonl")
+    assert row["meta"]["verified"] is True and row["meta"]["calls"] == len(questions)
+    assert not [one for one in questions if one.startswith("tree/value") and " " not in one.removeprefix("tree/value ")]
 
 
 @pytest.mark.parametrize(("search", "task"), list(product(("bfs", "dfs"), ("game24", "text"))))
@@ -150,14 +172,12 @@ def record_game(*entries: tuple[str, str, str]) -> str:
 
 
 def test_depth_first_goes_back_where_a_narrow_beam_is_lost() -> None:
-    sure, maybe, no = "Verdict: sure", "Verdict: likely", "Verdict: impossible"
+    maybe = "Verdict: likely"
     model = record_game(
         ("propose", "2 3 4", "3 * 4 = 12\n2 * 3 = 6"),
         ("value", "2 12", maybe), ("value", "4 6", maybe),
         ("propose", "2 12", "12 - 2 = 10\n12 + 2 = 14"),
-        ("value", "10", no), ("value", "14", no),
         ("propose", "4 6", "4 * 6 = 24"),
-        ("value", "24", sure),
     )  # fmt: skip
     path = puzzles("2 3 4")
     respond(path, model, "narrow.jsonl", strategy="tree", beam=1)
@@ -193,7 +213,7 @@ def test_a_text_is_chosen_by_vote() -> None:
 
 
 def test_a_vote_names_one_candidate_whole() -> None:
-    assert parse_verdict("Verdict: 2\nVerdict: 12\nof all 3", ("2", "3", "12")) == "12"
+    assert parse_verdict("Verdict: 2\nNo:\nVerdict: 12\nof all 3", ("2", "3", "12")) == "12"
     for unread in ("Verdict: 2 or 12", "12", "Verdict: 123"):
         with pytest.raises(ValueError, match="no line 'Verdict"):
             parse_verdict(unread, ("2", "3", "12"))
@@ -210,7 +230,7 @@ def test_a_state_that_comes_up_again_is_judged_once(search: str) -> None:
         nodes = row["meta"]["nodes"][1:]
         states = {node["state"] for node in nodes}
         assert len(states) < len(nodes)
-        assert row["meta"]["calls"] == expansions(nodes) + 3 * len(states)
+        assert row["meta"]["calls"] == expansions(nodes) + 3 * sum(" " in state for state in states)
 
 
 def test_depth_first_ends_at_the_node_limit() -> None:

@@ -75,6 +75,11 @@ def read_value(text: str) -> float:
     return VALUES[parse_verdict(text, tuple(VALUES))]
 
 
+def end_value(state: State) -> float:
+    """Return the value of a state with one number left: it is 24, or it is not."""
+    return VALUES["sure" if can_win(state) else "impossible"]
+
+
 def best_first(nodes: Iterable[Node]) -> list[Node]:
     """Sort nodes by value, the highest first; the earlier first among equals."""
     return sorted(nodes, key=lambda node: (-node.value, node.id))
@@ -185,6 +190,8 @@ class Search:
         if not self.is_game:
             await self.vote(nodes)
             return
+        ends = {node.state.key: node for node in nodes if len(node.state.terms) == 1}
+        self.known_values |= {key: [end_value(node.state)] * GAME["values"] for key, node in ends.items()}
         unknown = dict.fromkeys(node.state.key for node in nodes if node.state.key not in self.known_values)
         affordable = [key for key in unknown if self.pay(GAME["values"])]
         values = await gather_all(

@@ -10,7 +10,8 @@ arithmetic. The answer is the leaf with the highest value; one that is known to 
 which is what the paper's 74 % seems to be, is not reported.
 
 Departures: the last line of the Game of 24, the expression, follows from the path and costs no call. A state that
-comes up twice is evaluated once. `--budget` bounds the calls of a record. `--step-preferences` writes, in place of
+comes up twice is evaluated once, and one with a single number left by arithmetic, without a call. `--budget` bounds the
+calls of a record. `--step-preferences` writes, in place of
 responses, a good next step over a bad one wherever an exact search can tell them apart.
 """
 
