@@ -156,8 +156,8 @@ def test_a_turn_that_may_come_next_time_fails_the_row_and_the_same_command_goes_
 def test_a_known_answer_checks_the_first_turn_and_is_not_said_of_a_later_one() -> None:
     outcome = respond(openings(40), "sim:skill=0.6", strategy="cot", verify=["answer"], turns=2)
     assert outcome.result["funnel"]["rejected"].keys() == {"wrong_answer"}
-    asked = outcome.result["funnel"]["unobtained"]["unverified answers"]
-    assert asked == {"asked": 38, "missing": 13}  # the Chinese ones have no known answer
+    unverified = outcome.result["funnel"]["unobtained"]["unverified answers"]
+    assert unverified == {"asked": 38, "missing": 13}  # the Chinese ones have no known answer
     sums = [row for row in rows("out.jsonl") if row["prompt"][0]["content"].startswith("Compute")]
     assert {("answer" in row, row["meta"]["turns"]) for row in sums} == {(True, 1), (False, 2)}
 
