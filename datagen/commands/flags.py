@@ -54,7 +54,7 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
         method = methods[variant]
         refuse_options_of_others(values, methods, variant, f"{name} --{selector} {variant}")
         options: Any = fill_options(method.options_type, values)
-        role_models = {role: values[role] for role in method.roles if values[role]}
+        role_models = {role: values[role] for other in methods.values() for role in other.roles if values[role]}
         word = name if variant == first else f"{name}-{variant}"
         return run_method(method, values.get("input"), options, fill_options(RunOptions, values), role_models, word)
 
@@ -90,6 +90,7 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
             by_name[parameter.name] = first.replace(default=None)
     parameters += by_name.values()
     roles = {role: work for method in methods for role, work in method.roles.items()}
+    stand_ins = {role: other for method in methods for role, other in method.stand_ins.items()}
     for parameter, option in zip(flags(RunOptions), fields(RunOptions), strict=True):
         if option.name == "judge_param" and "judge" not in roles:
             continue
@@ -97,7 +98,7 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
             parameters.append(parameter)
         if roles and option.name == "model":
             for role, work in roles.items():
-                help = f"Model that {work}; replaces --model."
+                help = f"Model that {work}; replaces --{stand_ins.get(role, 'model')}."
                 parameters.append(flag(role, list[str], None, help=help, panel=MODELS))
     return [parameter for parameter in parameters if methods[0].reads_input or parameter.name not in INPUT_FLAGS]
 

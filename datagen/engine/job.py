@@ -118,14 +118,8 @@ def open_job(
             name = "standard input" if input_name == "-" else input_name
             reader = method.read_input(name, file, run.format, parse_map(run.map))
 
-        # 2. The models of each role. An endpoint only answers, so it cannot speak as the user.
-        roles = {role: [parse_spec(text) for text in role_models.get(role) or run.model] for role in method.roles}
-        for role in method.speaks_as_user:
-            if endpoint := next((spec for spec in roles[role] if spec.urls), None):
-                raise InputError(
-                    f"{method.name}: {endpoint.name} at {endpoint.urls[0]} cannot speak as the user, an endpoint only "
-                    f"answers; use local weights: --{role} hf:PATH"
-                )
+        # 2. The models of each role.
+        roles = choose_models(method, run, role_models)
         tags = price_tags((spec for specs in roles.values() for spec in specs), run.price)
         if run.max_cost is not None:
             refuse_unknown_price(roles, tags)
@@ -157,6 +151,33 @@ def open_job(
         output.refuse_strangers()
         models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
         yield Job(method, run, reader, models, roles, tags, output, fingerprint)
+
+
+def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Sequence[str]]) -> dict[str, list[Spec]]:
+    """Return the models of each role that the options need; an endpoint only answers, so it cannot speak as the user.
+
+    Raises:
+        InputError: A model cannot be used in its role, or is given for a role that asks nothing.
+    """
+    if unused := role_models.keys() - method.roles_in_use.keys():
+        command = f"{method.name} {method.variant}".strip()
+        raise InputError(f"--{min(unused)}: with these options, {command} asks no such model")
+    texts = {role: models_of(method, role, role_models) or run.model for role in method.roles_in_use}
+    roles = {role: [parse_spec(text) for text in specs] for role, specs in texts.items()}
+    for role in method.speaks_as_user:
+        if endpoint := next((spec for spec in roles[role] if spec.urls), None):
+            raise InputError(
+                f"{method.name}: {endpoint.name} at {endpoint.urls[0]} cannot speak as the user, an endpoint only "
+                f"answers; use local weights: --{role} hf:PATH"
+            )
+    return roles
+
+
+def models_of(
+    method: Method | type[Method], role: str, role_models: Mapping[str, Sequence[str]]
+) -> Sequence[str] | None:
+    """Return the specs that the user gave for a role, or for the role that stands in for it; None if there are none."""
+    return role_models.get(role) or role_models.get(method.stand_ins.get(role, role))
 
 
 def refuse_unknown_price(roles: Mapping[str, Sequence[Spec]], tags: Mapping[str, PriceTag]) -> None:

@@ -97,6 +97,8 @@ class Method:
     """A frozen dataclass. Each field declared with `option()` becomes a flag."""
     roles: ClassVar[Mapping[str, str]] = {}
     """Role to the work of its model, for the help text. Empty for a method that calls no model."""
+    stand_ins: ClassVar[Mapping[str, str]] = {}
+    """Role to the role whose models play it where it has none of its own."""
     speaks_as_user: ClassVar[Sequence[str]] = ()
     """Roles that speak as the user. An endpoint only answers, so these need local weights or `sim`."""
     templates: ClassVar[tuple[str, ...]] = ()
@@ -143,6 +145,11 @@ class Method:
         The keys and values go into the fingerprint, so they are JSON values.
         """
         return {}
+
+    @property
+    def roles_in_use(self) -> Mapping[str, str]:
+        """Those of `roles` that these options need."""
+        return self.roles
 
     @property
     def next_step(self) -> str | None:

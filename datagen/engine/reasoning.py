@@ -4,6 +4,7 @@ It is applied to the finished candidates, and the requests do not depend on it: 
 reads the recorded replies again.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +36,21 @@ def apply_reasoning(candidate: Candidate, choice: str) -> Candidate:
         return candidate
     if choice == DROP:
         return replace(candidate, row=without_reasoning(row))
-    if all(has_reasoning(row.get(field)) for answer, field in ANSWERS.items() if answer in row):
+    if all(has_reasoning(text) for text in reasonings_of(row)):
         return ask(candidate, WITHOUT, 1, 0)
     record = {name: value for name, value in row.items() if name != "meta"}
     dropped = reject("no_reasoning", stage="reasoning", record=record, reply=row.get("response"), meta=row["meta"])
     dropped.asks = candidate.asks
     return ask(dropped, WITHOUT, 1, 1)
+
+
+def reasonings_of(row: Row) -> Iterator[str | list[str | None] | None]:
+    """Yield what was thought before each answer of a row, those of the earlier turns that were made with it too."""
+    yield from (row.get(field) for answer, field in ANSWERS.items() if answer in row)
+    earlier = row["meta"].get("turns", 1) - 1
+    if earlier:
+        answers = [turn for turn in row["prompt"] if turn["role"] == "assistant"]
+        yield from (turn.get("reasoning_content") for turn in answers[-earlier:])
 
 
 def has_reasoning(value: str | list[str | None] | None) -> bool:

@@ -39,15 +39,13 @@ from datagen.records.record import (
     row_id,
 )
 from datagen.select import first_reason
-from datagen.select.instructions import USER_REASONS, USER_TURN, too_short
+from datagen.select.instructions import LATER_TURN, USER_REASONS, USER_TURN
 from datagen.select.novelty import THRESHOLD, Novelty
 
 SAMPLING_MIX = tuple(product((1.0, 1.1, 1.2, 1.25), (1.0, 0.995, 0.99)))
 """Temperature and top_p of a user's turn: the public data were made with all of these."""
 TURN_SAMPLING: dict[str, Any] = {"max_tokens": 512, "stop": ["\n"]}
 ANSWER_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
-LATER_TURN = tuple(rule for rule in USER_TURN if rule is not too_short)
-"""The rules for a turn that follows an answer."""
 SAMPLE_BITS = 48
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAKERS = ("model", "models", "evolver", "asker", "backward", "judge", "judges", "responses")
+MAKERS = ("model", "models", "evolver", "asker", "user", "backward", "judge", "judges", "responses")
 """Keys of `meta` that name the models that wrote or judged a row."""
 
 

@@ -136,6 +136,8 @@ ANY_LANGUAGE: tuple[Rule[str], ...] = (*COMMON, writes_program)
 CHINESE: tuple[Rule[str], ...] = (*COMMON, has_link, names_gpt)
 USER_TURN: tuple[Rule[str], ...] = (answers, *COMMON, has_link, trailing_colon)
 """For a user's turn written by a model, in any language."""
+LATER_TURN = tuple(rule for rule in USER_TURN if rule is not too_short)
+"""For a turn that follows an answer."""
 
 
 class Instance(NamedTuple):

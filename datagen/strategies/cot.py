@@ -14,12 +14,12 @@ from datagen.engine.reasoning import reasoning_option
 from datagen.errors import ParseError
 from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Prompt, Record
+from datagen.strategies.conversation import USER_TEMPLATES, IndependentAnswers, turns_option
 from datagen.strategies.strategy import (
     EXAMPLES,
     REASON,
     VERIFY,
     Answer,
-    IndependentAnswers,
     prompt_fields,
 )
 from datagen.verify.answers import split_answer
@@ -34,6 +34,7 @@ class Options:
     k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
+    turns: int = turns_option()
     reasoning: str = reasoning_option()
 
 
@@ -43,7 +44,8 @@ class ChainOfThought(IndependentAnswers):
     variant = "cot"
     options_type = Options
     options: Options
-    templates = (REASON, EXTRACT)
+    templates = (REASON, EXTRACT, *USER_TEMPLATES)
+    calls_per_answer = 2
 
     async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
         """Return a chain of thought; where it states no answer, one is extracted from it and put at its end."""
@@ -60,12 +62,6 @@ class ChainOfThought(IndependentAnswers):
         extracted = await self.ask(record, llm, request, number, parse=read_answer, temperature=0)
         response = f"{text.rstrip()}\n\nAnswer: {extracted.value}"
         return Answer(response, chain.completion, text, str(extracted.value))
-
-    def bound(self, record: Record, llm: Roles) -> int:
-        return 2 * self.options.k
-
-    def usual_calls(self, record: Record, llm: Roles) -> int:
-        return int(self.options.k)
 
 
 def read_answer(text: str) -> str:

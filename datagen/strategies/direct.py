@@ -28,7 +28,8 @@ from datagen.records.files import open_input
 from datagen.records.lines import loads_strictly
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Prompt, Record, Row, as_messages, reject
 from datagen.schemas import Schema, parse_schema
-from datagen.strategies.strategy import NO_ANSWER, VERIFY, Answer, IndependentAnswers, prompt_fields
+from datagen.strategies.conversation import USER_TEMPLATES, IndependentAnswers, turns_option
+from datagen.strategies.strategy import NO_ANSWER, VERIFY, Answer, prompt_fields
 
 SYSTEMS, SCHEMA = "direct/systems", "direct/schema"
 LONGEST_SCHEMA = 100_000
@@ -43,6 +44,7 @@ class Options:
     verify: list[str] = option([], VERIFY)
     system: str | None = option(None, "System message; orca draws one of the sixteen of Orca for each prompt.")
     schema: Path | None = option(None, "direct: file with a JSON Schema; the response is JSON that is valid by it.")
+    turns: int = turns_option()
     reasoning: str = reasoning_option()
 
 
@@ -52,7 +54,7 @@ class Direct(IndependentAnswers):
     variant = "direct"
     options_type = Options
     options: Options
-    templates = (SYSTEMS, SCHEMA)
+    templates = (SYSTEMS, SCHEMA, *USER_TEMPLATES)
     reasons: ClassVar = {
         **IndependentAnswers.reasons,
         "off_schema": "The answer is no JSON that is valid against --schema.",

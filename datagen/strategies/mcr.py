@@ -1,7 +1,7 @@
 """Multi-chain reasoning (MCR, arXiv 2304.13007): several retrieval chains; a meta-reasoner combines their facts.
 
 A chain decomposes the question: it asks a follow-up question, a passage is retrieved for it (sources/bm25.py), it
-answers from the passage, and asks on, up to `--turns` times, until it gives a final answer. The first of `-k` chains
+answers from the passage, and asks on, up to `--hops` times, until it gives a final answer. The first of `-k` chains
 is greedy, the others are sampled. Then the facts of all finished chains, each a question with its answer, go to a
 meta-reasoner, which explains its answer and names the facts that it rests on, or says that it is unsure.
 
@@ -33,7 +33,7 @@ from datagen.verify.answers import answer_key, split_answer
 
 CHAINS = 5
 """The paper uses 3 and 5 (section 4.1)."""
-TURNS = 5
+HOPS = 5
 """The public code's bound."""
 STEP, META = "mcr/step", "mcr/meta"
 CHAIN_TOKENS = 512
@@ -58,7 +58,7 @@ class Options:
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
     verify: list[str] = option([], VERIFY)
     corpus: Path | None = option(None, "mcr: corpus to retrieve from: documents as rows, or lines of text.")
-    turns: int = option(TURNS, "mcr: maximum number of follow-up questions per chain.", least=1, most=20)
+    hops: int = option(HOPS, "mcr: maximum number of follow-up questions per chain.", least=1, most=20)
     reasoning: str = reasoning_option()
 
 
@@ -95,7 +95,7 @@ class Chain(NamedTuple):
     facts: list[Fact]
     final: str | None = None
     ended: str = "final"
-    """Why it ended: final, turns, repeated, unread or cut."""
+    """Why it ended: final, hops, repeated, unread or cut."""
 
 
 class MetaReasoning(Strategy):
@@ -107,13 +107,13 @@ class MetaReasoning(Strategy):
     templates = (STEP, META)
     reasons = {
         **Strategy.reasons,
-        "no_finished_chain": "No chain reached a final answer from a fact. More --turns, or -k, may help.",
+        "no_finished_chain": "No chain reached a final answer from a fact. More --hops, or -k, may help.",
         "abstained": "The model says that the facts do not answer the question.",
     }
     asks = {
         **Strategy.asks,
         UNFINISHED: "A chain ends without a final answer where a reply is cut or cannot be read, a question "
-        "comes again, or --turns are over: more --turns, or another model, may help.",
+        "comes again, or --hops are over: more --hops, or another model, may help.",
     }
     details = {
         "chains": [],
@@ -197,8 +197,8 @@ class MetaReasoning(Strategy):
                 return Chain(facts, final=turn.final)
             if any(answer_key(turn.question) == answer_key(fact.question) for fact in facts):
                 return Chain(facts, ended="repeated")
-            if len(facts) >= self.options.turns:
-                return Chain(facts, ended="turns")
+            if len(facts) >= self.options.hops:
+                return Chain(facts, ended="hops")
             open_question = turn.question
 
     def check(self) -> None:
@@ -208,7 +208,7 @@ class MetaReasoning(Strategy):
         super().check()
 
     def bound(self, record: Record, llm: Roles) -> int:
-        return self.options.k * (self.options.turns + 1) + 1
+        return self.options.k * (self.options.hops + 1) + 1
 
 
 def numbered_passages(passages: Sequence[Passage | None]) -> str:

@@ -127,7 +127,7 @@ class Strategy(Method):
     """A strategy to answer prompts: `datagen respond --strategy VARIANT`. A subclass writes `respond` or `answer`."""
 
     name = "respond"
-    roles = {"teacher": "answers the prompts"}
+    roles: ClassVar[Mapping[str, str]] = {"teacher": "answers the prompts"}
     reasons: ClassVar[Mapping[str, str]] = {"wrong_answer": WRONG_REASONS["wrong_answer"]}
     asks: ClassVar[Mapping[str, str]] = {UNVERIFIED: UNVERIFIED_WHY}
     details: ClassVar[Row] = {}
@@ -293,18 +293,6 @@ class Strategy(Method):
 
     def bound(self, record: Record, llm: Roles) -> int:
         return int(self.options.k)
-
-
-class IndependentAnswers(Strategy):
-    """A strategy whose `-k` answers are independent of each other and stand in one row."""
-
-    asks: ClassVar[Mapping[str, str]] = {
-        **Strategy.asks,
-        CUT_ANSWERS: "Some of several answers reached the length limit, and the row holds the others: raise "
-        "--max-tokens.",
-    }
-
-    unique = ("prompt", "response", "responses")
 
 
 def rejection_reason(chain: Answer, reference: str) -> str | None:

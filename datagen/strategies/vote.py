@@ -15,7 +15,8 @@ from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
 from datagen.llm.model import Roles
 from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row
-from datagen.strategies.strategy import EXAMPLES, NO_RESULT, NO_RESULT_WHY, REASON, VERIFY, Answer, Cut, Strategy
+from datagen.strategies.conversation import USER_TEMPLATES, Conversational, turns_option
+from datagen.strategies.strategy import EXAMPLES, NO_RESULT, NO_RESULT_WHY, REASON, VERIFY, Answer, Cut
 from datagen.verify.answers import answer_key
 from datagen.verify.equality import same_answer
 
@@ -34,23 +35,24 @@ class Options:
     least_share: float = option(
         LEAST_SHARE, "vote: minimum share of the chains with the winning answer.", least=0, most=1
     )
+    turns: int = turns_option()
     reasoning: str = reasoning_option()
 
 
-class Vote(Strategy):
+class Vote(Conversational):
     """Self-consistency: the first chain that agrees with the majority vote."""
 
     variant = "vote"
     options_type = Options
     options: Options
-    templates = (REASON,)
+    templates = (REASON, *USER_TEMPLATES)
     reasons = {
-        **Strategy.reasons,
+        **Conversational.reasons,
         "no_answer": "No chain states a result.",
         "no_agreement": "Fewer chains than --least-share reach the same result, or two results are tied.",
     }
     asks = {
-        **Strategy.asks,
+        **Conversational.asks,
         **NO_RESULT_WHY,
     }
     details = {"votes": None, "vote_share": None}

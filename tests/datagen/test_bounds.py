@@ -37,6 +37,8 @@ MORE_OPTIONS: list[tuple[str, str, Row]] = [
     *(("respond", strategy, {"k": 5}) for strategy in ("direct", "cot", "vote", "rft")),
     ("respond", "tree", {"task": "text", "search": "dfs", "budget": 40}),
     ("respond", "star", {"no_hint": True}),
+    ("respond", "cot", {"turns": 3}),
+    ("respond", "vote", {"turns": 2, "k": 3}),
     ("improve", "constitution", {"revisions": 3}),
     ("constraints", "", {"pairs": True}),
     ("backtranslate", "", {"samples": 4, "rewrite": True}),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str | None, dict[str, Any]]] = {
     "checked": ("respond", "rft", "sums", {}),
     "taught": ("self-instruct", "", "seeds", {}),
     "asked": ("magpie", "", None, {}),
+    "talked": ("respond", "direct", "seeds", {"turns": 2}),
     "constrained": ("constraints", "", "seeds", {"most": 1}),
     "constrained_pairs": ("constraints", "", "many", {"pairs": True, "most": 2}),
     "translated": ("backtranslate", "", "corpus", {}),

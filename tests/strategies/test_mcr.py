@@ -105,9 +105,9 @@ def test_unfinished_chains_are_dropped_and_counted() -> None:
 
 
 def test_a_chain_that_asks_on_and_on_is_ended() -> None:
-    assert not ask("short.jsonl", turns=1, model="sim")
+    assert not ask("short.jsonl", hops=1, model="sim")
     all_rows = every("short.jsonl")
-    assert {chain["ended"] for row in all_rows for chain in row["meta"]["chains"]} == {"turns"}
+    assert {chain["ended"] for row in all_rows for chain in row["meta"]["chains"]} == {"hops"}
     assert all(len(chain["facts"]) == 1 for row in all_rows for chain in row["meta"]["chains"])
 
 

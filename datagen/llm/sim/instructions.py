@@ -1,4 +1,5 @@
-"""How the procedural teacher writes instructions: Self-Instruct and its variants, Magpie, instruction backtranslation.
+"""How the procedural teacher writes instructions: Self-Instruct and its variants, Magpie, instruction
+backtranslation, and a simulated user.
 
 A new task is composed of a verb, a thing and a manner; some are arithmetic that it can solve, some have labels.
 """
@@ -9,8 +10,9 @@ from collections import Counter
 from functools import partial
 
 from datagen.llm.sim import Fields, Handler, SimRandom
-from datagen.llm.sim.answer import answer
+from datagen.llm.sim.answer import EXPRESSION, answer
 from datagen.text import CJK, tokens
+from datagen.verify.languages import is_chinese
 
 
 def _items(text: str) -> tuple[str, ...]:
@@ -53,7 +55,16 @@ FOLLOW_UPS = (
     "Why is that?",
     "What would somebody who disagrees reply to that?",
 )
-"""Magpie: the user's turns after an answer."""
+"""The user's turns after an answer: of Magpie, and of the simulated user."""
+CHINESE_FOLLOW_UPS = (
+    "其中哪一点最没有把握？为什么？",
+    "请对十二岁的孩子再说一遍。",
+    "最后一点请举个例子。",
+    "为什么会这样？",
+    "不同意的人会怎么回答？",
+)
+ENDS = 0.2
+"""The share of the simulated user's turns that end the conversation."""
 WORD = re.compile(r"[^\W\d_]{5,}")
 FIRST_PERSON = re.compile(r"\b(?:I|my|me|je|mon)\b")
 QUESTIONS = {
@@ -158,6 +169,17 @@ def rewrite(fields: Fields, rng: SimRandom) -> str:
     return "\n".join(line for line in lines if not FIRST_PERSON.search(line)).strip() or fields["response"]
 
 
+def follow_up(fields: Fields, rng: SimRandom) -> str:
+    """Write the next message of a user: another sum after a sum, a question about the answer, or the end."""
+    conversation = fields["conversation"]
+    if rng.random() < ENDS:
+        return "[end]"
+    if EXPRESSION.search(conversation):
+        a, b, c = (rng.randint(2, 90) for _ in range(3))
+        return f"Now compute {a} * {b} + {c}."
+    return rng.choice(CHINESE_FOLLOW_UPS if is_chinese(conversation) else FOLLOW_UPS)
+
+
 HANDLERS: dict[str, Handler] = {
     "self_instruct/tasks": tasks,
     "self_instruct/batch": batch,
@@ -166,6 +188,7 @@ HANDLERS: dict[str, Handler] = {
     "self_instruct/input_first": partial(instances, "input first"),
     "self_instruct/output_first": partial(instances, "output first"),
     "magpie": lambda fields, rng: rng.choice(FOLLOW_UPS) if fields["answered"] else new_task(rng),
+    "user/turn": follow_up,
     "backtranslate/instruct": backtranslate,
     "backtranslate/rate": rate,
     "backtranslate/rewrite": rewrite,
