@@ -92,8 +92,9 @@ def run_and_mend(status: int, body: bytes, concurrency: int) -> None:
     folder = f"{status}-{concurrency}-{hash(body) % 1000}"
     prompts = write_seeds(3)
     with wire(lambda _: [http(status, body)]) as server:
-        options = {"concurrency": str(concurrency), "patience": PATIENCE}
-        outcome = respond(prompts, f"m@{server.url}", f"{folder}/x.jsonl", **options)
+        outcome = respond(
+            prompts, f"m@{server.url}", f"{folder}/x.jsonl", concurrency=str(concurrency), patience=PATIENCE
+        )
     kept, is_answer = outcome.result["funnel"]["kept"], 200 <= status < 300 and body == completion()
     if is_answer and status != 204:
         assert kept == 3
