@@ -49,8 +49,8 @@ def rules() -> dict[str, Callable[[], Callable[[Record], object]]]:
         novelty = Novelty(threshold)
         return lambda row: novelty.drops(row_of(row))
 
-    made = {name: lambda rule=rule: rule for name, rule in {"as_seen": as_seen, **FILTERS}.items()}
-    return {**made, "--dedup 1": lambda: dedup(1), "--dedup 0.7": lambda: dedup(0.7)}
+    by_name = {name: lambda rule=rule: rule for name, rule in {"as_seen": as_seen, **FILTERS}.items()}
+    return {**by_name, "--dedup 1": lambda: dedup(1), "--dedup 0.7": lambda: dedup(0.7)}
 
 
 def row_of(record: Record) -> Row:

@@ -35,6 +35,7 @@ from datagen.records.shapes import join_input
 from datagen.records.transcripts import split_transcript
 from datagen.schemas import parse_schema
 from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty, wrapping
+from datagen.select.topics import read_topics
 from datagen.sources import bm25, corpus, markup, segments
 from datagen.sources.extraction import HTML
 from datagen.strategies import mcr, rft, strategy
@@ -180,6 +181,7 @@ CALLS: dict[str, Call] = {
     "sources.markup.drop_closed": markup.without_markup,
     "verify.verify_all": lambda text: verify_all(record(), text, VERIFIERS),
     **{f"verify.verify_{name}": partial(check, record()) for name, check in VERIFIERS.items()},
+    "select.topics.read_topics": lambda text: read_topics(text, 3),
     "verify.code.verify_tests": lambda text: verify_tests(record(), text),
     "verify.constraints.checks.same_language": lambda text: checks.same_language(text, "en"),
     "verify.constraints.checks.split_parts": lambda text: checks.split_parts(checks.DIVIDER, text),

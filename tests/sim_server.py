@@ -13,7 +13,7 @@ from datagen.prompts import ROLE_LINE, SHIPPED
 from datagen.records.record import request_text
 from tests.server import Message, request_key
 
-PIECE = re.compile(r"\{\{ (\w+) \}\}|\{% if \w+ %\}\n|\{% endif %\}\n?")
+PIECE = re.compile(r"\{\{ (\w+) \}\}|\{% (?:if \w+|else) %\}\n|\{% endif %\}\n?")
 
 
 def play_sim(model: str, messages: list[Message], sample: int, task: str) -> str:
@@ -46,13 +46,17 @@ def inverse(path: Path) -> list[tuple[str, re.Pattern[str]]]:
 
 def pattern_of(text: str, seen: set[str]) -> re.Pattern[str]:
     """Turn the source of one message into a pattern. Only the first place of a value is a group."""
-    pattern, at = "", 0
+    pattern, at, end = "", 0, ")?"
     for piece in PIECE.finditer(text):
         pattern += re.escape(text[at : piece.start()])
         at = piece.end()
         if name := piece[1]:
             pattern += ".*?" if name in seen else f"(?P<{name}>.*?)"
             seen.add(name)
+        elif "if" in piece[0].split():
+            pattern, end = pattern + "(?:", ")?"
+        elif "else" in piece[0].split():
+            pattern, end = pattern + "|", ")"
         else:
-            pattern += "(?:" if "if" in piece[0].split() else ")?"
+            pattern += end
     return re.compile(pattern + re.escape(text[at:]), re.DOTALL)

@@ -26,6 +26,7 @@ LEAST_DECIMALS = 2
 """A number with fewer is not taken for a rounded one: 18 is wrong where 18.4 is right."""
 VARIABLE = re.compile(r"[\s$(\\]*([A-Za-z])(?:_[A-Za-z0-9])?\s*=")
 FACTORIAL = re.compile(r"[0-9)}]!")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TIME = re.compile(r"[0-9]{1,2}(?::[0-5][0-9]){1,2}")
 PLAIN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 LEAST_LETTERS = 3
@@ -49,6 +50,8 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
         return POLARITY[choice] == POLARITY[right]
     if max(len(answer), len(reference)) > MAX_LENGTH:
         return same_key or None
+    if DATE.fullmatch(key) and DATE.fullmatch(reference_key):
+        return same_key
     if ":" in answer and ":" in reference and (ratios := _ratio(answer), _ratio(reference)):
         return _same_ratio(answer, reference) if all(ratios) else same_key or None
     formulas = canonical(answer), canonical(reference)
@@ -88,8 +91,11 @@ def _same_words(answer: str, reference: str) -> bool | None:
     one, other = PLAIN.findall(answer.casefold()), PLAIN.findall(reference.casefold())
     if not (_is_plain(answer, one) and _is_plain(reference, other)):
         return None
-    if sorted(one) == sorted(other) and "," not in answer + reference:
+    commas = answer.count(","), reference.count(",")
+    if sorted(one) == sorted(other) and not any(commas):
         return False  # another order of the same words
+    if commas[0] == commas[1] == len(one) - 1 == len(other) - 1 > 0:  # lists: their order may count, or not
+        return False if set(one) != set(other) else None
     is_short_for = _initials(one) & set(other) or _initials(other) & set(one)
     return None if set(one) & set(other) or is_short_for else False
 

@@ -56,13 +56,9 @@ def test_a_row_that_a_verifier_cannot_read_is_a_bad_line_and_the_rows_behind_it_
     assert (outcome.result["funnel"]["kept"], outcome.result["funnel"]["unreadable"]) == (40, 1)
     (rejected,) = rows("out.rejected.jsonl")
     assert rejected["record"]["line"] == 21 and "constraint" in rejected["reason"]
-    with (
-        open_job(
-            Filter, str(path), Options(verify=["constraints"]), RunOptions(output="s.jsonl", strict=True), {}
-        ) as job,
-        pytest.raises(InputError),
-    ):
-        asyncio.run(run_job(job, Quiet()))
+    strict = RunOptions(output="s.jsonl", strict=True)
+    with open_job(Filter, str(path), Options(verify=["constraints"]), strict, {}) as job:
+        assert isinstance(asyncio.run(run_job(job, Quiet())).error, InputError)
 
 
 def test_rules_are_all_some_or_none() -> None:

@@ -192,7 +192,7 @@ def test_a_server_without_probabilities_is_not_paid_to_the_end(by: str) -> None:
 def test_what_is_missing_is_told_below_a_half_and_is_an_exit_code_above() -> None:
     def answer(model: str, messages: list[Message], sample: int, task: str) -> str:
         shown = answers_by_label(messages)
-        number = int(messages[-1]["content"].partition("What is ")[2].split()[0])
+        number = int(str(messages).partition("What is ")[2].split()[0])
         return f"Verdict: {next(iter(shown))}" if number % 4 >= missing else "I cannot say."
 
     lines = [{"prompt": f"What is {n} + 3?", "responses": ["one", "two"]} for n in range(4)]

@@ -129,7 +129,8 @@ def test_ranks_without_scores_are_enough_and_equal_ones_are_a_tie() -> None:
 
 def test_samples_that_nobody_ranked_say_what_to_do() -> None:
     outcome = pairs([{"prompt": "P", "responses": ["a", "b"]}])
-    assert isinstance(outcome.error, InputError) and "datagen judge" in str(outcome.error)
+    assert outcome.result["funnel"]["asked"] == 0
+    assert "datagen judge" in rows("out.rejected.jsonl")[0]["reason"]
 
 
 def test_whether_the_chosen_is_the_longer_one_is_measured_and_printed() -> None:

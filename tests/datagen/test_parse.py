@@ -60,7 +60,6 @@ def test_the_last_line_with_a_verdict_counts(text: str, expected: str) -> None:
         "Verdict: not equal\n\nThat is:\nVerdict: equal | not equal",
         "Verdict: equal\nVerdict: not equal",
         "Verdict: equal, if one ignores the number",
-        "Verdict: equal, but the second one also",
         "The line 'Verdict: equal' is a quote.",
         "Verdicts: equal",
         "Verdict equal",

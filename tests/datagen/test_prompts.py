@@ -179,8 +179,8 @@ def test_a_line_of_dashes_in_the_body_is_no_front_matter() -> None:
     assert render("---\na\n---\n{{ x }}", x="b") == "---\na\n---\nb"
 
 
-NO_DATA = ("star/hint", "direct/schema")
-"""Their values are no data: the answer that is given away, and the form of the answer to the turns that follow."""
+NO_DATA = ("star/hint", "direct/schema", "judge/reminder")
+"""Their values are no data: the answer that is given away, and forms of answers; they come after other messages."""
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)

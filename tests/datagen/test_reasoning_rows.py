@@ -181,7 +181,7 @@ def test_the_thoughts_of_earlier_turns_stand_in_the_conversation() -> None:
 
 
 def test_judges_see_the_answers_alone_and_each_thought_stays_with_its_answer() -> None:
-    respond(write_seeds(6), "sim:think=0.7", "samples.jsonl", k=4, temperature=1.0)
+    respond(write_seeds(24), "sim:think=0.7", "samples.jsonl", k=4, temperature=1.0)
     samples = rows("samples.jsonl")
     assert any(None in row["reasoning"] for row in samples)
     for name in ("compare", "score", "rank"):

@@ -23,7 +23,11 @@ METHODS: list[type[Method]] = [
     RewardRanking,
 ]
 NAME = re.compile(r"[a-z]+(?:[_ ][a-z]+)*\Z")
-NO_REASONS = {"datagen/select/pairs.py": {"model"}, "datagen/llm/endpoint.py": {"unsupported"}}
+NO_REASONS = {
+    "datagen/select/pairs.py": {"model"},
+    "datagen/llm/endpoint.py": {"unsupported"},
+    "datagen/judge/judge_method.py": {"no statement in it"},
+}
 """What such functions return, or such variables hold, that is no reason."""
 
 

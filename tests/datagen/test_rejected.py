@@ -16,7 +16,7 @@ from tests.jobs import perform, rows
 FAULTY = "sim:skill=0,malformed=0.5,refuse=0.2,leak=0.2,noop=0.2"
 EXTRA: Row = {"note": "from the third batch", "level": 3}
 RESPONSE: Row = {name: value for name, value in ROW.items() if name != "prompt"}
-ANSWERS: Row = {"responses": ["Answer: 5", "Answer: 5"], "answer": "5"}
+ANSWERS: Row = {"responses": ["Answer: 5", "Answer: 5."], "answer": "5"}
 MAKERS = [method for method in METHODS if method.reads_input and not method.endless and method.name != "backtranslate"]
 
 

@@ -78,9 +78,9 @@ def map_users(process: int) -> None:
     write(f"/proc/{process}/uid_map", f"0 {user} 1{more}")
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, value: str) -> None:
     with open(path, "w") as file:
-        file.write(text)
+        file.write(value)
 
 
 def die_with_parent() -> None:
