@@ -81,6 +81,8 @@ def canonical(text: str) -> str | None:
     if len(text) > MAX_LENGTH or DATE_OR_RANGE.fullmatch(text.strip(" $")):
         return None
     text = text.strip().removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]").strip(" $")
+    if "$" in text:  # words beside a formula, or two of them
+        return None
     text = ROOT.sub(r"\\sqrt{\1}", text.translate(SYMBOLS))
     for sign, command in SIGNS.items():
         text = text.replace(sign, command)

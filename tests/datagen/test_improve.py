@@ -144,7 +144,7 @@ def test_an_aspect_is_drawn_from_those_that_are_named() -> None:
     assert len({row["meta"]["aspect"] for row in rows("all.jsonl")}) > 3
     for row in rows("two.jsonl"):
         names = [entry["name"] for entry in row["meta"]["templates"]]
-        assert names == ["improve/edit", f"aspects/{row['meta']['aspect']}", "judge/compare"]
+        assert names == ["improve/edit", f"aspects/{row['meta']['aspect']}", "judge/compare", "judge/reminder"]
     with pytest.raises(InputError, match="--aspect better: expected deeper"):
         improve(path, aspect=["better"])
 

@@ -17,7 +17,12 @@ FAULTY = "sim:skill=0,malformed=0.5,refuse=0.2,leak=0.2,noop=0.2"
 EXTRA: Row = {"note": "from the third batch", "level": 3}
 RESPONSE: Row = {name: value for name, value in ROW.items() if name != "prompt"}
 ANSWERS: Row = {"responses": ["Answer: 5", "Answer: 5."], "answer": "5"}
-MAKERS = [method for method in METHODS if method.reads_input and not method.endless and method.name != "backtranslate"]
+MAKERS = [
+    method
+    for method in METHODS
+    if method.reads_input and not method.endless and method.name != "backtranslate" and method.variant != "delta"
+]
+"""Delta pairs need rows that name their models, and backtranslation a corpus."""
 
 
 def write(path: str, *items: Row) -> Path:
@@ -35,7 +40,8 @@ def test_the_record_holds_every_field_of_the_input(method: type[Method]) -> None
     options: dict[str, Any] = {"mcr": {"corpus": path}}.get(method.variant, OPTIONS.get(method.variant, {}))
     if method.name == "improve":
         options = {"only_better": True}
-    perform(method, path, FAULTY, "out.jsonl", method.options_type(**options), max_failed=1000)
+    model = "sim:malformed=0.95" if method.name == "judge" else FAULTY  # a judge is reminded of the form once
+    perform(method, path, model, "out.jsonl", method.options_type(**options), max_failed=1000)
     dropped = rows("out.rejected.jsonl")
     assert dropped or method.variant in ("verify", "tree")
     for row in dropped:

@@ -84,9 +84,9 @@ SHAPES = [(to, kind) for to, kinds in CONVERTERS.items() for kind in kinds if to
 
 
 def bare(row: Any, dropped: list[str]) -> Row:
-    """What a row holds, without what the shape has no place for, and without what a file numbers."""
+    """What a row holds, without what the shape has no place for, and without what a file numbers, or reads besides."""
     message_keys = {"reasoning_content" if name == "reasoning" else name for name in dropped}
-    numbered = {"id", "line", "source_id", "meta", "view"}
+    numbered = {"id", "line", "source_id", "meta", "view", "instruction"}
     values: Row = {name: getattr(row, name) for name in row.__slots__ if name not in numbered}
     if isinstance(values.get("prompt"), list):
         values["prompt"] = [{k: v for k, v in turn.items() if k not in message_keys} for turn in values["prompt"]]

@@ -209,7 +209,7 @@ CASES: dict[str, list[Case]] = {
     "change_case:english_capital": [
         (
             {},
-            ["THE CAT IS IN THE HOUSE, AND IT SLEEPS.", "IT IS 5 O'CLOCK!"],
+            ["THE CAT IS IN THE HOUSE, AND IT SLEEPS.", "IT IS 5 O'CLOCK NOW, AND THE TRAIN IS LATE!"],
             ["The cat is in the house.", "THE CAT IS IN THE HOUSe", "LA CASA ESTÁ EN UNA CALLE Y LOS NIÑOS JUEGAN CON EL PERRO", "123", "你好"],
         ),
     ],
@@ -233,6 +233,7 @@ UNDECIDED: list[tuple[str, dict[str, Any], str]] = [
     ("length_constraints:number_sentences", {"relation": "at least", "num_sentences": 2}, "ฉันไปโรงเรียน วันนี้อากาศดี"),
     ("length_constraints:number_words", {"relation": "less than", "num_words": 5}, "ฉันไปโรงเรียน"),
     ("change_case:english_capital", {}, "HOLA AMIGO"),
+    ("change_case:english_capital", {}, "IT IS 5 O'CLOCK!"),
     ("change_case:english_lowercase", {}, "ok."),
 ]
 """What cannot be known: (family, kwargs, answer)."""
