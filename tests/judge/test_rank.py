@@ -164,7 +164,8 @@ def test_answers_are_known_by_their_words_whatever_order_the_page_showed() -> No
     assert order(row) == [(1, "ccc"), (2, "a"), (3, "bb")]
     write([vote("one", "kim", [1, 2], responses=["x", "y"])], "votes.jsonl")
     outcome = judge([sample("a", "bb", "ccc", id="one")], "human", votes=Path("votes.jsonl"))
-    assert isinstance(outcome.error, InputError) and "votes.jsonl:1: votes on other answers" in str(outcome.error)
+    assert outcome.result["funnel"]["unreadable"] == 1
+    assert "votes.jsonl:1: votes on other answers" in rows("out.rejected.jsonl")[0]["reason"]
 
 
 @pytest.mark.parametrize(
