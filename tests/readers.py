@@ -157,7 +157,7 @@ CALLS: dict[str, Call] = {
     **{f"select.wrapping.{layer.__name__}": partial(layer_alone, layer) for layer in wrapping.LAYERS},
     "select.minhash.shingles": lambda text: minhash.shingles(text, minhash.PROMPT),
     "sources.bm25.passages_of": lambda text: list(bm25.passages_of("name", text)),
-    "sources.corpus.make_source": lambda text: corpus.make_source("name", text.encode(), HTML, None),
+    "sources.corpus.make_source": lambda text: corpus.make_source("name", text.encode(errors="replace"), HTML, None),
     "sources.segments.content_reason": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.has_repeats": lambda text: segments.rejection_reason("A header", text),
     "sources.segments.rejection_reason": lambda text: segments.rejection_reason("A header", text),
