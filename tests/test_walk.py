@@ -26,7 +26,9 @@ def environment() -> dict[str, str]:
     """The environment of a new user: the libraries that this suite runs with, and no settings."""
     names = ("HOME", "LANG", "PATH", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONFIG_FILE", "PIP_FIND_LINKS")
     kept = {name: os.environ[name] for name in names if name in os.environ}
-    return {**kept, "PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    one_thread = {"OMP_NUM_THREADS": "1"}  # the machine is busy with other tests
+    pip = {"PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return {**kept, **one_thread, **pip}
 
 
 def run(command: str, folder: Path) -> str:
