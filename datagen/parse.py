@@ -33,8 +33,9 @@ WITHIN = re.compile(
     re.IGNORECASE,
 )
 """The word behind a sentence, as a key of JSON, or as a tag."""
-OPEN = r"[\s\"'“”‘’「『《\[({<$\\:]*"
-CLOSE = r"[\s\"'“”‘’」』》\])}$]*"
+OPEN = r"[\s\"'“”‘’「『《\[({<$\\:]{0,16}"
+CLOSE = r"[\s\"'“”‘’」』》\])}$]{0,16}"
+"""What may stand around a name; bounded, so that no pattern of several of them is more than linear."""
 OPENING = re.compile(OPEN)
 BEFORE = re.compile(
     rf"{OPEN}(?:(?:the|an?|it['’]s|it|this|is|better|best|winner|answer|response|option|clearly|boxed|text|textbf)"
@@ -52,7 +53,9 @@ AFTER = re.compile(
 """What may follow the name: nothing, a reason, or that it is better."""
 ALONE = re.compile(rf"{CLOSE}[.!]?(?:\(.*)?\Z")
 """What may follow a name below a heading."""
-JOINED = re.compile(rf"{CLOSE}[\s,;/|&+(]*(?:(?:or|and|vs|versus|o|ou|oder)\b\.?|或者|或|和|与)?{OPEN}", re.IGNORECASE)
+JOINED = re.compile(
+    rf"{CLOSE}[\s,;/|&+(]{{0,8}}(?:(?:or|and|vs|versus|o|ou|oder)\b\.?|或者|或|和|与)?{OPEN}", re.IGNORECASE
+)
 """What stands between a name and an alternative to it."""
 CONDITION = re.compile(
     r"\W*(?:is better\W+)?(?:but\s+)?(?:only\s+)?(?:if|unless|when|assuming|depending|provided)\b", re.IGNORECASE

@@ -95,7 +95,7 @@ def play(task: str) -> Call:
     """Return the handler of `sim` for a task, its fields filled with one text."""
 
     def handle(text: str) -> None:
-        with suppress(ValueError, LookupError, StopIteration):  # no fields of a template
+        with suppress(ValueError, LookupError, StopIteration, RecursionError):  # no fields of a template
             HANDLERS[task](Filled(text), SimRandom("seed", {"skill": 0.5}))
 
     return handle

@@ -21,9 +21,10 @@ Key = tuple[str, str]
 """Label and aspect."""
 Points = dict[Key, float]
 UNIT = r"(?:points?\b|pts\b|分)"
+GAP = r"\s{0,8}"
 POINTS = re.compile(
-    rf"(?P<points>\d{{1,3}}(?:\.\d{{1,3}})?)(?![\d%]|\.\d)\s*{UNIT}?\s*(?:(?:/|out of|of)\s*(?P<top>\d{{1,4}})(?!\d))?"
-    rf"\s*(?:{UNIT}|(?:of the )?statements?\b)?",
+    rf"(?P<points>\d{{1,3}}(?:\.\d{{1,3}})?)(?![\d%]|\.\d){GAP}{UNIT}?{GAP}"
+    rf"(?:(?:/|out of|of){GAP}(?P<top>\d{{1,4}})(?!\d))?{GAP}(?:{UNIT}|(?:of the )?statements?\b)?",
     re.IGNORECASE,
 )
 ENDING = re.compile(

@@ -26,6 +26,7 @@ LEAST_DECIMALS = 2
 """A number with fewer is not taken for a rounded one: 18 is wrong where 18.4 is right."""
 VARIABLE = re.compile(r"[\s$(\\]*([A-Za-z])(?:_[A-Za-z0-9])?\s*=")
 FACTORIAL = re.compile(r"[0-9)}]!")
+BOX = "\\boxed{"
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TIME = re.compile(r"[0-9]{1,2}(?::[0-5][0-9]){1,2}")
 PLAIN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
@@ -35,7 +36,8 @@ LEAST_LETTERS = 3
 
 def same_answer(answer: str | None, reference: str | None) -> bool | None:
     """Return whether two answers are the same; None if either is missing, empty, or not understood."""
-    key, reference_key = answer_key(answer or ""), answer_key(reference or "")
+    answer, reference = without_box(answer or ""), without_box(reference or "")
+    key, reference_key = answer_key(answer), answer_key(reference)
     if not answer or not reference or not key or not reference_key:
         return None
     if answer.split() == reference.split():
@@ -58,6 +60,12 @@ def same_answer(answer: str | None, reference: str | None) -> bool | None:
     if formulas[0] and formulas[1]:
         return _same_formula(formulas[0], formulas[1])
     return None if any(formulas) else same_key or _same_words(answer, reference)
+
+
+def without_box(text: str) -> str:
+    """Return what stands in the box that is the whole of an answer: \\boxed{18}."""
+    inner = text.strip(" $")
+    return inner.removeprefix(BOX)[:-1] if inner.startswith(BOX) and inner.endswith("}") else text
 
 
 def same_quantity(one: Quantity, other: Quantity) -> bool | None:
