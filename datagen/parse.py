@@ -51,7 +51,7 @@ AFTER = re.compile(
     re.IGNORECASE,
 )
 """What may follow the name: nothing, a reason, or that it is better."""
-ALONE = re.compile(rf"{CLOSE}[.!]?(?:\(.*)?\Z")
+ALONE = re.compile(rf"{CLOSE}[.!]?(?:\(.{{0,300}})?\Z")
 """What may follow a name below a heading."""
 JOINED = re.compile(
     rf"{CLOSE}[\s,;/|&+(]{{0,8}}(?:(?:or|and|vs|versus|o|ou|oder)\b\.?|或者|或|和|与)?{OPEN}", re.IGNORECASE

@@ -112,16 +112,17 @@ def join_lines(text: str) -> str:
     """
     lines = [line.strip() for line in text.splitlines()]
     full = SHORT_LINE * max(map(len, lines), default=0)
-    paragraphs = [""]
+    paragraphs: list[list[str]] = [[]]
     for line in lines:
-        joined = paragraphs[-1]
-        if joined and BROKEN_WORD.search(joined) and line[:1].islower():
-            paragraphs[-1] = joined[:-1] + line
-        else:
-            paragraphs[-1] = f"{joined} {line}".strip()
+        parts = paragraphs[-1]
+        if parts and BROKEN_WORD.search(parts[-1]) and line[:1].islower():
+            parts[-1] = parts[-1][:-1]
+            parts.append(line)
+        elif line:
+            parts.append(f" {line}" if parts else line)
         if len(line) < full:
-            paragraphs.append("")
-    return "\n\n".join(filter(None, paragraphs))
+            paragraphs.append([])
+    return "\n\n".join(filter(None, map("".join, paragraphs)))
 
 
 def docx_text(content: bytes) -> str:
