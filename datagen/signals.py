@@ -5,7 +5,8 @@ nothing is, the process ends at once, with one line. The second one ends the pro
 lost then: what is on the disk is what a `kill -9` leaves, and every command goes on from there.
 
 The signals are plain handlers, not those of asyncio, which run only when the event loop does. A handler runs between
-two steps of Python; a thread ends the process where a library keeps the main thread from its next step.
+two steps of Python. A thread helps where it does not: it wakes the main thread from a system call that began just after
+the signal, and at the second signal it ends the process, whatever a library keeps the main thread from.
 """
 
 import os
@@ -14,11 +15,13 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock, Thread, current_thread, main_thread
+from threading import Lock, Thread, Timer, current_thread, main_thread
 from time import monotonic
 from typing import Any, NoReturn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WAKE = signal.SIGURG
+"""Sent to the main thread to end a system call that blocks it; the system and this program use it for nothing else."""
 INTERRUPTED = 130
 """The exit code of a command that one of them has ended."""
 SAME = 0.2
@@ -43,6 +46,7 @@ def listen() -> None:
         Thread(target=_follow_parent, daemon=True).start()
         return
     _install()
+    signal.signal(WAKE, lambda *_: None)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -137,13 +141,22 @@ def _handle(number: int, _: Any) -> None:
 
 
 def _watch(reader: int) -> None:
-    """End the process at the second signal, where the handler of the first one cannot run."""
+    """Wake the main thread after the first signal, and end the process at the second: its own handler may not run."""
     first = None
     while number := os.read(reader, 1):
         if number[0] in STOP_SIGNALS:
-            first = first or monotonic()
+            if first is None:
+                first = monotonic()
+                wake_main_thread_later()
             if monotonic() - first > SAME:
                 end_process()
+
+
+def wake_main_thread_later() -> None:
+    """Send it WAKE in a moment: a signal that comes just before a system call does not end that call."""
+    timer = Timer(SAME, signal.pthread_kill, (main_thread().ident, WAKE))
+    timer.daemon = True
+    timer.start()
 
 
 def _follow_parent() -> None:
