@@ -111,7 +111,7 @@ def running(launcher: Path) -> set[str]:
 
 
 def wait_until_ended(launcher: Path) -> bool:
-    """Wait until nothing runs it: the system ends what is left of a namespace some milliseconds after its first process."""
+    """Wait until nothing runs it: the system ends the rest of a namespace just after its first process."""
     end = monotonic() + 10
     while running(launcher) and monotonic() < end:
         sleep(0.05)
