@@ -41,7 +41,7 @@ def disturb(line: str, number: signal.Signals, delay: float) -> None:
         process.wait(delay)
     except TimeoutExpired:
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     assert "Traceback" not in stderr and "Exception ignored" not in stderr, stderr
     assert process.returncode in (0, 3, 130, -number), f"{line}: {process.returncode}\n{stderr}"
     if process.returncode == 130:

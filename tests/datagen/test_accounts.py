@@ -51,7 +51,7 @@ def command(server: Server, *arguments: str, stop_after: int | None = None) -> t
         while server.requests < requests + stop_after and process.poll() is None:
             sleep(0.002)
         process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     return text.decode(), json.loads(Path("x.meta.json").read_bytes())
 
 

@@ -25,7 +25,7 @@ Result = subprocess.CompletedProcess[str]
 def datagen(*arguments: str, stdin: str | None = None, **env: str) -> Result:
     command = [sys.executable, "-m", "datagen", *arguments]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "100", **env}
+        command, input=stdin, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "100", **env}
     )
 
 
@@ -273,7 +273,7 @@ def interrupt(command: list[str], server: Server, *, after: int, times: int) -> 
     for _ in range(times):
         run.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    _, stderr = run.communicate(timeout=60)
+    _, stderr = run.communicate(timeout=300)
     return run.returncode, stderr
 
 
@@ -367,7 +367,7 @@ def test_what_cannot_be_converted_whole_is_not_there(seeds: str) -> None:
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     seeds = write_seeds(300)
     command = f"{sys.executable} -m datagen evolve {seeds} -o - --model sim | head -n 1"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert len(ran.stdout.splitlines()) == 1
     assert "Traceback" not in ran.stderr
 
@@ -388,7 +388,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
         "try: c.app(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'openai', 'datasets', 'jinja2', 'asyncio', 'datagen.engine') if m in sys.modules])"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert ran.stdout.strip().splitlines()[-1] == "[]"
 
 

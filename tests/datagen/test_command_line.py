@@ -97,5 +97,5 @@ def test_the_script_for_a_shell_can_be_shown() -> None:
 def test_the_package_runs_as_a_module(options: tuple[str, ...]) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, *options, "-m", "datagen", "--version"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     assert ran.stdout == f"datagen-train {datagen.__version__}\n", ran.stderr

@@ -30,7 +30,7 @@ def run(*arguments: str, name: str = "Surprise", base: str = "Exception", module
     code = BROKEN.format(name=name, base=base, module=module)
     seeds = str(write_seeds(3))
     command = [sys.executable, "-c", code, "filter", seeds, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
 
 
 Ran = subprocess.CompletedProcess[str]

@@ -54,7 +54,7 @@ def wait_until_idle(server: Server) -> None:
 
 def finish(run: "subprocess.Popen[str]", expected: tuple[int, ...] = (0,)) -> str:
     """Wait for a run to end with an expected code; return its messages (stderr)."""
-    _, stderr = run.communicate(timeout=120)
+    _, stderr = run.communicate(timeout=300)
     assert run.returncode in expected, stderr
     return stderr
 

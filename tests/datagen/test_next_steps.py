@@ -27,7 +27,7 @@ DEAD = "m@http://127.0.0.1:9/v1"
 def datagen(*arguments: str, code: int = 0) -> list[str]:
     """Run a command; return the lines on standard error."""
     command = [sys.executable, "-m", "datagen", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
     assert ran.returncode == code, ran.stderr
     return ran.stderr.splitlines()
 

@@ -82,7 +82,7 @@ class Served:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> str:
         self.process.send_signal(how)
-        return self.process.communicate(timeout=20)[1] or ""
+        return self.process.communicate(timeout=300)[1] or ""
 
 
 @pytest.fixture

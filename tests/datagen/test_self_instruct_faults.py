@@ -80,7 +80,7 @@ def test_kills_change_no_row(real_seeds: Path, kills: int) -> None:
     chance = Random(kills)
     with running(Server(answer=play, latency=0.01)) as server:
         undisturbed = command(real_seeds, server, Path("whole/out.jsonl"))
-        _, errors = undisturbed.communicate(timeout=120)
+        _, errors = undisturbed.communicate(timeout=300)
         assert undisturbed.returncode == 0, errors
     with running(Server(answer=play, latency=0.01, faults=FAULTS)) as server:
         for _ in range(kills):
@@ -91,6 +91,6 @@ def test_kills_change_no_row(real_seeds: Path, kills: int) -> None:
                 killed.kill()
             killed.communicate()
         last = command(real_seeds, server, Path("killed/out.jsonl"))
-        _, errors = last.communicate(timeout=120)
+        _, errors = last.communicate(timeout=300)
         assert last.returncode == 0, errors
     assert Path("killed/out.jsonl").read_bytes() == Path("whole/out.jsonl").read_bytes()

@@ -53,8 +53,27 @@ def send(process: "subprocess.Popen[str]", *numbers: signal.Signals, pause: floa
     for number in numbers:
         time.sleep(pause)
         process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=300)
     return process.returncode, stdout, stderr
+
+
+BLOCKED = """
+import os, signal
+from datagen import signals
+signals.listen()
+signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOP_SIGNALS)
+print("ready", flush=True)
+try:
+    with signals.on_stop(signals.interrupt):
+        os.read(os.pipe()[0], 1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+"""Another thread gets the signal, as when it comes just before the system call: the call does not end by itself."""
+
+
+def test_a_signal_just_before_a_system_call_ends_the_call() -> None:
+    assert send(start(BLOCKED), signal.SIGINT) == (0, "interrupted\n", "")
 
 
 @pytest.mark.parametrize("work", [PATTERN, FOREIGN, PYTHON])
@@ -165,7 +184,7 @@ def test_at_any_import_a_command_ends_with_one_line_at_most(number: signal.Signa
         process.stdout.readline()
         time.sleep(delay + 0.01)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=300)
         assert "Traceback" not in stderr
         assert process.returncode in (130, 0, -number), stderr
         assert stderr == "Interrupted.\n" or process.returncode != 130 or "Stopping" in stderr

@@ -40,7 +40,7 @@ def files() -> None:
 
 def shell(line: str, before: str = "", after: str = "") -> subprocess.CompletedProcess[bytes]:
     program = f"exec env {before} {sys.executable} -m datagen {line} {after}"
-    return subprocess.run(["bash", "-c", program], capture_output=True, timeout=120)
+    return subprocess.run(["bash", "-c", program], capture_output=True, timeout=300)
 
 
 def check(ran: subprocess.CompletedProcess[bytes], name: str) -> None:
@@ -82,7 +82,7 @@ def test_a_name_that_is_not_utf_8_is_a_name(line: str) -> None:
         arguments = [STRANGE if word == "{}" else word for word in line.split()]
         if line.startswith("convert"):
             arguments.append("--overwrite")
-        ran = subprocess.run([sys.executable, "-m", "datagen", *arguments], capture_output=True, timeout=120)
+        ran = subprocess.run([sys.executable, "-m", "datagen", *arguments], capture_output=True, timeout=300)
         check(ran, "")
         assert b"\x1b]52" not in ran.stdout + ran.stderr and b"\x07" not in ran.stdout + ran.stderr
 
@@ -91,7 +91,7 @@ def test_a_name_that_is_not_utf_8_is_a_name(line: str) -> None:
 def test_a_working_folder_that_is_gone_is_one_line(name: str) -> None:
     Path("gone").mkdir()
     program = f"cd gone; rmdir ../gone; exec {sys.executable} -m datagen {COMMANDS[name]}"
-    ran = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=300)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert [line for line in ran.stderr.splitlines() if "getcwd" not in line] == [
         "error: the working folder was removed; change to another one (cd)"
@@ -123,7 +123,7 @@ def test_an_input_that_changes_during_the_run_ends_it_unfinished(change: Callabl
             time.sleep(0.01)
         with open("big.jsonl", "r+b") as file:
             change(file)
-        _, stderr = run.communicate(timeout=60)
+        _, stderr = run.communicate(timeout=300)
     assert run.returncode == 2, stderr
     assert stderr.splitlines()[-1] == "error: big.jsonl: was changed while it was read; run the command again"
     assert json.loads(Path("o.meta.json").read_text())["result"]["status"] == "stopped"

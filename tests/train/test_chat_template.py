@@ -108,7 +108,7 @@ def test_an_endless_template_ends_a_command_with_one_line(command: str, fresh: P
     Path("foreign/chat_template.jinja").write_text(ENDLESS["loops"])
     Path("rows.jsonl").write_text(json.dumps({"prompt": "What colour is the sky?", "response": "blue"}) + "\n")
     ran = subprocess.run(
-        [sys.executable, "-m", "datagen", *command.split()], capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "datagen", *command.split()], capture_output=True, text=True, timeout=300
     )
     assert ran.returncode == 1
     assert "error: the chat template of the model did not end within 10 s" in ran.stderr

@@ -74,7 +74,7 @@ def test_no_command_runs_code_of_a_folder_or_asks_whether_it_may(name: str, fold
     Path("samples.jsonl").write_text(json.dumps({"prompt": "What?", "responses": ["a", "b"]}) + "\n")
     arguments = COMMANDS[name].format(folder, base=fresh)
     ran = subprocess.run(
-        ["sh", "-c", f"yes | {sys.executable} -m datagen {arguments}"], capture_output=True, text=True, timeout=120
+        ["sh", "-c", f"yes | {sys.executable} -m datagen {arguments}"], capture_output=True, text=True, timeout=300
     )
     assert not Path("ran").exists()
     assert (ran.returncode, "needs code of its own (auto_map), which is not run" in ran.stderr) == (2, True), ran.stderr

@@ -89,7 +89,7 @@ def resolve(name: str, endpoint: str, **env: str) -> str:
     settings |= {"HF_ENDPOINT": endpoint, "HF_HOME": "hub", "HF_HUB_DISABLE_XET": "1", **env}
     settings["PYTHONPATH"] = os.pathsep.join(sys.path)
     ran = subprocess.run(
-        [sys.executable, "-c", RESOLVE, name], capture_output=True, text=True, timeout=60, env=settings
+        [sys.executable, "-c", RESOLVE, name], capture_output=True, text=True, timeout=300, env=settings
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()

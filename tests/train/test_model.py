@@ -14,6 +14,7 @@ from datagen_train.data.encode import Encoder
 from datagen_train.data.split import Account
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load
+from datagen_train.models.reward_model import separate_padding
 from datagen_train.models.tiny import make_tiny
 from datagen_train.models.tokens import fit_tokenizer, turn_closer, turn_end_ids
 from datagen_train.options import ModelOptions
@@ -51,24 +52,25 @@ def test_a_gpt2_with_a_bert_tokenizer_ends_its_turns_with_the_separator() -> Non
     run_checks(CheckInput(loaded, [encoded], Account(read=1)))
 
 
-def test_a_missing_pad_token_is_a_new_one_and_not_the_end_token() -> None:
+def test_without_a_pad_token_the_end_token_pads_and_is_trained_all_the_same() -> None:
     loaded = tiny()
     loaded.tokenizer.pad_token = None
     before = loaded.model.get_input_embeddings().weight.clone()
     notes = fit_tokenizer(loaded.model, loaded.tokenizer)
-    assert loaded.tokenizer.pad_token_id != loaded.tokenizer.eos_token_id
+    assert loaded.tokenizer.pad_token_id == loaded.tokenizer.eos_token_id
     assert any("pad token" in note for note in notes)
-    assert torch.equal(loaded.model.get_input_embeddings().weight[: len(before)], before)
+    assert torch.equal(loaded.model.get_input_embeddings().weight, before)
 
 
-def test_a_reserved_token_pads_before_the_vocabulary_grows() -> None:
+def test_a_model_that_scores_pads_with_a_reserved_token_before_its_vocabulary_grows() -> None:
     loaded = tiny()
     loaded.tokenizer.pad_token = loaded.tokenizer.eos_token
     loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["<|unused|>"]})
     rows = loaded.model.get_input_embeddings().num_embeddings
-    fit_tokenizer(loaded.model, loaded.tokenizer)
+    assert separate_padding(loaded.model, loaded.tokenizer)
     assert loaded.tokenizer.pad_token == "<|unused|>"
     assert loaded.model.get_input_embeddings().num_embeddings == rows
+    assert separate_padding(loaded.model, loaded.tokenizer) is None
 
 
 def test_the_token_that_closes_a_turn_ends_generation_too() -> None:
@@ -211,5 +213,3 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     loaded.tokenizer.bos_token = "<|unused|>"
     two = [loaded.tokenizer.bos_token_id] * 2
     assert "two start tokens" in failing(sequences=[type(good)(two + good.ids, [-100, -100, *good.labels])])
-    loaded.tokenizer.pad_token = loaded.tokenizer.eos_token
-    assert "the pad token is missing or the end token" in failing()

@@ -24,8 +24,8 @@ from datagen_train.models.actor_critic import (
     forward_batch,
     load_critic,
     make_batch,
-    value_head,
 )
+from datagen_train.models.heads import value_head
 from datagen_train.models.load import without_dropout
 from datagen_train.policy_options import PpoOptions
 from datagen_train.run.rollout import Rollout, sample, score_tokens

@@ -122,7 +122,7 @@ def test_a_signal_to_all_processes_stops_them_at_one_step_and_the_run_goes_on() 
     running = start_long(until_step=5)
     for process in trainers_here():
         os.kill(int(process), signal.SIGINT)
-    _, stderr = running.communicate(timeout=120)
+    _, stderr = running.communicate(timeout=300)
     assert running.returncode == 130, stderr
     assert stderr.count("error: Interrupted at step") == 1
     assert "process 1 failed" not in stderr
@@ -136,7 +136,7 @@ def test_before_the_first_step_a_signal_ends_all_processes_with_one_line() -> No
     wait_until_it_listens(running)
     time.sleep(2)
     running.terminate()
-    _, stderr = running.communicate(timeout=120)
+    _, stderr = running.communicate(timeout=300)
     assert (running.returncode, stderr) == (130, "Interrupted.\n")
 
 
@@ -150,7 +150,7 @@ def test_the_processes_end_with_the_first_one(how: str) -> None:
         running.terminate()
         time.sleep(0.3)
         running.terminate()
-    running.communicate(timeout=120)  # until every process has closed its standard error
+    running.communicate(timeout=300)  # until every process has closed its standard error
     for _ in range(100):
         if not trainers_here():
             return
@@ -190,7 +190,7 @@ def test_sigterm_to_torchrun_stops_its_workers_with_a_checkpoint() -> None:
     running = subprocess.Popen([*torchrun, *command(*LONG)[2:]], env=ENV, stderr=subprocess.PIPE, text=True)
     wait_for_step(5, running)
     running.terminate()
-    _, stderr = running.communicate(timeout=120)  # until every process has closed its standard error
+    _, stderr = running.communicate(timeout=300)  # until every process has closed its standard error
     assert running.returncode != 0
     assert "error: Interrupted at step" in stderr and "datagen-error" not in stderr, stderr
     assert not workers_here()
@@ -222,7 +222,7 @@ def test_a_launcher_says_how_many_processes_there_are(monkeypatch: pytest.Monkey
     arguments = command("--steps", "2", "--eval-every", "2")[3:]
     at = arguments.index("--nproc")
     ran = subprocess.run(
-        [*launcher, *arguments[:at], *arguments[at + 2 :]], env=ENV, capture_output=True, text=True, timeout=200
+        [*launcher, *arguments[:at], *arguments[at + 2 :]], env=ENV, capture_output=True, text=True, timeout=300
     )
     assert Path("out/run/report.json").exists(), ran.stderr
     assert json.loads(Path("out/run/report.json").read_text())["run"]["processes"] == 2

@@ -27,7 +27,8 @@ from datagen_train import sft
 from datagen_train.data.encode import Encoder
 from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, as_sequences
 from datagen_train.errors import UnusableRow
-from datagen_train.models.reward_model import TokenIds, raw_scores, score_head, with_score_head
+from datagen_train.models.heads import score_head
+from datagen_train.models.reward_model import TokenIds, raw_scores, with_score_head
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import RewardOptions
 from datagen_train.reward import (

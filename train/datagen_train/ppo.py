@@ -34,7 +34,8 @@ from datagen.records.record import Record
 from datagen_train.data.ptx import PtxData, read_ptx
 from datagen_train.data.split import Split
 from datagen_train.errors import CheckFailed, TrainingStopped
-from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic, value_head
+from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic
+from datagen_train.models.heads import hidden_width, value_head
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
@@ -91,7 +92,7 @@ def train(session: Session, options: PpoOptions, rewards: Rewards) -> dict[str, 
     policy, vocabulary = session.loaded.model, session.loaded.tokenizer.get_vocab()
     spec = options.critic or default_critic([split_weight(reward)[1] for reward in options.reward], vocabulary)
     if spec == SHARED:
-        trunk, head = None, value_head(policy.config.get_text_config().hidden_size)
+        trunk, head = None, value_head(hidden_width(policy))
     else:
         trunk, head = load_critic(spec, vocabulary)
     session.terminal.say(f"critic: {'a value head on the policy' if trunk is None else spec}")

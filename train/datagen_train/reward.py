@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from datagen.errors import InputError
 from datagen.records.files import input_digest, open_input
@@ -34,7 +34,7 @@ from datagen_train.data.checks import CheckInput
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.split import Split, read_rows
 from datagen_train.errors import UnusableRow
-from datagen_train.models.load import model_identity
+from datagen_train.models.load import Loaded, model_identity
 from datagen_train.models.reward_model import (
     Contract,
     Numbers,
@@ -42,6 +42,7 @@ from datagen_train.models.reward_model import (
     end_token,
     is_reward_model,
     raw_scores,
+    separate_padding,
     tokenizer_digests,
     with_score_head,
 )
@@ -84,7 +85,7 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
     rows: list[Ranked] = session.read()
     references = read_references(options.reference)
     texts = chain.from_iterable((request_text(row.prompt), *row.responses) for row in rows)
-    loaded = session.load(texts, partial(with_score_head, seed=session.options.seed))
+    loaded = session.load(texts, partial(scorer, seed=session.options.seed))
     loaded.model.score.requires_grad_(True)  # the head is new, so it is trained even where layers are frozen
 
     # 2. Encode every answer once and the comparisons of each prompt, hold some prompts out, and check.
@@ -119,6 +120,13 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
 
     check = partial(check_start, session=session, options=options, prompts=len(split.held_out))
     return session.train(trainer, check, conclude, decides="eval_accuracy")
+
+
+def scorer(loaded: Loaded, seed: int) -> PreTrainedModel:
+    """Return the model with a score head instead of its language head; `seed` is of the head."""
+    note = separate_padding(loaded.model, loaded.tokenizer)
+    loaded.notes += [note] if note else []
+    return with_score_head(loaded.model, seed)
 
 
 def ranking_loss(

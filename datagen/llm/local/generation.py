@@ -306,7 +306,7 @@ def open_model(
         tokenizer = load_part(AutoTokenizer, folder if (folder / "tokenizer_config.json").exists() else path)
         if is_adapter(folder):
             embedding: Any = model.get_input_embeddings()
-            if len(tokenizer) > embedding.num_embeddings:  # it was trained with an added pad token
+            if len(tokenizer) > embedding.num_embeddings:  # it was trained with added tokens
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
             model = load_adapter(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

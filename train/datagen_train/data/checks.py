@@ -1,7 +1,6 @@
 """Checks before the first step, for faults that training would not report.
 
 end          every answer ends in a token that ends generation, and that token is trained
-pad          the pad token is not the end token
 start        no sequence begins with two start tokens
 length       few rows are cut, and few are dropped
 vocabulary   every token has a row in the embedding
@@ -52,10 +51,6 @@ def run_checks(inputs: CheckInput) -> dict[str, str]:
     """
     model, tokenizer, sequences = inputs.loaded.model, inputs.loaded.tokenizer, inputs.sequences
     findings = {"end": check_end(inputs)}
-
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        raise CheckFailed("pad: the pad token is missing or the end token, which would then never be trained")
-    findings["pad"] = f"padding is {tokenizer.pad_token!r}, the end {tokenizer.eos_token!r}"
 
     start = tokenizer.bos_token_id
     if start is not None and any(sequence.ids[:2] == [start, start] for sequence in sequences):

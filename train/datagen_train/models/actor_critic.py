@@ -24,6 +24,7 @@ from datagen.llm.local.generation import Ids
 from datagen.llm.local.loading import load_network, load_part
 from datagen.llm.local.weights import CONTRACT
 from datagen_train.errors import first_line
+from datagen_train.models.heads import Head, hidden_width, value_head
 from datagen_train.models.load import load_tokenizer
 from datagen_train.models.tokens import attention_mask, pad
 
@@ -45,11 +46,17 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the model computes of every answer token; each of shape (rows, answer)."""
+    """What the model computes of every answer token; of shape (rows, answer) where nothing else is said."""
 
     log_probs: Tensor
-    entropy: Tensor
     values: Tensor
+    logits: Tensor
+    """(rows, answer, vocabulary): what the answers are sampled from."""
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of the distribution of each token, in nats. It costs another copy of the logits."""
+        log_probs = self.logits.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
 
 
 def make_batch(prompts: Sequence[Ids], answers: Sequence[Ids], device: torch.device) -> Batch:
@@ -70,7 +77,9 @@ class Distribution:
 
     def logits(self, logits: Tensor) -> Tensor:
         """Divide logits by the temperature, in float32, and suppress tokens."""
-        logits = logits.float() / self.temperature
+        logits = logits.float()
+        if self.temperature != 1:
+            logits = logits / self.temperature
         if self.suppressed:
             tokens = torch.tensor(self.suppressed, device=logits.device)
             logits = logits.index_fill(-1, tokens, torch.finfo(logits.dtype).min)
@@ -116,7 +125,7 @@ class ActorCritic(nn.Module):
     """
 
     def __init__(
-        self, policy: PreTrainedModel, critic: nn.Module | None, head: nn.Linear, distribution: Distribution
+        self, policy: PreTrainedModel, critic: nn.Module | None, head: Head, distribution: Distribution
     ) -> None:
         super().__init__()
         self.policy, self.critic, self.head, self.distribution = policy, critic, head, distribution
@@ -129,11 +138,8 @@ class ActorCritic(nn.Module):
         policy = forward_batch(self.policy, batch, **({} if self.critic else {"output_hidden_states": True}))
         logits = self.distribution.logits(before_answer_tokens(policy.logits, batch))
         states = forward_batch(self.critic, batch).last_hidden_state if self.critic else policy.hidden_states[-1]
-        values = self.head(before_answer_tokens(states, batch).to(self.head.weight.dtype))[..., 0].float()
-        with torch.no_grad():
-            all_log_probs = logits.float().log_softmax(-1)
-            entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
-        output = Output(token_log_probs(logits, batch.answer), entropy, values)
+        values = self.head(before_answer_tokens(states, batch))[..., 0]
+        output = Output(token_log_probs(logits, batch.answer), values, logits)
         if ptx is None:
             return output, values.new_zeros(())
         ids, mask, labels = ptx
@@ -156,14 +162,6 @@ class ActorCritic(nn.Module):
             critic.save_pretrained(folder)
 
 
-def value_head(width: int) -> nn.Linear:
-    """Return a value head that predicts 0 everywhere."""
-    head = nn.Linear(width, 1)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
 def default_critic(rewards: Iterable[str], vocabulary: dict[str, int]) -> str:
     """Return the folder of the only reward model among the rewards if it can be the critic, else "shared".
 
@@ -176,7 +174,7 @@ def default_critic(rewards: Iterable[str], vocabulary: dict[str, int]) -> str:
     return SHARED
 
 
-def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, nn.Linear]:
+def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, Head]:
     """Load a critic's trunk and head: what an earlier run saved as `value`, a reward model, or any other model.
 
     Raises:
@@ -195,13 +193,13 @@ def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, nn.Li
         trunk = load_network(AutoModel, path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise InputError(f"--critic {path}: cannot be loaded: {first_line(error)}") from error
-    head = value_head(trunk.config.get_text_config().hidden_size)
+    head = value_head(hidden_width(trunk))
     if saved_value:
         head.load_state_dict(load_file(folder / HEAD))
     return trunk, head
 
 
-def _from_reward_model(path: str) -> tuple[nn.Module, nn.Linear]:
+def _from_reward_model(path: str) -> tuple[nn.Module, Head]:
     """Take a reward model's trunk and head; the head is scaled to the normalised rewards, gain * raw + bias."""
     model: Any = load_network(AutoModelForSequenceClassification, path, dtype=torch.float32)
     score = getattr(model, "score", None)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from datagen.engine.options import template_values
 from datagen.errors import InputError
@@ -154,6 +155,7 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
         r=options.lora_rank,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         target_modules=targets if targets == "all-linear" else [name.strip() for name in targets.split(",")],
     )
     if options.qlora:

@@ -1,7 +1,8 @@
 """The reward model: the SFT model with a score head, how token ids are scored, and the contract saved with it.
 
 The model is the SFT model without its language head and with a linear head to one number instead (InstructGPT, arXiv
-2203.02155). A score is read at one token: the end token of the answer, which is the last token that is not padding. The
+2203.02155). A score is read at one token: the end token of the answer, which is the last token that is not padding.
+There alone the id of the padding counts: the library finds this token by it, so it differs from the end token. The
 folder is what `AutoModelForSequenceClassification` loads. `reward.json` beside the weights is the contract: digests of
 the tokenizer and the chat template, the token where the score is read, the longest sequence, and gain and bias, which
 set the reference answers to mean 0 and standard deviation 1.
@@ -11,6 +12,7 @@ A score that is read at another token is a number like any other. So whoever loa
 """
 
 import json
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -28,6 +30,7 @@ from datagen.llm.local.weights import CONTRACT, adapter_base, is_adapter, weight
 from datagen.records.files import write_json
 from datagen.records.record import digest
 from datagen_train.errors import first_line
+from datagen_train.models.heads import Head, score_head
 from datagen_train.models.load import without_dropout
 from datagen_train.models.tokens import attention_mask, pad, turn_closer
 
@@ -35,6 +38,10 @@ VERSION = 1
 SCORED_TOKEN = "the end token: the last token that is not padding"
 MAX_TOKENS = 1 << 16
 """Padded tokens in a batch that is scored without gradients."""
+SPACE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
+"""How byte-level vocabularies write a space."""
+RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.{0,40}pad", re.IGNORECASE)
+"""Reserved tokens of a vocabulary."""
 PROBE = "1 + 23 = 24? Ja, größer; 你好 👋\n\tfor x in range(3): pass"
 """A text of many kinds of characters; different tokenizers make different tokens of it."""
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
@@ -136,13 +143,37 @@ def with_score_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return reward_model
 
 
-def score_head(width: int, seed: int) -> torch.nn.Linear:
-    """Draw a score head: standard deviation 1 / sqrt(d + 1) (arXiv 2009.01325 as corrected in arXiv 2403.17031).
+def separate_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Choose a pad token that no answer ends in, for a model that will score.
 
-    It has no bias: comparisons cannot determine one.
+    A reserved token, that for unknown text, the start token, or else the last word of a byte-level vocabulary: its name
+    there begins with a sign that stands for a space, so that no text is split otherwise for its sake.
+
+    Returns:
+        A note for the report; None if the pad token is such a token.
+
+    Raises:
+        InputError: There is no such token.
     """
-    head = torch.nn.Linear(width, 1, bias=False)
-    torch.nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    end = end_token(tokenizer)
+    if tokenizer.pad_token_id != end:
+        return None
+    special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]
+    reserved = sorted(token for token in special if RESERVED.search(token))
+    words = sorted((number, token) for token, number in tokenizer.get_vocab().items() if token.startswith(SPACE))
+    candidates = [*reserved, tokenizer.unk_token, tokenizer.bos_token, *(token for _, token in words[-1:])]
+    usable = [token for token in candidates if token and tokenizer.convert_tokens_to_ids(token) != end]
+    if not usable:
+        raise InputError("the tokenizer has no token but the end token to pad with; choose another --model")
+    tokenizer.pad_token = usable[0]
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return f"pad token: {tokenizer.pad_token}, since a score is read at the end token"
+
+
+def in_float32(score: torch.nn.Linear) -> Head:
+    """Return a score head with the weights of another one."""
+    head = Head(score.in_features, 1, bias=score.bias is not None)
+    head.load_state_dict(score.state_dict())
     return head
 
 
@@ -159,7 +190,7 @@ def raw_scores(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad_id:
     return scores
 
 
-def load_weights(folder: Path, contract: Contract, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_weights(folder: Path, contract: Contract) -> PreTrainedModel:
     """Load a reward model's weights, or its adapters on their base, onto the device at hand.
 
     Weights are in float32 on a CPU, else as they were saved.
@@ -179,13 +210,12 @@ def load_weights(folder: Path, contract: Contract, tokenizer: PreTrainedTokenize
             raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
+        model.score = in_float32(model.score)
     else:
         base = adapter_base(folder)
         if weights_digest(base) != contract.model:
             raise InputError(f"{folder}: its base {base} is not the model that it was trained on; merge adapters early")
         language_model = load_full_model(base, dtype)
-        if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-            language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         language_model.config.pad_token_id = contract.pad
         model = load_adapter(with_score_head(language_model, seed=0), folder)
     loaded: PreTrainedModel = model.to("cuda" if gpu else "cpu").eval()

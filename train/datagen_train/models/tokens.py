@@ -1,11 +1,12 @@
 """Special tokens and padding: what ends an answer, what fills a batch up, how a conversation becomes text.
 
-Two faults that training would not report are avoided here. The pad token is never the end token, or the model would
-never learn to stop; a tokenizer without an end token uses its separator. A base model without a chat template gets a
-plain one, which is saved with the model, so that prompts look the same in training and in use.
+Masks say what is padding, never its id: so any token pads, the end token is trained where it is padding as well, and
+the vocabulary never grows for the sake of a batch. (A new row of the embedding would have a logit near 0, and take all
+of the probability in a model whose logits lie far below that, as those of GPT-2 do.) A tokenizer without an end token
+uses its separator. A base model without a chat template gets a plain one, which is saved with the model, so that
+prompts look the same in training and in use.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,9 +29,6 @@ PLAIN_TEMPLATE = (
 """For base models without a template. It needs no generation prompt: a user turn ends with the start of the answer."""
 DIALOGUE_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] + sep_token }}{% endfor %}"
 """For dialogue models with a BERT tokenizer, as many Chinese ones have: [CLS] you [SEP] me [SEP] you [SEP]."""
-PAD_TOKEN = "<|pad|>"
-RESERVED = re.compile(r"reserved|unused|fim_pad|finetune.{0,40}pad", re.IGNORECASE)
-"""Reserved tokens of a vocabulary; one of them can be the pad token without a larger embedding."""
 TokenSequence = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
 
 
@@ -52,8 +50,11 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
             raise InputError("the tokenizer has neither an end token nor a separator: nothing could end an answer")
         tokenizer.eos_token = tokenizer.sep_token
         notes.append(f"end token: the separator {tokenizer.sep_token}")
-    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        notes.append(f"pad token: {give_pad_token(model, tokenizer)}, so that the end token is trained")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        notes.append(
+            f"pad token: the end token {tokenizer.eos_token}, since there is none; the mask says what is padding"
+        )
     if tokenizer.chat_template is None:
         tokenizer.chat_template = DIALOGUE_TEMPLATE if is_dialogue else PLAIN_TEMPLATE
         kind = "that of dialogue models, [CLS] turn [SEP] turn [SEP]," if is_dialogue else "a plain one"
@@ -63,19 +64,6 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.generation_config.eos_token_id = sorted(turn_end_ids(model, tokenizer))
     return notes
-
-
-def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Choose a reserved token as the pad token, or add one; the embedding grows only if it must."""
-    reserved = [token for token in tokenizer.all_special_tokens if RESERVED.search(token)]
-    reserved += [token for token in tokenizer.get_added_vocab() if RESERVED.search(token)]
-    if reserved:
-        tokenizer.pad_token = sorted(reserved)[0]
-    else:
-        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return str(tokenizer.pad_token)
 
 
 def turn_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

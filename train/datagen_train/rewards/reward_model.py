@@ -105,4 +105,4 @@ def load_reward(path: str | Path) -> RewardModel:
             )
     if (tokenizer.pad_token_id, end_token(tokenizer)) != (contract.pad, contract.end):
         raise InputError(f"{folder}: its pad or end token is not the one it was trained with; restore the folder")
-    return RewardModel(load_weights(folder, contract, tokenizer), tokenizer, contract)
+    return RewardModel(load_weights(folder, contract), tokenizer, contract)

@@ -138,7 +138,7 @@ def score_tokens(
                     of_reference = answer_log_probs(model.policy, batch, model.distribution)
         width = batch.mask.shape[1]
         for tensor, part in (
-            (log_probs, output.log_probs), (values, output.values), (entropy, output.entropy),
+            (log_probs, output.log_probs), (values, output.values), (entropy, output.entropy()),
             (reference_log_probs, of_reference),
         ):  # fmt: skip
             tensor[indices, :width] = torch.where(batch.mask, part.float(), 0.0)

@@ -125,13 +125,17 @@ class Session:
             return read_usable(reader, dropped, options.limit, self.account, self.terminal)
 
     def load(
-        self, texts: Iterable[str], adapt: Callable[[Any], Any] = lambda model: model, *, reasoning: str = "drop"
+        self,
+        texts: Iterable[str],
+        adapt: Callable[[Loaded], Any] = lambda loaded: loaded.model,
+        *,
+        reasoning: str = "drop",
     ) -> Loaded:
         """Load the model and the tokenizer, and choose which parameters are trained.
 
         Args:
             texts: what the tokenizer of the model `tiny` is trained on.
-            adapt: changes the model for the trainer, before LoRA and freezing.
+            adapt: returns the model as the trainer needs it, before LoRA and freezing; may change the tokenizer.
             reasoning: what becomes of the reasoning that rows hold: train or drop.
 
         Raises:
@@ -141,12 +145,13 @@ class Session:
         self.terminal.phase("loading the model")
         set_seed(options.seed)  # the library sets it when the model is there: too late for new adapters
         self.loaded = load(options.model, options.model_options, texts, options.seed)
+        ends = turn_end_ids(self.loaded.model, self.loaded.tokenizer)
+        model = adapt(self.loaded)
         for note in self.loaded.notes:
             self.terminal.say(note)
-        ends = turn_end_ids(self.loaded.model, self.loaded.tokenizer)
         self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length, reasoning)
         self.account.contents = self.encoder.contents
-        self.loaded.model = choose_trained(adapt(self.loaded.model), options.model_options)
+        self.loaded.model = choose_trained(model, options.model_options)
         return self.loaded
 
     def encode(
