@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from datagen.llm.local.chat_template import render_chat
 from datagen.llm.local.generation import split_answer
 from datagen.records.record import Message, Messages, Record, Row
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, conversation, encode_row
 from datagen_train.errors import UnusableRow
+from datagen_train.models.reward_model import close_answers, end_token
 from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import call_closer
 from tests.train.families import FAMILIES
@@ -296,3 +298,20 @@ def test_by_default_the_calls_that_led_to_the_last_answer_are_trained_and_no_ear
     maker = encoder("Llama 3")
     (sequence,) = maker.turns([user("One?"), answer("First."), *TOOL_TALK], TOOLS)
     assert [trained_text(maker.tokenizer, sequence)] == GENERATED["Llama 3"]["tools"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_template_for_scores_ends_an_answer_in_its_end_token_and_asks_as_before(name: str) -> None:
+    tokenizer, plain = (FAMILIES[name].tokenizer(TEXTS) for _ in range(2))
+    end = tokenizer.decode([end_token(tokenizer)])
+    close_answers(tokenizer)
+    template = tokenizer.chat_template
+    close_answers(tokenizer)
+    assert tokenizer.chat_template == template, "once is enough"
+    for talk in (PLAIN, TALK):
+        asked, whole = (render_chat(one, talk[:-1], ask=True) for one in (tokenizer, plain))
+        assert asked == whole
+        before, after = render_chat(plain, talk), render_chat(tokenizer, talk)
+        assert after.endswith(f"{talk[-1]['content']}{end}")
+        assert before.startswith(after) or after == before + end
+    assert render_chat(tokenizer, talk[:-1]) == render_chat(plain, talk[:-1]), "nothing is answered yet"

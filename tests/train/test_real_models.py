@@ -109,5 +109,5 @@ def test_a_reward_model_learns_in_bfloat16() -> None:
     tokenizer.save_pretrained("model")
     Path("pairs.jsonl").write_text('{"prompt": "Sky?", "chosen": "blue", "rejected": "red"}\n' * 3)
     train(reward, "pairs.jsonl", model="model", output="rm", steps=4, dtype="bfloat16", held_out=0, batch_size=3)
-    blue, red = load_reward("rm").raw(["Sky?"] * 2, ["blue", "red"])
+    blue, red = load_reward("rm").score(["Sky?"] * 2, ["blue", "red"])
     assert blue > red

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 from math import comb, log
@@ -16,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 
 from datagen.errors import InputError
 from datagen.records.ranked import RANKED, Ranked
@@ -28,21 +31,12 @@ from datagen_train.data.encode import Encoder
 from datagen_train.data.rankings import Comparison, EncodedRanking, RankingEncoder, as_sequences
 from datagen_train.errors import UnusableRow
 from datagen_train.models.heads import score_head
-from datagen_train.models.reward_model import TokenIds, raw_scores, with_score_head
+from datagen_train.models.reward_model import TokenIds, close_answers, raw_scores, with_score_head
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import RewardOptions
-from datagen_train.reward import (
-    Comparisons,
-    calibration,
-    collate,
-    correlation,
-    describe,
-    interval,
-    ranking_loss,
-    verdict,
-    wins,
-)
+from datagen_train.reward import collate, ranking_loss
 from datagen_train.rewards.reward_model import load_reward
+from datagen_train.run.reward_report import Comparisons, calibration, correlation, describe, interval, verdict, wins
 from datagen_train.tools import evaluate, merge
 from datagen_train.tools.options import EvalOptions, MergeOptions
 from tests.once import SEEDS
@@ -87,6 +81,7 @@ def read(*rows: dict[str, Any]) -> list[Any]:
 def encoder(**options: Any) -> RankingEncoder:
     loaded = make()
     most = options.pop("max_length", 256)
+    close_answers(loaded.tokenizer)
     return RankingEncoder(Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), most), **options)
 
 
@@ -397,19 +392,30 @@ def test_the_best_training_answers_have_mean_0_and_spread_1(trained: tuple[Path,
     assert np.std(scores) == pytest.approx(1, abs=1e-4)
 
 
-def test_transformers_loads_it_and_reads_the_same_scores(trained: tuple[Path, dict[str, Any]]) -> None:
-    folder, _ = trained
-    reward = load_reward(folder / "rm")
-    model: Any = AutoModelForSequenceClassification.from_pretrained(folder / "rm")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "rm")
-    talk = [{"role": "user", "content": "What of 7?"}, {"role": "assistant", "content": "A fair one."}]
-    text = str(tokenizer.apply_chat_template(talk, tokenize=False)).rstrip("\n")
-    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    assert model.config.num_labels == 1
-    assert model(ids).logits.item() == pytest.approx(reward.raw(["What of 7?"], ["A fair one."])[0], abs=1e-5)
+def test_transformers_alone_gives_the_same_scores_but_for_the_constant_of_the_card(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
+    """As RewardBench, TRL and cards do it: the chat template, padded in a batch, the logit; and as our card says."""
+    folder = trained[0] / "rm"
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    answers = ["A fair one.", "An awful one, and a long one at that.", "A good one."]
+    talks = [[{"role": "user", "content": "What of 7?"}, {"role": "assistant", "content": text}] for text in answers]
+    inputs = tokenizer.apply_chat_template(talks, padding=True, return_dict=True, return_tensors="pt")
     with torch.no_grad():
-        assert model.score(model.model(ids).last_hidden_state)[0, -1].item() == model(ids).logits.item()
-    assert ids[0, -1] == tokenizer.eos_token_id
+        logits = model(**inputs).logits[:, 0].tolist()
+        judged = pipeline("text-classification", model=model, tokenizer=tokenizer, function_to_apply="none")
+        alone = [
+            one["score"] for one in judged([tokenizer.apply_chat_template(talk, tokenize=False) for talk in talks])
+        ]
+    reward = load_reward(folder)
+    expected = [score - reward.contract.bias for score in reward.score(["What of 7?"] * 3, answers)]
+    assert logits == pytest.approx(expected, abs=1e-5)
+    assert alone == pytest.approx(expected, abs=1e-5)
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert code
+    ran = subprocess.run([sys.executable, "-c", code[1]], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert float(ran.stdout) == pytest.approx(float(code[1].rpartition("# ")[2]), abs=1e-4), ran.stderr
 
 
 def test_scores_do_not_depend_on_the_batch_and_rank_as_was_learned(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -459,7 +465,7 @@ def test_a_folder_that_breaks_its_contract_is_refused_in_one_line(trained: tuple
         load_reward(folder)
     folder = copy_of(trained, "other-version")
     contract = json.loads((folder / "reward.json").read_text())
-    (folder / "reward.json").write_text(json.dumps(contract | {"version": 2}))
+    (folder / "reward.json").write_text(json.dumps(contract | {"version": 1}))
     with pytest.raises(InputError, match="another version"):
         load_reward(folder)
     (folder / "reward.json").write_text("{}")
@@ -504,8 +510,6 @@ def test_adapters_keep_the_head_and_merge_into_the_same_scores() -> None:
     reward = load_reward("adapters")
     prompts, answers = ["What of 1?"] * 4, [f"A {word} one." for word in GOOD]
     before = reward.score(prompts, answers)
-    raw = [reward.contract.gain * score + reward.contract.bias for score in reward.raw(prompts, answers)]
-    assert before == pytest.approx(raw)
     metrics = describe_again("adapters", data)
     assert metrics["accuracy"] == result["reward"]["accuracy"], "loaded, it is what was measured after training"
     merge.run("adapters", MergeOptions(output="whole"))

@@ -3,8 +3,9 @@
 The model is the SFT model with a new score head and no dropout (models/reward_model.py). K ranked answers to a prompt
 go through it once each, and all their C(K,2) comparisons are learned from one batch element (`ranking_loss`); an epoch
 is one pass over the data, since more overfit. At the start the loss is about ln 2 and the accuracy about 1/2, which is
-checked before the first step (arXiv 2009.01325, 2403.17031). At the end gain and bias are set so that the reference
-answers have mean 0 and standard deviation 1 (arXiv 2203.02155, 2403.17031); both are saved in the contract.
+checked before the first step (arXiv 2009.01325, 2403.17031). At the end the head is multiplied so that the scores of
+the reference answers have standard deviation 1, and a constant is found that gives them mean 0 (arXiv 2203.02155,
+2403.17031).
 
 Departures. Held-out comparisons choose the best checkpoint, as in all trainers here. Reference answers are the best
 ones of the training rows unless --reference names others. The papers have no ties: here they are left out, or learned
@@ -12,7 +13,7 @@ as 1/2 with --ties soft.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from math import log
@@ -34,11 +35,13 @@ from datagen_train.data.checks import CheckInput
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.split import Split, read_rows
 from datagen_train.errors import UnusableRow
+from datagen_train.models.heads import Head
 from datagen_train.models.load import Loaded, model_identity
 from datagen_train.models.reward_model import (
     Contract,
     Numbers,
     TokenIds,
+    close_answers,
     end_token,
     is_reward_model,
     raw_scores,
@@ -49,6 +52,7 @@ from datagen_train.models.reward_model import (
 from datagen_train.models.tokens import attention_mask, pad
 from datagen_train.options import Rates, RewardOptions, TrainOptions
 from datagen_train.run.progress import Terminal
+from datagen_train.run.reward_report import compare, describe, paragraphs, reservations, wins
 from datagen_train.run.schedule import Scheduled
 from datagen_train.run.session import Metrics, Session, open_session
 
@@ -57,18 +61,18 @@ RATES = Rates(full=1e-5, lora=1e-4, tiny=2e-3, epochs=1.0, toy_steps=40)
 START_LOSS, START_ACCURACY = 0.1, 0.15
 """Largest distance of the start from ln 2 and from 1/2; a small sample of comparisons may be further away."""
 MAX_REFERENCES = 2000
-"""Answers that gain and bias are computed from; the error of their mean is then 1/50 of the standard deviation."""
-GOOD_ACCURACY = 0.65
-"""Held-out accuracy from which PPO has been run with success: the reward models of InstructGPT (arXiv 2203.02155,
-section 4.1) agreed with labelers in 69.6 to 72.4 % of the cases, those of other public runs in 60 to 72 %."""
-CHANCE = 0.5
-"""Accuracy of a coin."""
-MIN_COMPARISONS = 100
-"""Comparisons below which there is no verdict: the interval alone would be 20 points wide."""
-RESAMPLES = 1000
-"""Of the bootstrap; its 95 % intervals are then stable to about a hundredth."""
-CONFIDENCE_BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Borders of the bins of the reliability table; a prediction is always for the likelier side."""
+"""Answers that the scale is computed from; the error of their mean is then 1/50 of the standard deviation."""
+EXAMPLE = ("Name a colour.", "Blue.")
+USAGE = """\
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModelForSequenceClassification.from_pretrained(".").eval()
+chat = [{{"role": "user", "content": "{prompt}"}}, {{"role": "assistant", "content": "{answer}"}}]
+inputs = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)
+print(model(**inputs).logits[0, 0].item() + {bias:.6f})  # {expected:.4f}
+```"""
 LOSS_COLUMNS = ("better", "worse", "weight", "target", "margin")
 
 
@@ -86,7 +90,8 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
     references = read_references(options.reference)
     texts = chain.from_iterable((request_text(row.prompt), *row.responses) for row in rows)
     loaded = session.load(texts, partial(scorer, seed=session.options.seed))
-    loaded.model.score.requires_grad_(True)  # the head is new, so it is trained even where layers are frozen
+    if isinstance(loaded.model.score, Head):  # new, so it is trained even where layers are frozen; adapters see to it
+        loaded.model.score.requires_grad_(True)
 
     # 2. Encode every answer once and the comparisons of each prompt, hold some prompts out, and check.
     encoder = RankingEncoder(session.encoder, options.ties, options.margin)
@@ -101,20 +106,19 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
     session.check(CheckInput(loaded, as_sequences(split.train + split.held_out), session.account))
 
     # 3. Train; then measure the best model and write its contract.
-    trainer = RewardTrainer(session, split)
+    trainer = RewardTrainer(session, split, reference_answers(session, split, references))
 
     def conclude(start: Metrics, end: Metrics) -> dict[str, Any]:
         """Measure the best model, write its contract, and return what joins the report."""
-        raw = trainer.score([ids for ranking in split.held_out for ids in ranking.answers])
+        scores = trainer.score([ids for ranking in split.held_out for ids in ranking.answers])
+        raw = scores / trainer.scale.gain
         metrics = describe(split.held_out, raw, session.options.seed) if split.held_out else {}
-        answers = reference_answers(session, split, references)
-        contract = make_contract(session, trainer, answers, metrics.get("accuracy"))
+        contract = make_contract(session, trainer, metrics.get("accuracy"))
         if trainer.is_world_process_zero():
             contract.write(session.folder.saving)
-        scale = {name: getattr(contract, name) for name in ("gain", "bias", "references")}
         return {
-            "reward": {**metrics, "left_out": dict(sorted(encoder.left_out.items())), **scale},
-            "about": paragraphs(metrics),
+            "reward": {**metrics, "left_out": dict(sorted(encoder.left_out.items())), **asdict(trainer.scale)},
+            "about": [*paragraphs(metrics), *usage(session, trainer)],
             **reservations(start.get("eval_accuracy", 0.0), metrics),
         }
 
@@ -124,6 +128,7 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
 
 def scorer(loaded: Loaded, seed: int) -> PreTrainedModel:
     """Return the model with a score head instead of its language head; `seed` is of the head."""
+    close_answers(loaded.tokenizer)
     note = separate_padding(loaded.model, loaded.tokenizer)
     loaded.notes += [note] if note else []
     return with_score_head(loaded.model, seed)
@@ -173,13 +178,22 @@ def collate(batch: Sequence[EncodedRanking], pad_id: int) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What gives the scores of the reference answers mean 0 and standard deviation 1: gain * raw + bias."""
+
+    gain: float = 1.0
+    bias: float = 0.0
+    references: int = 0
+
+
 class RewardTrainer(Scheduled):
     """Learns from rankings, and measures by scoring the held-out ones."""
 
     loss_is_scaled_for_ga = False
     """The loss is a mean over the prompts of a micro-batch."""
 
-    def __init__(self, session: Session, split: Split[Any, EncodedRanking]) -> None:
+    def __init__(self, session: Session, split: Split[Any, EncodedRanking], references: Sequence[TokenIds]) -> None:
         arguments = session.arguments(split)
         pad_id = session.loaded.tokenizer.pad_token_id
         assert isinstance(pad_id, int)
@@ -192,6 +206,7 @@ class RewardTrainer(Scheduled):
             eval_dataset=split.held_out or None,
         )
         self.pad_id = pad_id
+        self.scale, self._references = Scale(), references
         self._since_log: list[Tensor] = []
         """(accuracy, margin, tokens) of each batch since the last log."""
         self._tokens = 0.0
@@ -218,8 +233,26 @@ class RewardTrainer(Scheduled):
             self._since_log.clear()
         super().log(logs, *args, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint if the library calls, else the model, with its head multiplied to the final scale."""
+        if not _internal_call and not self.scale.references:
+            self._set_scale()
+        super().save_model(output_dir, _internal_call)
+
+    def _set_scale(self) -> None:
+        """Multiply the head by the gain. References whose rewards are all equal are only centred."""
+        raw = self.score(self._references)
+        std = float(raw.std())
+        gain = 1 / std if std > 1e-6 else 1.0
+        model: Any = self.accelerator.unwrap_model(self.model)
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, Head):
+                    module.weight *= gain
+        self.scale = Scale(gain, -gain * float(raw.mean()), len(raw))
+
     def score(self, sequences: Sequence[TokenIds]) -> Numbers:
-        """Return the raw reward of each sequence, in order."""
+        """Return the raw reward of each sequence, in order; after the final save it is multiplied by the gain."""
         model: Any = self.model
         return raw_scores(model, sequences, pad_id=self.pad_id, batch_size=self.args.eval_batch_size)
 
@@ -285,173 +318,34 @@ def reference_answers(session: Session, split: Split[Any, EncodedRanking], rows:
     return Random(f"{session.options.seed}: references").sample(answers, min(len(answers), MAX_REFERENCES))
 
 
-def make_contract(
-    session: Session, trainer: RewardTrainer, references: Sequence[TokenIds], held_out_accuracy: float | None
-) -> Contract:
-    """Return the contract, with the gain and bias that give the references mean 0 and standard deviation 1.
-
-    References whose raw rewards are all equal are only centred.
-    """
-    raw, tokenizer = trainer.score(references), session.loaded.tokenizer
-    digests, std = tokenizer_digests(tokenizer), float(raw.std())
-    gain = 1 / std if std > 1e-6 else 1.0
+def make_contract(session: Session, trainer: RewardTrainer, held_out_accuracy: float | None) -> Contract:
+    """Return the contract of the model as it was saved."""
+    tokenizer = session.loaded.tokenizer
     with open_input(session.data) as file:
         data = input_digest(file)
+    digests, scale = tokenizer_digests(tokenizer), trainer.scale
     return Contract(
         tokenizer=digests["tokenizer"],
         template=digests["template"],
+        bias=scale.bias,
+        gain=scale.gain,
+        references=scale.references,
         end=end_token(tokenizer),
         pad=trainer.pad_id,
         max_length=session.options.max_length,
-        gain=gain,
-        bias=-gain * float(raw.mean()),
-        references=len(references),
         model=model_identity(session.options.model),
         data=data,
         held_out_accuracy=held_out_accuracy,
     )
 
 
-# The report: how often the model is right, where, how confident it is, and what length alone would reach.
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Comparisons with the scores of their answers, as columns of shape (comparisons,). Ties are left out."""
-
-    difference: Numbers
-    """Raw reward of the better answer minus that of the worse one."""
-    longer: Numbers
-    """Tokens by which the better answer is longer."""
-    prompt: Numbers
-    """Number of the prompt: comparisons of one prompt are not independent."""
-    source: tuple[str, ...] = ()
-
-
-def compare(rankings: Sequence[EncodedRanking], scores: Numbers) -> Comparisons:
-    """Return the comparisons that are no ties; `scores` are the raw rewards of all answers, one after another."""
-    by_prompt = np.split(scores, np.cumsum([len(ranking.answers) for ranking in rankings])[:-1])
-    rows = [
-        (raw[c.better] - raw[c.worse], ranking.lengths[c.better] - ranking.lengths[c.worse], number, ranking.source)
-        for number, (ranking, raw) in enumerate(zip(rankings, by_prompt, strict=True))
-        for c in ranking.comparisons
-        if c.target != 0.5
-    ]
-    *columns, sources = zip(*rows, strict=True) if rows else ((),) * 4
-    difference, longer, prompt = (np.array(column, dtype=np.float64) for column in columns)
-    return Comparisons(difference, longer, prompt, tuple(sources))
-
-
-def wins(differences: Numbers) -> Numbers:
-    """Return 1 where the better answer is ahead, 0 where it is behind, 1/2 where they are equal. The mean: accuracy."""
-    result: Numbers = (np.sign(differences) + 1) / 2
-    return result
-
-
-def interval(comparisons: Comparisons, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the accuracy, from a bootstrap over prompts."""
-    _, prompt = np.unique(comparisons.prompt, return_inverse=True)
-    counts = np.bincount(prompt)
-    sums = np.bincount(prompt, weights=wins(comparisons.difference))
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
-    low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def calibration(comparisons: Comparisons) -> tuple[float, list[dict[str, float]]]:
-    """Return the expected calibration error of sigmoid(r_better - r_worse), and its bins.
-
-    A bin holds the comparisons with a confidence in its range: their count, mean confidence and accuracy.
-    """
-    confidence = 1 / (1 + np.exp(-np.abs(comparisons.difference)))
-    correct = wins(comparisons.difference)
-    places = np.digitize(confidence, CONFIDENCE_BINS[1:-1])
-    bins = []
-    for place in np.unique(places):
-        inside = places == place
-        mean, accuracy = float(confidence[inside].mean()), float(correct[inside].mean())
-        bins.append(
-            {"from": CONFIDENCE_BINS[place], "count": int(inside.sum()), "confidence": mean, "accuracy": accuracy}
-        )
-    error = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(correct)
-    return float(error), bins
-
-
-def correlation(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float | None:
-    """Return Pearson's correlation; None where one side does not vary."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def describe(rankings: Sequence[EncodedRanking], scores: Numbers, seed: int) -> dict[str, Any]:
-    """Measure a model on rankings; `scores` are its raw rewards of all answers, one after another."""
-    comparisons = compare(rankings, scores)
-    metrics: dict[str, Any] = {"prompts": len(rankings), "comparisons": len(comparisons.difference)}
-    if not metrics["comparisons"]:
-        return metrics
-    error, bins = calibration(comparisons)
-    lengths, names = [length for ranking in rankings for length in ranking.lengths], np.array(comparisons.source)
-    correct = {name: wins(comparisons.difference[names == name]) for name in sorted(set(comparisons.source))}
-    return metrics | {
-        "accuracy": float(wins(comparisons.difference).mean()),
-        "interval": interval(comparisons, seed),
-        "longer_wins": float(wins(comparisons.longer).mean()),
-        "margin": float(comparisons.difference.mean()),
-        "length_gap": float(comparisons.longer.mean()),
-        "reward_length_correlation": correlation(scores, lengths),
-        "calibration_error": error,
-        "reliability": bins,
-        "by_source": {
-            name: {"comparisons": len(values), "accuracy": float(values.mean())} for name, values in correct.items()
-        },
-    }
-
-
-def verdict(metrics: dict[str, Any]) -> str:
-    """Say whether the model is good enough for PPO."""
-    count = metrics.get("comparisons", 0)
-    if count < MIN_COMPARISONS:
-        return f"Good enough for PPO? Unknown: {count} held-out comparisons, at least {MIN_COMPARISONS} are needed."
-    low, high = metrics["interval"]
-    length = max(metrics["longer_wins"], 1 - metrics["longer_wins"])
-    numbers = f"accuracy {metrics['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f}), length alone {length:.3f}"
-    if low <= length:
-        return f"Not good enough for PPO: no better than length alone. {numbers}."
-    if metrics["accuracy"] < GOOD_ACCURACY:
-        return f"Not good enough for PPO: below {GOOD_ACCURACY}. {numbers}."
-    return f"Good enough for PPO: {numbers}, at least {GOOD_ACCURACY} is required."
-
-
-def reservations(before: float, metrics: dict[str, Any]) -> dict[str, str]:
-    """Say why a model is no result, which ranks no better than chance or worse than before, or why nobody can tell.
-
-    Args:
-        before: held-out accuracy before training.
-        metrics: of `describe`.
-    """
-    count = metrics.get("comparisons", 0)
-    if count < MIN_COMPARISONS:
-        return {"doubt": f"{count} held-out comparisons are too few to tell: at least {MIN_COMPARISONS} are needed"}
-    after, (low, high) = metrics["accuracy"], metrics["interval"]
-    if low > CHANCE and after >= before:
-        return {}
-    numbers = f"{before:.3f} before, {after:.3f} after (95 %: {low:.3f} to {high:.3f}; chance is {CHANCE})"
-    return {"failure": f"the reward model is not good: accuracy on {count} held-out comparisons: {numbers}"}
-
-
-def paragraphs(metrics: dict[str, Any]) -> list[str]:
-    """Put the metrics into words, for the model card."""
-    if "accuracy" not in metrics:
-        return [verdict(metrics)]
-    tie = metrics["reward_length_correlation"]
+def usage(session: Session, trainer: RewardTrainer) -> list[str]:
+    """Return paragraphs for the card: how to score an answer with transformers alone, and the number to expect."""
+    if session.options.model_options.lora or session.options.model_options.qlora:
+        return ["To score answers with transformers alone, merge the adapters first: `datagen train merge`."]
+    ids, _, _ = scored_ids(session.encoder, EXAMPLE[0], EXAMPLE[1])
+    expected = float(trainer.score([np.array(ids, dtype=np.int32)])[0]) + trainer.scale.bias
     return [
-        verdict(metrics),
-        f"A judge that always takes the longer answer is right in {metrics['longer_wins']:.3f} of the cases; the "
-        f"better answer is longer by {metrics['length_gap']:.1f} tokens, and reward and length correlate by "
-        f"{'nothing that can be measured' if tie is None else f'{tie:.2f}'}.",
-        f"Calibration error {metrics['calibration_error']:.3f}. By source: "
-        + "; ".join(f"{n} {s['accuracy']:.3f} of {s['comparisons']}" for n, s in metrics["by_source"].items())
-        + ".",
+        "A score with transformers alone. The constant sets the mean of the reference answers to 0.",
+        USAGE.format(prompt=EXAMPLE[0], answer=EXAMPLE[1], bias=trainer.scale.bias, expected=expected),
     ]

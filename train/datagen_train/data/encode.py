@@ -173,6 +173,21 @@ class Encoder:
             raise UnusableRow(f"the prompt alone fills --max-length {self.max_length}")
         return encoded
 
+    def whole(self, messages: Messages, tools: Sequence[Row] = ()) -> Encoded:
+        """Encode a conversation as one text, as any other code does, with a label on the tokens of its last turn.
+
+        Raises:
+            UnusableRow: As in `turns`.
+        """
+        messages = self._readable(map(apart, messages), tools)
+        ids = self.ids(self.template.conversation(messages, tools))
+        start = min(len(self.prompt(messages[:-1], tools)), len(ids) - 1)
+        if start >= self.max_length:
+            raise UnusableRow(f"the prompt alone fills --max-length {self.max_length}")
+        labels = [IGNORED] * start + ids[start:]
+        length = self.max_length
+        return Encoded(ids[:length], labels[:length], cut=len(ids) > length)
+
     def preference(
         self,
         prompt: Text,

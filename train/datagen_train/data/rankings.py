@@ -66,7 +66,7 @@ class EncodedAnswer(NamedTuple):
 
 def scored_ids(encoder: Encoder, prompt: Text, response: str, tools: Sequence[Row] = ()) -> tuple[Ids, int, bool]:
     """Return (ids, tokens of the answer, cut?); the last id is the token where the score is read."""
-    encoded = encoder.answer([*as_messages(prompt), {"role": "assistant", "content": response}], tools)
+    encoded = encoder.whole([*as_messages(prompt), {"role": "assistant", "content": response}], tools)
     ids = [*encoded.ids[:-1], end_token(encoder.tokenizer)] if encoded.cut else encoded.ids
     return ids, encoded.trained, encoded.cut
 

@@ -200,16 +200,15 @@ def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, Head]
 
 
 def _from_reward_model(path: str) -> tuple[nn.Module, Head]:
-    """Take a reward model's trunk and head; the head is scaled to the normalised rewards, gain * raw + bias."""
+    """Take a reward model's trunk and head, with the constant of its contract as the head's bias."""
     model: Any = load_network(AutoModelForSequenceClassification, path, dtype=torch.float32)
     score = getattr(model, "score", None)
     if not isinstance(score, nn.Linear) or score.out_features != 1:
         raise InputError(f"--critic {path}: is a classifier, not a reward model with one score")
     contract_file = Path(path) / CONTRACT
-    contract = json.loads(contract_file.read_text()) if contract_file.exists() else {}
-    gain, bias = float(contract.get("gain", 1.0)), float(contract.get("bias", 0.0))
+    bias = float(json.loads(contract_file.read_text())["bias"]) if contract_file.exists() else 0.0
     head = value_head(score.in_features)
     with torch.no_grad():
-        head.weight.copy_(gain * score.weight)
-        head.bias.fill_(bias if score.bias is None else bias + gain * float(score.bias))
+        head.weight.copy_(score.weight)
+        head.bias.fill_(bias if score.bias is None else bias + float(score.bias))
     return model.base_model, head

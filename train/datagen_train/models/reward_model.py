@@ -3,11 +3,12 @@
 The model is the SFT model without its language head and with a linear head to one number instead (InstructGPT, arXiv
 2203.02155). A score is read at one token: the end token of the answer, which is the last token that is not padding.
 There alone the id of the padding counts: the library finds this token by it, so it differs from the end token. The
-folder is what `AutoModelForSequenceClassification` loads. `reward.json` beside the weights is the contract: digests of
-the tokenizer and the chat template, the token where the score is read, the longest sequence, and gain and bias, which
-set the reference answers to mean 0 and standard deviation 1.
+folder is right by itself: `apply_chat_template` ends in the end token, and `AutoModelForSequenceClassification` gives
+the score, of standard deviation 1 over the reference answers; to have their mean at 0 a constant is added, since such a
+model has no place for it. `reward.json` beside the weights is the contract: digests of the tokenizer and the chat
+template, the token where the score is read, the longest sequence, the constant.
 
-A score that is read at another token is a number like any other. So whoever loads the model checks the contract
+A score that is read at another token is a number like any other. So whoever loads the model here checks the contract
 (rewards/reward_model.py).
 """
 
@@ -32,9 +33,10 @@ from datagen.records.record import digest
 from datagen_train.errors import first_line
 from datagen_train.models.heads import Head, score_head
 from datagen_train.models.load import without_dropout
+from datagen_train.models.template import end_answers
 from datagen_train.models.tokens import attention_mask, pad, turn_closer
 
-VERSION = 1
+VERSION = 2
 SCORED_TOKEN = "the end token: the last token that is not padding"
 MAX_TOKENS = 1 << 16
 """Padded tokens in a batch that is scored without gradients."""
@@ -59,11 +61,13 @@ class Contract:
     end: int
     pad: int
     max_length: int
-    gain: float
     bias: float
-    """score = gain * raw + bias."""
+    """What is added to the logit: the reference answers then have mean 0."""
+    gain: float
+    """What the head was multiplied by: they have standard deviation 1. One answer is better than another one with
+    probability sigmoid(difference of their scores / gain)."""
     references: int
-    """Number of answers that gain and bias were computed from."""
+    """Number of reference answers."""
     model: str
     """The model it was trained from; an adapter needs exactly this one."""
     data: str
@@ -141,6 +145,11 @@ def with_score_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
             setattr(scorer.config, name, 0.0)
     reward_model: PreTrainedModel = without_dropout(scorer)
     return reward_model
+
+
+def close_answers(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the chat template end an answered conversation with the token where the score is read, and nothing more."""
+    end_answers(tokenizer, str(tokenizer.decode([end_token(tokenizer)])), is_closed=turn_closer(tokenizer) is not None)
 
 
 def separate_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:

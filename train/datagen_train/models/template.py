@@ -8,7 +8,7 @@ are found out by rendering, never by the model's name.
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from itertools import product
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ PROBE_TOOL: Row = {
     },
 }
 PROBE_TEXT = "PROBE"
+OPEN_CONVERSATION = "{% set conversation %}"
+"""The text of the template follows: what it renders becomes the value."""
 CHANGED = "the chat template renders a prompt otherwise once it is answered"
 
 
@@ -116,6 +118,15 @@ class ChatTemplate:
             raise UnusableRow(CHANGED)
         return Exchange(prompt, answer, bool(reasoning))
 
+    def conversation(self, messages: Messages, tools: Sequence[Row] = ()) -> str:
+        """Return the text of a whole conversation, as `apply_chat_template` gives it.
+
+        Raises:
+            UnusableRow: As in `prompt`.
+        """
+        self.prompt(messages[:-1], tools)
+        return self._render(messages, tools)
+
     @cached_property
     def call_form(self) -> CallForm | None:
         """How the template wants a message that calls tools; None if it shows no calls."""
@@ -189,13 +200,34 @@ def set_defaults(tokenizer: PreTrainedTokenizerBase, values: dict[str, Any]) -> 
         "{% endif %}"
         for name, value in values.items()
     )
+    change_template(tokenizer, lambda text: text if text.startswith(defaults) else defaults + text)
+
+
+def end_answers(tokenizer: PreTrainedTokenizerBase, end: str, *, is_closed: bool) -> None:
+    """Make a conversation that ends in an answer end with the answer's end token, for whoever renders it later.
+
+    Args:
+        tokenizer: Its chat template is changed.
+        end: The end token.
+        is_closed: The template writes it, and may write more behind it.
+    """
+    answered = f"conversation[: conversation.rfind({json.dumps(end)})]" if is_closed else "conversation"
+    ending = (
+        "{% endset %}{{ conversation if add_generation_prompt or messages[-1]['role'] != 'assistant' "
+        f"else {answered} + {json.dumps(end)} }}}}"
+    )
+    change_template(
+        tokenizer, lambda text: text if text.endswith(ending) else OPEN_CONVERSATION + text.removesuffix("\n") + ending
+    )
+
+
+def change_template(tokenizer: PreTrainedTokenizerBase, change: Callable[[str], str]) -> None:
+    """Change the chat template of a tokenizer, or each of several."""
     template: Any = tokenizer.chat_template
-    is_named = isinstance(template, dict)  # several templates, by name
-    changed = {
-        name: text if text.startswith(defaults) else defaults + text
-        for name, text in (template if is_named else {"": template or ""}).items()
-    }
-    tokenizer.chat_template = changed if is_named else changed[""]
+    is_named = isinstance(template, dict)
+    tokenizer.chat_template = (
+        {name: change(text) for name, text in template.items()} if is_named else change(template or "")
+    )
 
 
 def hand(message: Message, form: CallForm) -> Message:

@@ -1,7 +1,7 @@
 """A reward model of `datagen train reward` as a reward: it scores texts exactly as it was trained to.
 
 Prompt and answer are encoded with the model's own tokenizer and chat template, and the score is read where its contract
-says (models/reward_model.py). Scores are normalised: 0 is the mean of the reference answers, 1 their standard
+says (models/reward_model.py). 0 is the mean of the reference answers, 1 their standard
 deviation.
 """
 
@@ -47,7 +47,7 @@ class RewardModel:
         return list(self.score(list(prompts), [completion_text(completion) for completion in completions]))
 
     def score(self, prompts: Sequence[Text], responses: Sequence[str], *, batch_size: int = 32) -> list[float]:
-        """Return one normalised score per answer: gain * raw + bias.
+        """Return one score per answer: what the model gives, and the contract's constant.
 
         Args:
             prompts: Texts, or lists of messages.
@@ -60,13 +60,9 @@ class RewardModel:
         Raises:
             InputError: A prompt cannot be encoded or leaves no room for an answer; the message gives its number.
         """
-        gain, bias = self.contract.gain, self.contract.bias
-        return [gain * raw + bias for raw in self.raw(prompts, responses, batch_size=batch_size)]
-
-    def raw(self, prompts: Sequence[Text], responses: Sequence[str], *, batch_size: int = 32) -> list[float]:
-        """Return the scores before normalisation; arguments and errors as in `score`."""
         sequences = [self.encode(number, *pair) for number, pair in enumerate(zip(prompts, responses, strict=True), 1)]
-        return list(map(float, raw_scores(self.model, sequences, pad_id=self.contract.pad, batch_size=batch_size)))
+        logits = raw_scores(self.model, sequences, pad_id=self.contract.pad, batch_size=batch_size)
+        return [float(logit) + self.contract.bias for logit in logits]
 
     def encode(self, number: int, prompt: Text, response: str) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Encode prompt and answer up to the scored token; `number` is the prompt's place, from 1, for the error.

@@ -39,6 +39,7 @@ from datagen_train.options import ModelOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
 from datagen_train.run.metrics import Answers, answer_prompts, mean, measure, normalise
+from datagen_train.run.reward_report import describe, verdict
 from datagen_train.tools.options import EvalOptions
 
 ANSWER_KEYS = ("id", "prompt", "expected", "answer", "exact", "finish_reason")
@@ -97,8 +98,6 @@ def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
 
 def evaluate_reward(folder: str, data: str, options: EvalOptions) -> dict[str, Any]:
     """Measure a reward model on a file of rankings; return how often it is right, by source, and the verdict."""
-    from datagen_train.reward import describe, verdict  # loads TRL, which nothing else here needs
-
     reward = load_reward(folder)
     rows, counts = read(data, RANKED, folder, options)
     encoder = RankingEncoder(reward.encoder)
@@ -106,8 +105,8 @@ def evaluate_reward(folder: str, data: str, options: EvalOptions) -> dict[str, A
     if not rankings:
         raise InputError(f"{data}: no row is left to measure on: {Account(dropped=dropped).losses()}")
     answers = [ids for ranking in rankings for ids in ranking.answers]
-    raw = raw_scores(reward.model, answers, pad_id=reward.contract.pad, batch_size=options.batch_size)
-    metrics = describe(rankings, raw, seed=0)
+    scores = raw_scores(reward.model, answers, pad_id=reward.contract.pad, batch_size=options.batch_size)
+    metrics = describe(rankings, scores / reward.contract.gain, seed=0)
     return {
         **counts,
         "dropped": dict(sorted(dropped.items())),
