@@ -81,8 +81,8 @@ class Filter(Method):
         "unverified:NAME": "--only-verified: the verifier NAME cannot tell whether the response is right.",
         SIMILAR: "The prompt, or the document, means the same as that of an earlier row (--dedup semantic): the row "
         "`record.nearest`, with the cosine `record.similarity`.",
-        NOT_DIVERSE: "The row is not one of the most diverse ones (--diverse); `record.nearest` is the one of those that "
-        "is nearest, with the cosine `record.similarity`.",
+        NOT_DIVERSE: "The row is not one of the most diverse ones (--diverse); `record.nearest` is the one of those "
+        "that is nearest, with the cosine `record.similarity`.",
         NO_VECTOR: "The embedder gave no vector that can be used; `record.error` says why.",
         "contaminated:NAME": "The prompt or an answer holds a question of the benchmark file NAME (--against).",
     }
