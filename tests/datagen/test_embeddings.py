@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from datagen.engine.job import Outcome
 from datagen.errors import DatagenError, Outage
 from datagen.llm.call import BadAnswer, Reply
-from datagen.llm.vectors import read_vector, vector_reply
-from tests.jobs import digest, rows
+from datagen.llm.model import KEY_VERSION, call_key
+from datagen.llm.vectors import read_vector, vector_key, vector_reply
+from datagen.records.record import request_messages
+from tests.jobs import digest, respond, rows
 from tests.select.test_meaning import run, write
 from tests.server import Faults, Server, letters, running
 
@@ -172,8 +174,9 @@ def test_only_what_was_added_is_sent(one_certificate: None) -> None:
 
 def test_a_vector_is_never_taken_for_an_answer(one_certificate: None) -> None:
     """The same name and text, as a chat request and as one for a vector, are two entries of the journal."""
-    from tests.jobs import respond
-
+    messages = request_messages([{"role": "user", "content": "Hi"}])
+    for number in range(2):
+        assert vector_key("m", "Hi", {}, KEY_VERSION) != call_key("m", messages, {}, number)
     with running(Server()) as server:
         filtered(server, prompts=PROMPTS[:1])
         outcome = respond(write(PROMPTS[:1]), f"embed@{server.url}", "answers.jsonl", timeout=5.0)

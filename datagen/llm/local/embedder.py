@@ -23,7 +23,7 @@ from transformers.utils import logging
 from datagen.errors import InputError, Outage
 from datagen.llm.call import Call, Reply, refusal
 from datagen.llm.local.generation import Ids, context_length, in_batches, inference_mode
-from datagen.llm.local.hub import model_name
+from datagen.llm.local.hub import POOLING, model_name
 from datagen.llm.local.loading import load_network, load_part
 from datagen.llm.local.weights import is_adapter, language_model
 from datagen.llm.vectors import vector_reply
@@ -36,8 +36,6 @@ POSITION_OFFSET = 2
 """RoBERTa and its kin number positions from 2, and count these in their context."""
 GATHER_SECONDS = 0.005
 """Time that the first text waits for others."""
-POOLING = "1_Pooling/config.json"
-"""The file in which Sentence Transformers says how a vector is made of the states."""
 
 
 @dataclass(eq=False, slots=True)
