@@ -5,7 +5,8 @@ nearest chosen row is farthest. The largest distance of any row to the chosen on
 a choice of as many rows can have. Departures: the first row is the one nearest to the mean of all, so the choice
 depends on the order of the rows in ties alone; and there is no outlier search, so a stray row is chosen early.
 
-One pass over all vectors for each chosen row, and two numbers a row beside the vectors.
+Each chosen row is compared with all rows. The pass over the vectors is what takes the time, so AHEAD rows that are
+likely to be chosen next are compared in one; a row that was not foreseen costs a pass of its own.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,10 @@ from datagen.select.vectors import EmbeddedRow, Vectors
 NOT_DIVERSE = "not_diverse"
 BLOCK = 256
 """Rows that are compared at once."""
+
+
+AHEAD = 32
+"""Rows that are compared with all others in one pass, 4 bytes for each pair."""
 
 
 class Choice(NamedTuple):
@@ -113,15 +118,19 @@ def farthest_first(vectors: Vectors, most: int) -> Choice:
     """
     # 1. The first: the one nearest to the mean.
     mean = sum((block.sum(axis=0, dtype=np.float64) for _, block in vectors.blocks()), np.zeros(len(vectors[0])))
-    place = int(products(vectors, mean.astype(np.float32)).argmax())
+    place = int(products(vectors, mean.astype(np.float32)[None])[0].argmax())
 
     # 2. The others. A row knows its nearest chosen one; a chosen row is never the farthest again.
     closest = np.full(len(vectors), -np.inf, np.float32)
     nearest = np.zeros(len(vectors), np.int64)
     places: list[int] = []
+    ahead: dict[int, npt.NDArray[np.float32]] = {}
     while True:
         places.append(place)
-        similarities = products(vectors, vectors[place])
+        if place not in ahead:
+            foreseen = [place, *np.argpartition(closest, min(AHEAD, len(closest) - 1))[:AHEAD].tolist()]
+            ahead = dict(zip(foreseen, products(vectors, vectors.take(foreseen).astype(np.float32)), strict=True))
+        similarities = ahead[place]
         is_nearer = similarities > closest
         closest[is_nearer], nearest[is_nearer] = similarities[is_nearer], place
         closest[place] = np.inf
@@ -130,6 +139,6 @@ def farthest_first(vectors: Vectors, most: int) -> Choice:
         place = int(closest.argmin())
 
 
-def products(vectors: Vectors, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the dot product of a vector with each of all."""
-    return np.concatenate([block @ vector for _, block in vectors.blocks()])
+def products(vectors: Vectors, others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the dot products of some vectors, others x numbers, with all of them: others x vectors."""
+    return np.concatenate([others @ block.T for _, block in vectors.blocks()], axis=1)

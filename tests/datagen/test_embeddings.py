@@ -154,12 +154,12 @@ def test_a_model_that_gives_no_vectors_ends_the_run(one_certificate: None) -> No
 
 def test_every_call_is_paid_for_once(one_certificate: None) -> None:
     with running(Server()) as server:
-        outcome = filtered(server, price=["10/0"], max_cost=1.0)
+        outcome = filtered(server, price=["10/10"], max_cost=1.0)
         assert outcome.result["usage"]["cost"] == pytest.approx(4 * 60 * 10 / 1e6)
         assert outcome.run["paid"] == pytest.approx(4 * 60 * 10 / 1e6)
-        again = filtered(server, price=["10/0"], max_cost=1.0, overwrite=True)
+        again = filtered(server, price=["10/10"], max_cost=1.0, overwrite=True)
         assert (again.run["paid"], again.result["usage"]["cost"]) == (0, outcome.result["usage"]["cost"])
-        capped = filtered(server, "b.jsonl", [f"{prompt}!" for prompt in PROMPTS], price=["10/0"], max_cost=0.005)
+        capped = filtered(server, "b.jsonl", [f"{prompt}!" for prompt in PROMPTS], price=["10/10"], max_cost=0.005)
     assert capped.reason == "cap" and 0 < capped.run["paid"] < 0.0024, (
         "a call holds what its text may cost, and no answer"
     )

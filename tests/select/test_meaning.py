@@ -126,7 +126,9 @@ def test_what_meaning_drops_is_forgotten_by_words_too() -> None:
     assert [verdict.reason for verdict in meaning.decide(embedded)] == [None, "similar_meaning", None]
 
 
-def test_the_diverse_rows_are_those_of_the_greedy_algorithm() -> None:
+@pytest.mark.parametrize("ahead", [1, 8, 500])
+def test_the_diverse_rows_are_those_of_the_greedy_algorithm(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "AHEAD", ahead)
     matrix = clusters(120, 2)
     store = Vectors()
     for vector in matrix:
