@@ -1,6 +1,8 @@
 """Vectors from a real server: faults, forms of a reply, what is recorded, and what ends a run."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from datagen.llm.vectors import read_vector, vector_key, vector_reply
 from datagen.records.record import request_messages
 from tests.jobs import digest, respond, rows
 from tests.select.test_meaning import run, write
-from tests.server import Faults, Server, letters, running
+from tests.server import Faults, Server, embeddings, letters, running
+from tests.wire import http, wire
 
 PROMPTS = [f"Describe {thing} number {number}." for thing in ("rivers", "hills", "clouds") for number in range(20)]
 FAULTS = Faults(0.3, ("429", "500", "503", "reset", "truncated", "malformed", "hang"), hang_seconds=0.3)
@@ -163,6 +166,26 @@ def test_every_call_is_paid_for_once(one_certificate: None) -> None:
     assert capped.reason == "cap" and 0 < capped.run["paid"] < 0.0024, (
         "a call holds what its text may cost, and no answer"
     )
+
+
+def test_requests_go_to_the_embeddings_of_the_address_with_its_key(
+    one_certificate: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    body = embeddings({"input": "Hi", "model": "embed"}, [1.0, 2.0])
+    with wire(lambda _: [http(200, body)]) as server:
+        outcome = run(write(["Hi"]), "out.jsonl", f"embed@{server.url}", diverse=1, timeout=5.0)
+    assert outcome.result["funnel"]["kept"] == 1
+    (head,) = server.requests
+    assert head.startswith(b"POST /v1/embeddings ") and b"bearer sk-secret" in head.lower()
+
+
+def test_the_command_without_an_embedder_ends_with_one_line() -> None:
+    for option in (["--dedup", "semantic"], ["--diverse", "3"]):
+        command = [sys.executable, "-m", "datagen", "filter", str(write(PROMPTS)), *option]
+        ran = subprocess.run(command, capture_output=True, text=True)
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+        assert ran.stderr.startswith("error: filter compares vectors") and "--embedder" in ran.stderr
 
 
 def test_only_what_was_added_is_sent(one_certificate: None) -> None:
