@@ -193,16 +193,22 @@ class Filter(Method):
     def memory(self) -> list[Memory]:
         if self.dedup == NO_DEDUP:
             return []
-        documents = NewDocuments(self.dedup.words or EXACT)
-        rules: list[Novelty | NewDocuments] = [documents] if self.dedup.meaning else [self.same_words(), documents]
+        documents = NewDocuments(self.word_threshold)
+        is_late = self.dedup.meaning is not None  # prompts are then compared by words and meaning together
+        rules: list[Novelty | NewDocuments] = [documents] if is_late else [self.same_words(), documents]
         for subject in chain.from_iterable(map(read_subjects, self.options.pool)):
             for rule in rules:
                 rule.remember(subject.row)
         return list(rules)
 
     def same_words(self) -> Novelty:
-        """Return the rule about prompts in the same words; beside --dedup semantic, about equal ones at least."""
-        return Novelty(EXACT if self.dedup.words is None else self.dedup.words, family_of=self.family_of)
+        """Return the rule about prompts in the same words."""
+        return Novelty(self.word_threshold, family_of=self.family_of)
+
+    @property
+    def word_threshold(self) -> float:
+        """That of --dedup; with --dedup semantic alone, equal texts are duplicates."""
+        return EXACT if self.dedup.words is None else self.dedup.words
 
     @property
     def family_of(self) -> FamilyOf:

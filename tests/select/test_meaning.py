@@ -214,6 +214,16 @@ def test_documents_are_compared_by_their_text() -> None:
     assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["duplicate", "similar_meaning"]
 
 
+def test_a_threshold_of_0_is_one() -> None:
+    words = [f"word{number}" for number in range(200)]
+    texts = [" ".join(words), " ".join([*words[:-1], "another"]), "Bread rises by yeast."]
+    Path("docs.jsonl").write_bytes(b"".join(dump_line({"text": text}) for text in texts))
+    run("docs.jsonl", dedup=["0"], embedder=[])
+    assert [row["reason"] for row in rows("out.rejected.jsonl")] == ["similar"]
+    run(write(SENTENCES), "zero.jsonl", dedup=["semantic:0"])
+    assert {row["reason"] for row in rows("zero.rejected.jsonl")} == {"similar_meaning"}
+
+
 def test_rows_dropped_by_a_rule_are_not_embedded() -> None:
     bad: Row = {"prompt": "Explain the tides.", "response": "I'm sorry, but I can't help with that."}
     path = write(SENTENCES)
