@@ -23,6 +23,7 @@ DATAGEN = {
     "improve": "improve sums.jsonl --model sim",
     "judge": "judge samples.jsonl --by compare --model sim",
     "filter": "filter sums.jsonl --dedup 0.7",
+    "filter by meaning": "filter sums.jsonl --dedup semantic:0.98 --diverse 40 --embedder sim",
     "pairs": "pairs ranked.jsonl",
     "convert": "convert sums.jsonl --overwrite",
 }

@@ -6,6 +6,7 @@ is called with it; one that takes more needs an entry in CALLS. `unlisted` names
 
 import inspect
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -26,6 +27,7 @@ from datagen.llm.parameters import Parameters
 from datagen.llm.sim import SimRandom, answer, judge, structured
 from datagen.llm.sim.game24 import in_order
 from datagen.llm.sim.model import HANDLERS
+from datagen.llm.vectors import read_vector
 from datagen.parse import find_verdict, parse_verdict
 from datagen.printing import printable
 from datagen.records import comparisons, tables
@@ -208,6 +210,10 @@ OTHERS: dict[str, Call] = {
     "commands.trace.word_diff": lambda text: word_diff(text, f"{text[: len(text) // 2]} other {text}"),
     "llm.dialects.read_message": lambda text: read_message({"content": text, "reasoning": text}),
     "llm.call.read_reply": lambda text: read_reply(body(text), None),
+    "llm.vectors.read_vector": lambda text: [
+        read_vector(Reply(200, json.dumps({"data": [{"index": 0, "embedding": value}]})))
+        for value in (text, [1, text], b64encode(text.encode(errors="replace")).decode())
+    ],
     "llm.endpoint.retry_after": lambda text: retry_after({"retry-after": text, "retry-after-ms": text}),
     "llm.endpoint.wait_in_words": wait_in_words,
     "llm.parameters.Parameters.learn": lambda text: [

@@ -9,6 +9,8 @@ import json
 import signal
 import sys
 import threading
+from array import array
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -91,6 +93,27 @@ def http(status: int, body: bytes, extra_headers: str = "") -> bytes:
     return top.encode() + body
 
 
+def letters(model: str, text: str) -> list[float]:
+    """Return a vector of a text: how often each letter is in it, and one number that every text has."""
+    return [1.0, *(float(text.lower().count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz")]
+
+
+def embeddings(request: dict[str, Any], vector: "list[float] | dict[str, Any]") -> bytes:
+    """Wrap a vector as OpenAI does: float32 in base64, or numbers. Fields of a body replace those of this one."""
+    fields = {} if isinstance(vector, list) else vector
+    numbers: Any = vector if isinstance(vector, list) else []
+    if request.get("encoding_format") == "base64":
+        numbers = b64encode(array("f", numbers).tobytes()).decode()
+    count = len(request["input"].split())
+    body = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": numbers}],
+        "model": request["model"],
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+    }
+    return json.dumps(body | fields).encode()
+
+
 def completion(request: dict[str, Any], key: str, message: dict[str, Any], finish: str) -> bytes:
     """Wrap a message as OpenAI does, in raw UTF-8; a word counts as a token."""
     prompt_tokens, completion_tokens = (
@@ -122,6 +145,9 @@ class Server:
     limit: int | None = None
     model: str | None = None  # the name in the answers, where it is not the requested one
     meter: Meter | None = None
+    embed: Callable[[str, str], list[float] | dict[str, Any]] = (
+        letters  # (model, text) -> a vector, or fields of a body
+    )
     refuse: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda request: None  # to a status and body
     url: str = field(default="", init=False)
     requests: int = field(default=0, init=False)
@@ -182,6 +208,10 @@ class Server:
         if entry.outcome.isdigit():
             later = f"Retry-After: {self.faults.retry_after:g}\r\n" if entry.outcome == "429" else ""
             return http(int(entry.outcome), ERROR, later)
+        if "input" in request:
+            body = embeddings(request, self.embed(request["model"], request["input"]))
+            response = http(200, body[: len(body) // 2] if entry.outcome == "malformed" else body)
+            return response[: -len(body) // 2] if entry.outcome == "truncated" else response
         answer = self.answer(request["model"], request["messages"], entry.sample, entry.task)
         message = answer if isinstance(answer, dict) else {"content": answer}
         kept = {"empty": 0, "length": len(message["content"]) // 2}.get(entry.outcome, len(message["content"]))
@@ -233,7 +263,7 @@ class Connection(asyncio.Protocol):
             self.route(first.rpartition(" ")[0], headers, body)
 
     def route(self, page: str, headers: dict[str, str], body: bytes) -> None:
-        if page == "POST /v1/chat/completions":
+        if page in ("POST /v1/chat/completions", "POST /v1/embeddings"):
             self.chat(headers, body)
         elif page == "GET /v1/models":
             models = [{"id": name, "object": "model"} for name in ("local", "qwen3:8b")]
@@ -255,7 +285,7 @@ class Connection(asyncio.Protocol):
                 server.requests += 1
                 self.send(http(refused[0], json.dumps(refused[1]).encode()))
                 return
-            key = request_key(request["model"], request["messages"], sample)
+            key = request_key(request["model"], request.get("messages") or [{"content": request["input"]}], sample)
             entry = LogEntry(key, metadata.get("key", ""), sample, attempt, task, loop.time())
             delay, data = server.admit(entry), server.reply(request, entry)
         except (AttributeError, KeyError, TypeError, ValueError) as problem:

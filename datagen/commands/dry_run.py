@@ -19,7 +19,7 @@ def report_dry_run(job: Job, dry: DryRun, display: Display) -> None:
     if job.method.reads_input:
         bad = f"; {count_of(dry.unreadable, 'line')} cannot be used" if dry.unreadable else ""
         display.print(f"{count_of(dry.records, 'row')} to read ({job.reader.shape}){bad}.")
-    if job.method.roles:
+    if job.roles:
         aim = "for one pass" if job.run.n is None else f"for {count_of(job.run.n, 'row')} if every candidate is kept"
         display.print(
             f"About {count_of(dry.calls, 'call')} {aim}; at most {dry.most_calls:,}, whatever the answers are "

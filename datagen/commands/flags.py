@@ -14,6 +14,10 @@ from datagen.errors import InputError, unknown_value
 
 Options = TypeVar("Options")
 Parameters = list[inspect.Parameter]
+TEXT_OPTIONS = (
+    *("model", "temperature", "top_p", "max_tokens", "judge_param", "chat_template_kwargs", "prompts", "seed", "n"),
+)
+"""Options of a run that mean nothing where models give vectors: those of answers, and of rows made anew."""
 INPUT_FLAGS = ("input", "format", "map", "limit", "strict")
 """Parameters of commands that read an input."""
 
@@ -94,12 +98,14 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
     for parameter, option in zip(flags(RunOptions), fields(RunOptions), strict=True):
         if option.name == "judge_param" and "judge" not in roles:
             continue
-        if roles or (option.metadata["panel"] == FILES and option.name != "dry_run"):
+        is_for_text = methods[0].embeds and option.name in TEXT_OPTIONS
+        is_used = bool(roles) or (option.metadata["panel"] == FILES and option.name != "dry_run")
+        if is_used and not is_for_text:
             parameters.append(parameter)
         if roles and option.name == "model":
             for role, work in roles.items():
-                help = f"Model that {work}; replaces --{stand_ins.get(role, 'model')}."
-                parameters.append(flag(role, list[str], None, help=help, panel=MODELS))
+                instead = f"; replaces --{stand_ins.get(role, 'model')}" if not methods[0].embeds else ""
+                parameters.append(flag(role, list[str], None, help=f"Model that {work}{instead}.", panel=MODELS))
     return [parameter for parameter in parameters if methods[0].reads_input or parameter.name not in INPUT_FLAGS]
 
 

@@ -57,7 +57,7 @@ def run_method(
         stem = f"{output_stem(input_name)}." if input_name else ""
         run = replace(run, output=f"{stem}{output_word or method.name}.jsonl")
     is_demonstration = False
-    if not run.model and not all(models_of(method, role, role_models) for role in method.roles):
+    if not method.embeds and not run.model and not all(models_of(method, role, role_models) for role in method.roles):
         named = default_models()
         run, is_demonstration = replace(run, model=named or ["sim"]), not named
     with open_job(method, input_name, options, run, role_models) as job:

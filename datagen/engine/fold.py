@@ -3,12 +3,12 @@
 It never waits and never reads the clock, so the same candidates in the same order give the same files.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from datagen.engine.method import Memory, Table, Unique
+from datagen.engine.method import LateRule, Memory, Table, Unique, Verdict
 from datagen.engine.output import Output
 from datagen.records.layout import pack_rejected, pack_row
 from datagen.records.record import BadLine, Candidate, Row, reject
@@ -105,6 +105,7 @@ class Fold:
         output: Where rows go; open for writing.
         table: The method's own counts.
         memory: Rules about a row and all accepted before it; the first that names a reason rejects the row.
+        late: The rule about many accepted rows at once, if there is one.
         n: The number of rows wanted, or None for all.
         max_failed: The most failed candidates: a number, or as a float the share of all so far.
         needs: What the method cannot do without (`Method.needs`).
@@ -117,6 +118,7 @@ class Fold:
         table: Table,
         *,
         memory: Sequence[Memory],
+        late: LateRule | None = None,
         n: int | None,
         max_failed: int | float,
         needs: Collection[str] = (),
@@ -130,7 +132,9 @@ class Fold:
         self.end: FoldEnd | None = None
         """Why the run is to end."""
         self._output, self._observer, self._n, self._max_failed = output, observer, n, max_failed
-        self._needs = needs
+        self._needs, self._late = needs, late
+        self._held: deque[Candidate] = deque()
+        """Candidates that the late rule has not decided about."""
         self._twins: dict[str, str] = {}
         """Of the row being evolved: its versions that were duplicates, to the rows that they repeat."""
         self._since_kept = 0
@@ -142,7 +146,6 @@ class Fold:
 
     def add(self, candidate: Candidate) -> None:
         """Take the next candidate in order: decide, count, write, and decide whether the run ends with it."""
-        funnel = self.funnel
         candidate.row = row = self._with_parents_that_exist(candidate.row)
 
         # 1. An accepted row may be rejected for what was accepted before it: a duplicate, a near-duplicate.
@@ -150,13 +153,39 @@ class Fold:
             reason = next((reason for rule in self.memory if (reason := rule.drops(row))), None)
             if reason:
                 self._remember_twin(row["id"])
-                usage, spending, asks = candidate.usage, candidate.spending, candidate.asks
-                record = {name: value for name, value in row.items() if name != "meta"}
-                candidate = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
-                candidate.usage, candidate.spending, candidate.asks = usage, spending, asks
-                self.repeated += 1
+                candidate = self._drop(candidate, Verdict(reason, {}))
+            elif self._late is not None:
+                self._late.add(row)
+                self._held.append(candidate)
+                self._settle(is_last=False)
+                return
+        self._take(candidate)
 
+    def finish(self) -> None:
+        """Decide about the rows that the late rule holds: there are no more."""
+        if self._late is not None:
+            self._settle(is_last=True)
+
+    def _settle(self, *, is_last: bool) -> None:
+        """Take the candidates that the late rule has decided about."""
+        assert self._late is not None
+        for verdict in self._late.decided(is_last=is_last):
+            candidate = self._held.popleft()
+            self._take(candidate if verdict.reason is None else self._drop(candidate, verdict))
+
+    def _drop(self, candidate: Candidate, verdict: Verdict) -> Candidate:
+        """Return an accepted candidate as one that is rejected for other rows."""
+        row, reason = candidate.row, str(verdict.reason)
+        record = {name: value for name, value in row.items() if name != "meta"} | verdict.evidence
+        dropped = reject(reason, stage="fold", record=record, reply=row.get("response"), meta=row["meta"])
+        dropped.usage, dropped.spending, dropped.asks = candidate.usage, candidate.spending, candidate.asks
+        self.repeated += 1
+        return dropped
+
+    def _take(self, candidate: Candidate) -> None:
+        """Count a candidate, write it, and decide whether the run ends with it."""
         # 2. Count it and write it.
+        funnel = self.funnel
         funnel.candidates += 1
         funnel.add_asked(candidate)
         self._add_usage(candidate)

@@ -17,8 +17,7 @@ from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.scheduler import most_records, read_passes
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.model import ATTEMPTS, Model, Roles
-from datagen.llm.parameters import length_limit
-from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, prompt_bound
+from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, answer_limit, prompt_bound
 from datagen.records.record import Record, Row
 
 SAMPLE = 8
@@ -106,7 +105,7 @@ def dry_run(job: Job) -> DryRun:
             asyncio.run(work(method, record, llm))
     least_calls = min(usual_calls, len(calls) / max(worked_on, 1) * expected) / 2
     first = calls[0][1] if calls else None
-    request = {"model": first.model, "messages": first.messages, **first.params} if first else None
+    request = None if first is None else {"model": first.model, **content_of(first), **first.params}
 
     # 4. Tokens and dollars.
     tags = job.tags if job.roles else {}
@@ -128,6 +127,11 @@ def dry_run(job: Job) -> DryRun:
         unpriced,
         sorted({price.source for price in prices.values() if price not in (None, FREE)}),
     )
+
+
+def content_of(call: Call) -> Row:
+    """Return what a request asks, beside the model and the parameters."""
+    return {"input": call.messages[-1]["content"]} if call.is_embedding else {"messages": call.messages}
 
 
 def open_sim() -> Layer:
@@ -161,7 +165,7 @@ def sizes_of(call: Call, earlier: int, context: int | None) -> Sizes:
         context: The most tokens of the model.
     """
     longest = context or LONGEST_CONTEXT
-    limit, prompt = length_limit(call.params) or longest, prompt_bound(call)
+    limit, prompt = answer_limit(call, context), prompt_bound(call)
     characters = sum(len(str(message.get("content") or "")) for message in call.messages)
     return Sizes(
         characters // BYTES_OF_LONG_TOKENS, prompt, min(prompt + min(earlier, EARLIER_ANSWERS) * limit, longest), limit

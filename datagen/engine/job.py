@@ -6,7 +6,7 @@ Nothing here touches the terminal: results are in the Outcome, and a RunObserver
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -162,8 +162,16 @@ def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Seq
     if unused := role_models.keys() - method.roles_in_use.keys():
         command = f"{method.name} {method.variant}".strip()
         raise InputError(f"--{min(unused)}: with these options, {command} asks no such model")
-    texts = {role: models_of(method, role, role_models) or run.model for role in method.roles_in_use}
+    default = [] if method.embeds else run.model
+    texts = {role: models_of(method, role, role_models) or default for role in method.roles_in_use}
+    if method.embeds and (missing := next((role for role, specs in texts.items() if not specs), None)):
+        raise InputError(
+            f"{method.name} compares vectors with these options, and no model for them is named: --{missing} NAME@URL "
+            f"(an endpoint with /embeddings), hf:PATH, or sim, which knows letters and no meaning"
+        )
     roles = {role: [parse_spec(text) for text in specs] for role, specs in texts.items()}
+    if method.embeds:
+        return {role: [embedding_spec(spec) for spec in specs] for role, specs in roles.items()}
     for role in method.speaks_as_user:
         if endpoint := next((spec for spec in roles[role] if spec.urls), None):
             raise InputError(
@@ -171,6 +179,17 @@ def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Seq
                 f"answers; use local weights: --{role} hf:PATH"
             )
     return roles
+
+
+def embedding_spec(spec: Spec) -> Spec:
+    """Return the spec of a model that is asked for vectors.
+
+    Raises:
+        InputError: It has none.
+    """
+    if spec.name.startswith("replay:"):
+        raise InputError(f"--embedder {spec.name}: recorded replies hold answers, and no vectors")
+    return replace(spec, embeds=True)
 
 
 def models_of(

@@ -6,7 +6,7 @@ The table of commands (commands/main.py) names the classes: one, or one for each
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol
 
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts
@@ -41,6 +41,30 @@ class Memory(Protocol):
 
     def drops(self, row: Row) -> str | None:
         """Return the reason to reject a row; None accepts it, and the rule remembers it."""
+        ...
+
+
+class Verdict(NamedTuple):
+    """What a late rule decides about a row."""
+
+    reason: str | None
+    """Why it is rejected; None keeps it."""
+    evidence: Row
+    """What the rule has found; it stands beside the columns of the rejected row."""
+
+
+PASSED = Verdict(None, {})
+
+
+class LateRule(Protocol):
+    """A rule about many rows at once, after all others. It lives in the fold, which holds rows until it decides."""
+
+    def add(self, row: Any) -> None:
+        """Take the next row. A DatagenError ends the run."""
+        ...
+
+    def decided(self, *, is_last: bool) -> Sequence[Verdict]:
+        """Return what is decided about the next rows, in the order in which they came; at the end, about all."""
         ...
 
 
@@ -99,6 +123,8 @@ class Method:
     """Role to the work of its model, for the help text. Empty for a method that calls no model."""
     stand_ins: ClassVar[Mapping[str, str]] = {}
     """Role to the role whose models play it where it has none of its own."""
+    embeds: ClassVar[bool] = False
+    """Whether its models give vectors and write no text: each is named for its role, and takes no sampling options."""
     speaks_as_user: ClassVar[Sequence[str]] = ()
     """Roles that speak as the user. An endpoint only answers, so these need local weights or `sim`."""
     templates: ClassVar[tuple[str, ...]] = ()
@@ -241,6 +267,10 @@ class Method:
     def memory(self) -> Sequence[Memory]:
         """Return the rules about a row and those accepted before it. `draw` receives the first of them."""
         return [Unique(*self.unique)]
+
+    def late_rule(self) -> LateRule | None:
+        """Return the rule about many rows at once, if there is one. It has no place beside `-n` and `lag`."""
+        return None
 
     def table(self) -> Table:
         """Return the method's own counts, printed at the end beside the funnel."""

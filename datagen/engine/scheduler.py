@@ -80,6 +80,7 @@ class Engine:
             output,
             method.table(),
             memory=method.memory(),
+            late=method.late_rule(),
             n=run.n,
             max_failed=run.failure_limit if self._lag is None else 0,
             needs=method.needs,
@@ -166,6 +167,7 @@ class Engine:
             self.stop.now("error", error)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self.fold.finish()
         if self.records == self._most_records and self.fold.missing:
             self.stop.now("stall")  # a record without a candidate
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
@@ -271,7 +273,8 @@ class Engine:
         while self._slots and not fold.end:
             slot = self._slots[0]
             while slot.candidates and not fold.end:
-                fold.add(slot.candidates.popleft())
+                fold.add(slot.candidates[0])
+                slot.candidates.popleft()  # behind it: one that ends the run by an error is surplus
             if not slot.complete or slot.candidates:
                 break
             if isinstance(slot.item, BadLine):

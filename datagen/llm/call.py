@@ -23,6 +23,8 @@ from datagen.llm.facts import Learner
 from datagen.records.record import Messages, Row
 from datagen.schemas import Schema
 
+EMBEDDING = "embedding"
+"""The task of a call that asks for a vector."""
 HIGHEST_LOGPROB = 0.01
 """Servers round: a little above 0 is a probability of 1."""
 MOST_ERROR_CHARACTERS = 10_000
@@ -56,11 +58,13 @@ class Call:
     schema: Schema | None = None
     """The form that the method asks for, in the prompt too, where `response_format` among the parameters is that of
     the schema: a server that does not take it gets a weaker one, or none."""
+    is_embedding: bool = False
+    """It asks for the vector of its only message instead of an answer."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A raw reply: the body of a chat completion, or the refusal of the request."""
+    """A raw reply: the body of a chat completion, that of a list of embeddings, or the refusal of the request."""
 
     status: int
     """The HTTP status."""
@@ -78,7 +82,10 @@ class Reply:
     @cached_property
     def tokens(self) -> Tokens:
         """The tokens that the server counted. A refusal costs none."""
-        return read_tokens(self.parsed.get("usage")) if self.status < 400 else NO_TOKENS
+        if self.status >= 400:
+            return NO_TOKENS
+        tokens = read_tokens(self.parsed.get("usage"))
+        return tokens._replace(completion=tokens.completion or 0) if self.is_embedding else tokens
 
     @property
     def usage(self) -> dict[str, int | None]:
@@ -96,8 +103,8 @@ class Reply:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it can be recorded and read: a chat completion, or a refusal."""
-        return self.status >= 400 or (200 <= self.status < 300 and self.is_chat_completion)
+        """Whether it can be recorded and read: a chat completion, a vector, or a refusal."""
+        return self.status >= 400 or (200 <= self.status < 300 and (self.is_chat_completion or self.is_embedding))
 
     @property
     def is_chat_completion(self) -> bool:
@@ -107,6 +114,20 @@ class Reply:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return False
         return is_content(content)
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the body has the shape that `read_vector` relies on."""
+        try:
+            vectors = self.parsed["data"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        return isinstance(vectors, list) and bool(vectors) and all(map(is_embedding_entry, vectors))
+
+
+def is_embedding_entry(value: object) -> bool:
+    """Check that a part of a list of embeddings has a vector."""
+    return isinstance(value, dict) and "embedding" in value
 
 
 def refusal(status: int, message: str, **details: str | None) -> Reply:

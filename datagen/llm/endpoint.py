@@ -16,7 +16,7 @@ from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from socket import gaierror
 from time import time
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -34,6 +34,7 @@ from datagen.llm.models_file import Access
 from datagen.llm.names import is_same_model
 from datagen.llm.parameters import Parameters
 from datagen.llm.spec import is_loopback, without_proxy
+from datagen.records.record import Row
 
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
@@ -186,7 +187,7 @@ async def read_body(response: httpx2.Response) -> bytes:
 
 
 class Endpoint:
-    """The innermost layer of a model on a server: sends a call once.
+    """The innermost layer of a model on a server: sends a call once. A subclass asks for something else than answers.
 
     Args:
         url: The base URL of the API.
@@ -196,9 +197,14 @@ class Endpoint:
         access: The key, headers and query of models.toml.
     """
 
+    path: ClassVar[str] = "chat/completions"
+    """Where requests go, below the base URL."""
+    answer: ClassVar[str] = "chat completion"
+    """What a reply of status 200 holds."""
+
     def __init__(self, url: str, name: str, *, timeout: float, connections: int, access: Access | None = None) -> None:
         self._name, self._url, self._access = name, url, access or Access()
-        self._client, self._pattern = open_client(url, timeout, connections, self._access)
+        self._client, self._pattern = open_client(url, self.path, timeout, connections, self._access)
         self._describe_calls = is_loopback(url) and bool(os.environ.get(TEST_VARIABLE))
         """Send each call's place in the run as a header."""
         self.parameters, self._forms = Parameters(f"{name} at {url}"), Forms(f"{name} at {url}")
@@ -212,7 +218,7 @@ class Endpoint:
 
         # 2. Send the request.
         try:
-            content = encode_body({"model": self._name, "messages": call.messages, **params}).encode()
+            content = encode_body({"model": self._name, **self._content(call), **params}).encode()
         except UnicodeEncodeError:
             return refusal(400, "not sent: the prompt holds half a character (a lone surrogate)")
         received = await self._client.exchange(self._request(call, content))
@@ -226,13 +232,24 @@ class Endpoint:
             reply = Reply(received.status, received.body.decode(), allowances=received.allowances)
         except UnicodeDecodeError as error:
             raise Transient("the answer is not UTF-8", is_paid=True) from error
-        if not reply.is_chat_completion:
-            raise Transient(f"no chat completion in the answer: {error_message(reply.body)!r}", is_paid=True)
-        self.parameters.check(reply, call.params, params)
+        if not self._is_answer(reply):
+            raise Transient(f"no {self.answer} in the answer: {error_message(reply.body)!r}", is_paid=True)
+        self._look_at(reply, call, params)
         self._check_name(reply)
-        if call.schema and FORM in params:
-            self._forms.watch(read_message(reply.parsed["choices"][0]["message"]).text)
         return reply
+
+    def _content(self, call: Call) -> Row:
+        """Return what a request asks, beside the model and the parameters."""
+        return {"messages": call.messages}
+
+    def _is_answer(self, reply: Reply) -> bool:
+        return reply.is_chat_completion
+
+    def _look_at(self, reply: Reply, call: Call, sent: Mapping[str, Any]) -> None:
+        """Learn from an answer what the server has made of the parameters that were sent."""
+        self.parameters.check(reply, call.params, sent)
+        if call.schema and FORM in sent:
+            self._forms.watch(read_message(reply.parsed["choices"][0]["message"]).text)
 
     def _adapted(self, call: Call) -> Mapping[str, Any]:
         """Return the parameters of a call as this model takes them."""
@@ -302,8 +319,10 @@ class PlainClient(openai.AsyncOpenAI):
         return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": self.user_agent}
 
 
-def open_client(url: str, deadline: float, connections: int, access: Access) -> tuple[HttpClient, httpx2.Request]:
-    """Open the client for a URL; return it, and the pattern of all requests: they differ in their content alone.
+def open_client(
+    url: str, path: str, deadline: float, connections: int, access: Access
+) -> tuple[HttpClient, httpx2.Request]:
+    """Open the client for a path below a URL; return it, and the pattern of all requests: only their content differs.
 
     It reads certificates and proxies from the environment.
 
@@ -316,7 +335,7 @@ def open_client(url: str, deadline: float, connections: int, access: Access) -> 
         client = (openai.AsyncOpenAI if takes_settings(url) else PlainClient)(
             base_url=url, api_key=api_key(url, access.key), http_client=http
         )
-        address = client.base_url.join("chat/completions").copy_merge_params(access.query)
+        address = client.base_url.join(path).copy_merge_params(access.query)
         headers = merge_headers(client.auth_headers, client.default_headers, request_headers(url, access))
         pattern = http.build_request(
             "POST", address, headers=headers, timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT)

@@ -9,16 +9,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datagen.errors import UNPARSED, CallFailed
-from datagen.llm.call import BadAnswer, Call, Completion, Layer, Reply, read_reply
+from datagen.llm.call import EMBEDDING, BadAnswer, Call, Completion, Layer, Reply, read_reply
 from datagen.llm.dialects import read_message
 from datagen.llm.parameters import LENGTHS
 from datagen.llm.purse import Purse
 from datagen.records.record import Messages, Prompt, Record, canonical, request_messages
 from datagen.records.usage import Purpose, Usage
 from datagen.schemas import Schema
+
+if TYPE_CHECKING:
+    from datagen.llm.vectors import Vector
 
 ATTEMPTS = 3
 """Bad answers to pay for before a call has failed."""
@@ -147,6 +150,34 @@ class Roles:
                     if bad.settled or unread or not reply.from_earlier_run:
                         raise CallFailed(bad.reason, stage=prompt.task, detail=bad.detail, reply=reply.text) from bad
                     bad_in_block = 0
+
+    async def embed(self, role: str, text: str) -> "Vector":
+        """Return the vector of a text, of length 1, from the model that plays a role.
+
+        A vector that cannot be used is not asked for again in this run: the same text has the same vector. A later run
+        asks once more.
+
+        Raises:
+            CallFailed: There is no vector that can be used.
+            Stopped: The run is ending, and the call was not sent.
+            Outage: The endpoint cannot be used.
+        """
+        from datagen.llm.vectors import read_vector, vector_key  # numpy, which most commands do without
+
+        model = self.models[role][0]
+        params, messages = {**model.params, **self.params}, request_messages([{"role": "user", "content": text}])
+        key = vector_key(model.identity, text, params, KEY_VERSION)
+        call = Call(key, model.identity, messages, params, 0, 1, EMBEDDING, {}, is_embedding=True)
+        while True:
+            reply = await model.below.send(call)
+            await self._count(role, model, call, reply)
+            try:
+                return read_vector(reply)
+            except BadAnswer as bad:
+                if not reply.from_earlier_run:
+                    words = reply.body if reply.status >= 400 else None
+                    raise CallFailed(bad.reason, stage=EMBEDDING, detail=bad.detail, reply=words) from bad
+                call = replace(call, attempt=call.attempt + 1)
 
     async def _count(self, role: str, model: Model, call: Call, reply: Reply) -> None:
         """Count the tokens of an answer."""

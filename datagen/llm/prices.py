@@ -23,6 +23,7 @@ from datagen.llm.call import Call, Reply
 from datagen.llm.dialects import Tokens
 from datagen.llm.keys import provider_of
 from datagen.llm.models_file import MODELS_FILE
+from datagen.llm.parameters import length_limit
 from datagen.llm.spec import Spec
 from datagen.records.usage import Usage
 
@@ -256,6 +257,16 @@ def prompt_bound(call: Call) -> int:
     extra = {name: call.params[name] for name in PROMPT_PARAMS if name in call.params}
     texts = json.dumps([call.messages, extra] if extra else call.messages, ensure_ascii=False)
     return len(texts.encode(errors="surrogatepass")) + MESSAGE_MARGIN * len(call.messages) + CALL_MARGIN
+
+
+def answer_limit(call: Call, context: int | None) -> int:
+    """Return the most tokens that the answer to a call has; a vector has none.
+
+    Args:
+        call: The call.
+        context: The most tokens of its model, where that is known.
+    """
+    return 0 if call.is_embedding else length_limit(call.params) or context or LONGEST_CONTEXT
 
 
 def counted(call: Call, reply: Reply) -> tuple[Tokens, bool]:

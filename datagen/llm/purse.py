@@ -19,7 +19,7 @@ from datagen.errors import Stopped
 from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.parameters import length_limit
-from datagen.llm.prices import LONGEST_CONTEXT, Price, PriceTag, counted, prompt_bound, usage_of
+from datagen.llm.prices import Price, PriceTag, answer_limit, counted, prompt_bound, usage_of
 from datagen.records.usage import Usage
 
 NO_TAG = PriceTag()
@@ -82,7 +82,7 @@ class Purse:
 
     def most_of(self, call: Call, price: Price) -> Decimal:
         """Return the most that one attempt of a call can cost."""
-        limit = length_limit(call.params) or price.context or LONGEST_CONTEXT
+        limit = answer_limit(call, price.context)
         return price.most(prompt_bound(call), limit + self._excess.get(call.model, 0))
 
     async def hold(self, call: Call) -> None:

@@ -57,6 +57,8 @@ class Spec:
     """Dollars per million tokens, by kind: input, output, cached. Empty if it is not known."""
     alias: str = ""
     """The name that models.toml gives it; empty for a model that is not there."""
+    embeds: bool = False
+    """It is asked for vectors, and writes no text."""
 
 
 def parse_spec(text: str) -> Spec:

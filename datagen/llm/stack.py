@@ -244,12 +244,14 @@ def open_backend(spec: Spec, url: str | None, options: StackOptions) -> Layer:
     """Open the innermost layer of a model at one of its addresses. Its modules are imported here, so that a run
     loads only what it uses."""
     if url is not None:
+        from datagen.llm.embeddings import EmbeddingEndpoint
         from datagen.llm.endpoint import Endpoint
 
-        connections = options.concurrency or ADAPTIVE_CEILING
-        return Endpoint(url, spec.name, timeout=options.timeout, connections=connections, access=spec.access)
+        connections, kind = options.concurrency or ADAPTIVE_CEILING, EmbeddingEndpoint if spec.embeds else Endpoint
+        return kind(url, spec.name, timeout=options.timeout, connections=connections, access=spec.access)
     if spec.name.startswith("hf:"):
-        local: Layer = import_extra("datagen.llm.local.model", spec.name).Local(spec.name)
+        module, name = ("embedder", "Embedder") if spec.embeds else ("model", "Local")
+        local: Layer = getattr(import_extra(f"datagen.llm.local.{module}", spec.name), name)(spec.name)
         return local
     if spec.name.startswith("replay:"):
         from datagen.llm.replay import load_replay

@@ -1,11 +1,12 @@
-"""`datagen filter`: keep the rows that no rule drops, rows of any kind. No model is called, and a kept row is the very
-row that came in, in our layout.
+"""`datagen filter`: keep the rows that no rule drops, rows of any kind. A kept row is the very row that came in, in our
+layout. No model is called, unless meanings are compared.
 
 Rules look at one row (select/heuristics.py) and verifiers check its answers (verify/): those that would be learned from
 (select/subjects.py). `--against` looks for benchmark questions in its prompt and in all of its answers
 (select/contamination.py), and `--dedup` compares it with every row kept before it (select/novelty.py), except those of
-its own seed: a rewrite is near its parent by construction. The first rule that drops a row is its reason. With `--tag`
-rules, verifiers and benchmarks drop nothing: all their reasons are in `details.tags`.
+its own seed: a rewrite is near its parent by construction. `--dedup semantic` (select/meaning.py) and `--diverse`
+(select/diversity.py) compare vectors of prompts and documents. The first rule that drops a row is its reason. With
+`--tag` rules, verifiers and benchmarks drop nothing: all their reasons are in `details.tags`.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,15 +17,20 @@ from typing import Any, BinaryIO
 from datagen.engine.method import Memory, Method
 from datagen.engine.options import option
 from datagen.engine.unobtained import ask
-from datagen.errors import InputError, unknown_value
+from datagen.errors import CallFailed, InputError, unknown_value
 from datagen.llm.model import Roles
+from datagen.llm.vectors import NO_VECTOR
 from datagen.records.files import content_digest
-from datagen.records.record import Candidate, Record, Row, keep, reject
+from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text
 from datagen.select import Rule
 from datagen.select.contamination import Benchmark, BenchmarkIndex, BenchmarkTable, Hit, read_benchmarks
+from datagen.select.dedup import EXACT, NO_DEDUP, Dedup, read_dedup
+from datagen.select.diversity import NOT_DIVERSE, Selection
 from datagen.select.heuristics import FILTERS, REASONS, as_seen
-from datagen.select.novelty import NewDocuments, Novelty, itself, seed_family
+from datagen.select.meaning import SIMILAR, THRESHOLD, Meaning
+from datagen.select.novelty import FamilyOf, NewDocuments, Novelty, itself, seed_family
 from datagen.select.subjects import Subject, SubjectReader, read_any, read_subjects
+from datagen.select.vectors import EmbeddedRow, Vectors
 from datagen.verify import VERIFIERS, Verifier, pick_verifier
 
 ALL, NONE = "all", "none"
@@ -40,12 +46,14 @@ class Options:
     rule: list[str] = option([ALL], f"Rules to apply: all, none, or {', '.join(FILTERS)}. Repeatable.")
     verify: list[str] = option([], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}. Repeatable.")
     only_verified: bool = option(False, "Also drop rows for which a verifier has no verdict.")
-    dedup: float | None = option(
-        None,
+    dedup: list[str] = option(
+        [],
         "Near-duplicate threshold (ROUGE-L F1) between prompts; 0.7 as in Self-Instruct, 1 = exact only. Documents "
-        "below 1: by MinHash, as FineWeb.",
-        least=0,
-        most=1,
+        f"below 1: by MinHash, as FineWeb. Or semantic[:X]: by the cosine similarity from which rows mean the same, "
+        f"{THRESHOLD} if none is given; needs --embedder. Repeat it for both.",
+    )
+    diverse: int | None = option(
+        None, "Keep the N most diverse rows of those that pass all else; needs --embedder.", least=1
     )
     within_family: bool = option(
         False, "With --dedup: compare a row with the rows of its own seed as well; of these the first one is kept."
@@ -71,14 +79,25 @@ class Filter(Method):
         "duplicate": "The prompt, or the document, is that of an earlier row (--dedup).",
         "wrong:NAME": "The response fails the verifier NAME of --verify.",
         "unverified:NAME": "--only-verified: the verifier NAME cannot tell whether the response is right.",
+        SIMILAR: "The prompt, or the document, means the same as that of an earlier row (--dedup semantic): the row "
+        "`record.nearest`, with the cosine `record.similarity`.",
+        NOT_DIVERSE: "The row is not one of the most diverse ones (--diverse); `record.nearest` is the one of those "
+        "that is nearest, with the cosine `record.similarity`.",
+        NO_VECTOR: "The embedder gave no vector that can be used; `record.error` says why.",
         "contaminated:NAME": "The prompt or an answer holds a question of the benchmark file NAME (--against).",
     }
     asks = {
         UNVERIFIED: "--verify: the verifier cannot tell whether these are right, and they stay: --only-verified drops "
         'them. The verifier answer needs a known answer in the row, such as a field "answer".',
     }
+    roles = {
+        "embedder": "gives the vectors of rows, for --dedup semantic and --diverse: NAME[@URL] at an endpoint with "
+        "/embeddings, hf:PATH or sim, which knows letters and no meaning"
+    }
+    embeds = True
     options_type = Options
     options: Options
+    dedup: Dedup
     rules: dict[str, Rule[Record]]
     verifiers: list[tuple[str, Verifier]]
     benchmarks: list[Benchmark]
@@ -106,7 +125,25 @@ class Filter(Method):
             yield ask(dropped, *checked)
             return
         tags: Row = {"tags": reasons, "hits": overlap} if self.options.tag else {}
-        yield ask(keep(record.row | {"meta": record.meta | tags}), *checked)
+        row = record.row | {"meta": record.meta | tags}
+        if not self.roles_in_use:
+            yield ask(keep(row), *checked)
+            return
+
+        # 3. Of a row that is kept so far, get the vector: those kept are compared in the fold.
+        try:
+            vector = await llm.embed("embedder", row["text"] if record.is_document else request_text(row["prompt"]))
+        except CallFailed as error:
+            yield ask(fail(error, record=record.row, meta=record.meta), *checked)
+            return
+        yield ask(keep(EmbeddedRow(row, vector)), *checked)
+
+    def bound(self, record: Record, llm: Roles) -> int:
+        return len(self.roles_in_use)
+
+    @property
+    def roles_in_use(self) -> Mapping[str, str]:
+        return {} if self.dedup.meaning is None and self.options.diverse is None else self.roles
 
     def reasons_against(self, record: Record, *, is_document: bool) -> list[str]:
         """Return what the rules and the verifiers have against the response of a record, and which verifiers have no
@@ -128,6 +165,8 @@ class Filter(Method):
         return read_any(name, file, shape, mapping)
 
     def conflict(self, record: Record, llm: Roles) -> str | None:
+        if self.roles_in_use and len(llm.models["embedder"]) != 1:
+            return "vectors of several models cannot be compared: give one --embedder"
         is_document = isinstance(record, Subject) and record.is_document
         return "documents hold no answers for --verify" if is_document and self.verifiers else None
 
@@ -139,8 +178,11 @@ class Filter(Method):
                 raise unknown_value("--rule", name, (ALL, NONE, *FILTERS))
         self.rules = {name: rule for name, rule in FILTERS.items() if ALL in names or name in names}
         self.verifiers = [(name, pick_verifier(name)) for name in self.options.verify]
-        if self.options.pool and self.options.dedup is None:
+        self.dedup = read_dedup(self.options.dedup)
+        if self.options.pool and self.dedup.words is None:
             raise InputError("--pool needs --dedup, such as --dedup 0.7")
+        if self.options.pool and self.dedup.meaning is not None:
+            raise InputError("--pool is compared by words alone: with --dedup semantic, put its rows before the others")
         self.benchmarks = read_benchmarks(self.options.against)
         self.index = BenchmarkIndex(self.benchmarks)
 
@@ -149,14 +191,35 @@ class Filter(Method):
         return {name: {path: content_digest(path) for path in paths} for name, paths in files.items()}
 
     def memory(self) -> list[Memory]:
-        if self.options.dedup is None:
+        if self.dedup == NO_DEDUP:
             return []
-        family_of = itself if self.options.within_family else seed_family
-        rules = Novelty(self.options.dedup, family_of=family_of), NewDocuments(self.options.dedup)
+        documents = NewDocuments(self.word_threshold)
+        is_late = self.dedup.meaning is not None  # prompts are then compared by words and meaning together
+        rules: list[Novelty | NewDocuments] = [documents] if is_late else [self.same_words(), documents]
         for subject in chain.from_iterable(map(read_subjects, self.options.pool)):
             for rule in rules:
                 rule.remember(subject.row)
         return list(rules)
+
+    def same_words(self) -> Novelty:
+        """Return the rule about prompts in the same words."""
+        return Novelty(self.word_threshold, family_of=self.family_of)
+
+    @property
+    def word_threshold(self) -> float:
+        """That of --dedup; with --dedup semantic alone, equal texts are duplicates."""
+        return EXACT if self.dedup.words is None else self.dedup.words
+
+    @property
+    def family_of(self) -> FamilyOf:
+        return itself if self.options.within_family else seed_family
+
+    def late_rule(self) -> Selection | None:
+        if not self.roles_in_use:
+            return None
+        kept, threshold = Vectors(), self.dedup.meaning
+        meaning = None if threshold is None else Meaning(kept, threshold, self.same_words(), self.family_of)
+        return Selection(kept, meaning, self.options.diverse)
 
     def table(self) -> BenchmarkTable:
         return BenchmarkTable(self.benchmarks, tagged=self.options.tag)

@@ -46,6 +46,8 @@ Encoded = str | list[int]
 Bits = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+FamilyOf = Callable[[Row], str]
+"""Returns the name of a row's family."""
 
 
 class Match(NamedTuple):
@@ -178,12 +180,19 @@ class Novelty:
         self,
         threshold: float,
         text_of: Callable[[Text], str] = request_text,
-        family_of: Callable[[Row], str] = itself,
+        family_of: FamilyOf = itself,
     ) -> None:
         self._exact, self._pool = Seen(), Pool(threshold)
         self._threshold, self._text_of, self._family_of = threshold, text_of, family_of
 
     def drops(self, row: Row) -> str | None:
+        reason = self.objection(row)
+        if reason is None:
+            self.remember(row)
+        return reason
+
+    def objection(self, row: Row) -> str | None:
+        """Return the reason to drop a row, and forget it."""
         if "prompt" not in row:
             return None  # a document
         text, key, family = self._keys(row)
@@ -192,7 +201,6 @@ class Novelty:
             return "duplicate"
         if self._threshold < 1 and not self._pool.is_novel(text, family=short_digest(family)):
             return "similar"
-        self.remember(row)
         return None
 
     def remember(self, row: Row) -> None:

@@ -91,10 +91,10 @@ def test_like_prompts_are_dropped_after_the_first_and_equal_ones_whatever_their_
         "Boil an egg.",
     )
     path = write(*({"prompt": prompt} for prompt in prompts))
-    run(path, dedup=0.7)
+    run(path, dedup=["0.7"])
     assert [row["prompt"] for row in rows("out.jsonl")] == [prompts[0], prompts[3]]
     assert reasons() == ["duplicate", "similar"]
-    run(path, "exact.jsonl", dedup=1.0)
+    run(path, "exact.jsonl", dedup=["1.0"])
     assert [row["prompt"] for row in rows("exact.jsonl")] == [prompts[0], *prompts[2:]]
 
 
@@ -102,7 +102,7 @@ def test_chinese_prompts_are_compared_by_their_characters() -> None:
     path = write(
         {"prompt": "请写一首关于大海的诗。"}, {"prompt": "请写一首关于大海的诗！"}, {"prompt": "请解释潮汐是怎么来的。"}
     )
-    run(path, dedup=0.7)
+    run(path, dedup=["0.7"])
     assert (len(rows("out.jsonl")), reasons()) == (2, ["duplicate"])
 
 
@@ -148,7 +148,7 @@ def test_what_is_kept_depends_on_what_came_before_alone(prompts: list[str]) -> N
 
 
 def test_real_gold_solutions_pass(real_data: Path) -> None:
-    outcome = run(real_data / "gsm8k/test_300.jsonl", verify=["equations"], dedup=0.7)
+    outcome = run(real_data / "gsm8k/test_300.jsonl", verify=["equations"], dedup=["0.7"])
     assert outcome.result["funnel"]["kept"] >= 298
     assert "wrong:equations" not in outcome.result["funnel"]["rejected"]
     assert json.loads(Path("out.meta.json").read_text())["result"]["fingerprint"]["command"] == "filter"

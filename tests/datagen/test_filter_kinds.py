@@ -76,7 +76,7 @@ def test_a_row_of_somebody_else_keeps_all_that_it_holds(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_rejected_row_is_whole(name: str) -> None:
     row = {**without_blanks(KINDS[name]), "licence": "CC0"}
-    filtered([row, row], dedup=0.7)
+    filtered([row, row], dedup=["0.7"])
     assert reasons() == ["duplicate"]
     assert rows("out.rejected.jsonl")[0]["record"].items() >= row.items()
     write([{"question": QUESTION, "answer": "x"}], "bench.jsonl")
@@ -130,16 +130,16 @@ def test_a_benchmark_may_be_of_any_kind(name: str) -> None:
 def test_documents_are_deduplicated_by_their_text() -> None:
     words = " ".join(f"Step {step} takes {step * 7} minutes at most." for step in range(40))
     texts = [words, words.upper(), f"{words} Then it rests.", "Another text altogether."]
-    filtered([{"text": text} for text in texts], rule=["none"], dedup=0.7)
+    filtered([{"text": text} for text in texts], rule=["none"], dedup=["0.7"])
     assert reasons() == ["duplicate", "similar"]
-    filtered([{"text": text} for text in texts], rule=["none"], dedup=1)
+    filtered([{"text": text} for text in texts], rule=["none"], dedup=["1"])
     assert reasons() == ["duplicate"]
 
 
 def test_several_preferences_of_one_prompt_stay_and_a_repeated_one_goes() -> None:
     pairs = [{"prompt": QUESTION, "chosen": GOOD, "rejected": other} for other in ("No.", "Never.", "No.")]
     source = write([{**pair, **OURS, "id": f"{number:016x}"} for number, pair in enumerate(pairs)])
-    perform(Filter, source, "sim", "out.jsonl", Options(rule=["none"], dedup=0.7))
+    perform(Filter, source, "sim", "out.jsonl", Options(rule=["none"], dedup=["0.7"]))
     assert [row["rejected"] for row in rows("out.jsonl")] == ["No.", "Never."]
     assert reasons() == ["duplicate"]
 
@@ -151,11 +151,11 @@ def test_rows_of_a_pool_count_as_kept_before(name: str) -> None:
     near = {"text": f"{text} Then it rests."} if text else {"prompt": QUESTION.replace("three", "four")}
     other = {"text": "Another."} if text else {"prompt": "Name a river."}
     lines: list[Row] = [KINDS[name], {**KINDS[name], **near}, {**KINDS[name], **other}]
-    filtered(lines, rule=["none"], dedup=0.7, pool=["pool.jsonl"])
+    filtered(lines, rule=["none"], dedup=["0.7"], pool=["pool.jsonl"])
     assert reasons() == ["duplicate", "similar"] and len(rows("out.jsonl")) == 1
     fingerprint = json.loads(Path("out.meta.json").read_text())["result"]["fingerprint"]
     write([KINDS[name]], "pool.jsonl")
-    filtered(lines, rule=["none"], dedup=0.7, pool=["pool.jsonl"])
+    filtered(lines, rule=["none"], dedup=["0.7"], pool=["pool.jsonl"])
     assert json.loads(Path("out.meta.json").read_text())["result"]["fingerprint"] != fingerprint
 
 
@@ -172,7 +172,7 @@ def test_a_pool_needs_a_threshold_and_rows_that_can_be_read() -> None:
         filtered([KINDS["prompt"]], pool=["in.jsonl"])
     Path("pool.jsonl").write_text('{"prompt": "A?"}\n{"prompt": \n')
     with pytest.raises(InputError, match=r"pool\.jsonl:2: .*fix the line"):
-        filtered([KINDS["prompt"]], dedup=0.7, pool=["pool.jsonl"])
+        filtered([KINDS["prompt"]], dedup=["0.7"], pool=["pool.jsonl"])
 
 
 def test_the_chosen_answer_is_verified() -> None:
@@ -220,7 +220,7 @@ def texts_in(value: Any) -> set[str]:
 def test_no_text_of_a_row_disappears(name: str, data: st.DataObject, tag: bool) -> None:
     drawn: list[tuple[Row, Row]] = data.draw(st.lists(st.tuples(ROWS[name], COLUMNS), min_size=1, max_size=4))
     lines: list[Row] = [{**columns, **row} for row, columns in drawn]
-    filtered(lines, dedup=0.7, tag=tag)
+    filtered(lines, dedup=["0.7"], tag=tag)
     written = set().union(*map(texts_in, [*rows("out.jsonl"), *rows("out.rejected.jsonl")]))
     lost = texts_in(lines) - written
     assert not [text for text in lost if text.strip() not in {one.strip() for one in written}]

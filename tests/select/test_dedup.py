@@ -24,7 +24,7 @@ ROWS = st.lists(st.builds(lambda *drawn: drawn, PROMPTS, st.sampled_from("pq"), 
 
 
 def dedup(path: str, output: str = "out.jsonl", *, within_family: bool = False) -> None:
-    options = Options(rule=["none"], dedup=0.7, within_family=within_family)
+    options = Options(rule=["none"], dedup=["0.7"], within_family=within_family)
     with open_job(Filter, path, options, RunOptions(output=output), {}) as job:
         asyncio.run(run_job(job, Quiet()))
 

@@ -24,6 +24,7 @@ FILES = {
     "pytorch_model.bin": b"the same weights",
     "consolidated.safetensors": b"and again",
     "onnx/model.safetensors": b"and again",
+    "1_Pooling/config.json": b"{}",
     "README.md": b"# A model\n",
 }
 RESOLVE = (
@@ -98,7 +99,8 @@ def resolve(name: str, endpoint: str, **env: str) -> str:
 def test_a_model_of_the_hub_is_downloaded_once_and_found_without_the_hub_then() -> None:
     with running_hub() as (endpoint, requests):
         folder = Path(resolve("hf:org/open", endpoint))
-        assert sorted(path.name for path in folder.rglob("*")) == ["config.json", "model.safetensors"]
+        kept = ["1_Pooling/config.json", "config.json", "model.safetensors"]
+        assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == kept
         assert model_name(folder) == "open"
         before = len(requests)
         assert resolve("org/open", endpoint) == str(folder)

@@ -31,8 +31,8 @@ OTHER_FILES = (
 TIMEOUT = 8.0
 """Seconds to wait for the hub's answer about a name."""
 REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+")
-NOT_LOADED = ["consolidated*", "*/*"]
-"""Files of a repository that hold the same weights once more."""
+POOLING = "1_Pooling/config.json"
+"""The file in which Sentence Transformers says how a vector is made of an encoder's states."""
 
 
 def resolve_model(spec: str) -> Path:
@@ -81,8 +81,9 @@ def download(name: str) -> Path:
         files = [file.rfilename for file in hub.model_info(name, timeout=TIMEOUT).siblings or []]
         says = pickles_only(files)
         if not says:
-            patterns = [WEIGHT_FILES, *OTHER_FILES]
-            return Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=NOT_LOADED))
+            patterns = [WEIGHT_FILES, *OTHER_FILES, POOLING]
+            same_weights = ["consolidated*", *(file for file in files if "/" in file and file != POOLING)]
+            return Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=same_weights))
     except hub.errors.GatedRepoError:
         says = "its authors ask for consent: accept the terms on its page of the hub, then run: hf auth login"
     except hub.errors.RepositoryNotFoundError:

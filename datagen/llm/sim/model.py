@@ -34,6 +34,10 @@ class Sim:
     """Fault or bias to probability, and `skill`."""
 
     async def send(self, call: Call) -> Reply:
+        if call.is_embedding:
+            from datagen.llm.sim import embed  # numpy, which most commands do without
+
+            return embed.reply(call, self.rates)
         task, fields = call.task, call.fields
         rng = SimRandom(f"{call.key.hex()}:{call.attempt}", self.rates)
         if task not in HANDLERS:
