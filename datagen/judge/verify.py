@@ -58,7 +58,7 @@ class Verify(JudgeMethod):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record."""
-        verdicts = [verify_all(record, response, self.options.verify) for response in record.responses]
+        verdicts = await verify_all(record, record.responses, self.options.verify)
         answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
         scores = [SCORES[verdict] for verdict in verdicts]
         order = ranking_order(scores)
