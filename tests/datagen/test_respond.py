@@ -160,6 +160,7 @@ def test_of_two_chains_of_one_path_the_one_that_differs_more_stays() -> None:
     assert diverse([other, near, far], 0) == {0, 2}
     assert diverse([other, far, near], 0) == {0, 1}
     assert diverse([near, other, far], 1) == {0, 1}  # the gold path stays
+    assert diverse([near, far, other], 0) == {0, 2}  # as in the public code: no other path so far, so the first stays
 
 
 def diverse(chains: list[str], gold: int) -> set[int]:
