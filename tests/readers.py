@@ -4,6 +4,7 @@ Public functions are found by their annotations in the packages that read text. 
 is called with it; one that takes more needs an entry in CALLS. `unlisted` names those that have none.
 """
 
+import asyncio
 import inspect
 import json
 from base64 import b64encode
@@ -24,7 +25,7 @@ from datagen.llm.dialects import read_message
 from datagen.llm.endpoint import retry_after, wait_in_words
 from datagen.llm.forms import Forms
 from datagen.llm.parameters import Parameters
-from datagen.llm.sim import SimRandom, answer, judge, structured
+from datagen.llm.sim import SimRandom, answer, code, judge, structured
 from datagen.llm.sim.game24 import in_order
 from datagen.llm.sim.model import HANDLERS
 from datagen.llm.vectors import read_vector
@@ -42,7 +43,7 @@ from datagen.sources import bm25, corpus, markup, segments
 from datagen.sources.extraction import HTML
 from datagen.strategies import mcr, rft, strategy
 from datagen.strategies.tree import tasks
-from datagen.verify import VERIFIERS, verify_all
+from datagen.verify import VERIFIERS, verdict_of, verify_all
 from datagen.verify.code import verify_tests
 from datagen.verify.constraints import checks
 from datagen.verify.constraints.spec import FAMILIES, Constraint, is_met, load_constraints, verify_constraints
@@ -181,7 +182,9 @@ CALLS: dict[str, Call] = {
     "records.tables.structured": lambda text: tables.structured("messages", f"[{text}"),
     "records.shapes.join_input": lambda text: join_input(text, text),
     "sources.markup.drop_closed": markup.without_markup,
-    "verify.verify_all": lambda text: verify_all(record(), text, VERIFIERS),
+    "llm.sim.code.write_function": lambda text: code.write_function(text, SimRandom("seed")),
+    "verify.verdict_of": lambda text: asyncio.run(verdict_of(VERIFIERS["equations"], record(), text)),
+    "verify.verify_all": lambda text: asyncio.run(verify_all(record(), [text], VERIFIERS)),
     **{f"verify.verify_{name}": partial(check, record()) for name, check in VERIFIERS.items()},
     "select.topics.read_topics": lambda text: read_topics(text, 3),
     "verify.code.verify_tests": lambda text: verify_tests(record(), text),
@@ -234,7 +237,9 @@ OTHERS: dict[str, Call] = {
     ),
     "select.minhash.NearDuplicates.add": lambda text: minhash.NearDuplicates().add(text[: len(text) // 8]),
     "select.novelty.Pool.is_novel": lambda text: (pool := novelty.Pool()).add(text) or pool.is_novel(text),
-    "strategies.rft.select_diverse": lambda text: rft.select_diverse([text, f"{text} ", f"{text} so", "1+1=2"], 0),
+    "strategies.rft.select_diverse": lambda text: rft.select_diverse(
+        [text, f"{text} ", f"{text} so", "1+1=2"], list("aabc"), 0
+    ),
     **{f"verify.constraints.{name}": with_kwargs(family.check) for name, family in FAMILIES.items()},
     **{f"select.heuristics.{name}": of_record(rule) for name, rule in heuristics.FILTERS.items()},
     **{

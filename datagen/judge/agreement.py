@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from datagen.engine.method import Table
 from datagen.judge.replies import TIE
 from datagen.judge.vendors import families
-from datagen.llm.database import JOURNAL_FOLDER, journal_folder
+from datagen.llm.database import JOURNAL_FOLDER, journal_folder, locked
 from datagen.records.files import replace_file
 from datagen.records.record import Candidate, Row
 from datagen.text import count_of
@@ -38,6 +38,8 @@ Orders = tuple[tuple[float | None, float | None], ...]
 SCORE_TIE = 0.1
 """Scores closer than this are a tie (MT-bench)."""
 RESAMPLES, LEVEL = 1_000, 0.95
+BLOCK = 10
+"""Bootstrap samples that are drawn together: 80 bytes for each row."""
 CHANCE = 0.5
 VERDICTS = (1.0, TIE, 0.0)
 STORE = Path(JOURNAL_FOLDER) / "judges.json"
@@ -171,8 +173,7 @@ def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[s
         Figure to {"value", "low", "high"}.
     """
     sums = np.array([[row.get(name, 0.0) for name in SUM_NAMES] for row in rows])
-    weights = np.random.default_rng(0).multinomial(len(sums), [1 / len(sums)] * len(sums), RESAMPLES)
-    resampled = figures_of(weights @ sums)
+    resampled = figures_of(resample(sums))
     edges = (50 - 50 * level, 50 + 50 * level)
     figures: dict[str, Row] = {}
     for name, value in figures_of(sums.sum(0)).items():
@@ -181,6 +182,21 @@ def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[s
             interval = {"value": value, "low": low, "high": high}
             figures[name] = {edge: round(float(number), 4) for edge, number in interval.items()}
     return figures
+
+
+def resample(sums: Array) -> Array:
+    """Return the sums of RESAMPLES bootstrap samples of the rows.
+
+    They are drawn in blocks: the weights of all of them together are a thousand numbers for each row.
+
+    Args:
+        sums: Shape (rows, len(SUM_NAMES)).
+
+    Returns:
+        Shape (RESAMPLES, len(SUM_NAMES)).
+    """
+    random, share = np.random.default_rng(0), np.full(len(sums), 1 / len(sums))
+    return np.concatenate([random.multinomial(len(sums), share, BLOCK) @ sums for _ in range(RESAMPLES // BLOCK)])
 
 
 @dataclass
@@ -247,9 +263,9 @@ def read_checks() -> dict[str, Row]:
 
 
 def save_checks(checks: dict[str, Row]) -> None:
-    """Add checks to those of this folder."""
-    journal_folder(Path())
-    replace_file(STORE, json.dumps(read_checks() | checks, indent=1).encode())
+    """Add checks to those of this folder, which others may do at the same time."""
+    with locked(journal_folder(Path())):
+        replace_file(STORE, json.dumps(read_checks() | checks, indent=1).encode())
 
 
 def is_weak(check: Row) -> bool:

@@ -66,7 +66,11 @@ def families(identity: str) -> frozenset[str]:
         return frozenset(["sim"])
     name = (rest.rpartition("/")[0] or rest) if kind in STORED else identity
     name = name.partition("#")[0].casefold()
-    vendors = frozenset(vendor for vendor, pattern in PATTERNS.items() if pattern.search(name))
     own = name.rpartition("/")[2]
     letters = re.match(r"[^\W\d_]+", own)
-    return vendors or frozenset([letters[0] if letters else own])
+    return vendors(name) or frozenset([letters[0] if letters else own])
+
+
+def vendors(name: str) -> frozenset[str]:
+    """Return who has trained a model, by its name or the type in its config; nobody where the table does not know."""
+    return frozenset(vendor for vendor, pattern in PATTERNS.items() if pattern.search(name.casefold()))

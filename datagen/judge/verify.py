@@ -5,7 +5,7 @@ answers are tied, and so are all wrong ones. With several verifiers an answer is
 unknown if one of them does not know.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,13 @@ from datagen.engine.options import option
 from datagen.engine.unobtained import ask
 from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judge.judges import answer_metas
+from datagen.judge.summary import authors
 from datagen.llm.model import Roles
-from datagen.records.record import Candidate, Record
+from datagen.records.record import Candidate, Record, Row
 from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
 
 SCORES = {True: 1.0, False: 0.0, None: None}
+VERDICTS = {"right": True, "wrong": False, "unknown": None}
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,33 @@ class Options:
 
 @dataclass
 class VerdictTable(Table):
-    """How many answers are right."""
+    """How many answers are right, of each model that wrote some, and of all."""
 
-    counts: Counter[bool | None] = field(default_factory=Counter)
+    models: dict[str, Counter[bool | None]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, candidate: Candidate) -> None:
         if candidate.status == "kept":
-            self.counts.update(answer["verified"] for answer in candidate.row["meta"]["responses"])
+            answers = candidate.row["meta"]["responses"]
+            for name, place in authors(candidate.row["meta"]):
+                self.models[name][answers[place]["verified"]] += 1
 
     def as_dict(self) -> dict[str, Any]:
-        return {"right": self.counts[True], "wrong": self.counts[False], "unknown": self.counts[None]}
+        total = sum(self.models.values(), Counter[bool | None]())
+        models = {name: numbers_of(self.models[name]) for name in sorted(self.models)}
+        return {**numbers_of(total), "models": models}
 
     def tables(self) -> list[list[list[str]]]:
-        cells = {"answers": self.counts.total(), **self.as_dict()}
-        return [[list(cells), [str(count) for count in cells.values()]]] if self.counts else []
+        if not self.models:
+            return []
+        numbers = self.as_dict()
+        models = numbers.pop("models")
+        lines = [*models.items(), ("all", numbers)] if len(models) > 1 else list(models.items())
+        return [[["model", *numbers], *([name, *map(str, counts.values())] for name, counts in lines)]]
+
+
+def numbers_of(counts: Counter[bool | None]) -> Row:
+    """Return how many answers there are, and how many of each verdict."""
+    return {"answers": counts.total(), **{name: counts[verdict] for name, verdict in VERDICTS.items()}}
 
 
 class Verify(JudgeMethod):
@@ -58,7 +73,7 @@ class Verify(JudgeMethod):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record."""
-        verdicts = [verify_all(record, response, self.options.verify) for response in record.responses]
+        verdicts = await verify_all(record, record.responses, self.options.verify)
         answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
         scores = [SCORES[verdict] for verdict in verdicts]
         order = ranking_order(scores)

@@ -31,7 +31,7 @@ from datagen.select.meaning import SIMILAR, THRESHOLD, Meaning
 from datagen.select.novelty import FamilyOf, NewDocuments, Novelty, itself, seed_family
 from datagen.select.subjects import Subject, SubjectReader, read_any, read_subjects
 from datagen.select.vectors import EmbeddedRow, Vectors
-from datagen.verify import VERIFIERS, Verifier, pick_verifier
+from datagen.verify import VERIFIERS, Verifier, pick_verifier, verdict_of
 
 ALL, NONE = "all", "none"
 UNVERIFIED = "unverified rows"
@@ -108,7 +108,7 @@ class Filter(Method):
         # 1. Apply all rules and verifiers to its answers, of which one without a reason is enough, and look for
         #    benchmarks.
         assert isinstance(record, Subject)
-        objections = [self.reasons_against(view, is_document=record.is_document) for view in record.views]
+        objections = [await self.reasons_against(view, is_document=record.is_document) for view in record.views]
         unverified = all(any(map(is_unverified, reasons)) for reasons in objections)
         if not self.options.only_verified:
             objections = [[reason for reason in reasons if not is_unverified(reason)] for reasons in objections]
@@ -145,14 +145,14 @@ class Filter(Method):
     def roles_in_use(self) -> Mapping[str, str]:
         return {} if self.dedup.meaning is None and self.options.diverse is None else self.roles
 
-    def reasons_against(self, record: Record, *, is_document: bool) -> list[str]:
+    async def reasons_against(self, record: Record, *, is_document: bool) -> list[str]:
         """Return what the rules and the verifiers have against the response of a record, and which verifiers have no
         verdict on it."""
         rules = [rule for name, rule in self.rules.items() if not is_document or name in DOCUMENT_RULES]
         seen = as_seen(record) if rules else record
         reasons = [reason for rule in rules if (reason := rule(seen))]
         for name, verify in self.verifiers:
-            verdict = None if record.response is None else verify(record, record.response)
+            verdict = None if record.response is None else await verdict_of(verify, record, record.response)
             if verdict is False:
                 reasons.append(f"wrong:{name}")
             elif verdict is None:

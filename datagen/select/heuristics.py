@@ -20,6 +20,7 @@ sees only the text, not the finish reason: our own commands check that with the 
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 from datagen.records.record import Record, Text, as_messages, request_text
@@ -242,12 +243,30 @@ def _loops(words: list[str]) -> bool:
     """Return whether a phrase of up to LOOP_PERIOD words repeats itself in a row."""
     for period in range(1, LOOP_PERIOD + 1):
         needed = max(LOOP_WORDS, LOOP_TURNS * period) - period
-        run = 0
-        for place, (word, later) in enumerate(zip(words, words[period:], strict=False)):
-            run = run + 1 if word == later else 0
-            if run == needed and any(map(str.isalpha, words[place : place + period])):  # rows of digits may be equal
+        for start, end in _runs(words, period, needed):
+            at = start + needed - 1
+            if end - start >= needed and any(map(str.isalpha, words[at : at + period])):  # rows of digits may be equal
                 return True
     return False
+
+
+def _runs(words: list[str], period: int, needed: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of words that equal the one a period later: all of `needed` words, and some shorter ones.
+
+    Such a run holds one of any `needed` places in a row, so that only every so many places are looked at.
+    """
+    last, place = len(words) - period, needed - 1
+    while place < last:
+        if words[place] != words[place + period]:
+            place += needed
+            continue
+        start = end = place
+        while start and words[start - 1] == words[start - 1 + period]:
+            start -= 1
+        while end < last and words[end] == words[end + period]:
+            end += 1
+        yield start, end
+        place = end + needed
 
 
 def _repeats_lines(text: str) -> bool:

@@ -162,7 +162,8 @@ class MetaReasoning(Strategy):
         # 4. The response is the explanation without the numbers of the facts.
         response = CITATION.sub("", completion.text).strip()
         rationale = split_answer(response)[0]
-        return [self.accept(record, details, [Answer(response, completion, rationale, answer)])]
+        answers = await self.verify(record, [Answer(response, completion, rationale, answer)])
+        return [self.accept(record, details, answers)]
 
     async def follow_chain(self, record: Record, llm: Roles, index: BM25Index, number: int) -> Chain:
         """Decompose the question and retrieve for each part, until a final answer (section 3.1)."""

@@ -2,17 +2,23 @@
 
 A chain is kept if its answer is the known one (`answer` or the response of the input row) and every equation in it
 holds. Chains with the same list of equations, in order and without spaces, form one path. Of two chains of a path,
-the one with the larger summed Levenshtein distance to the chains of the other paths is kept (section 3.3). The gold
-path, if the input has one, is always kept. Several `--teacher` pool their chains before that, which is where the
-paper's gain comes from.
+the one with the larger summed Levenshtein distance to the chains of the other paths so far is kept (section 3.3; so the
+order of the samples counts, as in the public code). The gold path, if the input has one, is always kept. Several
+`--teacher` pool their chains before that, which is where the paper's gain comes from.
+
+Code, with `--verify tests`: the prompt is asked as it is, and an answer is right if the tests of the row pass. What the
+equations are to a chain the program is to such an answer: what is left without the words. So two programs are one path
+if they differ in layout, comments and the names that they give themselves alone (verify/programs.py).
 
 Departures: the paper samples 100 chains; the default here is 8 (`-k`). Chains without an equation are one path if their
 words are the same (the public code keeps one such chain per question). Equations are parsed, never evaluated as code; a
-percent sign or a unit does not fail a chain (verify/equations.py).
+percent sign or a unit does not fail a chain (verify/equations.py). The paper has no code.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +28,10 @@ from datagen.engine.method import Table
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
+from datagen.errors import InputError
 from datagen.llm.model import Roles
-from datagen.records.record import SAMPLES_PER_PASS, Candidate, Record, Row, fail
+from datagen.records.record import SAMPLES_PER_PASS, Candidate, Prompt, Record, Row, as_messages, fail
+from datagen.strategies.path_checks import TESTS, ByAnswer, ByTests, PathCheck
 from datagen.strategies.strategy import (
     EXAMPLES,
     NO_ANSWER,
@@ -31,16 +39,16 @@ from datagen.strategies.strategy import (
     NO_RESULT,
     NO_RESULT_WHY,
     REASON,
+    VERIFY,
     WRONG,
     WRONG_REASONS,
     Answer,
     Cut,
     Strategy,
-    rejection_reason,
+    prompt_fields,
     with_verdict,
 )
-from datagen.verify import UNVERIFIED, reference_answer
-from datagen.verify.answers import split_answer
+from datagen.verify import UNVERIFIED
 from datagen.verify.equations import equation_key
 
 CHAINS = 8
@@ -53,6 +61,7 @@ class Options:
     """Options of `datagen respond --strategy rft`."""
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
+    verify: list[str] = option([], VERIFY)
     examples: Path | None = option(None, EXAMPLES)
     reasoning: str = reasoning_option()
 
@@ -87,7 +96,7 @@ class PathTable(Table):
 
 
 class RejectionSampling(Strategy):
-    """RFT: every different right chain of thought for a question with a known answer."""
+    """RFT: every different right chain of thought for a question with a known answer, or program for one with tests."""
 
     variant = "rft"
     options_type = Options
@@ -96,7 +105,9 @@ class RejectionSampling(Strategy):
     reasons = {
         **WRONG_REASONS,
         **NO_GOLD,
-        "same_path": "Another right chain for the question has the same equations.",
+        "no_tests": "--verify tests: the row holds no tests (docs/verifiers.md#code).",
+        "same_path": "Another right chain has the same equations; of code, another right program has the same syntax "
+        "tree.",
     }
     asks = {**Strategy.asks, **NO_RESULT_WHY}
     templates = (REASON,)
@@ -104,34 +115,32 @@ class RejectionSampling(Strategy):
 
     async def respond(self, record: Record, llm: Roles, details: Row) -> list[Candidate]:
         """Augment one question by rejection sampling (section 3.3): the gold path, and a candidate for each chain."""
-        reference = reference_answer(record)
-        if reference is None:
-            return [self.reject(record, details, "no_gold")]
+        check = self.path_check
+        if reason := check.missing(record):
+            return [self.reject(record, details, reason)]
 
         # 1. Sample k chains, from all teachers in turn.
         chains = await self.answers(record, llm)
 
-        # 2. The input's own chain is the gold path. It stands first; an answer without a rationale is no path.
-        gold: list[Answer] = []
-        if record.response is not None and record.label is not False:
-            rationale, answer = split_answer(record.response)
-            if answer is not None and rationale.strip():
-                gold = [Answer(record.response, None, rationale, answer, reasoning=record.reasoning)]
+        # 2. The input's own chain is the gold path. It stands first.
+        gold = check.gold(record)
         whole = [NO_ANSWER if isinstance(chain, Cut) else chain for chain in chains]
         paths = [*gold, *whole]
 
-        # 3. Reject chains with a wrong answer or a wrong equation. The gold path is right by definition.
-        reasons = [None] * len(gold) + [rejection_reason(chain, reference) for chain in whole]
+        # 3. Reject chains with a wrong answer or a wrong equation, or programs that fail a test.
+        reasons = await check.reasons(record, gold, whole)
 
         # 4. Of the chains with the same equations keep the one that differs most from the other paths.
         right = [place for place, reason in enumerate(reasons) if reason is None]
-        selected = {right[at] for at in select_diverse([paths[place].response for place in right], len(gold))}
+        texts = [paths[place].response for place in right]
+        golden = sum(place < len(gold) for place in right)
+        selected = {right[at] for at in select_diverse(texts, list(map(check.key, texts)), golden)}
 
         # 5. Each path is a row, or a rejected row; a chain that is cut fails alone.
         candidates = []
         cut = {place: chain for place, chain in enumerate(chains, len(gold)) if isinstance(chain, Cut)}
         for place, (path, reason) in enumerate(zip(paths, reasons, strict=True)):
-            details["equations"] = equation_key(path.response)
+            details["equations"] = None if self.of_code else equation_key(path.response)
             path = with_verdict(path, reason)
             if place in cut:
                 candidates.append(
@@ -141,36 +150,78 @@ class RejectionSampling(Strategy):
                 candidates.append(self.accept(record, details, [path], place))
             else:
                 candidates.append(self.reject(record, details, reason or "same_path", path.response, path))
-            ask(candidates[-1], NO_RESULT, int(place >= len(gold)), int(reason == "no_answer"))
-            stated = int(place >= len(gold) and reason != "no_answer")
-            ask(candidates[-1], UNVERIFIED, stated, int(reason == "unverified_answer"))
+            self.note(candidates[-1], reason, sampled=place >= len(gold), cut=place in cut)
         return candidates
+
+    def note(self, candidate: Candidate, reason: str | None, *, sampled: bool, cut: bool) -> None:
+        """Note on the candidate of a chain whether it has a result, and whether that was verified."""
+        if self.of_code and candidate.status == "kept":
+            return  # `accept` has counted its verdict
+        chains = int(sampled and not self.of_code)
+        ask(candidate, NO_RESULT, chains, int(reason == "no_answer"))
+        results = int(sampled and not cut and reason != "no_answer")
+        ask(candidate, UNVERIFIED, results, int(reason == "unverified_answer"))
+
+    @property
+    def of_code(self) -> bool:
+        """Whether the answers are programs, checked by tests."""
+        return bool(self.options.verify)
+
+    @cached_property
+    def path_check(self) -> PathCheck:
+        """What makes a path right."""
+        return ByTests() if self.of_code else ByAnswer()
+
+    @property
+    def row_templates(self) -> tuple[str, ...]:
+        return () if self.of_code else self.templates
+
+    def prompt(self, record: Record, template: str = REASON, **fields: str) -> Prompt:
+        """Return the request for a chain of thought; for a program the worked examples and the turns as they are."""
+        if not self.of_code:
+            return super().prompt(record, template, **fields)
+        messages = as_messages(record.prompt)
+        at = int(messages[0]["role"] == "system")
+        return Prompt([*messages[:at], *self.examples, *messages[at:]], "answer", prompt_fields(record, **fields))
+
+    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
+        if not self.of_code:
+            return await super().answer(record, llm, prompt, number)
+        completion = await self.ask(record, llm, prompt, number)
+        return Answer(completion.text, completion)
+
+    def check(self) -> None:
+        super().check()
+        if set(self.options.verify) - {TESTS}:
+            raise InputError(
+                "--verify: rft checks the known answer and the equations by itself; --verify tests is for rows with "
+                "tests, and there is no other"
+            )
 
     @property
     def candidates(self) -> int:
         return self.options.k + 1
 
 
-def select_diverse(chains: list[str], gold: int) -> set[int]:
-    """Select one chain of each path: of two, the one farther from the chains of the other paths (section 3.3).
-
-    Chains with the same equations are one path; of those without an equation, chains with the same words.
+def select_diverse(paths: Sequence[str], keys: Sequence[str], gold: int) -> set[int]:
+    """Select one of the paths with the same key: of two, the one farther from the other paths so far (section 3.3).
 
     Args:
-        chains: Right chains of thought, in the order in which they were sampled.
-        gold: How many of the first chains stay in any case.
+        paths: Right answers, in the order in which they were sampled.
+        keys: Of each, what it shares with the same path; those with "" are the same if their words are.
+        gold: How many of the first paths stay in any case.
 
     Returns:
-        Places in `chains`.
+        Places in `paths`.
     """
     selected: dict[str, int] = {}
-    for place, chain in enumerate(chains):
-        key = equation_key(chain) or " ".join(chain.split())
+    for place, (path, key) in enumerate(zip(paths, keys, strict=True)):
+        key = key or " ".join(path.split())
         if key not in selected:
             selected[key] = place
         elif selected[key] >= gold:
-            others = [chains[other] for path, other in selected.items() if path != key]
-            distances = {at: sum(distance(chains[at], other) for other in others) for at in (selected[key], place)}
+            others = [paths[other] for name, other in selected.items() if name != key]
+            distances = {at: sum(distance(paths[at], other) for other in others) for at in (selected[key], place)}
             selected[key] = max(distances, key=distances.__getitem__)
     return set(selected.values())
 

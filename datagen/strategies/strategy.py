@@ -51,8 +51,8 @@ WRONG_REASONS = {
     "no_answer": "The answer states no result.",
     "wrong_answer": "The result is not the known one, or a verifier of --verify fails the answer.",
     "wrong_equation": "An equation in the answer does not hold.",
-    "unverified_answer": "Whether the result is the known one cannot be told: one of them is in a form that is not "
-    "understood (docs/verifiers.md).",
+    "unverified_answer": "Whether the answer is right cannot be told: it, or what is known, is not understood "
+    "(docs/verifiers.md).",
 }
 """What the reasons of WRONG mean."""
 UNDECIDED = ("no_answer", "unverified_answer")
@@ -159,7 +159,7 @@ class Strategy(Method):
             CallFailed: A call got no good reply. The record becomes one failed row.
         """
         answers = await self.answers(record, llm)
-        whole = [answer for answer in answers if isinstance(answer, Answer)]
+        whole = await self.verify(record, [answer for answer in answers if isinstance(answer, Answer)])
         cut = [answer.failure for answer in answers if isinstance(answer, Cut)]
         if cut and len(whole) < LEAST_OF_SEVERAL:
             raise cut[0]
@@ -234,8 +234,16 @@ class Strategy(Method):
         messages = [{"role": "system", "content": content}, *self.examples, *turns]
         return Prompt(messages, template, prompt_fields(record, **fields))
 
+    async def verify(self, record: Record, answers: list[Answer]) -> list[Answer]:
+        """Return answers with the verdicts of the verifiers of `--verify`, where there are any."""
+        names = getattr(self.options, "verify", None)
+        if not names:
+            return answers
+        verdicts = await verify_all(record, [answer.response for answer in answers], names)
+        return [replace(answer, verified=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
+
     def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
-        """Make the row of one answer, or of several, checked with every verifier of `--verify`.
+        """Make the row of one answer, or of several, which are verified.
 
         A single answer that is wrong is rejected. Among several it stays, since it may be the rejected one of a pair.
 
@@ -245,10 +253,8 @@ class Strategy(Method):
             answers: One answer for a "response", several for "responses".
             place: Part of the row's id: what sets it apart from the record's other rows.
         """
-        if verifiers := getattr(self.options, "verify", None):
-            verdicts = [verify_all(record, answer.response, verifiers) for answer in answers]
-            answers = [replace(answer, verified=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
-        checked = UNVERIFIED, len(answers) if verifiers else 0, sum(answer.verified is None for answer in answers)
+        count = len(answers) if getattr(self.options, "verify", None) else 0
+        checked = UNVERIFIED, count, sum(answer.verified is None for answer in answers)
         if len(answers) == 1 and answers[0].verified is False:
             return ask(self.reject(record, details, "wrong_answer", answers[0].response, answers[0]), *checked)
         responses = [answer.response for answer in answers]

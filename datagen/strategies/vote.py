@@ -80,7 +80,7 @@ class Vote(Conversational):
         tied = len(votes) > 1 and votes[1][1] == votes[0][1]
         if share < self.options.least_share or tied:
             return [ask(self.reject(record, details, "no_agreement", winner.response, winner), *stated)]
-        return [ask(self.accept(record, details, [winner]), *stated)]
+        return [ask(self.accept(record, details, await self.verify(record, [winner])), *stated)]
 
 
 def vote_keys(answers: list[str | None]) -> list[str | None]:

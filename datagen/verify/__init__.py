@@ -11,6 +11,7 @@ Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and
     game24        the expression uses each of the given numbers once and makes 24                expressions.py
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from datagen.errors import InputError, unknown_value
@@ -25,12 +26,13 @@ from datagen.verify.equality import same_answer
 from datagen.verify.equations import equations_hold
 from datagen.verify.expressions import game24, puzzle_numbers
 from datagen.verify.numbers import parse_number
-from datagen.verify.sandbox import sandbox_problem
+from datagen.verify.sandbox import sandbox_problem, sandbox_threads
 
 UNVERIFIED = "unverified answers"
 UNVERIFIED_WHY = (
     "The verifier cannot tell whether these are right: --verify answer needs a known answer in the row (a field "
-    '"answer") and a result in the response. Give it these, or name another verifier.'
+    '"answer") and a result in the response, --verify tests needs tests in the row and Python in the response. Give it '
+    "these, or name another verifier."
 )
 """Why a verifier has no verdict on an answer, and the way out."""
 Verifier = Callable[[Record, str], bool | None]
@@ -89,10 +91,23 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
-def verify_all(record: Record, response: str, names: Iterable[str]) -> bool | None:
-    """Return the verdict of several verifiers: False if one returns False, else None if one returns None, else True."""
-    verdicts = [pick_verifier(name)(record, response) for name in names]
-    return False if False in verdicts else None if None in verdicts else True
+async def verify_all(record: Record, responses: Iterable[str], names: Iterable[str]) -> list[bool | None]:
+    """Return the verdict of several verifiers on each response, in order: False if one returns False, else None if one
+    returns None, else True."""
+    verifiers = [pick_verifier(name) for name in names]
+
+    async def verify(response: str) -> bool | None:
+        verdicts = [await verdict_of(verifier, record, response) for verifier in verifiers]
+        return False if False in verdicts else None if None in verdicts else True
+
+    return await asyncio.gather(*map(verify, responses))
+
+
+async def verdict_of(verifier: Verifier, record: Record, response: str) -> bool | None:
+    """Return the verdict of a verifier. One that runs a program waits for it in a thread: requests go on meanwhile."""
+    if verifier is not verify_tests:
+        return verifier(record, response)
+    return await asyncio.get_running_loop().run_in_executor(sandbox_threads(), verifier, record, response)
 
 
 def pick_verifier(name: str) -> Verifier:

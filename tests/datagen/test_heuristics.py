@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import Message, Record
 from datagen.select import first_reason
-from datagen.select.heuristics import FILTERS, LOOP_TURNS, LOOP_WORDS, MAX_WORDS, MIN_WORDS, REFUSAL_WORDS
+from datagen.select.heuristics import (
+    FILTERS,
+    LONG_TEXT,
+    LOOP_PERIOD,
+    LOOP_TURNS,
+    LOOP_WORDS,
+    MAX_WORDS,
+    MIN_WORDS,
+    REFUSAL_WORDS,
+)
 from tests.conftest import REAL_DATA
 
 CASES_FILE = Path(__file__).resolve().parents[1] / "data" / "heuristics.jsonl"
@@ -96,6 +105,31 @@ def test_a_long_answer_is_no_refusal(words: int, reason: str | None) -> None:
 def test_any_phrase_said_often_enough_in_a_row_is_a_loop(phrase: list[str]) -> None:
     turns = max(LOOP_TURNS, -(-LOOP_WORDS // len(phrase)))
     assert FILTERS["repetition"](make_record("It said: " + " ".join(phrase * turns))) == "repetition"
+
+
+def has_loop(words: list[str]) -> bool:
+    """The rule by its definition: every place of every period is looked at."""
+    for period in range(1, LOOP_PERIOD + 1):
+        needed, run = max(LOOP_WORDS, LOOP_TURNS * period) - period, 0
+        for place, (word, later) in enumerate(zip(words, words[period:], strict=False)):
+            run = run + 1 if word == later else 0
+            if run == needed and any(map(str.isalpha, words[place : place + period])):
+                return True
+    return False
+
+
+WORDS = st.lists(st.sampled_from(["bee", "sea", "1", "2"]), max_size=25)
+
+
+@given(WORDS, st.lists(st.sampled_from(["bee", "1", "2"]), min_size=1, max_size=22), st.integers(8, 130), WORDS)
+@example([], ["bee"], LOOP_WORDS, [])  # from the first word to the last
+@example(["1"] * 30, ["bee"], LOOP_WORDS, [])  # just behind a run that is none
+def test_a_loop_is_found_wherever_it_begins_and_ends(
+    before: list[str], phrase: list[str], length: int, after: list[str]
+) -> None:
+    words = [*before, *(phrase * length)[:length], *after]  # too short for the rules on lines and phrases
+    assume(len(words) < LONG_TEXT or has_loop(words))
+    assert (FILTERS["repetition"](make_record(" ".join(words))) == "repetition") == has_loop(words)
 
 
 def test_a_conversation_counts_by_all_that_was_said() -> None:

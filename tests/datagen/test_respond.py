@@ -157,14 +157,19 @@ def test_rft_keeps_right_chains_with_right_equations_one_for_each_path() -> None
 def test_of_two_chains_of_one_path_the_one_that_differs_more_stays() -> None:
     near, far = "1 + 1 = 2\nAnswer: 2", "Add one to one, which makes two: 1 + 1 = 2\nAnswer: 2"
     other = "4 - 2 = 2\nAnswer: 2"
-    assert select_diverse([other, near, far], 0) == {0, 2}
-    assert select_diverse([other, far, near], 0) == {0, 1}
-    assert select_diverse([near, other, far], 1) == {0, 1}  # the gold path stays
+    assert diverse([other, near, far], 0) == {0, 2}
+    assert diverse([other, far, near], 0) == {0, 1}
+    assert diverse([near, other, far], 1) == {0, 1}  # the gold path stays
+    assert diverse([near, far, other], 0) == {0, 2}  # as in the public code: no other path so far, so the first stays
+
+
+def diverse(chains: list[str], gold: int) -> set[int]:
+    return select_diverse(chains, list(map(equation_key, chains)), gold)
 
 
 @given(st.lists(st.sampled_from(["1 + 1 = 2", "2 * 1 = 2", "3 - 1 = 2", "words", "other words"]), max_size=8))
 def test_one_chain_stays_for_each_path(chains: list[str]) -> None:
-    stay = select_diverse(chains, 0)
+    stay = diverse(chains, 0)
     paths = [equation_key(chain) or chain for chain in chains]
     assert len(stay) == len(set(paths))
     assert {paths[place] for place in stay} == set(paths)

@@ -1,8 +1,10 @@
 """Checks of a judge reveal its biases, and pairs are not made from unreliable verdicts."""
 
 import json
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from statistics import fmean, stdev
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
-from datagen.judge.agreement import Agreement, Pair, counts, measure, read_checks
+from datagen.judge.agreement import Agreement, Pair, counts, measure, read_checks, save_checks
 from datagen.records.files import dump_line
 from datagen.records.record import Row, keep
 from datagen.select import pairs
@@ -229,3 +231,26 @@ def test_a_check_holds_for_the_prompts_that_were_asked_alone() -> None:
     assert len(read_checks()) == 2
     assert len({key.rsplit(" ", 1)[1] for key in read_checks()}) == 2
     assert json.loads(Path(".datagen/judges.json").read_text()) == read_checks()
+
+
+def test_the_intervals_of_many_rows_take_little_memory() -> None:
+    many = [counts(pair(1.0, share)) for share in (1.0, 0.0)] * 5_000
+    tracemalloc.start()
+    figures = measure(many)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000, "a thousand weights for each row are 80 MB"
+    tracemalloc.stop()
+    assert figures["accuracy"]["low"] < figures["accuracy"]["value"] == 0.5 < figures["accuracy"]["high"]
+
+
+def save_some(name: str) -> None:
+    for number in range(10):
+        save_checks({f"{name} {number}": {"figures": {}}})
+
+
+def test_no_check_of_one_command_is_lost_to_another_that_ends_at_the_same_time() -> None:
+    processes = [get_context("spawn").Process(target=save_some, args=(name,)) for name in "abcd"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(read_checks()) == 40

@@ -113,7 +113,8 @@ def test_a_verifier_puts_right_above_wrong_and_says_nothing_of_what_it_does_not_
     assert (row["scores"], row["ranks"]) == ([1, 1, 0, None], [1, 1, 2, 3])
     assert row["responses"][2:] == ["Answer: 5", "I do not know."]
     assert [answer["verified"] for answer in row["meta"]["responses"]] == [True, True, False, None]
-    assert outcome.result["table"] == {"right": 2, "wrong": 1, "unknown": 1} and outcome.run["requests"] == 0
+    numbers = {"answers": 4, "right": 2, "wrong": 1, "unknown": 1}
+    assert outcome.result["table"] == {**numbers, "models": {"unknown": numbers}} and outcome.run["requests"] == 0
 
 
 def test_of_several_verifiers_one_that_says_wrong_decides() -> None:

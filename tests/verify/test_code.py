@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from shutil import copy
@@ -130,6 +132,20 @@ def test_a_hostile_program_passes_nothing_and_leaves_nothing_behind(
     start = monotonic()
     assert run_tests(program, "assert done") in (False, None)
     assert monotonic() - start < 30
+    assert wait_until_ended(launcher)
+
+
+@needs_sandbox
+def test_a_program_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
+    launcher = Path(copy(sandbox.LAUNCHER, tmp_path))
+    code = f"from pathlib import Path; from datagen.verify import sandbox; sandbox.LAUNCHER = Path({str(launcher)!r})"
+    code += "; sandbox.run_tests('import time; time.sleep(25)', 'pass')"
+    command = subprocess.Popen([sys.executable, "-c", code])
+    end = monotonic() + 10
+    while len(running(launcher)) < 4 and monotonic() < end:
+        sleep(0.05)
+    command.kill()
+    command.wait()
     assert wait_until_ended(launcher)
 
 

@@ -35,6 +35,7 @@ from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.policy_options import GRPO_KL_COEF, GRPO_LOSSES, GRPO_SCALES, GrpoOptions
 from datagen_train.rewards.specs import Rewards, identity
+from datagen_train.run.impartial import refuse_partial_judges
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
@@ -62,6 +63,7 @@ OURS = "ours/"
 
 def run(data: str, options: TrainOptions, algorithm: GrpoOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of rows; return the report."""
+    refuse_partial_judges(algorithm.reward, options.model, allow_self=algorithm.allow_self)
     digests = identity(algorithm.reward)
     with (
         open_session("grpo", data, PROMPTS, options, algorithm, RATES, terminal, digests) as session,

@@ -25,6 +25,7 @@ REWARD_HELP = (
     "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
     "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
 )
+ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
 
 
 TEMPLATE_HELP = (

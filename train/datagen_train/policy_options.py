@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen_train.options import REWARD_HELP, TrainerOptions, TrainOptions
+from datagen_train.options import ALLOW_SELF_HELP, REWARD_HELP, TrainerOptions, TrainOptions
 
 REWARD, PPO, GRPO = "Reward", "PPO", "GRPO"
 """Headings in `--help`."""
@@ -24,6 +24,7 @@ class PolicyOptions(TrainerOptions):
     """Options of the trainers on a policy's own answers."""
 
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
+    allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
 
     def check(self, training: TrainOptions) -> None:

@@ -41,6 +41,7 @@ from datagen_train.options import Rates, TrainOptions
 from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
 from datagen_train.rewards.specs import Rewards, RunningStd, Scored, identity, split_weight
 from datagen_train.run.alarms import Alarms
+from datagen_train.run.impartial import refuse_partial_judges
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
@@ -77,6 +78,7 @@ UPDATE_METRICS = (
 
 def run(data: str, options: TrainOptions, algorithm: PpoOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of rows; return the report."""
+    refuse_partial_judges(algorithm.reward, options.model, allow_self=algorithm.allow_self)
     digests = identity(algorithm.reward)
     with (
         open_session("ppo", data, PROMPTS, options, algorithm, RATES, terminal, digests) as session,

@@ -10,6 +10,7 @@ from random import Random
 from typing import NamedTuple
 
 from datagen.llm.sim import Fields, Handler, SimRandom
+from datagen.llm.sim.code import write_function
 from datagen.verify.languages import is_chinese
 
 EXPRESSION = re.compile(r"(?<![\w.-])(?!\d{4}-\d\d-\d\d)\d{1,6}(?: *[-+*] *\d{1,6}(?!\w|\.\d))+")
@@ -57,7 +58,7 @@ CONSTRAINTS = {
 
 def answer_with_constraints(fields: Fields, rng: SimRandom) -> str:
     """Answer a prompt, and change the answer to meet each verifiable constraint, except those that the skill misses."""
-    text = answer(fields, rng)
+    text = write_function(fields["prompt"], rng) or answer(fields, rng)
     for name, pattern in CONSTRAINTS.items():
         match = pattern.search(fields["prompt"])
         if not match or rng.errs():

@@ -23,6 +23,7 @@ from typing import Any
 from datagen.engine.method import Table
 from datagen.engine.unobtained import ask
 from datagen.errors import InputError
+from datagen.judge.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
 from datagen.strategies.strategy import Answer, Strategy
@@ -64,7 +65,6 @@ class TreeOfThoughts(Strategy):
     variant = "tree"
     options_type = Options
     options: Options
-    table_type = TopOneTable
     reasons = {
         **Strategy.reasons,
         "no_numbers": "The prompt holds no numbers to play with. For other prompts: --task text.",
@@ -116,6 +116,9 @@ class TreeOfThoughts(Strategy):
 
         # The path to the best leaf is the answer, dropped if it is known to be wrong.
         return [self.accept(record, details, [self.path_answer(search, leaves[0])])]
+
+    def table(self) -> Table:
+        return PreferenceTable({}) if self.options.step_preferences else TopOneTable()
 
     def puzzle(self, record: Record) -> list[Fraction]:
         """Return the numbers of a puzzle: the field "numbers", else those in the prompt; none if one is no number."""

@@ -11,13 +11,14 @@ about honest programs. `sys.exit`, `os._exit` and printed words pass nothing.
 """
 
 import json
+import os
 import secrets
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from os import killpg
 from pathlib import Path
 from threading import Timer
 
@@ -55,6 +56,13 @@ def sandbox_problem() -> str | None:
     reply = run_launcher("x = 1", "assert x == 1", is_fenced=True)[1]
     problem = next(iter(reply.splitlines()), "it did not start")
     return None if problem == READY else f"{problem}. {WAY_OUT}"
+
+
+@cache
+def sandbox_threads() -> ThreadPoolExecutor:
+    """Return the threads that wait for programs: one for each processor, so that none is starved until its clock
+    ends."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "sandbox")
 
 
 def run_tests(program: str, tests: str, *, is_fenced: bool = True) -> bool | None:
@@ -118,4 +126,4 @@ def run_launcher(program: str, tests: str, *, is_fenced: bool) -> tuple[str, str
 def end_group(process: "subprocess.Popen[bytes]") -> None:
     """End the launcher; all that it has started ends with it."""
     with suppress(ProcessLookupError, PermissionError):
-        killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)

@@ -41,6 +41,7 @@ def call(name: str, *arguments: Any) -> None:
 
 def main() -> None:
     """Launch the second process, give it its user ids, and wait for it."""
+    die_with_parent()  # the clock is the parent's; the thread that starts a launcher waits for it
     request = json.load(sys.stdin)
     null = os.open(os.devnull, os.O_RDWR)
     result = os.dup(1)

@@ -19,7 +19,7 @@ from datagen.judge import score
 from datagen.judge.agreement import describe_judge, judge_key
 from datagen.judge.judges import Judges
 from datagen.llm.model import Roles
-from datagen.llm.spec import parse_spec
+from datagen.llm.spec import Spec, parse_spec
 from datagen.llm.stack import Stack, StackOptions, build_stack
 from datagen.prompts import Prompts
 from datagen.records.record import Record, Text
@@ -46,11 +46,9 @@ class JudgeReward:
     """
 
     def __init__(self, spec: str) -> None:
-        match = SPEC.fullmatch(spec)
-        if match is None:
-            raise InputError("--reward judge: name a model: judge:MODEL, or judge:RUBRIC=MODEL")
-        self._spec = parse_spec(match[2])
-        self._method = score.Score(score.Options(rubric=[match[1] or RUBRIC], allow_self=True), Prompts())
+        rubric, self._spec = split_spec(spec)
+        # Whether it may judge a policy is known before the first step (run/impartial.py).
+        self._method = score.Score(score.Options(rubric=[rubric], allow_self=True), Prompts())
         self.judge_key = judge_key([self._spec.identity], "score", self._method.judging_digest)
         """The key of a check of this judge (`datagen judge --check`)."""
         self._thread = ThreadPoolExecutor(1, "judge")  # journal and client belong to one thread and its event loop
@@ -102,6 +100,14 @@ class JudgeReward:
         except Stopped:
             raise self._stack.stop.error or TrainingStopped("the judge was stopped") from None
         return [None] * len(record.responses) if aspects is None else [sum(points.values()) for points in aspects]
+
+
+def split_spec(spec: str) -> tuple[str, Spec]:
+    """Return the rubric and the model of a spec, MODEL or RUBRIC=MODEL; InputError if it names no model."""
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        raise InputError("--reward judge: name a model: judge:MODEL, or judge:RUBRIC=MODEL")
+    return match[1] or RUBRIC, parse_spec(match[2])
 
 
 def group_by_prompt(records: Sequence[Record]) -> list[list[int]]:

@@ -38,6 +38,7 @@ from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
+from datagen_train.run.impartial import refuse_partial_judges
 from datagen_train.run.metrics import Answers, answer_prompts, mean, measure, normalise
 from datagen_train.run.reward_report import describe, verdict
 from datagen_train.tools.options import EvalOptions
@@ -56,6 +57,7 @@ def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
         refuse_stranger(Path(options.output))
     if is_reward_model(model):
         return evaluate_reward(model, data, options)
+    refuse_partial_judges(options.reward, model, allow_self=options.allow_self)
     loaded = load_trained(model, options.dtype, options.chat_template_kwargs)
     max_length = min(options.max_length, context_length(loaded.model))
     encoder = Encoder(loaded.tokenizer, turn_end_ids(loaded.model, loaded.tokenizer), max_length, options.reasoning)

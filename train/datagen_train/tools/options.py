@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from datagen.engine.options import MAP_HELP, option
-from datagen_train.options import DATA, DTYPES, MODEL, REASONING, REWARD_HELP, TEMPLATE_HELP
+from datagen_train.options import ALLOW_SELF_HELP, DATA, DTYPES, MODEL, REASONING, REWARD_HELP, TEMPLATE_HELP
 
 CHECKED = ("sft", "pretrain", "dpo")
 """Trainers that `datagen train check` knows."""
@@ -31,6 +31,7 @@ class EvalOptions:
     reward: list[str] = option(
         [], "Reward of the answers, as in 'datagen train ppo'. Repeat it for a weighted sum.", panel=MEASURE
     )
+    allow_self: bool = option(False, ALLOW_SELF_HELP, panel=MEASURE)
     ignore_case: bool = option(False, "Ignore case in exact-match accuracy.", panel=MEASURE)
     reasoning: str = option(
         "train", "Reasoning of the rows in the loss, as in 'datagen train sft'.", choices=REASONING, panel=MEASURE
@@ -45,6 +46,7 @@ class ScoreOptions:
     """Options of `datagen train score` alone."""
 
     reward: list[str] = option([], REWARD_HELP)
+    allow_self: bool = option(False, ALLOW_SELF_HELP)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from datagen.commands.run import run_method
 from datagen.engine.method import Method, Table
 from datagen.engine.options import RunOptions
 from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order
+from datagen.judge.judges import answer_metas, impartial
 from datagen.llm.model import Roles
 from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, reject
@@ -133,12 +134,17 @@ class RewardRanking(Method):
     table_type = RewardTable
     unique = ("prompt", "responses")
     kind = SAMPLES
-    reasons = {"no_score": "No answer of the row got a score from --reward."}
+    reasons = {
+        "no_score": "No answer of the row got a score from --reward.",
+        "no_impartial_judge": "A judge of --reward is of the model family of an answer. Name another, or --allow-self.",
+    }
 
     def check(self) -> None:
         """Load the rewards; raise InputError if one cannot be loaded."""
         from datagen_train.rewards.specs import Rewards
+        from datagen_train.run.impartial import judges_of
 
+        self.judging = [judge.identity for judge in judges_of(self.options.reward)]
         self.scorer = BatchScorer(OPEN_REWARDS.enter_context(Rewards(self.options.reward)))
         self.judges = self.identity()["reward"]
 
@@ -147,8 +153,21 @@ class RewardRanking(Method):
 
         return {"reward": identity(self.options.reward)}
 
+    def is_partial(self, record: Record) -> bool:
+        """Return whether a judge among the rewards is of the family of an author."""
+        authors = [str(answer["model"]) for answer in answer_metas(record) if answer.get("model")]
+        fit = impartial(self.judging, authors, allow_self=self.options.allow_self)
+        return len(fit) < len(self.judging)
+
+    def conflict(self, record: Record, llm: Roles) -> str | None:
+        return self.reasons["no_impartial_judge"].rstrip(".") if self.is_partial(record) else None
+
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row, or reject it where no answer has a score."""
+        if self.is_partial(record):
+            meta = self.row_meta(record, method="judge", judges=self.judges, responses=answer_metas(record))
+            yield reject("no_impartial_judge", stage="score", record=record.row, reply=None, meta=meta)
+            return
         scores = await self.scorer.score(record)
         order = ranking_order(scores.total)  # the order of the input where there is no score
         answers = record.meta.get("responses") or [{} for _ in record.responses]
