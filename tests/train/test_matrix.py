@@ -1,7 +1,5 @@
 """Every trainer on small models built as those of well-known families: each run learns, or says in one line why not."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import COLOURS, colour_rows
 from tests.train.real_models import REAL, make_real
 from tests.train.runs import metrics, train
+from tests.train.test_real_models import write
 
 pytestmark = pytest.mark.slow
 ROWS = colour_rows()
@@ -35,10 +34,6 @@ def family(request: pytest.FixtureRequest) -> str:
     ])  # fmt: skip
     name: str = request.param
     return name
-
-
-def write(name: str, rows: list[dict[str, Any]]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 ADAPTERS = pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])

@@ -207,6 +207,11 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     assert "raise --max-length" in failing(
         sequences=[type(good)(good.ids, good.labels, True)], account=Account(1, cut=1)
     )
+    loaded.tokenizer.unk_token = "<|unused|>"
+    unknown = [loaded.tokenizer.unk_token_id] * len(good.ids)
+    assert "does not know this text" in failing(
+        sequences=[type(good)([*unknown, *good.ids], [-100] * len(unknown) + good.labels)]
+    )
     bad = Account(read=10)
     bad.dropped["no response"] = 9
     assert "9 because: no response" in failing(account=bad)

@@ -2,23 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from datagen.llm.local.generation import open_model
-from datagen_train import reward
+from datagen_train import dpo, pretrain, reward, sft
+from datagen_train.data.encode import Encoder
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.reward_model import end_token, raw_scores, separate_padding, with_score_head
-from datagen_train.models.tokens import fit_tokenizer
-from datagen_train.options import ModelOptions
+from datagen_train.models.tokens import fit_tokenizer, turn_end_ids
+from datagen_train.options import ModelOptions, SftOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.tools import evaluate
 from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import colour_rows, encode, teach
 from tests.train.real_models import REAL, make_real
-from tests.train.runs import train
+from tests.train.runs import Notes, metrics, train
 
 ROWS = colour_rows()
 TEXTS = [f"{row.prompt} {row.response}" for row in ROWS]
@@ -71,9 +73,12 @@ def test_padding_takes_no_probability_where_logits_lie_low() -> None:
 
 def write_rows() -> Path:
     """Write the rows to a file."""
-    path = Path("rows.jsonl")
-    path.write_text("".join(f"{json.dumps({'prompt': row.prompt, 'response': row.response})}\n" for row in ROWS))
-    return path
+    return write("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in ROWS])
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> Path:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Path(name)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -107,7 +112,72 @@ def test_a_reward_model_learns_in_bfloat16() -> None:
     model, tokenizer = make_real("Qwen2", TEXTS)
     model.save_pretrained("model")
     tokenizer.save_pretrained("model")
-    Path("pairs.jsonl").write_text('{"prompt": "Sky?", "chosen": "blue", "rejected": "red"}\n' * 3)
+    write("pairs.jsonl", [{"prompt": "Sky?", "chosen": "blue", "rejected": "red"}] * 3)
     train(reward, "pairs.jsonl", model="model", output="rm", steps=4, dtype="bfloat16", held_out=0, batch_size=3)
     blue, red = load_reward("rm").score(["Sky?"] * 2, ["blue", "red"])
     assert blue > red
+
+
+STARTED = {"Llama 3 base", "Mistral", "Gemma 2", "OPT", "OPT, narrow embedding"}
+"""What the model was trained on begins with a start token."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_text_begins_with_the_start_token_where_the_family_was_trained_behind_one(name: str) -> None:
+    model, tokenizer = make_real(name, TEXTS)
+    fit_tokenizer(model, tokenizer)
+    encoder = Encoder(tokenizer, turn_end_ids(model, tokenizer), 256)
+    (document,) = encoder.document("The sky is blue.")
+    asked = encoder.prompt("What colour is the sky?")
+    start = tokenizer.bos_token_id
+    assert document.ids[-1] == tokenizer.eos_token_id
+    if name in STARTED:
+        assert (document.ids[0], asked[0]) == (start, start)
+    assert document.ids.count(start) == document.ids[:1].count(start) + (start == tokenizer.eos_token_id)
+    assert asked[:2] != [start, start]
+
+
+def test_a_document_that_holds_a_special_token_is_text() -> None:
+    _, tokenizer = make_real("BLOOM", TEXTS)
+    encoder = Encoder(tokenizer, {tokenizer.eos_token_id}, 256)
+    (document,) = encoder.document("A list ends in </s>, and <unk> is unknown.")
+    assert tokenizer.decode(document.ids[:-1]) == "A list ends in </s>, and <unk> is unknown."
+    assert not {tokenizer.unk_token_id, tokenizer.eos_token_id} & set(document.ids[:-1])
+
+
+def test_a_short_context_is_looked_at_before_the_first_step() -> None:
+    """Default options, and a row that is longer than all positions."""
+    model, tokenizer = make_real("GPT-2, 300 positions", TEXTS)
+    model.save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    long, short = "What colour is the sky? " * 30, "blue"
+    write("rows.jsonl", [{"prompt": "Sky?", "response": text} for text in (long, short, short)])
+    write("texts.jsonl", [{"text": long * 2}])
+    write("pairs.jsonl", [{"prompt": "Sky?", "chosen": text, "rejected": "red"} for text in (long, short)])
+    notes = Notes()
+    common: dict[str, Any] = {"model": "model", "steps": 1, "held_out": 0, "batch_size": 2}
+    for module, data in ((sft, "rows.jsonl"), (pretrain, "texts.jsonl"), (dpo, "pairs.jsonl"), (reward, "pairs.jsonl")):
+        train(module, data, notes=notes, output=f"out-{module.__name__}", **common)
+    assert notes.messages.count("--max-length 1024: the model takes 300 tokens, so that is used") == 4
+
+
+def test_an_epoch_of_packed_rows_shows_each_row_once() -> None:
+    rows = [{"prompt": row.prompt, "response": row.response} for row in ROWS] * 20
+    write("rows.jsonl", rows)
+    common: dict[str, Any] = {"model": "tiny", "epochs": 1, "batch_size": 2, "held_out": 0, "max_length": 128}
+    for packing in (False, True):
+        train(sft, "rows.jsonl", SftOptions(packing=packing), output=f"out-{packing}", **common)
+    alone, packed = (max(line.get("num_tokens", 0) for line in metrics(f"out-{packing}")) for packing in (False, True))
+    assert packed == pytest.approx(alone, rel=0.1)
+
+
+def test_adapters_find_their_base_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = make_real("Qwen2", TEXTS)
+    model.save_pretrained("base")
+    tokenizer.save_pretrained("base")
+    train(sft, str(write_rows()), model="base", output="adapters", steps=2, held_out=0, batch_size=6, lora=True)
+    folder = Path("adapters").resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded, _ = open_model(folder)
+    assert loaded.get_input_embeddings().num_embeddings == model.get_input_embeddings().num_embeddings

@@ -409,7 +409,8 @@ def test_transformers_alone_gives_the_same_scores_but_for_the_constant_of_the_ca
             one["score"] for one in judged([tokenizer.apply_chat_template(talk, tokenize=False) for talk in talks])
         ]
     reward = load_reward(folder)
-    expected = [score - reward.contract.bias for score in reward.score(["What of 7?"] * 3, answers)]
+    expected = reward.raw(["What of 7?"] * 3, answers)
+    assert reward.score(["What of 7?"] * 3, answers) == [logit + reward.contract.bias for logit in expected]
     assert logits == pytest.approx(expected, abs=1e-5)
     assert alone == pytest.approx(expected, abs=1e-5)
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    Qwen2ForSequenceClassification,
+)
 
 from datagen.errors import InputError
 from datagen.records.record import Record
@@ -19,6 +25,7 @@ from datagen_train import reward as reward_model
 from datagen_train.errors import TrainingStopped
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards, identity, load_function, split_weight
+from tests.train.real_models import make_real
 from tests.train.runs import train
 from tests.train.tasks import problems, write_preferences
 
@@ -86,6 +93,59 @@ def test_an_answer_without_a_token_gets_no_score(classifier: str) -> None:
         first, second = score([f"classifier:{classifier}#1"], answers)
         assert (first is None) == (answers[0] == "")
         assert second is None
+
+
+@pytest.mark.parametrize(
+    "template", ["", "{% for m in messages %}{{ m.role + ' ' + m.content + ' [SEP] ' }}{% endfor %}"]
+)
+def test_a_public_reward_model_reads_the_prompt_too(classifier: str, template: str) -> None:
+    """By its chat template, or as a pair of texts; an answer that it cannot read whole gets no score."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(classifier)
+    tokenizer.chat_template = template or None
+    tokenizer.save_pretrained(classifier)
+    model = BertForSequenceClassification.from_pretrained(classifier).eval()
+    row = Record("0" * 16, "bad film", "good")
+    given: Any = (
+        tokenizer("user bad film [SEP] assistant good film [SEP] ", add_special_tokens=False, return_tensors="pt")
+        if template
+        else tokenizer("bad film", "good film", return_tensors="pt")
+    )
+    with torch.no_grad():
+        due = float(model(**given).logits[0, 1])
+    spec = [f"classifier:{classifier}#positive,chat"]
+    first, second = score(spec, ["good film", "good film " * 9], [row, row])
+    assert first == pytest.approx(due, abs=1e-5)
+    assert second is None
+    with pytest.raises(InputError, match=r"#positive,talk: talk is none of logprob, chat"):
+        score([f"classifier:{classifier}#positive,talk"], ["good film"], [row])
+
+
+def test_a_model_without_a_head_is_no_reward(classifier: str) -> None:
+    config = BertConfig.from_pretrained(classifier)
+    BertModel(config).save_pretrained(classifier)
+    with pytest.raises(InputError, match="has no head that was trained"):
+        score([f"classifier:{classifier}#positive"], ["good film"])
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_a_decoder_scores_each_conversation_at_its_own_end(padding: bool) -> None:
+    """As Skywork's and OpenAssistant's do, with one label; some of them name no padding."""
+    model, tokenizer = make_real("Qwen2", ["good bad film"])
+    config = model.config
+    config.num_labels, config.pad_token_id = 1, int(tokenizer.pad_token_id) if padding else None
+    torch.manual_seed(0)
+    scorer = Qwen2ForSequenceClassification(config).eval()
+    scorer.save_pretrained("public")
+    tokenizer.save_pretrained("public")
+    rows = [Record("0" * 16, "A film?", "good"), Record("1" * 16, "A film, and a long one?", "good")]
+    due = []
+    for row, text in zip(rows, ["good film", "bad"], strict=True):
+        chat = [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": text}]
+        with torch.no_grad():
+            due.append(
+                float(scorer(**tokenizer.apply_chat_template(chat, return_dict=True, return_tensors="pt")).logits)
+            )
+    assert score(["classifier:public#,chat"], ["good film", "bad"], rows) == pytest.approx(due, abs=1e-4)
 
 
 def test_a_classifier_gives_log_probabilities_if_asked(classifier: str) -> None:
@@ -166,7 +226,7 @@ def test_a_function_that_fails_ends_the_run(body: str, says: str) -> None:
         ("classifier:nowhere#x", "model nowhere: no folder here"),
         ("classifier:classifier#neutral", "name one of its labels: negative, positive"),
         ("classifier:classifier", "name one of its labels"),
-        ("classifier:classifier#positive,odds", "only ,logprob may stand"),
+        ("classifier:classifier#positive,odds", "odds is none of logprob, chat"),
     ],
 )
 def test_a_reward_that_is_none_is_refused_in_one_line(classifier: str, spec: str, says: str) -> None:

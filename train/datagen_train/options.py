@@ -187,6 +187,9 @@ class TrainerOptions:
         check_choices(training)
         check_measured(training)
         template_values(training.chat_template_kwargs)
+        if training.batch_size % training.accumulate:
+            sizes = f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}"
+            raise InputError(f"{sizes}: a step is made of so many equal parts")
         if training.best in ANSWER_METRICS and not self.answers_held_out(training):
             raise InputError(f"--best {training.best} needs --generate N: how many held-out prompts to answer")
         chosen = {"--lora": training.lora or training.qlora, "--train-last": training.train_last is not None}

@@ -115,6 +115,3 @@ class GrpoOptions(PolicyOptions):
         super().check(training)
         if self.algorithm == "rloo" and (self.loss or self.scale_rewards):
             raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
-        if training.batch_size % training.accumulate:
-            sizes = f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}"
-            raise InputError(sizes)

@@ -332,7 +332,7 @@ def make_contract(session: Session, trainer: RewardTrainer, held_out_accuracy: f
         references=scale.references,
         end=end_token(tokenizer),
         pad=trainer.pad_id,
-        max_length=session.options.max_length,
+        max_length=session.encoder.max_length,
         model=model_identity(session.options.model),
         data=data,
         held_out_accuracy=held_out_accuracy,

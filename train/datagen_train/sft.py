@@ -9,7 +9,7 @@ Optimiser, schedule and loss are TRL's SFTTrainer; the token ids and the labels 
 
 from typing import Any
 
-from trl import SFTConfig
+from trl import SFTConfig, pack_dataset
 
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
@@ -48,18 +48,22 @@ def run(data: str, training: TrainOptions, options: SftOptions, terminal: Termin
         if options.packing:
             check_packing(loaded, split.train)
 
-        # 3. Train.
+        # 3. Train; with --packing several rows are in one sequence, so that an epoch has fewer of them.
+        sequences = sequence_dataset(split.train)
+        assert sequences is not None
+        if options.packing:
+            sequences = pack_dataset(sequences, session.encoder.max_length)
         trainer = Sft(
             model=loaded.model,
             args=SFTConfig(
-                **session.arguments(split),
+                **session.arguments(split, sequences=len(sequences)),
                 packing=options.packing,
                 eval_packing=False,
-                max_length=training.max_length if options.packing else None,
-                dataset_kwargs={"skip_prepare_dataset": not options.packing},
+                max_length=None,
+                dataset_kwargs={"skip_prepare_dataset": True},
             ),
             processing_class=loaded.tokenizer,
-            train_dataset=sequence_dataset(split.train),
+            train_dataset=sequences,
             eval_dataset=sequence_dataset(split.held_out),
         )
         trainer.measure = session.generation_measure(split.held_out_rows)

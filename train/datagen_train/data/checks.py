@@ -4,6 +4,7 @@ end          every answer ends in a token that ends generation, and that token i
 start        no sequence begins with two start tokens
 length       few rows are cut, and few are dropped
 vocabulary   every token has a row in the embedding
+unknown      the tokenizer knows nearly all of the text
 trained      there are tokens with a loss and parameters with a gradient
 
 Packing has a check of its own. It puts several short rows in one sequence, so it is right only where the attention
@@ -23,6 +24,8 @@ from datagen_train.models.tokens import turn_end_ids
 
 MAX_CUT, MAX_DROPPED = 0.5, 0.5
 """Shares of the rows above which something must be wrong."""
+MAX_UNKNOWN = 0.1
+"""Share of the tokens; rare signs in a vocabulary of characters are some hundredths."""
 PACKING_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference of a logit between packed and single rows, by the data type of the weights."""
 SHORT_EMBEDDING = 0.5
@@ -64,6 +67,7 @@ def run_checks(inputs: CheckInput) -> dict[str, str]:
     if highest >= rows:
         raise CheckFailed(f"vocabulary: token {highest} has no embedding ({rows} rows); tokenizer and model do not fit")
     findings["vocabulary"] = f"tokens up to {highest} of {rows}"
+    findings |= check_unknown(inputs)
 
     trained, total = count_parameters(model)
     tokens = sum(sequence.trained for sequence in sequences)
@@ -100,6 +104,22 @@ def check_end(inputs: CheckInput) -> str:
             f"; {names} was hardly trained in this base: adapters may not teach it, training the whole model does"
         )
     return finding
+
+
+def check_unknown(inputs: CheckInput) -> dict[str, str]:
+    """Check that few tokens are those for unknown text; nothing is said of a tokenizer that has none."""
+    tokenizer, unknown = inputs.loaded.tokenizer, inputs.loaded.tokenizer.unk_token_id
+    if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):
+        return {}
+    tokens = sum(len(sequence.ids) for sequence in inputs.sequences)
+    number = sum(token == unknown for sequence in inputs.sequences for token in sequence.ids)
+    finding = f"{number:,} of {tokens:,} tokens are {tokenizer.unk_token}"
+    if number > MAX_UNKNOWN * tokens:
+        raise CheckFailed(
+            f"unknown: {finding}: the tokenizer does not know this text, and the model would learn to write nothing "
+            "else. Is its vocabulary damaged, or for another language? Choose another --model"
+        )
+    return {"unknown": finding}
 
 
 def check_length(inputs: CheckInput) -> str:

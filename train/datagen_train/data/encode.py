@@ -18,6 +18,7 @@ from datagen.reasoning import split_thinking, without_end_tokens
 from datagen.records.record import Document, Message, Messages, Preference, Record, Row, Text, as_messages, request_text
 from datagen_train.errors import UnusableRow
 from datagen_train.models.template import ChatTemplate
+from datagen_train.models.tokens import start_token
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
@@ -110,6 +111,8 @@ class Encoder:
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = sorted({*tokenizer.all_special_tokens, *added} - {""})
         self._eos: Any = tokenizer.eos_token_id
+        start = start_token(tokenizer)
+        self._start = [] if start is None else [start]
 
     def turns(self, messages: Messages, tools: Sequence[Row] = (), *, all_turns: bool = False) -> list[Encoded]:
         """Encode a conversation that ends in an assistant turn.
@@ -223,10 +226,13 @@ class Encoder:
         return EncodedPair(one.ids[:start], one.ids[start:], other.ids[start:], one.cut or other.cut)
 
     def document(self, text: str) -> Iterator[Encoded]:
-        """Encode a document in windows of `max_length` tokens; nothing of it is lost, and an end token follows it."""
-        if any(token in text for token in self._special):
-            raise UnusableRow("the text holds a special token")
-        ids = [*self.ids(text), self._eos]
+        """Encode a document in windows of `max_length` tokens; nothing of it is lost, and an end token follows it.
+
+        It begins with the start token if the model was trained behind one. What looks like a special token in the text
+        is text.
+        """
+        ids = [*self._start, *self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]]
+        ids.append(self._eos)
         for start in range(0, len(ids), self.max_length):
             window = ids[start : start + self.max_length]
             yield Encoded(window, window)

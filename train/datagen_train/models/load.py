@@ -60,7 +60,8 @@ def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> L
     if is_adapter(path):
         raise InputError(f"{path}: is a LoRA adapter; merge it first: datagen train merge {path}")
     loaded = Loaded(load_model(path, options), load_tokenizer(path), [])
-    loaded.model.name_or_path = spec.removeprefix("hf:")  # what an adapter names as its base: no folder of a cache
+    name = spec.removeprefix("hf:")  # what an adapter names as its base: no folder of a cache, nor one seen from here
+    loaded.model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
     loaded.notes += fit_tokenizer(loaded.model, loaded.tokenizer)
     set_defaults(loaded.tokenizer, template_values(options.chat_template_kwargs))
     return loaded

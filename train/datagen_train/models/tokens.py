@@ -56,7 +56,8 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
             f"pad token: the end token {tokenizer.eos_token}, since there is none; the mask says what is padding"
         )
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = DIALOGUE_TEMPLATE if is_dialogue else PLAIN_TEMPLATE
+        plain = f"{{{{ bos_token }}}}{PLAIN_TEMPLATE}" if start_token(tokenizer) is not None else PLAIN_TEMPLATE
+        tokenizer.chat_template = DIALOGUE_TEMPLATE if is_dialogue else plain
         kind = "that of dialogue models, [CLS] turn [SEP] turn [SEP]," if is_dialogue else "a plain one"
         notes.append(f"chat template: none came with the model; {kind} is used and saved")
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -64,6 +65,12 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.generation_config.eos_token_id = sorted(turn_end_ids(model, tokenizer))
     return notes
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the start token, if the tokenizer puts it before every text: the model was trained behind it."""
+    start = tokenizer.bos_token_id
+    return start if start is not None and tokenizer("a")["input_ids"][:1] == [start] else None
 
 
 def turn_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -1,6 +1,7 @@
 """A sequence classifier of any kind as a reward: the logit, or the log-probability, of one of its labels.
 
-It reads the answer's text with its own tokenizer, which adds the special tokens that it was trained with.
+It reads the answer's text with its own tokenizer, which adds the special tokens that it was trained with. With `,chat`
+it reads prompt and answer, as public reward models do: by its chat template, or as a pair of texts if it has none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,58 +11,90 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from datagen.errors import InputError
+from datagen.llm.local.chat_template import TemplateRefusal, render_chat
 from datagen.llm.local.generation import in_batches, inference_mode
 from datagen.llm.local.hub import resolve_model
 from datagen.llm.local.loading import load_network, load_part
-from datagen.records.record import Text
+from datagen.records.record import Text, as_messages, request_text
 from datagen_train.errors import first_line
 from datagen_train.rewards.functions import Score, completion_text
 
 MAX_BATCH, MAX_TOKENS = 64, 1 << 15
 """Limits of a batch: texts, and padded tokens."""
+LOG_PROB, CHAT = "logprob", "chat"
+"""What may stand after the label, behind commas."""
 
 
 class Classifier:
-    """A sequence classifier that reads the answer alone.
+    """A sequence classifier that reads the answer, alone or after its prompt.
 
     Args:
         path: A folder, or a name on the hub.
-        label: The name or number of a label, with `,logprob` after it for the log-probability.
+        label: The name or number of a label; after it `,logprob` for the log-probability, and `,chat` to show the
+            prompt as well.
 
     Raises:
         InputError: The classifier cannot be loaded, or has no such label.
     """
 
     def __init__(self, path: str, label: str) -> None:
+        name, *forms = label.split(",")
+        if unknown := sorted(set(forms) - {LOG_PROB, CHAT}):
+            raise InputError(f"--reward classifier:{path}#{label}: {unknown[0]} is none of {LOG_PROB}, {CHAT}")
         folder = resolve_model(path)
         try:
             self._tokenizer = load_part(AutoTokenizer, folder)
-            model: Any = load_network(AutoModelForSequenceClassification, folder)
+            model, info = load_network(AutoModelForSequenceClassification, folder, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise InputError(f"--reward classifier:{path}: cannot be loaded: {first_line(error)}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise InputError(f"--reward classifier:{path}: has no head that was trained ({missing[0]} is missing)")
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        name, _, suffix = label.partition(",")
-        if suffix not in ("", "logprob"):
-            raise InputError(f"--reward classifier:{path}#{label}: only ,logprob may stand after the label")
-        self._log_prob = bool(suffix)
+        self._log_prob, self._has_prompt = LOG_PROB in forms, CHAT in forms
         self._label = label_index(path, name, {int(i): str(n) for i, n in model.config.id2label.items()})
         positions = getattr(model.config, "max_position_embeddings", None)
         self._max_length = min(positions or self._tokenizer.model_max_length, self._tokenizer.model_max_length)
+        self._most = MAX_BATCH if model.config.pad_token_id is not None else 1
+        """Texts in a batch; a model that does not say what pads finds the end of one text alone."""
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
-        texts = [completion_text(completion) for completion in completions]
-        ids = [self._tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"] for text in texts]
-        scores: list[Score] = [None] * len(texts)
-        filled = [i for i, tokens in enumerate(ids) if tokens]  # a text without tokens gets no score
+        answers = [completion_text(completion) for completion in completions]
+        read = [self._conversation(*pair) for pair in zip(prompts, answers, strict=True)] if self._has_prompt else [
+            self._answer(text) for text in answers
+        ]  # fmt: skip
+        scores: list[Score] = [None] * len(answers)
+        usable = [i for i, encoding in enumerate(read) if encoding is not None]
         with inference_mode(self._model):
-            for group in in_batches([len(ids[i]) for i in filled], MAX_BATCH, MAX_TOKENS):
-                batch = [filled[i] for i in group]
-                padded = self._tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
-                logits = self._model(**padded.to(self._model.device)).logits.float()
+            for group in in_batches([len(read[i]["input_ids"]) for i in usable], self._most, MAX_TOKENS):
+                batch = [usable[i] for i in group]
+                logits = self._model(**self._tensors([read[i] for i in batch])).logits.float()
                 values = (logits.log_softmax(-1) if self._log_prob else logits)[:, self._label]
                 for i, score in zip(batch, values.tolist(), strict=True):
                     scores[i] = score
         return scores
+
+    def _answer(self, text: str) -> Any:
+        """Encode an answer, cut at the longest length; None without tokens."""
+        encoding = self._tokenizer(text, truncation=True, max_length=self._max_length)
+        return encoding if encoding["input_ids"] else None
+
+    def _conversation(self, prompt: Text, answer: str) -> Any:
+        """Encode a prompt with its answer; None if the template refuses them, or they are too long to be read whole."""
+        if self._tokenizer.chat_template is None:
+            encoding = self._tokenizer(request_text(prompt), answer)
+        else:
+            try:
+                text = render_chat(self._tokenizer, [*as_messages(prompt), {"role": "assistant", "content": answer}])
+            except TemplateRefusal:
+                return None
+            encoding = self._tokenizer(text, add_special_tokens=False)
+        return encoding if len(encoding["input_ids"]) <= self._max_length else None
+
+    def _tensors(self, encodings: Sequence[Any]) -> Any:
+        """Return the encodings as a batch, padded if there are several."""
+        if len(encodings) == 1:
+            return {name: torch.tensor([value], device=self._model.device) for name, value in encodings[0].items()}
+        return self._tokenizer.pad(encodings, return_tensors="pt").to(self._model.device)
 
 
 def label_index(path: str, name: str, names: Mapping[int, str]) -> int:

@@ -60,9 +60,12 @@ class RewardModel:
         Raises:
             InputError: A prompt cannot be encoded or leaves no room for an answer; the message gives its number.
         """
+        return [logit + self.contract.bias for logit in self.raw(prompts, responses, batch_size=batch_size)]
+
+    def raw(self, prompts: Sequence[Text], responses: Sequence[str], *, batch_size: int = 32) -> list[float]:
+        """Return what the model itself gives, as any other code reads it; arguments and errors as in `score`."""
         sequences = [self.encode(number, *pair) for number, pair in enumerate(zip(prompts, responses, strict=True), 1)]
-        logits = raw_scores(self.model, sequences, pad_id=self.contract.pad, batch_size=batch_size)
-        return [float(logit) + self.contract.bias for logit in logits]
+        return list(map(float, raw_scores(self.model, sequences, pad_id=self.contract.pad, batch_size=batch_size)))
 
     def encode(self, number: int, prompt: Text, response: str) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Encode prompt and answer up to the scored token; `number` is the prompt's place, from 1, for the error.

@@ -3,6 +3,7 @@
     FOLDER                         a reward model of `datagen train reward` (reward_model.py)
     classifier:PATH#LABEL          any sequence classifier, with its own tokenizer: the logit of LABEL (classifier.py)
     classifier:PATH#LABEL,logprob  the log-probability of LABEL
+    classifier:PATH#LABEL,chat     of prompt and answer, as public reward models are asked
     file.py:NAME                   a function of yours (functions.py)
     verifier:NAME                  a verifier of answers: 1, 0, or no score where it does not know (functions.py)
     judge:MODEL, or                a language model: one point for each statement of a rubric that holds (judge.py)
@@ -74,7 +75,7 @@ def load_function(spec: str) -> RewardFunction:
     is_there = Path(spec).is_dir()
     problem = f"not a reward model's folder (no {CONTRACT} in it)" if is_there else "no such folder"
     raise InputError(
-        f"--reward {spec}: {problem}. Expected FOLDER, classifier:PATH#LABEL, "
+        f"--reward {spec}: {problem}. Expected FOLDER, classifier:PATH#LABEL[,chat], "
         "file.py:NAME, verifier:NAME, judge:MODEL or http://..."
     )
 

@@ -17,6 +17,7 @@ import torch
 from transformers import PrinterCallback, Trainer, set_seed
 
 from datagen.errors import InputError
+from datagen.llm.local.generation import context_length
 from datagen.records.columns import parse_map
 from datagen.records.files import input_digest, open_input, output_stem
 from datagen.records.places import paths_in, refuse_overlap
@@ -149,7 +150,10 @@ class Session:
         model = adapt(self.loaded)
         for note in self.loaded.notes:
             self.terminal.say(note)
-        self.encoder = Encoder(self.loaded.tokenizer, ends, options.max_length, reasoning)
+        longest = context_length(self.loaded.model)
+        if longest < options.max_length:
+            self.terminal.say(f"--max-length {options.max_length}: the model takes {longest} tokens, so that is used")
+        self.encoder = Encoder(self.loaded.tokenizer, ends, min(options.max_length, longest), reasoning)
         self.account.contents = self.encoder.contents
         self.loaded.model = choose_trained(model, options.model_options)
         return self.loaded
@@ -193,11 +197,14 @@ class Session:
         self.findings[name] = finding
         self.terminal.say(f"check {name}: {finding}")
 
-    def arguments(self, split: Split[Any, Any]) -> dict[str, Any]:
-        """Return the arguments of the library's trainer that all trainers share."""
+    def arguments(self, split: Split[Any, Any], *, sequences: int | None = None) -> dict[str, Any]:
+        """Return the arguments of the library's trainer that all trainers share.
+
+        `sequences` is their number in an epoch, if several rows are in one.
+        """
         options, rows = self.options, len(split.held_out)
-        rows_per_step = options.batch_size * options.nproc
-        steps = options.steps or max(self._least_steps, ceil((options.epochs or 0) * len(split.train) / rows_per_step))
+        rows_per_step, number = options.batch_size * options.nproc, sequences or len(split.train)
+        steps = options.steps or max(self._least_steps, ceil((options.epochs or 0) * number / rows_per_step))
         arguments = shared_arguments(options, self.folder, rate=self.rate, steps=steps, rows=rows)
         if rows and options.best != "last" and not arguments["load_best_model_at_end"]:
             self.terminal.say("The last model is kept, not the best: --save-every is no multiple of --eval-every.")
@@ -214,7 +221,7 @@ class Session:
 
         answered = [row for row in rows if row.response is not None][: self.options.generate]
         longest = max((len(self.encoder.ids("".join(texts(row)[1:]))) for row in answered), default=0)
-        max_tokens = min(self.options.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
+        max_tokens = min(self.encoder.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
 
         def measure_answers(model: Any) -> Metrics:
             self.terminal.phase(ANSWERING)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from datagen.engine.options import template_values
 from datagen.errors import InputError
+from datagen.llm.local.generation import context_length
 from datagen.printing import printable
 from datagen.records.reader import DOCUMENTS, PREFERENCES, PROMPTS, Kind
 from datagen.records.record import Document, Preference, Record
@@ -40,7 +41,7 @@ def run(data: str, options: CheckOptions) -> dict[str, Any]:
     model = ModelOptions(chat_template_kwargs=options.chat_template_kwargs)
     loaded = load(options.model, model, (text for row in rows for text in texts(row)), 0)
     ends = turn_end_ids(loaded.model, loaded.tokenizer)
-    encoder = Encoder(loaded.tokenizer, ends, options.max_length, options.reasoning)
+    encoder = Encoder(loaded.tokenizer, ends, min(options.max_length, context_length(loaded.model)), options.reasoning)
 
     def encode(row: Record | Preference | Document) -> list[Encoded]:
         if isinstance(row, Preference):
