@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from datagen.errors import UNPARSED, CallFailed
 from datagen.llm.call import EMBEDDING, BadAnswer, Call, Completion, Layer, Reply, read_reply
-from datagen.llm.dialects import read_message
 from datagen.llm.parameters import LENGTHS
 from datagen.llm.purse import Purse
 from datagen.records.record import Messages, Prompt, Record, canonical, request_messages
@@ -100,8 +99,8 @@ class Roles:
             member: The place of the model among those of its role. None: they take turns.
             cut_ok: Accept an answer that reached the length limit.
             calls_ok: Accept an answer without text that calls tools (`tools` among the parameters).
-            reminder: At temperature 0, where the same request has the same answer, what stands behind an answer that
-                `parse` does not accept: it is sent once, in place of the same request.
+            reminder: At temperature 0, where the same request has the same answer, what is added to the question once
+                `parse` has not accepted an answer; it is sent once, in place of the same request.
             params: Parameters of the method, by their names in the chat completions API. Those of the model override
                 them, and the user's override both; for a judge see `merge_judge_params`.
 
@@ -137,11 +136,11 @@ class Roles:
                 completion.model = model.identity  # whatever name the server gives
                 return completion
             except BadAnswer as bad:
-                # 3. Remind the model of the form, where it would answer the same again.
+                # 3. Ask with a reminder of the form, where the model would answer the same again.
                 bad_in_block, attempt = bad_in_block + 1, attempt + 1
                 unread = is_greedy and bad.reason == UNPARSED
                 if unread and reminder and bad_in_block < ATTEMPTS:
-                    call, attempt, reminder = reminded(call, reply, reminder), 1, None
+                    call, attempt, reminder = reminded(call, reminder), 1, None
                     continue
 
                 # 4. Give up after a block of bad answers, unless it ends in a recorded one: then a new block begins.
@@ -187,10 +186,11 @@ class Roles:
             self.spending[purpose] = self.spending.get(purpose, Usage()) + usage
 
 
-def reminded(call: Call, reply: Reply, reminder: Prompt) -> Call:
-    """Return a call with its answer and a reminder behind it, in one conversation."""
-    answer = read_message(reply.parsed["choices"][0]["message"]).text
-    messages = request_messages([*call.messages, {"role": "assistant", "content": answer}, *reminder.messages])
+def reminded(call: Call, reminder: Prompt) -> Call:
+    """Return a call with a reminder at the end of its question."""
+    *before, question = call.messages
+    content = "\n\n".join(message["content"] for message in (question, *reminder.messages))
+    messages = request_messages([*before, question | {"content": content}])
     key = call_key(call.model, messages, call.params, call.sample)
     return replace(call, key=key, messages=messages, attempt=1)
 

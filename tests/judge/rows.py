@@ -40,8 +40,7 @@ def judge(
 
 def answers_by_label(messages: list[Message]) -> dict[str, str]:
     """Return the answers that a request shows to a judge, by label, in the order they stand in."""
-    question = next(message for message in messages if message["role"] == "user")  # a reminder may follow
-    return dict(ANSWER.findall(question["content"]))
+    return dict(ANSWER.findall(messages[-1]["content"]))
 
 
 def judge_with(say: Callable[[dict[str, str]], str], inputs: list[Row], variant: str, **settings: Any) -> list[Row]:

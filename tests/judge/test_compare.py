@@ -114,7 +114,7 @@ def test_a_reply_that_cannot_be_read_is_answered_with_a_reminder_once(variant: s
 
     def say(model: str, messages: list[Message], sample: int, task: str) -> str:
         requests.append(messages)
-        if len(messages) == 2:
+        if "A first reply" not in messages[-1]["content"]:
             return "Both have their merits."
         labels = answers_by_label(messages[1:2])
         best = longest(labels)
@@ -125,12 +125,13 @@ def test_a_reply_that_cannot_be_read_is_answered_with_a_reminder_once(variant: s
         judge([sample("a", "bb")], variant, f"judge@{server.url}")
         (row,) = rows("out.jsonl")
         assert row["responses"] == ["bb", "a"] and row["meta"]["unread"] == 0
-        reminders = [messages for messages in requests if len(messages) > 2]
+        reminders = [messages for messages in requests if "A first reply" in messages[-1]["content"]]
         assert 2 * len(reminders) == len(requests) == server.requests
         for messages in reminders:
-            roles = [message["role"] for message in messages]
-            assert roles == ["system", "user", "assistant", "user"] and messages[2]["content"].startswith("Both")
-            assert all(label in messages[3]["content"] for label in answers_by_label(messages[1:2]))
+            assert [message["role"] for message in messages] == ["system", "user"]
+            question, _, form = messages[1]["content"].rpartition("A first reply")
+            assert question.removesuffix("\n\n") in [one[1]["content"] for one in requests]
+            assert all(label in form for label in answers_by_label(messages[1:2]))
 
 
 def test_a_judge_that_stays_unread_is_asked_twice_for_good() -> None:
