@@ -17,7 +17,7 @@ import pytest
 from datagen.errors import InputError
 from datagen_train.launch import process_count
 from tests.every_command import wait_until_it_listens
-from tests.train.tasks import problems, write_sft
+from tests.train.tasks import problems, write_preferences, write_sft
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 pytestmark = pytest.mark.slow
@@ -79,6 +79,17 @@ def test_two_processes_train_and_one_speaks() -> None:
     assert "[transformers]" not in ran.stderr
     saved = json.loads(Path("out/run/report.json").read_text())
     assert saved == report
+
+
+def test_a_reward_model_with_adapters_trains_on_two_processes() -> None:
+    """Its head has a frozen twin among the adapters, which no step may wait for."""
+    write_preferences(Path("pairs.jsonl"), problems(0)[:60])
+    arguments = ["train", "reward", "pairs.jsonl", "-o", "rm", "--lora", "--nproc", "2", "--steps", "4", "--json"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "datagen", *arguments], env=ENV, capture_output=True, text=True, timeout=300
+    )
+    assert Path("rm/adapter_model.safetensors").exists(), ran.stderr
+    assert json.loads(ran.stdout)["run"]["processes"] == 2
 
 
 def test_what_is_wrong_is_reported_once_with_its_exit_code() -> None:
