@@ -81,10 +81,11 @@ def test_two_processes_train_and_one_speaks() -> None:
     assert saved == report
 
 
-def test_a_reward_model_with_adapters_trains_on_two_processes() -> None:
+def test_a_reward_model_with_adapters_trains_on_two_processes(taught: Path) -> None:
     """Its head has a frozen twin among the adapters, which no step may wait for."""
     write_preferences(Path("pairs.jsonl"), problems(0)[:60])
     arguments = ["train", "reward", "pairs.jsonl", "-o", "rm", "--lora", "--nproc", "2", "--steps", "4", "--json"]
+    arguments += ["--model", str(taught)]
     ran = subprocess.run(
         [sys.executable, "-m", "datagen", *arguments], env=ENV, capture_output=True, text=True, timeout=300
     )
