@@ -18,6 +18,7 @@ from datagen.llm.default import default_models
 from datagen.llm.spec import parse_spec
 from datagen.records import kinds
 from datagen.records.files import open_input
+from datagen.records.layout import is_meta, unpack_meta
 from datagen.records.makers import is_sim
 from datagen.records.record import Row
 
@@ -60,9 +61,18 @@ def after_kind(path: Path, step: str, models: Models) -> list[str]:
 
 def step_for(row: Row) -> str:
     """Return the command that takes rows of this kind."""
+    if "ranks" not in row and any(known is not None for known in verdicts(row)):
+        return "pairs --by verified"
     kinds = {"label": "train dpo", "chosen": "preferences", "ranks": "pairs", "responses": "judge"}
     kinds |= {"response": "train sft", "text": "train pretrain"}
     return next((step for key, step in kinds.items() if key in row), "respond")
+
+
+def verdicts(row: Row) -> list[bool | None]:
+    """Return what the verifiers of `respond --verify` said of each answer of a row; none of a row with one answer."""
+    is_ours = "responses" in row and is_meta(row.get("meta"))
+    answers = unpack_meta(row["meta"]).get("responses") or [] if is_ours else []
+    return [answer.get("verified") for answer in answers]
 
 
 def preference_lines(path: Path) -> list[str]:

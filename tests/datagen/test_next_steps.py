@@ -20,6 +20,7 @@ from datagen.records.layout import pack_meta
 from tests.jobs import rows, write_seeds
 from tests.server import Server, running
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"{'python' if which('python') == sys.executable else sys.executable} -m datagen"
 DEAD = "m@http://127.0.0.1:9/v1"
 
@@ -60,6 +61,15 @@ def test_each_next_line_names_the_models_and_runs_as_printed() -> None:
     assert command == ["judge seeds.respond.jsonl --model sim"]
     command = next_lines(datagen(*shlex.split(command[0])))
     assert command == ["pairs seeds.respond.judge.jsonl"]
+
+
+def test_verified_answers_lead_to_pairs_of_right_and_wrong_ones() -> None:
+    questions = (ROOT / "examples/questions.jsonl").read_bytes().splitlines(keepends=True)
+    Path("sums.jsonl").write_bytes(b"".join(questions[:9]))
+    verified = ["--strategy", "cot", "-k", "3", "--verify", "answer"]
+    lines = datagen("respond", "sums.jsonl", *verified, "--model", "sim:skill=0.5")
+    assert next_lines(lines) == ["pairs --by verified sums.respond-cot.jsonl"]
+    datagen(*shlex.split(next_lines(lines)[0]))
 
 
 def test_the_judge_of_the_next_line_is_of_another_family_or_said_to_judge_itself() -> None:
