@@ -79,10 +79,8 @@ class Filter(Method):
         "duplicate": "The prompt, or the document, is that of an earlier row (--dedup).",
         "wrong:NAME": "The response fails the verifier NAME of --verify.",
         "unverified:NAME": "--only-verified: the verifier NAME cannot tell whether the response is right.",
-        SIMILAR: "The prompt, or the document, means the same as that of an earlier row (--dedup semantic): the row "
-        "`record.nearest`, with the cosine `record.similarity`.",
-        NOT_DIVERSE: "The row is not one of the most diverse ones (--diverse); `record.nearest` is the one of those "
-        "that is nearest, with the cosine `record.similarity`.",
+        SIMILAR: "The prompt, or the document, means what that of the row `record.nearest` means (--dedup semantic).",
+        NOT_DIVERSE: "The row is not among the most diverse ones; `record.nearest` is the nearest of them (--diverse).",
         NO_VECTOR: "The embedder gave no vector that can be used; `record.error` says why.",
         "contaminated:NAME": "The prompt or an answer holds a question of the benchmark file NAME (--against).",
     }

@@ -13,6 +13,9 @@ import pytest
 from datagen.commands.main import COMMANDS, load_methods
 from datagen.engine.method import Method
 from datagen.engine.reasons import COMMON_REASONS, reason_sentence
+from datagen.llm.vectors import NO_VECTOR
+from datagen.select.diversity import NOT_DIVERSE
+from datagen.select.meaning import SIMILAR
 from datagen_train.tools.score import RewardRanking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +86,7 @@ def test_every_reason_in_the_code_is_declared_by_a_method() -> None:
     assert plain - set[str]().union(*reasons.values()) - COMPUTED == set()
 
 
-COMPUTED = {"unparsed answer", "cut answer", "parser error", "worse", "boilerplate"}
+COMPUTED = {"unparsed answer", "cut answer", "parser error", "worse", "boilerplate"} | {SIMILAR, NOT_DIVERSE, NO_VECTOR}
 """Reasons that no literal in these places names."""
 
 

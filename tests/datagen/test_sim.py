@@ -165,7 +165,7 @@ def test_a_method_never_sees_which_fault_it_was() -> None:
 
 
 def test_a_fault_stands_in_no_row() -> None:
-    evolve(write_seeds(30), SPEC, rounds=3, max_failed=1000)
+    evolve(write_seeds(60), SPEC, rounds=3, max_failed=1000)
     all_rows = [*rows("out.jsonl"), *rows("out.rejected.jsonl")]
     assert {row.get("status", "kept") for row in all_rows} == {"kept", "rejected", "failed"}
     assert not [row for row in all_rows if '"fault"' in json.dumps(row)]

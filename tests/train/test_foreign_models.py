@@ -1,5 +1,6 @@
 """A folder of a model is data: no code in it runs, no pickle in it is read, and nobody is asked."""
 
+import ast
 import json
 import pickle
 import re
@@ -132,7 +133,16 @@ def test_an_adapter_in_a_pickle_is_refused(beside: str | None, adapter: Path) ->
     assert not Path("ran").exists()
 
 
+def without_texts(path: Path) -> ast.Module:
+    """Parse a file without the texts of its constants: one is the code of a card."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return tree
+
+
 def test_every_part_of_a_model_is_loaded_in_one_file() -> None:
     call = re.compile(r"\.from_pretrained\(|\bpipeline\(|trust_remote_code=(?!False)|\b(torch|pickle)\.load")
-    places = {path.name for path in SOURCES if call.search(path.read_text(encoding="utf-8"))}
+    places = {path.name for path in SOURCES if call.search(ast.unparse(without_texts(path)))}
     assert places == {"loading.py"}

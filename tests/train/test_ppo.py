@@ -198,7 +198,7 @@ def test_losses_and_gradients_are_those_of_a_plain_reference(
 ) -> None:
     """In one process, from padded batches in parts, over two iterations: the second one has KL, and values."""
     settings = ppo_options(ppo_epochs=2, minibatches=2, kl_coef=0.3)
-    train(ppo, few, settings, model=base, output="out", **{**SMALL, "steps": 2, "accumulate": 3})
+    train(ppo, few, settings, model=base, output="out", **{**SMALL, "steps": 2, "accumulate": 4})
     assert len(recording.steps) == 8
     lengths = {len(completion.ids) for completion in recording.rollouts[1].completions}
     assert len(lengths) > 2, "padding there must be"

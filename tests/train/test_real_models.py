@@ -128,13 +128,13 @@ def test_a_text_begins_with_the_start_token_where_the_family_was_trained_behind_
     fit_tokenizer(model, tokenizer)
     encoder = Encoder(tokenizer, turn_end_ids(model, tokenizer), 256)
     (document,) = encoder.document("The sky is blue.")
-    asked = encoder.prompt("What colour is the sky?")
+    prompt = encoder.prompt("What colour is the sky?")
     start = tokenizer.bos_token_id
     assert document.ids[-1] == tokenizer.eos_token_id
     if name in STARTED:
-        assert (document.ids[0], asked[0]) == (start, start)
+        assert (document.ids[0], prompt[0]) == (start, start)
     assert document.ids.count(start) == document.ids[:1].count(start) + (start == tokenizer.eos_token_id)
-    assert asked[:2] != [start, start]
+    assert prompt[:2] != [start, start]
 
 
 def test_a_document_that_holds_a_special_token_is_text() -> None:

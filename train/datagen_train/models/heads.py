@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 
 class Head(nn.Linear):
-    """A linear layer in float32, whatever its input is in and whatever autocast says."""
+    """A linear layer in the type of its weights, float32, whatever its input is in and whatever autocast says."""
 
     def forward(self, states: Tensor) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
-            return super().forward(states.float())
+            return super().forward(states.to(self.weight.dtype))
 
 
 def score_head(width: int, seed: int) -> Head:
