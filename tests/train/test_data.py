@@ -156,11 +156,10 @@ def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: Pr
     rows = [Record(f"{i:016x}", f"Name river {i % 100}.", f"River {i}." if i % 10 else None) for i in range(500)]
     account = Account(read=len(rows))
     encoded = encode_rows(
-        rows,
+        ((row, is_held_out(split_group(row), 0.2)) for row in rows),
         lambda row: [encoder(tokenizer).answer(conversation(row))],
         measure_sequence,
         account,
-        0.2,
     )
     assert account.dropped == Counter({"no response": 50})
     assert account.train + account.held_out + account.dropped.total() == 500

@@ -69,6 +69,9 @@ class TrainOptions:
     map: str | None = option(None, MAP_HELP, panel=DATA)
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
+    eval_data: str | None = option(
+        None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
+    )
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
     model: str = option(
@@ -206,12 +209,14 @@ class TrainerOptions:
 
 def check_measured(training: TrainOptions) -> None:
     """Raise InputError for options that act on measurements, where nothing is held out to measure on."""
-    if training.held_out:
+    if training.held_out or training.eval_data:
         return
     selects = training.best not in (None, "last")
     given = {"--patience": training.patience, "--best": selects, "--generate": training.generate}
     if names := [name for name, is_given in given.items() if is_given]:
-        raise InputError(f"{', '.join(names)}: with --held-out 0 nothing is measured; raise --held-out")
+        raise InputError(
+            f"{', '.join(names)}: with --held-out 0 nothing is measured; raise --held-out, or name --eval-data"
+        )
 
 
 @dataclass(frozen=True)

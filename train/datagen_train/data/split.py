@@ -6,7 +6,7 @@ prompt that is derived from the same seed.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -123,30 +123,47 @@ def is_held_out(group: object, share: float) -> bool:
     return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
 
 
+def choose_sides(rows: Iterable[Row], measured: Sequence[Row], share: float) -> Iterator[tuple[Row, bool]]:
+    """Yield rows, each with whether it is held out.
+
+    Args:
+        rows: those to train on, of which a share is held out if `measured` is empty.
+        measured: those to measure on, of a file of their own.
+        share: of the groups, 0 to 1.
+    """
+    for row in rows:
+        yield row, not measured and is_held_out(split_group(row), share)
+    yield from ((row, True) for row in measured)
+
+
+def count_repeated(rows: Iterable[Row], measured: Sequence[Row]) -> int:
+    """Return how many rows to measure on are of a group that is trained on."""
+    trained = {canonical(split_group(row)) for row in rows} if measured else set()
+    return sum(canonical(split_group(row)) in trained for row in measured)
+
+
 def encode_rows(
-    rows: Iterable[Row],
+    rows: Iterable[tuple[Row, bool]],
     encode: Callable[[Row], Iterable[Example]],
     measure: Callable[[Example], tuple[int, int, bool]],
     account: Account,
-    held_out_share: float,
 ) -> Split[Row, Example]:
-    """Encode rows and split them; unusable rows are counted, never fatal.
+    """Encode rows, on both sides; unusable rows are counted, never fatal.
 
     Args:
-        rows: as datagen's reader yields them.
+        rows: as datagen's reader yields them, each with whether it is held out.
         encode: makes the examples of a row; raises UnusableRow.
         measure: returns an example's tokens, the trained ones among them, and whether it was cut.
         account: counts are added to it.
-        held_out_share: share of the groups that is held out, 0 to 1.
     """
     split: Split[Row, Example] = Split()
-    for row in rows:
+    for row, held_out in rows:
         try:
             examples = list(encode(row))
         except UnusableRow as reason:
             account.dropped[str(reason)] += 1
             continue
-        if is_held_out(split_group(row), held_out_share):
+        if held_out:
             split.held_out += examples
             split.held_out_rows.append(row)
         else:

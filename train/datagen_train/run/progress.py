@@ -2,15 +2,17 @@
 
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from datagen.commands.live import MAX_BAR, MIN_BAR, SEPARATOR, clock, draw_bar, flow, short
 
 if TYPE_CHECKING:
     from transformers import TrainerState
+
+Row = TypeVar("Row")
 
 LINE_METRICS = (
     "reward",
@@ -148,3 +150,10 @@ def memory() -> float:
         return float(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def counted(rows: Sequence[Row], terminal: Terminal) -> Iterator[Row]:
+    """Yield rows, and show how many there have been."""
+    for number, row in enumerate(rows):
+        terminal.count(number, len(rows))
+        yield row

@@ -1,15 +1,18 @@
 """Reading the rows of a run: what cannot be used is kept in a file, each line with its reason."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from datagen.errors import InputError, nothing_usable
-from datagen.records.files import dump_line
+from datagen.records.columns import parse_map
+from datagen.records.files import dump_line, open_input
 from datagen.records.makers import makers
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine
-from datagen_train.data.split import Account
+from datagen_train.data.split import Account, count_repeated
+from datagen_train.options import TrainOptions
 from datagen_train.run.progress import Terminal
 
 BAD_LINES_SHOWN = 5
@@ -58,3 +61,31 @@ def read_usable(
     if not rows:
         raise nothing_usable(reader.name, account.losses())
     return rows
+
+
+def read_measured(options: TrainOptions, kinds: Sequence[Kind[Any]], terminal: Terminal) -> list[Any]:
+    """Return the rows of `--eval-data`; none without it. Lines that cannot be used are printed.
+
+    Raises:
+        InputError: The file cannot be read, or no row can be used.
+    """
+    if options.eval_data is None:
+        return []
+    with open_input(options.eval_data) as file, open(os.devnull, "wb") as dropped:
+        reader = open_reader(options.eval_data, file, kinds, options.format, parse_map(options.map))
+        return read_usable(reader, dropped, None, Account(), terminal)
+
+
+def check_measured(rows: Sequence[Any], measured: Sequence[Any], is_any: bool, terminal: Terminal) -> None:
+    """Check the rows of `--eval-data` beside those that are trained on; warn of those that both sides have.
+
+    Raises:
+        InputError: None of them can be measured on (`is_any` is false).
+    """
+    if not is_any:
+        raise InputError("--eval-data: no row of it can be measured on; datagen train check shows why")
+    if repeated := count_repeated(rows, measured):
+        terminal.say(
+            f"warning: {repeated} of the {len(measured)} rows of --eval-data have a prompt, or a seed, that is trained "
+            "on: what is measured on them tells little"
+        )

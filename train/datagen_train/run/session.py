@@ -19,14 +19,14 @@ from transformers import PrinterCallback, Trainer, set_seed
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.columns import parse_map
-from datagen.records.files import input_digest, open_input, output_stem
+from datagen.records.files import content_digest, input_digest, open_input, output_stem
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Kind
 from datagen.records.record import Record
 from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
 from datagen_train.data.encode import Encoder, texts
-from datagen_train.data.split import Account, Example, Row, Split, encode_rows
+from datagen_train.data.split import Account, Example, Row, Split, choose_sides, encode_rows
 from datagen_train.data.trained import trained_by, write_trained
 from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
@@ -35,8 +35,8 @@ from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainerOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
-from datagen_train.run.progress import Terminal, token_counter
-from datagen_train.run.reading import open_reader, read_usable
+from datagen_train.run.progress import Terminal, counted, token_counter
+from datagen_train.run.reading import check_measured, open_reader, read_measured, read_usable
 from datagen_train.run.report import circumstances, write_card, write_curves
 from datagen_train.run.stops import disk_full_as_one_line
 from datagen_train.run.trl_adapter import (
@@ -89,6 +89,7 @@ class Session:
         self.folder = RunFolder(Path(options.output or f"{output_stem(data)}.{name}"))
         self._file = open_input(data)  # once: what is read must be what its digest says
         self.account = Account()
+        self._measured: list[Any] = []  # the rows of --eval-data
         self.loaded: Loaded
         self.encoder: Encoder
         self.findings: dict[str, str] = {}
@@ -104,6 +105,7 @@ class Session:
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": input_digest(self._file),
+            **({"eval_data": content_digest(self.options.eval_data)} if self.options.eval_data else {}),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
@@ -123,7 +125,9 @@ class Session:
         dropped_file = self.folder.dropped if is_main() else Path(os.devnull)
         with self._file as file, dropped_file.open("wb") as dropped:
             reader = open_reader(self.data, file, kinds, options.format, parse_map(options.map))
-            return read_usable(reader, dropped, options.limit, self.account, self.terminal)
+            rows = read_usable(reader, dropped, options.limit, self.account, self.terminal)
+        self._measured = read_measured(options, kinds, self.terminal)
+        return rows
 
     def load(
         self,
@@ -167,24 +171,21 @@ class Session:
         """Encode rows and hold some out; say how many were dropped and cut. For the arguments see `encode_rows`.
 
         Raises:
-            InputError: no row is left to train on.
+            InputError: no row is left to train on, or to measure on.
         """
         self.terminal.phase("encoding")
-        split = encode_rows(self._counted(rows), encode, measure, self.account, self.options.held_out)
+        sides = choose_sides(counted(rows, self.terminal), self._measured, self.options.held_out)
+        split = encode_rows(sides, encode, measure, self.account)
         if not split.train:
             raise InputError(f"{self.data}: no row is left to train on: {self.account.losses()}")
         if is_main():
             write_trained(self.folder.path, split.trained | trained_by(self.options.model))
         self.terminal.say(self.account.summary())
-        if self.options.held_out and not split.held_out:
+        if self._measured:
+            check_measured(rows, self._measured, bool(split.held_out), self.terminal)
+        elif self.options.held_out and not split.held_out:
             self.terminal.say(f"No row is held out, so nothing is measured: raise --held-out {self.options.held_out}")
         return split
-
-    def _counted(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """Yield the rows, and show how many there have been."""
-        for number, row in enumerate(rows):
-            self.terminal.count(number, len(rows))
-            yield row
 
     def check(self, inputs: CheckInput) -> None:
         """Run the checks of data/checks.py; raise CheckFailed if one fails."""
