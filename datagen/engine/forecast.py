@@ -105,7 +105,7 @@ def dry_run(job: Job) -> DryRun:
             asyncio.run(work(method, record, llm))
     least_calls = min(usual_calls, len(calls) / max(worked_on, 1) * expected) / 2
     first = calls[0][1] if calls else None
-    request = None if first is None else {"model": first.model, **content_of(first), **first.params}
+    request = None if first is None else {"model": first.model, **first.content, **first.params}
 
     # 4. Tokens and dollars.
     tags = job.tags if job.roles else {}
@@ -127,11 +127,6 @@ def dry_run(job: Job) -> DryRun:
         unpriced,
         sorted({price.source for price in prices.values() if price not in (None, FREE)}),
     )
-
-
-def content_of(call: Call) -> Row:
-    """Return what a request asks, beside the model and the parameters."""
-    return {"input": call.messages[-1]["content"]} if call.is_embedding else {"messages": call.messages}
 
 
 def open_sim() -> Layer:

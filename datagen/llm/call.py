@@ -61,6 +61,11 @@ class Call:
     is_embedding: bool = False
     """It asks for the vector of its only message instead of an answer."""
 
+    @property
+    def content(self) -> Row:
+        """What the body of its request asks, beside the model and the parameters."""
+        return {"input": self.messages[-1]["content"]} if self.is_embedding else {"messages": self.messages}
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -10,7 +10,6 @@ from typing import Any
 from datagen.llm.call import Call, Reply
 from datagen.llm.endpoint import Endpoint
 from datagen.llm.parameters import LENGTHS
-from datagen.records.record import Row
 
 FORMAT = {"encoding_format": "base64"}
 
@@ -20,9 +19,6 @@ class EmbeddingEndpoint(Endpoint):
 
     path = "embeddings"
     answer = "list of embeddings"
-
-    def _content(self, call: Call) -> Row:
-        return {"input": call.messages[-1]["content"]}
 
     def _adapted(self, call: Call) -> Mapping[str, Any]:
         asked_for = {name: value for name, value in call.params.items() if name not in LENGTHS}

@@ -34,7 +34,6 @@ from datagen.llm.models_file import Access
 from datagen.llm.names import is_same_model
 from datagen.llm.parameters import Parameters
 from datagen.llm.spec import is_loopback, without_proxy
-from datagen.records.record import Row
 
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
@@ -218,7 +217,7 @@ class Endpoint:
 
         # 2. Send the request.
         try:
-            content = encode_body({"model": self._name, **self._content(call), **params}).encode()
+            content = encode_body({"model": self._name, **call.content, **params}).encode()
         except UnicodeEncodeError:
             return refusal(400, "not sent: the prompt holds half a character (a lone surrogate)")
         received = await self._client.exchange(self._request(call, content))
@@ -237,10 +236,6 @@ class Endpoint:
         self._look_at(reply, call, params)
         self._check_name(reply)
         return reply
-
-    def _content(self, call: Call) -> Row:
-        """Return what a request asks, beside the model and the parameters."""
-        return {"messages": call.messages}
 
     def _is_answer(self, reply: Reply) -> bool:
         return reply.is_chat_completion

@@ -1,10 +1,11 @@
 """One-step word problems: a tiny model learns them in seconds, and string equality verifies them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo June Kai Lea".split()
 ITEMS = "apples books coins cups keys pens shells stamps".split()
@@ -40,10 +41,17 @@ def biased(chosen: list[Problem], seed: int, share: float = 0.6) -> list[Problem
     return [(prompt, answer + (chance.random() < share)) for prompt, answer in chosen]
 
 
+def write_rows(name: Path | str, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write rows to a file of this folder."""
+    path = Path(name)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def write_preferences(path: Path, chosen: list[Problem], offset: int = 1) -> None:
     """Write pairs: the right answer is chosen, the biased one rejected."""
     rows = ({"prompt": p, "chosen": str(answer), "rejected": str(answer + offset)} for p, answer in chosen)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
 
 
 def with_small_numbers(chosen: list[Problem], largest: int = 3) -> list[Problem]:

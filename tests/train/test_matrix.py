@@ -13,7 +13,7 @@ from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import COLOURS, colour_rows
 from tests.train.real_models import REAL, make_real
 from tests.train.runs import metrics, train
-from tests.train.test_real_models import write
+from tests.train.tasks import write_rows
 
 pytestmark = pytest.mark.slow
 ROWS = colour_rows()
@@ -26,10 +26,10 @@ def family(request: pytest.FixtureRequest) -> str:
     model, tokenizer = make_real(request.param, [f"{row.prompt} {row.response}" for row in ROWS])
     model.save_pretrained("model")
     tokenizer.save_pretrained("model")
-    write("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in ROWS])
-    write("texts.jsonl", [{"text": f"The {thing} is {colour}."} for thing, colour in COLOURS.items()])
+    write_rows("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in ROWS])
+    write_rows("texts.jsonl", [{"text": f"The {thing} is {colour}."} for thing, colour in COLOURS.items()])
     wrong = {"blue": "red", "green": "blue", "red": "green"}
-    write("pairs.jsonl", [
+    write_rows("pairs.jsonl", [
         {"prompt": row.prompt, "chosen": row.response, "rejected": wrong[row.response or ""]} for row in ROWS
     ])  # fmt: skip
     name: str = request.param

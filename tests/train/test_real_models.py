@@ -1,6 +1,5 @@
 """What models of well-known families bring along, and what loading and training them must leave as it is."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import colour_rows, encode, teach
 from tests.train.real_models import REAL, make_real
 from tests.train.runs import Notes, metrics, train
+from tests.train.tasks import write_rows
 
 ROWS = colour_rows()
 TEXTS = [f"{row.prompt} {row.response}" for row in ROWS]
@@ -67,18 +67,13 @@ def test_padding_takes_no_probability_where_logits_lie_low() -> None:
     assert loss(loaded) < 0.1
     loaded.model.save_pretrained("low")
     loaded.tokenizer.save_pretrained("low")
-    result = evaluate.run("low", str(write_rows()), EvalOptions())
+    result = evaluate.run("low", str(write_answers()), EvalOptions())
     assert result["exact_match"] == 1.0 and result["loss"] < 0.1, result
 
 
-def write_rows() -> Path:
+def write_answers() -> Path:
     """Write the rows to a file."""
-    return write("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in ROWS])
-
-
-def write(name: str, rows: list[dict[str, Any]]) -> Path:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Path(name)
+    return write_rows("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in ROWS])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -112,7 +107,7 @@ def test_a_reward_model_learns_in_bfloat16() -> None:
     model, tokenizer = make_real("Qwen2", TEXTS)
     model.save_pretrained("model")
     tokenizer.save_pretrained("model")
-    write("pairs.jsonl", [{"prompt": "Sky?", "chosen": "blue", "rejected": "red"}] * 3)
+    write_rows("pairs.jsonl", [{"prompt": "Sky?", "chosen": "blue", "rejected": "red"}] * 3)
     train(reward, "pairs.jsonl", model="model", output="rm", steps=4, dtype="bfloat16", held_out=0, batch_size=3)
     blue, red = load_reward("rm").score(["Sky?"] * 2, ["blue", "red"])
     assert blue > red
@@ -151,9 +146,9 @@ def test_a_short_context_is_looked_at_before_the_first_step() -> None:
     model.save_pretrained("model")
     tokenizer.save_pretrained("model")
     long, short = "What colour is the sky? " * 30, "blue"
-    write("rows.jsonl", [{"prompt": "Sky?", "response": text} for text in (long, short, short)])
-    write("texts.jsonl", [{"text": long * 2}])
-    write("pairs.jsonl", [{"prompt": "Sky?", "chosen": text, "rejected": "red"} for text in (long, short)])
+    write_rows("rows.jsonl", [{"prompt": "Sky?", "response": text} for text in (long, short, short)])
+    write_rows("texts.jsonl", [{"text": long * 2}])
+    write_rows("pairs.jsonl", [{"prompt": "Sky?", "chosen": text, "rejected": "red"} for text in (long, short)])
     notes = Notes()
     common: dict[str, Any] = {"model": "model", "steps": 1, "held_out": 0, "batch_size": 2}
     for module, data in ((sft, "rows.jsonl"), (pretrain, "texts.jsonl"), (dpo, "pairs.jsonl"), (reward, "pairs.jsonl")):
@@ -163,7 +158,7 @@ def test_a_short_context_is_looked_at_before_the_first_step() -> None:
 
 def test_an_epoch_of_packed_rows_shows_each_row_once() -> None:
     rows = [{"prompt": row.prompt, "response": row.response} for row in ROWS] * 20
-    write("rows.jsonl", rows)
+    write_rows("rows.jsonl", rows)
     common: dict[str, Any] = {"model": "tiny", "epochs": 1, "batch_size": 2, "held_out": 0, "max_length": 128}
     for packing in (False, True):
         train(sft, "rows.jsonl", SftOptions(packing=packing), output=f"out-{packing}", **common)
@@ -175,7 +170,7 @@ def test_adapters_find_their_base_from_any_folder(tmp_path: Path, monkeypatch: p
     model, tokenizer = make_real("Qwen2", TEXTS)
     model.save_pretrained("base")
     tokenizer.save_pretrained("base")
-    train(sft, str(write_rows()), model="base", output="adapters", steps=2, held_out=0, batch_size=6, lora=True)
+    train(sft, str(write_answers()), model="base", output="adapters", steps=2, held_out=0, batch_size=6, lora=True)
     folder = Path("adapters").resolve()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -59,9 +59,10 @@ class Classifier:
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Any], **_: Any) -> list[Score]:
         answers = [completion_text(completion) for completion in completions]
-        read = [self._conversation(*pair) for pair in zip(prompts, answers, strict=True)] if self._has_prompt else [
-            self._answer(text) for text in answers
-        ]  # fmt: skip
+        read = [
+            self._conversation(prompt, answer) if self._has_prompt else self._answer(answer)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
         scores: list[Score] = [None] * len(answers)
         usable = [i for i, encoding in enumerate(read) if encoding is not None]
         with inference_mode(self._model):

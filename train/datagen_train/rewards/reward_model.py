@@ -1,8 +1,7 @@
 """A reward model of `datagen train reward` as a reward: it scores texts exactly as it was trained to.
 
 Prompt and answer are encoded with the model's own tokenizer and chat template, and the score is read where its contract
-says (models/reward_model.py). 0 is the mean of the reference answers, 1 their standard
-deviation.
+says (models/reward_model.py). 0 is the mean of the reference answers, 1 their standard deviation.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import Ids, context_length, generate
+from datagen.llm.local.generation import Ids, generate
 from datagen.records.files import dump_line
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
@@ -87,7 +87,7 @@ def load_policy(
 
 def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) -> Split[Record, EncodedPrompt]:
     """Encode the rows' prompts, drop those too long for an answer of `max_tokens`, and run the checks."""
-    room = min(session.options.max_length, context_length(session.loaded.model)) - max_tokens
+    room = session.encoder.max_length - max_tokens
     if room < 1:
         raise InputError(f"--max-tokens {max_tokens}: leaves no room for a prompt within --max-length")
 
