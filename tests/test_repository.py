@@ -24,7 +24,7 @@ ORDER = {
 }
 """The folders (and single files) of each package: each imports only those before it, so there is no circle."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
-LONG_FILES = {"train/datagen_train/ppo.py": 560, "train/datagen_train/reward.py": 560}
+LONG_FILES = {"train/datagen_train/ppo.py": 560}
 """Lines: an algorithm stays whole in its file."""
 SCRIPTS = ("tests", "benchmarks", "docs", "examples")
 PARTICIPLES = {"told", "said", "asked", "found", "made"}

@@ -419,6 +419,14 @@ def test_transformers_alone_gives_the_same_scores_but_for_the_constant_of_the_ca
     assert float(ran.stdout) == pytest.approx(float(code[1].rpartition("# ")[2]), abs=1e-4), ran.stderr
 
 
+def test_a_short_limit_leaves_the_example_out_of_the_card_and_ends_well() -> None:
+    rows = [{"prompt": "a", "responses": ["b", "c"], "ranks": [1, 2]}] * 4
+    Path("short.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(reward_model, "short.jsonl", output="rm", steps=1, held_out=0, max_length=26)
+    assert "```python" not in Path("rm/README.md").read_text()
+    assert load_reward("rm").score(["a"], ["b"])
+
+
 def test_scores_do_not_depend_on_the_batch_and_rank_as_was_learned(trained: tuple[Path, dict[str, Any]]) -> None:
     reward = load_reward(trained[0] / "rm")
     prompts = [f"What of {n}?" for n in range(400, 440)]

@@ -343,7 +343,10 @@ def usage(session: Session, trainer: RewardTrainer) -> list[str]:
     """Return paragraphs for the card: how to score an answer with transformers alone, and the number to expect."""
     if session.options.model_options.lora or session.options.model_options.qlora:
         return ["To score answers with transformers alone, merge the adapters first: `datagen train merge`."]
-    ids, _, _ = scored_ids(session.encoder, EXAMPLE[0], EXAMPLE[1])
+    try:
+        ids, _, _ = scored_ids(session.encoder, *EXAMPLE)
+    except UnusableRow:  # the example does not fit into --max-length
+        return []
     expected = float(trainer.score([np.array(ids, dtype=np.int32)])[0]) + trainer.scale.bias
     return [
         "A score with transformers alone. The constant sets the mean of the reference answers to 0.",
