@@ -17,8 +17,9 @@ SETTINGS = (
     *(variable for provider in PROVIDERS for variable in provider.variables),
     *("OPENAI_CUSTOM_HEADERS", "OPENAI_ADMIN_KEY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
 )
-settings.register_profile("datagen", deadline=None)  # a busy machine is no failure
-settings.load_profile("datagen")
+settings.register_profile("datagen", deadline=None, derandomize=True)  # the same examples each time
+settings.register_profile("explore", deadline=None, max_examples=2000)  # HYPOTHESIS_PROFILE=explore: others
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "datagen"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when the first test imports a library that asks the hub
 os.environ["DATAGEN_TEST_HEADER"] = "1"  # tests/server.py answers by the place of a call in the run
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

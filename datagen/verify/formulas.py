@@ -66,10 +66,11 @@ ROOT = re.compile(r"√\s?([0-9]{1,15})")
 UNSAFE = re.compile(
     rf"""\^\{{[^{{}}]{{0,60}}\^ | \^\{{[^{{}}]{{0,60}}\}}\^ | \^\([^()]{{0,60}}\^
     | \^\{{-?[0-9]{{{MAX_EXPONENT_DIGITS + 1}}} | [0-9]{{{MAX_DIGITS + 1}}}
-    | [0-9]{{{MAX_FACTORIAL_DIGITS + 1}}}! | [)\]}}!]! | != | _(?![{{0-9A-Za-z]) | (?<![A-Za-z])_""",
+    | [0-9]{{{MAX_FACTORIAL_DIGITS + 1}}}! | [)\]}}!]! | != | \*\* | [<>]= | _(?![{{0-9A-Za-z]) | (?<![A-Za-z])_""",
     re.VERBOSE,
 )
-"""Towers of powers, large exponents and factorials, a lower index of a number. What else is slow, its process ends."""
+"""Towers of powers, large exponents and factorials, signs that spaces held apart, a lower index of a number. What else
+is slow, its process ends."""
 MAX_BARS = 2
 DATE_OR_RANGE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+\s?-\s?[0-9]+")
 """12/14/1937 is no quotient, and 3-1 may be a score."""
@@ -77,7 +78,7 @@ DATE_OR_RANGE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+\s?-\
 
 @lru_cache(maxsize=4096)
 def canonical(text: str) -> str | None:
-    """Return a formula in one form of LaTeX, without spaces that mean nothing; None for what is no formula."""
+    """Return a formula in one form of LaTeX, without spaces but between letters; None for what is no formula."""
     if len(text) > MAX_LENGTH or DATE_OR_RANGE.fullmatch(text.strip(" $")):
         return None
     text = text.strip().removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]").strip(" $")
@@ -94,7 +95,8 @@ def canonical(text: str) -> str | None:
             return None
         depth += sum(part.count(mark) for mark in "([{") - sum(part.count(mark) for mark in ")]}")
         if part:
-            parts.append(part)
+            is_product = part[0].isalpha() and bool(parts) and parts[-1][-1].isalpha()
+            parts.append(f" {part}" if is_product else part)
         if not 0 <= depth <= MAX_DEPTH:
             return None
         at = match.end()
@@ -135,7 +137,8 @@ def _letters(token: str, before: str) -> str | None:
     is_exponent_sign = token in ("e", "E") and before[-1:].isdigit()  # 1.5e3 is a number, and so may 2e be
     if len(token) == 1:
         return None if is_exponent_sign else token
-    return token if len(token) == 2 and token.casefold() not in NO_PRODUCTS and token[0] != token[1] else None
+    is_product = len(token) == 2 and token.casefold() not in NO_PRODUCTS and token[0] != token[1]
+    return " ".join(token) if is_product else None
 
 
 def letter_cases_differ(one: str, other: str) -> bool:
