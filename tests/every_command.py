@@ -35,6 +35,7 @@ TRAINERS = {
     "pretrain": f"train pretrain corpus.jsonl --model tiny {STEPS}",
     "sft": f"train sft sums.jsonl --model tiny {STEPS}",
     "reward": f"train reward prefs.jsonl --model base {STEPS}",
+    "classify": f"train classify sums.jsonl --model base {STEPS}",
     "dpo": f"train dpo prefs.jsonl --model base {STEPS}",
     "ppo": f"train ppo {ON_POLICY}",
     "grpo": f"train grpo {ON_POLICY}",

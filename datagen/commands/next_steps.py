@@ -123,6 +123,8 @@ def after_training(command: str, folder: Path, data: Path, model: str, *, is_ada
     row = (first_row(data) if data.is_file() else None) or {}
     if command == "reward":
         return reward_lines(folder, data, model)
+    if command == "classify":
+        return [line(f"train eval {shown(folder)} {shown(data)} --held-out 0.05")]
     chat = line(f"train chat {shown(folder)}")
     if command == "sft" and "chosen" in row:
         return [line(f"train {name} {shown(data)} --model {shown(folder)}") for name in ("dpo", "reward")]

@@ -94,6 +94,10 @@ ROLES = {
     "scores": Role(("scores", "ratings", "rewards"), (list,), map_to="scores"),
     "ranks": Role(("ranks", "rankings"), (list,), map_to="ranks"),
     "reasonings": Role(("reasoning",), (list,)),
+    # A text and its label
+    "sample": Role(("text", "sentence", "content", "review", "comment", "headline")),
+    "class": Role(("label", "labels", "category", "class", "sentiment", "intent"), (str, int)),
+    "class_name": Role(("label_text", "label_name"), TEXT),
     # A document
     "text": Role(("text",), map_to="text"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ STEPS = 40
 
 def command(trainer: str, output: str) -> str:
     data = {"dpo": "prefs.jsonl", "pretrain": "docs.txt", "reward": "prefs.jsonl"}.get(trainer, "sums.jsonl")
-    model = " --model base" if trainer in ("dpo", "reward", "ppo") else ""
+    model = " --model base" if trainer in ("dpo", "reward", "classify", "ppo") else ""
     if trainer == "ppo":
         model += " --reward verifier:answer --unscored drop --max-tokens 8 --adaptive-kl 1"
     options = f"--steps {STEPS} --eval-every 20 --save-every 10 --log-every 1 --batch-size 8"
@@ -71,7 +71,7 @@ def write_data(trainer: str) -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:400])
     write_preferences(Path("prefs.jsonl"), problems(0)[:400])
     Path("docs.txt").write_text("".join(f"Document {i} says that {p}\n" for i, (p, _) in enumerate(problems(0)[:300])))
-    if trainer in ("dpo", "reward", "ppo"):
+    if trainer in ("dpo", "reward", "classify", "ppo"):
         finish(command("sft", "base"))
 
 
@@ -89,14 +89,14 @@ def kill_and_compare(trainer: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["sft", "dpo", "pretrain", "reward", "ppo"])
+@pytest.mark.parametrize("trainer", ["sft", "dpo", "pretrain", "reward", "classify", "ppo"])
 @pytest.mark.usefixtures("loaded_libraries")
 def test_a_killed_run_ends_as_an_undisturbed_one(trainer: str) -> None:
     kill_and_compare(trainer)
 
 
 MODULES = [f"datagen_train.{name}" for name in TRAINERS]
-WITH_ADAPTERS = [f"{TRAINERS[name]} --lora" for name in ("reward", "ppo")]
+WITH_ADAPTERS = [f"{TRAINERS[name]} --lora" for name in ("reward", "classify", "ppo")]
 KILLS = 3
 """Of each run."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from datagen.commands.live import SEPARATOR
-from datagen_train import dpo, grpo, ppo, reward, sft
+from datagen_train import classify, dpo, grpo, ppo, reward, sft
 from datagen_train.policy_options import GrpoOptions, PpoOptions
 from datagen_train.run import progress, terminal
 from datagen_train.run.progress import Progress
@@ -115,6 +115,7 @@ TRAINERS: dict[str, tuple[Any, Any, str, set[str]]] = {
     "sft": (sft, None, "sums", {"answering held-out prompts"}),
     "dpo": (dpo, None, "prefs", {"computing log-probabilities of the reference"}),
     "reward": (reward, None, "prefs", set()),
+    "classify": (classify, None, "sums", set()),
     "ppo": (
         ppo,
         PpoOptions(reward=["rewards.py:of_length"], max_tokens=4),

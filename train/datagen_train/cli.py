@@ -8,6 +8,7 @@ from typing import Any
 
 from datagen.commands.main import Command, CommandGroup, make_app
 from datagen_train.options import (
+    ClassifyOptions,
     DpoOptions,
     PretrainOptions,
     RewardOptions,
@@ -35,6 +36,12 @@ TRAINERS = {
         "Train a reward model on rankings or preferences.",
         example="datagen train reward prefs.jsonl --model rows.sft",
         page="docs/reward.md",
+    ),
+    "classify": Command(
+        "datagen_train.classify",
+        "Train a classifier: learn the label of a text.",
+        example="datagen train classify reviews.jsonl --model Qwen/Qwen3-0.6B-Base",
+        page="docs/training.md",
     ),
     "dpo": Command(
         "datagen_train.dpo",
@@ -91,6 +98,7 @@ OPTIONS: dict[str, Any] = {
     "pretrain": PretrainOptions,
     "sft": SftOptions,
     "reward": RewardOptions,
+    "classify": ClassifyOptions,
     "dpo": DpoOptions,
     "ppo": PpoOptions,
     "grpo": GrpoOptions,

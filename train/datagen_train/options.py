@@ -262,6 +262,24 @@ class RewardOptions(TrainerOptions):
 
 
 @dataclass(frozen=True)
+class ClassifyOptions(TrainerOptions):
+    """Options of `datagen train classify` alone."""
+
+    balance: bool = option(False, "Weigh the rows so that every label counts the same, however rare it is.")
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if training.generate or training.best in ANSWER_METRICS:
+            raise InputError("a classifier answers nothing: leave out --generate and --best")
+        if training.qlora:
+            raise InputError("--qlora: a classifier is saved with its adapters merged; use --lora")
+        if training.chat_template_kwargs:
+            raise InputError("--chat-template-kwargs: a classifier reads texts without a chat template")
+        if training.lora_dropout:
+            raise InputError("--lora-dropout: a classifier is trained without dropout")
+
+
+@dataclass(frozen=True)
 class DpoOptions(TrainerOptions):
     """Options of `datagen train dpo` alone."""
 

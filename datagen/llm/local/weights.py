@@ -13,6 +13,8 @@ from datagen.llm.local.hub import ADAPTER, OTHER_FILES, WEIGHT_FILES, pickles_on
 
 CONTRACT = "reward.json"
 """The file that marks the folder of a reward model."""
+CLASSIFIER = "ForSequenceClassification"
+"""How the names of architectures end that give a text labels or a score."""
 DIGEST_LENGTH = 16
 BLOCK_SIZE = 1 << 20
 
@@ -21,16 +23,37 @@ def language_model(spec: str) -> Path:
     """Return the folder of a model that writes text, or of an adapter for one.
 
     Raises:
-        InputError: There is no such model, or it is a reward model.
+        InputError: There is no such model, or it is a reward model or another classifier.
     """
     folder = resolve_model(spec)
     model_files(folder)
+    name = spec.removeprefix("hf:")
     if (folder / CONTRACT).exists():
-        name = spec.removeprefix("hf:")
         raise InputError(
             f"model {name}: is a reward model: it scores answers and writes none. Use it as --reward {name}"
         )
+    if is_classifier(folder):
+        raise InputError(
+            f"model {name}: is a classifier: it labels texts and writes none. "
+            f"Use it as --reward classifier:{name}#LABEL"
+        )
     return folder
+
+
+def is_classifier(folder: Path) -> bool:
+    """Check whether the config of a folder names an architecture that labels texts.
+
+    The library would load such a model as one that writes, with a head made up or taken from the embedding.
+    """
+    return any(name.endswith(CLASSIFIER) for name in architectures(folder))
+
+
+def architectures(folder: Path) -> list[str]:
+    """Return the architectures that the config of a folder names; none for an adapter, or a damaged config."""
+    try:
+        return [str(name) for name in json.loads((folder / "config.json").read_bytes()).get("architectures") or []]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []  # the library says what is wrong with it
 
 
 def weights_digest(folder: Path) -> str:

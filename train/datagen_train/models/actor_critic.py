@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import Ids
-from datagen.llm.local.loading import load_network, load_part
-from datagen.llm.local.weights import CONTRACT
+from datagen.llm.local.loading import load_network
+from datagen.llm.local.weights import CONTRACT, is_classifier
 from datagen_train.errors import first_line
 from datagen_train.models.heads import Head, hidden_width, value_head
 from datagen_train.models.load import load_tokenizer
@@ -187,8 +187,7 @@ def load_critic(path: str, vocabulary: dict[str, int]) -> tuple[nn.Module, Head]
     if saved_value and not (folder / "config.json").exists():
         raise InputError(f"--critic {path}: is a value head without a trunk (it was trained with --critic shared)")
     try:
-        architectures = load_part(AutoConfig, path).architectures or []
-        if any("SequenceClassification" in name for name in architectures):
+        if is_classifier(folder):
             return _from_reward_model(path)
         trunk = load_network(AutoModel, path, dtype=torch.float32)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Heads that turn the last hidden states into one number: the score of a reward model, the value of a critic.
+"""Heads on the last hidden states: the score of a reward model, the logits of a classifier, the value of a critic.
 
 They compute in float32, also under autocast: in bfloat16 a number has eight bits, and of two thousand answers half
 would share a score with another one.
@@ -17,12 +17,12 @@ class Head(nn.Linear):
             return super().forward(states.to(self.weight.dtype))
 
 
-def score_head(width: int, seed: int) -> Head:
-    """Draw a score head: standard deviation 1 / sqrt(d + 1) (arXiv 2009.01325 as corrected in arXiv 2403.17031).
+def score_head(width: int, seed: int, labels: int = 1) -> Head:
+    """Draw a head with a number for each label: standard deviation 1 / sqrt(d + 1) (arXiv 2009.01325, 2403.17031).
 
-    It has no bias: comparisons cannot determine one.
+    It has no bias: comparisons cannot determine one, and the library has no place for one.
     """
-    head = Head(width, 1, bias=False)
+    head = Head(width, labels, bias=False)
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
     return head
 

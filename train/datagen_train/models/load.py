@@ -23,6 +23,8 @@ from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.options import ModelOptions
 
 Network = TypeVar("Network", bound=torch.nn.Module)
+HEADS = ("score", "classifier")
+"""Names of the heads of reward models and classifiers."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -148,11 +150,11 @@ def with_lora(model: PreTrainedModel, options: ModelOptions) -> PreTrainedModel:
     """Add low-rank adapters (arXiv 2106.09685) to the named linear modules; the language head stays as it is."""
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
-    targets, head = options.lora_targets, "score"
-    has_score_head = hasattr(model, head)  # a reward model: its head is new, so it is trained and saved in full
+    targets = options.lora_targets
+    heads = [name for name in HEADS if hasattr(model, name)]  # new, so they are trained and saved in full
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS if has_score_head else TaskType.CAUSAL_LM,
-        modules_to_save=[head] if has_score_head else None,
+        task_type=TaskType.SEQ_CLS if heads else TaskType.CAUSAL_LM,
+        modules_to_save=heads or None,
         r=options.lora_rank,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,

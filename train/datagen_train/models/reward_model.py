@@ -115,16 +115,21 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return token
 
 
-def with_score_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+def with_score_head(model: PreTrainedModel, seed: int, labels: int = 1) -> PreTrainedModel:
     """Replace a causal model's language head by a new score head. The trunk is the same modules, without dropout.
 
     Without dropout, two answers are compared under one model and not under two (arXiv 2403.17031).
+
+    Args:
+        model: the causal model.
+        seed: of the head.
+        labels: how many numbers the head gives: 1 for a reward model.
 
     Raises:
         InputError: The architecture has no form with a linear score head.
     """
     config = deepcopy(model.config)
-    config.num_labels = 1
+    config.num_labels = labels
     try:
         with torch.device("meta"):
             scorer: Any = AutoModelForSequenceClassification.from_config(config)
@@ -137,7 +142,7 @@ def with_score_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     if type(trunk) is not type(getattr(scorer, name)) or not isinstance(head, torch.nn.Linear):
         raise InputError(f"{type(scorer).__name__}: is not this model with a linear head; choose another --model")
     setattr(scorer, name, trunk)
-    scorer.score = score_head(head.in_features, seed).to(model.device)  # in float32, whatever the trunk is in
+    scorer.score = score_head(head.in_features, seed, labels).to(model.device)  # in float32, whatever the trunk is in
     scorer.config.pad_token_id = model.config.pad_token_id
     scorer.generation_config = None  # it generates nothing
     for name, value in scorer.config.to_dict().items():
@@ -188,15 +193,21 @@ def in_float32(score: torch.nn.Linear) -> Head:
 
 def raw_scores(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad_id: int, batch_size: int) -> Numbers:
     """Return the raw reward of each sequence, in order; it does not depend on the other sequences of the batch."""
-    scores = np.empty(len(sequences))
+    scores: Numbers = label_logits(model, sequences, pad_id=pad_id, batch_size=batch_size)[:, 0]
+    return scores
+
+
+def label_logits(model: PreTrainedModel, sequences: Sequence[TokenIds], *, pad_id: int, batch_size: int) -> Numbers:
+    """Return the logits of a model with a head for labels, of shape (sequences, labels)."""
+    logits = np.empty((len(sequences), model.config.num_labels))
     half = model.dtype == torch.bfloat16  # the trunk; the head is in float32, as in training
     with inference_mode(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
         for indices in in_batches([len(ids) for ids in sequences], batch_size, MAX_TOKENS):
             batch = [sequences[i] for i in indices]
             inputs = {"input_ids": pad(batch, pad_id), "attention_mask": attention_mask(batch)}
             on_device = {name: value.to(model.device) for name, value in inputs.items()}
-            scores[indices] = model(**on_device).logits[:, 0].double().cpu().numpy()
-    return scores
+            logits[indices] = model(**on_device).logits.double().cpu().numpy()
+    return logits
 
 
 def load_weights(folder: Path, contract: Contract) -> PreTrainedModel:

@@ -18,27 +18,32 @@ from transformers import PreTrainedModel
 from datagen.engine.options import template_values
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
-from datagen.llm.local.weights import language_model
+from datagen.llm.local.hub import resolve_model
+from datagen.llm.local.weights import is_classifier, language_model
 from datagen.printing import printable
 from datagen.records.columns import parse_map
 from datagen.records.files import check_folder, dump_line, open_file, open_input, replace_file
+from datagen.records.labelled import LABELLED
 from datagen.records.lines import json_lines
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.ranked import RANKED
 from datagen.records.reader import DOCUMENTS, PROMPTS, Kind, Reader
 from datagen.records.record import BadLine, Record
 from datagen_train.data.encode import IGNORED, Encoded, Encoder, encode_row
+from datagen_train.data.labels import encode_labelled
 from datagen_train.data.rankings import RankingEncoder
 from datagen_train.data.split import Account, encode_usable, is_held_out, split_group
 from datagen_train.data.trained import trained_by, was_trained_on
+from datagen_train.models.classifier import open_classifier
 from datagen_train.models.load import Loaded, pick_dtype
-from datagen_train.models.reward_model import is_reward_model, raw_scores
+from datagen_train.models.reward_model import is_reward_model, label_logits, raw_scores
 from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import attention_mask, fit_tokenizer, pad, turn_end_ids
 from datagen_train.options import ModelOptions
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.rewards.specs import Rewards
 from datagen_train.run.impartial import refuse_partial_judges
+from datagen_train.run.label_metrics import by_label, measure_labels
 from datagen_train.run.metrics import Answers, answer_prompts, mean, measure, normalise
 from datagen_train.run.reward_report import describe, verdict
 from datagen_train.tools.options import EvalOptions
@@ -57,6 +62,8 @@ def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
         refuse_stranger(Path(options.output))
     if is_reward_model(model):
         return evaluate_reward(model, data, options)
+    if is_classifier(folder := resolve_model(model)):
+        return evaluate_classifier(folder, data, options)
     refuse_partial_judges(options.reward, model, allow_self=options.allow_self)
     loaded = load_trained(model, options.dtype, options.chat_template_kwargs)
     max_length = min(options.max_length, context_length(loaded.model))
@@ -115,6 +122,30 @@ def evaluate_reward(folder: str, data: str, options: EvalOptions) -> dict[str, A
         "left_out": dict(sorted(encoder.left_out.items())),
         **metrics,
         "verdict": trained_verdict(counts) if counts["trained_on"] else verdict(metrics),
+    }
+
+
+def evaluate_classifier(folder: Path, data: str, options: EvalOptions) -> dict[str, Any]:
+    """Measure a classifier on a file of labelled texts; return loss, accuracy, macro F1 and the quality of each label.
+
+    Raises:
+        InputError: no row can be measured on, or one has a label that the classifier does not know.
+    """
+    model, tokenizer, labels = open_classifier(folder, options.dtype)
+    rows, counts = read(data, LABELLED, str(folder), options)
+    longest = min(options.max_length, context_length(model))
+    examples, dropped = encode_usable(rows, lambda row: [encode_labelled(tokenizer, row, labels, longest)])
+    if not examples:
+        raise InputError(f"{data}: no row is left to measure on: {Account(dropped=dropped).losses()}")
+    texts = [example.ids for example in examples]
+    logits = label_logits(model, texts, pad_id=model.config.pad_token_id, batch_size=options.batch_size)
+    qualities = by_label(logits, examples, labels)
+    return {
+        **counts,
+        "dropped": dict(sorted(dropped.items())),
+        "cut": sum(example.cut for example in examples),
+        **measure_labels(logits, examples, labels),
+        "labels": {label: vars(quality) for label, quality in qualities.items()},
     }
 
 
