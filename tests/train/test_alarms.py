@@ -32,6 +32,7 @@ def test_a_run_that_is_well_is_silent() -> None:
         ("entropy", {"entropy": 0.05}),
         ("no end", {"ended": 0.3}),
         ("length", {"response_length": 30.0, "length_correlation": 0.8}),
+        ("sampler", {"sampler_gap": 0.2}),
     ],
 )
 def test_an_alarm_is_reported_once(name: str, change: dict[str, float]) -> None:
@@ -46,6 +47,7 @@ def test_an_alarm_is_reported_once(name: str, change: dict[str, float]) -> None:
         {"response_length": 30.0},  # longer, but not rewarded for it
         {"length_correlation": 0.8},  # rewarded, but not longer
         {"ended": 0.5},
+        {"sampler_gap": 0.05},  # rounding
     ],
 )
 def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) -> None:

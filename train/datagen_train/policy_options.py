@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from datagen.engine.options import option
 from datagen.errors import InputError
+from datagen.llm.spec import SECRET
 from datagen_train.options import ALLOW_SELF_HELP, REWARD_HELP, TrainerOptions, TrainOptions
 
 REWARD, PPO, GRPO = "Reward", "PPO", "GRPO"
@@ -55,6 +56,9 @@ class PpoOptions(PolicyOptions):
     temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=PPO)
     stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=PPO)
     suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=PPO)
+    sampler: str | None = option(
+        None, "vLLM server of the base model that samples the answers, http://HOST:8000/v1; needs --lora.", panel=PPO
+    )
     critic: str | None = option(
         None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
         "or a model. [the reward model if its tokenizer fits, else shared]", panel=PPO,
@@ -81,6 +85,15 @@ class PpoOptions(PolicyOptions):
     whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=PPO)
     ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=PPO)
     ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=PPO)
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if self.sampler is None:
+            return
+        if not self.sampler.startswith(("http://", "https://")) or SECRET.search(self.sampler):
+            raise InputError("--sampler: name the URL of a vLLM server, http://HOST:8000/v1, without a user or a query")
+        if not training.lora:
+            raise InputError("--sampler: a server is handed adapters, not whole models: add --lora")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ Data order, schedule and checkpoints are `Trainer`'s; its `optimizer.step()` aft
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -51,7 +52,8 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal, token_counter
-from datagen_train.run.rollout import Rollout, sample, score_tokens
+from datagen_train.run.rollout import Rollout, score_tokens
+from datagen_train.run.sampler import LocalSampler, Sampler, ServerSampler, weigh
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=3e-4, toy_steps=20)
@@ -104,8 +106,18 @@ def train(session: Session, options: PpoOptions, rewards: Rewards) -> dict[str, 
     ptx = read_ptx(options.ptx_data, session.encoder) if options.ptx_data else None
     if ptx:
         session.terminal.say(f"--ptx-data: {len(ptx.sequences)} sequences, {ptx.dropped} rows dropped")
-    trainer = Ppo(session, options, split, rewards, model, ptx)
-    return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
+    with closing(make_sampler(session, options, model)) as sampler:
+        trainer = Ppo(session, options, split, rewards, model, sampler, ptx)
+        return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
+
+
+def make_sampler(session: Session, options: PpoOptions, model: ActorCritic) -> Sampler:
+    """Return what samples answers: the policy itself, or the server of --sampler."""
+    tokenizer = session.loaded.tokenizer
+    if options.sampler is None:
+        return LocalSampler(model, tokenizer, options.max_tokens)
+    folder = session.folder.path / "run" / "sampler"
+    return ServerSampler(options.sampler, folder, model, tokenizer, session.encoder.ends, options.max_tokens)
 
 
 class UpdateSums(NamedTuple):
@@ -131,6 +143,7 @@ class Ppo(OnPolicyTrainer):
         split: Split[Record, EncodedPrompt],
         rewards: Rewards,
         model: ActorCritic,
+        sampler: Sampler,
         ptx: PtxData | None,
     ) -> None:
         rows = [{"row": torch.tensor(i)} for i in range(len(split.train))]
@@ -144,7 +157,7 @@ class Ppo(OnPolicyTrainer):
         )  # fmt: skip
         self.suppressed = model.distribution.suppressed
         self.reference = frozen_reference(session.loaded.model)
-        self.ptx = ptx
+        self.sampler, self.ptx = sampler, ptx
         coef = PPO_ADAPTIVE_KL_COEF if options.adaptive_kl else PPO_KL_COEF
         self.kl = KlController(
             coef if options.kl_coef is None else options.kl_coef, options.adaptive_kl, options.kl_horizon
@@ -166,14 +179,14 @@ class Ppo(OnPolicyTrainer):
         digests = (sha256(f"{self.args.seed}:{step}:{i}".encode()).digest() for i in indices)
         seeds = [int.from_bytes(digest[:7]) for digest in digests]  # those of an answer in any batch, on any process
         terminal.phase("sampling")
-        counter, tokenizer = token_counter(terminal), self.session.loaded.tokenizer
-        completions = sample(self.model, tokenizer, prompts, seeds, options.max_tokens, counter)
+        completions, of_sampler = self.sampler.sample(prompts, seeds, token_counter(terminal))
         self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
 
         # 2. Compute log-probabilities of policy and reference, values and entropies of all tokens, once.
         rollout = score_tokens(self.model, self.reference, rows, prompts, completions, self.accelerator.autocast)
         if step == 1:
             self.check_reference(rollout)
+        gap = {} if of_sampler is None else weigh(rollout, of_sampler)
 
         # 3. Score the answers. One without a score is masked out: nothing is learned from it.
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
@@ -199,7 +212,7 @@ class Ppo(OnPolicyTrainer):
         updates = self.update_policy(model, rollout, whitened, returns, step)
 
         # 7. Adapt the KL coefficient (1909.08593, section 2.2); log.
-        metrics = describe(rollout, scored, rewards, returns) | updates | {"kl_coef": self.kl.coef}
+        metrics = describe(rollout, scored, rewards, returns) | updates | {"kl_coef": self.kl.coef} | gap
         metrics = self.log_iteration(step, metrics)
         self.kl.update(metrics["kl"], len(completions) * self.args.world_size)
         self.write_samples(step, rollout.samples(scored))
@@ -265,7 +278,8 @@ class Ppo(OnPolicyTrainer):
             # The clipped policy loss (1707.06347, equation 7) and value loss, and that of PPO-ptx (2203.02155).
             policy = policy_terms(output.log_probs, old_log_probs, advantage, options.clip)
             errors, value_clipped = value_terms(output.values, old_values, target, options.clip_value)
-            policy_loss, value_loss = masked_sum(policy.loss, mask), masked_sum(errors, mask)
+            weighted = policy.loss * rollout.weights[indices, :width]
+            policy_loss, value_loss = masked_sum(weighted, mask), masked_sum(errors, mask)
             loss = (policy_loss + options.vf_coef * value_loss) * self.args.world_size / tokens
             self.accelerator.backward(loss + options.ptx_coef * micro_ptx_loss / len(micro_batches))
 

@@ -7,6 +7,7 @@ alarm compares the mean of the last five iterations with that of the first five,
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from math import sqrt
+from statistics import fmean
 from typing import Any
 
 WINDOW = 5
@@ -21,6 +22,8 @@ ENDED_SHARE, ENDED_LEAST = 0.5, 0.1
 """Smallest share of answers that end by themselves: relative to the first iterations, and absolute."""
 LENGTH_CORRELATION, LENGTH_GROWTH = 0.5, 1.25
 """Correlation of reward and length, and growth of the answers, from which length is what is rewarded."""
+SAMPLER_GAP = 0.1
+"""Largest mean difference between the log-probabilities of sampler and policy, in nats per token."""
 EXACT_MATCH_LOSS = 0.05
 """Exact match lost since its best, while the reward rose."""
 Metrics = dict[str, float]
@@ -74,12 +77,22 @@ def reward_follows_length(first: Metrics, now: Metrics, target: float | None) ->
     )
 
 
+def sampler_parted(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    if now.get("sampler_gap", 0.0) <= SAMPLER_GAP:
+        return None
+    return (
+        f"the server that samples and the model that learns are {now['sampler_gap']:.2f} nats a token apart: answers "
+        "are not drawn from the policy. Use the same data type on both sides, and --logprobs-mode processed_logprobs"
+    )
+
+
 RULES: dict[str, Callable[[Metrics, Metrics, float | None], str | None]] = {
     "negative KL": negative_kl,
     "KL too large": kl_too_large,
     "entropy": entropy_collapsed,
     "no end": few_answers_end,
     "length": reward_follows_length,
+    "sampler": sampler_parted,
 }
 
 
@@ -104,7 +117,7 @@ class Alarms:
         if len(self.recent) < WINDOW:
             return []
         first, now = (
-            {name: sum(metrics[name] for metrics in window) / len(window) for name in window[-1]}
+            {name: fmean(metrics[name] for metrics in window if name in metrics) for name in window[-1]}
             for window in (self.first, self.recent)
         )
         messages = ((name, rule(first, now, self.target)) for name, rule in RULES.items())

@@ -27,7 +27,7 @@ PANELS = {
     ),
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
-    "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy"),
+    "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy", "sampler_gap"),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",

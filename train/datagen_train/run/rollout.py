@@ -42,6 +42,8 @@ class Rollout:
     """The critic's prediction before each token."""
     entropy: Tensor
     """Of the policy's distribution at each token, in nats."""
+    weights: Tensor
+    """What each token counts for: 1, or its importance weight if a server sampled it (run/sampler.py)."""
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
     """(answers,): the shaped scores; 0 for an answer without one, which the mask leaves out."""
 
@@ -143,4 +145,5 @@ def score_tokens(
         ):  # fmt: skip
             tensor[indices, :width] = torch.where(batch.mask, part.float(), 0.0)
         mask[indices, :width] = batch.mask
-    return Rollout(rows, prompts, completions, mask, log_probs, reference_log_probs, values, entropy)
+    weights = torch.ones(shape, device=device)
+    return Rollout(rows, prompts, completions, mask, log_probs, reference_log_probs, values, entropy, weights)

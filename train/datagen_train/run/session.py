@@ -47,8 +47,8 @@ from datagen_train.run.trl_adapter import (
     shared_arguments,
 )
 
-NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep")
-"""Options that change nothing about the model."""
+NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler")
+"""Options that do not decide the model; a server that samples may move to another port."""
 ANSWERING = "answering held-out prompts"
 MAX_EVAL_TOKENS_FACTOR = 4
 """Longest generated answer of a measurement, as a multiple of the longest expected one."""
@@ -96,11 +96,10 @@ class Session:
 
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
-        shaping = {name: value for name, value in asdict(self.options).items() if name not in NOT_SHAPING}
+        options = asdict(self.options) | asdict(self._algorithm)
         return {
             "command": f"train {self.name}",
-            **shaping,
-            **asdict(self._algorithm),
+            **{name: value for name, value in options.items() if name not in NOT_SHAPING},
             **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
