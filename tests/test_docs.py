@@ -8,8 +8,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])")
-FOREIGN = {"--accuracy", "--quick", "--trl112", "--demonstrations"}
-"""Options of benchmarks and examples."""
+FOREIGN = {
+    *("--accuracy", "--quick", "--trl112", "--demonstrations"),
+    *("--enable-lora", "--max-lora-rank", "--max-loras", "--logprobs-mode", "--array", "--sshlogin", "--workdir"),
+}
+"""Options of benchmarks and examples, of vLLM, Slurm and GNU parallel."""
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 

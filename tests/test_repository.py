@@ -31,7 +31,7 @@ PARTICIPLES = {"told", "said", "asked", "found", "made"}
 ONLY_IN = {
     "openai": {"llm/endpoint.py"},
     "httpx2": {"llm/endpoint.py", "llm/servers.py", "llm/local/hub.py"},
-    "sqlite3": {"llm/journal.py", "llm/database.py", "llm/claims.py", "llm/health.py"},
+    "sqlite3": {"llm/journal.py", "llm/database.py", "llm/claims.py", "llm/gather.py", "llm/health.py"},
     "rich": {"commands/terminal.py", "commands/live.py"},
     "typer": {"commands/main.py", "commands/flags.py"},
     "jinja2": {"prompts.py"},

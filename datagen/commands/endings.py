@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 
 from datagen.commands.terminal import counts
 from datagen.engine.fold import most_failed
@@ -12,6 +13,7 @@ from datagen.engine.job import Outcome
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.reasons import reason_sentence
+from datagen.engine.shards import Shard
 from datagen.engine.unobtained import ask_sentence, mostly_missing
 from datagen.errors import CUT_ANSWER
 from datagen.installation import program
@@ -134,6 +136,17 @@ def ending_of_rows(
             message += " The same command tries the failed ones again, and nothing else."
         return Ending(SHORT if sum(failed.values()) > kept else DONE, message, retry, rows_are_next=not retry)
     return Ending(DONE, rows_are_next=True)
+
+
+def ending_of_shard(shard: Shard, journal: Path) -> Ending:
+    """Return how a shard ended that has asked for all of its records; what is kept of them, the whole run decides."""
+    words = iter(sys.argv[1:])
+    whole = [word for word in words if not word.startswith("--shard=") and not (word == "--shard" and next(words))]
+    message = (
+        f"Shard {shard} is recorded in {journal}. When all are: `{program()} gather FOLDER...` in the folder of the "
+        f"output, where they ran elsewhere; then, to write the rows: {program()} {shlex.join(whole)}"
+    )
+    return Ending(DONE, message)
 
 
 def explain(reasons: Mapping[str, int], method: Method, details: Mapping[str, str]) -> str:

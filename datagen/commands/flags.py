@@ -15,7 +15,18 @@ from datagen.errors import InputError, unknown_value
 Options = TypeVar("Options")
 Parameters = list[inspect.Parameter]
 TEXT_OPTIONS = (
-    *("model", "temperature", "top_p", "max_tokens", "judge_param", "chat_template_kwargs", "prompts", "seed", "n"),
+    *(
+        "model",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "judge_param",
+        "chat_template_kwargs",
+        "prompts",
+        "seed",
+        "n",
+        "shard",
+    ),
 )
 """Options of a run that mean nothing where models give vectors: those of answers, and of rows made anew."""
 INPUT_FLAGS = ("input", "format", "map", "limit", "strict")
@@ -148,9 +159,11 @@ def flag(
     )
 
 
-def argument(name: str, help: str) -> inspect.Parameter:
-    """Return a positional argument."""
-    annotation = Annotated[str, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
+def argument(name: str, help: str, several: bool = False) -> inspect.Parameter:
+    """Return a positional argument; of several values, one at least."""
+    metavar = f"{name.removesuffix('s').upper()}..." if several else name.upper()
+    kind = list[str] if several else str
+    annotation = Annotated[kind, typer.Argument(help=help, metavar=metavar, show_default=False)]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 

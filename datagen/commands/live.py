@@ -44,7 +44,8 @@ class Progress:
     def __post_init__(self) -> None:
         run = self.job.run
         lines = None if run.n else self.job.reader.count_lines()
-        self._rows = min(lines, run.limit or lines) if lines is not None else None
+        parts = self.job.shard.total if self.job.shard else 1
+        self._rows = math.ceil(min(lines, run.limit or lines) / parts) if lines is not None else None
         self._samples.append((self.start, 0, 0))
 
     @property

@@ -143,6 +143,12 @@ COMMANDS = {
         example="datagen convert rows.jsonl --to trl",
         page="docs/commands.md",
     ),
+    "gather": Command(
+        "datagen.commands.gather",
+        "Merge the journals of shards, so that the whole command finds their answers.",
+        example="datagen gather shards/*",
+        page="docs/scale.md",
+    ),
     "trace": Command(
         "datagen.commands.trace",
         "Show the history of a row, from its seed on, with what was rejected on the way.",
@@ -267,7 +273,7 @@ class Commands(CommandGroup):
             return typer.main.get_command(module.app)
 
         def run(values: dict[str, Any]) -> int:
-            arguments = [values[argument] for argument, _ in module.ARGUMENTS]
+            arguments = [values[argument[0]] for argument in module.ARGUMENTS]
             return int(module.run(*arguments, fill_options(module.Options, values)))
 
         parameters = [*(argument(*pair) for pair in module.ARGUMENTS), *flags(module.Options)]

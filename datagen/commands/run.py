@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from datagen.commands.dry_run import report_dry_run
-from datagen.commands.endings import SHORT, Ending, ending_of, ending_of_input
+from datagen.commands.endings import SHORT, Ending, ending_of, ending_of_input, ending_of_shard
 from datagen.commands.next_steps import after_rows
 from datagen.commands.terminal import Display, funnel_lines
 from datagen.engine.forecast import dry_run
@@ -14,6 +14,7 @@ from datagen.engine.job import Job, Outcome, models_of, open_job, run_job, tune_
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError, nothing_usable
+from datagen.llm.database import JOURNAL
 from datagen.llm.default import VARIABLE, default_models
 from datagen.llm.models_file import MODELS_FILE
 from datagen.printing import printable
@@ -102,6 +103,8 @@ def run_and_report(job: Job, display: Display) -> Ending:
     display.report(job, outcome)
     for line in job.reader.account.lines():
         display.print(line)
+    if job.shard and outcome.reason is None:
+        return ending_of_shard(job.shard, job.output.folder / JOURNAL)
     ending = ending_of(outcome, job.run, job.method, display.details)
     if outcome.rows_in_place is None:
         return ending

@@ -18,6 +18,7 @@ from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output, job_digest, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
+from datagen.engine.shards import NoFiles, Shard, choose_shard
 from datagen.errors import InputError, Stopped
 from datagen.llm.budget import StopReason
 from datagen.llm.call import Call, Reply
@@ -58,6 +59,8 @@ class Job:
     output: Output
     fingerprint: Row
     """Whatever decides the rows, and the limits."""
+    shard: Shard | None = None
+    """The part of the input that is asked for; None is all of it."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,18 @@ def open_job(
             **prompt_digests,
         }
 
-        # 4. The output: a file, or standard output.
+        # 4. The output: a file, or standard output; of a shard none.
+        shard = choose_shard(method, run, asks_models=bool(roles))
         if run.output in (None, "-"):
             output = piped_output(method.name, fingerprint)
         else:
             output = named_output(Path(str(run.output)))
+        if shard:
+            output = NoFiles(output.path, output.folder)
         refuse_overlap(output.touched, paths_in([input_name, asdict(options), asdict(run), role_models]), input_name)
         output.refuse_strangers()
         models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
-        yield Job(method, run, reader, models, roles, tags, output, fingerprint)
+        yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard)
 
 
 def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Sequence[str]]) -> dict[str, list[Spec]]:
@@ -284,12 +290,13 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         items = read_passes(job.reader.read, seed=run.seed, limit=run.limit, again=again, strict=run.strict)
         if method.endless:
             items = method.draw(items, cast(GrowingMemory, fold.memory[0]), run.seed)
+        items = job.shard.take(items) if job.shard else items
         observer.begin(job, engine)
         drained = ended = False
         try:
             await engine.run(items)
             reason, traffic, drained = engine.stop.reason, stack.traffic, True
-            ended = reason in ENDED
+            ended = reason in ENDED and job.shard is None  # the run without --shard continues it
         finally:
             await stack.close(drained=drained, ended=ended)
         seconds = round(monotonic() - start, 3)
@@ -326,7 +333,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "peak_in_flight": traffic.peak,
         }
         rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
-        if status == "finished" and rows_in_place is None:
+        if status == "finished" and rows_in_place is None and job.shard is None:
             method.finish(result)
     journal = stack.journal
     account = journal.unrecorded, [*stack.notes, *fold.table.warnings()]

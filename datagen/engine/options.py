@@ -136,6 +136,11 @@ class RunOptions:
     max_failed: str = option(
         "100", "Stop when more candidates have failed: a number, or a share of them such as 10%.", panel=LIMITS
     )
+    shard: str | None = option(
+        None,
+        "Record the answers for part I of N of the input, I/N, and write no rows; caps are those of the part.",
+        panel=LIMITS,
+    )
     concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)
     timeout: float = option(
         600.0, "Seconds for one whole request, to the last byte of its answer.", least=0.1, panel=LIMITS

@@ -16,6 +16,7 @@ from datagen.text import count_of
 
 JOURNAL_FOLDER = ".datagen"
 """Holds the journal, and the files of runs that write to standard output."""
+JOURNAL = Path(JOURNAL_FOLDER, "journal.sqlite3")
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""
 SCHEMA = """
