@@ -26,8 +26,9 @@ from datagen.errors import InputError
 from datagen_train.data.encode import Encoded
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
-from datagen_train.options import TrainOptions
+from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
+from datagen_train.run.lengths import LengthGroups
 from datagen_train.run.progress import Terminal
 from datagen_train.run.schedule import Scheduled, warmup_steps
 
@@ -65,6 +66,7 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "lr_scheduler_type": options.schedule,
         "warmup_steps": warmup_steps(options.warmup, steps),
         "weight_decay": options.weight_decay,
+        **({"optim": OPTIMIZERS[options.optimizer]} if OPTIMIZERS[options.optimizer] else {}),
         "max_grad_norm": 1.0,
         "bf16": has_bf16(),
         "use_cpu": not on_gpu,
@@ -135,6 +137,15 @@ class PreTokenized(Trainer):
 
 class Sft(GenerationMetrics, SFTTrainer):
     """SFT and pre-training on our ids and labels."""
+
+    groups_by_length = False
+    """Whether rows of about the same length come into a batch."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        if not self.groups_by_length:
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = train_dataset or self.train_dataset
+        return LengthGroups([len(ids) for ids in rows["input_ids"]], self.args.train_batch_size, self.args.seed)
 
 
 class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
