@@ -142,7 +142,7 @@ def test_adapters_learn_and_the_student_stays_as_it_was(base: str, teacher: str,
 
 def test_a_teacher_with_another_vocabulary_is_refused_and_the_way_out_is_named(base: str, taught: Path) -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:20])
-    with pytest.raises(InputError, match="another vocabulary than .* datagen respond, then datagen train sft"):
+    with pytest.raises(InputError, match=r"another vocabulary than .* datagen respond, then datagen train sft"):
         train(distill, "sums.jsonl", DistillOptions(teacher=str(taught)), model=base, output="out", steps=1)
 
 

@@ -1,5 +1,6 @@
 """The options of size and regularisation act where they may, and are refused where they cannot."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_every_row_comes_once_an_epoch_with_rows_of_its_length(lengths: list[int
     assert order == list(groups), "an epoch can be taken up again"
     batches = [[lengths[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
     ranges = sorted((min(batch), max(batch)) for batch in batches)
-    assert all(one[1] <= two[0] for one, two in zip(ranges, ranges[1:], strict=False)), "no two batches overlap"
+    assert all(one[1] <= two[0] for one, two in pairwise(ranges)), "no two batches overlap"
 
 
 def test_another_epoch_has_another_order() -> None:
@@ -87,7 +88,7 @@ def test_dropout_changes_what_is_learned(base: str, few: str) -> None:
 
 def test_a_model_without_dropout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(InputError, match="--dropout: .* has no dropout"):
+    with pytest.raises(InputError, match=r"--dropout: .* has no dropout"):
         dropout_fields(tmp_path)
 
 
@@ -137,7 +138,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("options", OTHERS, ids=lambda options: type(options).__name__)
 def test_dropout_is_refused_where_two_passes_are_compared(options: Any) -> None:
-    with pytest.raises(InputError, match="^--dropout: "):
+    with pytest.raises(InputError, match=r"^--dropout: "):
         options.check(TrainOptions(model="base", dropout=0.1))
     options.check(TrainOptions(model="base", attention="eager", optimizer="adafactor"))
 

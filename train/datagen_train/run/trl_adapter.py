@@ -29,6 +29,7 @@ from datagen_train.models.load import has_bf16
 from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
 from datagen_train.run.lengths import LengthGroups
+from datagen_train.run.overfitting import message
 from datagen_train.run.progress import Terminal
 from datagen_train.run.schedule import Scheduled, warmup_steps
 
@@ -185,6 +186,8 @@ class RunCallback(TrainerCallback):
         """Tokens until the last log, and seconds in optimiser steps since then."""
         self._batches = 0
         """Of this measurement."""
+        self._is_measured = False
+        """Whether there was a measurement after the last step."""
 
     def interrupt(self, _: int) -> bool:
         """End the run with a checkpoint once the step is done. Returns False where no step is, and none is lost.
@@ -205,7 +208,9 @@ class RunCallback(TrainerCallback):
         control.should_training_stop = state.global_step >= state.max_steps or self._is_stalled(args, state)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._step_start, self._in_steps = monotonic(), True
+        if self._is_measured and (text := message(self._folder, state.global_step)):
+            self._terminal.say(text)
+        self._step_start, self._in_steps, self._is_measured = monotonic(), True, False
         self._terminal.phase("training")
 
     def on_log(
@@ -243,6 +248,7 @@ class RunCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._batches = 0
+        self._is_measured = True
         if control.should_save:
             self._terminal.phase("saving")
 
