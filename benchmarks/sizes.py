@@ -19,7 +19,7 @@ RESERVE = 0.08
 HALF, SINGLE = 2, 4
 """Bytes of a number in bfloat16 and in float32."""
 NF4 = 0.5 + (1 + 4 / 256) / 64
-"""Bytes of a weight in 4 bits: with a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales (2305.14314)."""
+"""Bytes of a weight in 4 bits: a scale of 8 bits for 64 of them, one of 32 bits for 256 scales (2305.14314)."""
 RANK = 16
 TOKENS = 1024
 """Of a sequence."""

@@ -1,5 +1,7 @@
 """Distillation: the divergence is that of the paper, the student comes near to the teacher, and refusals are clear."""
 
+import subprocess
+import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -20,6 +22,7 @@ from datagen_train import distill
 from datagen_train.distill import answer_means, divergence
 from datagen_train.models.actor_critic import before_answer_tokens, forward_batch, make_batch
 from datagen_train.policy_options import DistillOptions
+from tests.every_command import ENV
 from tests.train.conftest import colour_rows
 from tests.train.runs import Notes, metrics, train
 from tests.train.tasks import problems, write_rows, write_sft
@@ -149,9 +152,28 @@ def test_a_teacher_with_another_vocabulary_is_refused_and_the_way_out_is_named(b
 def test_another_teacher_under_the_same_name_is_another_run(base: str, teacher: str, few: str) -> None:
     link = Path("link")
     link.symlink_to(teacher)
-    chosen, options = DistillOptions(teacher="link", max_tokens=2), {"model": base, "output": "out", "steps": 1}
+    chosen = DistillOptions(teacher="link", max_tokens=2)
+    options: dict[str, Any] = {"model": base, "output": "out", "steps": 1}
     train(distill, few, chosen, **options)
     link.unlink()
     link.symlink_to(Path(copytree("out", "another")).resolve())
     with pytest.raises(InputError, match="teacher_weights"):
         train(distill, few, chosen, **options)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(base: str, teacher: str, few: str) -> None:
+    """From the same sampled answers: those of a row do not depend on its process."""
+    curves = []
+    for name, processes, batch in (("one", 1, 8), ("two", 2, 4)):
+        line = (
+            f"train distill {few} --model {base} --teacher {teacher} --max-tokens 6 --steps 4 --log-every 1 -o {name}"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-m", "datagen", *line.split(), "--nproc", str(processes), "--batch-size", str(batch)],
+            env=ENV, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert ran.returncode in (0, 3), ran.stderr
+        curves.append([line["eval_loss"] for line in metrics(name) if "eval_loss" in line])
+    assert len(curves[0]) == 5
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)

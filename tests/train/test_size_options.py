@@ -17,6 +17,7 @@ from datagen_train.models.load import dropout_fields
 from datagen_train.options import DpoOptions, ModelOptions, PretrainOptions, RewardOptions, SftOptions, TrainOptions
 from datagen_train.policy_options import DistillOptions, GrpoOptions, PpoOptions
 from datagen_train.run.lengths import LengthGroups
+from datagen_train.run.trl_adapter import Dpo, Sft
 from tests.train.runs import metrics, train
 from tests.train.tasks import problems, write_preferences, write_rows
 
@@ -49,13 +50,13 @@ def test_batches_of_equal_lengths_hold_less_padding(base: str, monkeypatch: pyte
         "rows.jsonl", ({"prompt": p, "response": f"{a} {long * (i % 2)}"} for i, (p, a) in enumerate(problems(0)[:32]))
     )
     padded: list[int] = []
-    forward = sft.Sft.compute_loss
+    forward = Sft.compute_loss
 
     def counted(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         padded.append(inputs["labels"].numel())
         return forward(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(sft.Sft, "compute_loss", counted)
+    monkeypatch.setattr(Sft, "compute_loss", counted)
     sizes = []
     for grouped in (False, True):
         padded.clear()
@@ -116,7 +117,7 @@ def test_dpo_takes_the_optimiser(base: str) -> None:
     write_preferences(Path("prefs.jsonl"), problems(0)[:40])
     kinds = []
 
-    class Seen(dpo.Dpo):
+    class Seen(Dpo):
         def create_optimizer(self, *arguments: Any) -> Any:
             kinds.append(type(super().create_optimizer(*arguments)).__name__)
             return self.optimizer

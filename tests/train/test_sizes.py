@@ -9,6 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, TrainerCallback, set_see
 
 from benchmarks.sizes import SHAPES, SINGLE, TOKENS, Shape, activations, adapted, frozen, tables, whole
 from datagen_train import sft
+from datagen_train.run.trl_adapter import Sft
 from tests.train.conftest import colour_rows
 from tests.train.real_models import REAL, make_real
 from tests.train.runs import train
@@ -44,7 +45,8 @@ class Counted(TrainerCallback):
     """Counts the bytes of the gradients before a step, and those of all else after it."""
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer, self.bytes = trainer, {}
+        self.trainer = trainer
+        self.bytes: dict[str, int] = {}
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
@@ -70,7 +72,7 @@ def test_weights_gradients_and_states_of_a_real_run_have_the_bytes_of_the_page(
     write_rows("rows.jsonl", [{"prompt": row.prompt, "response": row.response} for row in rows])
     seen = []
 
-    class Seen(sft.Sft):
+    class Seen(Sft):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             seen.append(Counted(self))
