@@ -37,6 +37,7 @@ TRAINERS = {
     "reward": f"train reward prefs.jsonl --model base {STEPS}",
     "classify": f"train classify sums.jsonl --model base {STEPS}",
     "dpo": f"train dpo prefs.jsonl --model base {STEPS}",
+    "distill": f"train distill sums.jsonl --model base --teacher teacher --on-policy 0.5 --max-tokens 4 {STEPS}",
     "ppo": f"train ppo {ON_POLICY}",
     "grpo": f"train grpo {ON_POLICY}",
 }
@@ -97,7 +98,8 @@ def write_training_inputs() -> None:
 def write_models(folder: Path) -> None:
     """Train the models that the commands need."""
     write_sft(folder / "sums.jsonl", problems(0)[:200])
-    for name, model in (("base", "tiny"), ("adapter", f"{folder}/base --lora")):
+    base = f"{folder}/base"
+    for name, model in (("base", "tiny"), ("adapter", f"{base} --lora"), ("teacher", f"{base} --seed 1")):
         finish(f"train sft {folder}/sums.jsonl --model {model} -o {folder}/{name} {STEPS}")
 
 

@@ -139,6 +139,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "base")
 
 
+@pytest.fixture(scope="session")
+def teacher(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with the vocabulary of `base`, after more steps on the same sums."""
+    from datagen_train import sft
+    from tests.train.runs import train
+
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    train(sft, Path(base).parent / "few.jsonl", model=base, output=str(folder), steps=10, held_out=0)
+    return str(folder)
+
+
 @pytest.fixture
 def few() -> str:
     """Two hundred sums to train on."""

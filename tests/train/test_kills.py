@@ -114,7 +114,8 @@ def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("loaded_libraries")
 def test_each_trainer_killed_at_any_moment_ends_as_an_undisturbed_one(command: str, models: Path) -> None:
     write_training_inputs()
-    copytree(models / "base", "base")
+    for name in ("base", "teacher"):
+        copytree(models / name, name)
     chance = Random(command)
     began = time.monotonic()
     finish(f"{command} -o whole")

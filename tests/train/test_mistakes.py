@@ -18,14 +18,14 @@ def write(path: str, *lines: dict[str, Any]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def files(fresh: Path, adapter: Path) -> None:
+def files(fresh: Path, taught: Path, adapter: Path) -> None:
     """Rows of each kind, a model, an adapter and the folder of a reward model."""
     write_sft(Path("rows.jsonl"), problems(0)[:20])
     write_preferences(Path("prefs.jsonl"), problems(0)[:20])
     write("prompts.jsonl", *({"prompt": text} for text, _ in problems(0)[:20]))
     write("samples.jsonl", *({"prompt": text, "responses": ["1", "2"]} for text, _ in problems(0)[:20]))
     write("texts.jsonl", {"text": "A text of its own."})
-    for name, folder in (("rows.sft", fresh), ("rows.lora", adapter), ("prefs.reward", fresh)):
+    for name, folder in (("rows.sft", fresh), ("taught", taught), ("rows.lora", adapter), ("prefs.reward", fresh)):
         copytree(folder, name)
     Path("prefs.reward/reward.json").write_text("{}")
 
@@ -54,6 +54,14 @@ MISTAKES = [
     ("eval tiny rows.jsonl", "model tiny: is untrained; name the folder of a trained model"),
     ("eval nowhere rows.jsonl", "model nowhere: no folder here"),
     ("merge rows.sft", "so it is no LoRA adapter; nothing to merge"),
+    # a teacher
+    ("distill prompts.jsonl --model rows.sft", "--teacher: name the model to learn from"),
+    ("distill prompts.jsonl --teacher rows.sft", "--model and --teacher are trained models of one vocabulary"),
+    ("distill prompts.jsonl --model rows.sft --teacher rows.sft", "has the weights of --model; there is nothing to"),
+    ("distill prompts.jsonl --model rows.sft --teacher nowhere", "model nowhere: no folder here and not in the hub's"),
+    ("distill prompts.jsonl --model rows.sft --teacher rows.lora", "is a LoRA adapter; merge it first"),
+    ("distill prompts.jsonl --model rows.sft --teacher taught --on-policy 0.5", "20 rows have no response to learn on"),
+    ("distill rows.jsonl --model rows.sft --teacher taught --lora-dropout 0.1 --lora", "trains without dropout"),
     # a reward
     ("ppo prompts.jsonl --model rows.sft", "--reward: name what scores the answers"),
     ("ppo prompts.jsonl --model rows.sft --reward rows.sft", "not a reward model's folder (no reward.json in it)"),

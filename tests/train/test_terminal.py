@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from datagen.commands.live import SEPARATOR
-from datagen_train import classify, dpo, grpo, ppo, reward, sft
-from datagen_train.policy_options import GrpoOptions, PpoOptions
+from datagen_train import classify, distill, dpo, grpo, ppo, reward, sft
+from datagen_train.policy_options import DistillOptions, GrpoOptions, PpoOptions
 from datagen_train.run import progress, terminal
 from datagen_train.run.progress import Progress
 from datagen_train.run.terminal import Terminal
@@ -114,6 +114,12 @@ def test_quiet_shows_nothing(stderr: Callable[[], str]) -> None:
 TRAINERS: dict[str, tuple[Any, Any, str, set[str]]] = {
     "sft": (sft, None, "sums", {"answering held-out prompts"}),
     "dpo": (dpo, None, "prefs", {"computing log-probabilities of the reference"}),
+    "distill": (
+        distill,
+        DistillOptions(teacher="teacher", max_tokens=4),
+        "sums",
+        {"loading the teacher", "sampling", "updating"},
+    ),
     "reward": (reward, None, "prefs", set()),
     "classify": (classify, None, "sums", set()),
     "ppo": (
@@ -132,8 +138,9 @@ TRAINERS: dict[str, tuple[Any, Any, str, set[str]]] = {
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_every_trainer_says_what_it_does_and_how_fast(trainer: str, base: str) -> None:
+def test_every_trainer_says_what_it_does_and_how_fast(trainer: str, base: str, teacher: str) -> None:
     module, options, data, phases = TRAINERS[trainer]
+    Path("teacher").symlink_to(teacher)
     write_sft(Path("sums.jsonl"), problems(0)[:30])
     write_preferences(Path("prefs.jsonl"), problems(1)[:30])
     Path("rewards.py").write_text("def of_length(completions, **_): return [float(len(c)) for c in completions]")

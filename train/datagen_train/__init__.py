@@ -1,4 +1,4 @@
-"""From the rows of `datagen` to a model: pre-training, SFT, reward models, DPO, PPO and GRPO."""
+"""From the rows of `datagen` to a model: pre-training, SFT, reward models, DPO, distillation, PPO and GRPO."""
 
 import os
 

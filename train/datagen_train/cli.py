@@ -15,7 +15,7 @@ from datagen_train.options import (
     SftOptions,
     TrainOptions,
 )
-from datagen_train.policy_options import GrpoOptions, PpoOptions
+from datagen_train.policy_options import DistillOptions, GrpoOptions, PpoOptions
 from datagen_train.tools.options import ChatOptions, CheckOptions, EvalOptions, MergeOptions
 
 TRAINERS = {
@@ -48,6 +48,12 @@ TRAINERS = {
         "Train on preferences without a reward model: DPO, KTO and others.",
         example="datagen train dpo prefs.jsonl --model rows.sft",
         page="docs/training.md",
+    ),
+    "distill": Command(
+        "datagen_train.distill",
+        "Learn from a larger model: its distribution of every token, on the student's own answers.",
+        example="datagen train distill prompts.jsonl --model Qwen/Qwen3-0.6B --teacher Qwen/Qwen3-4B",
+        page="docs/distill.md",
     ),
     "ppo": Command(
         "datagen_train.ppo",
@@ -100,6 +106,7 @@ OPTIONS: dict[str, Any] = {
     "reward": RewardOptions,
     "classify": ClassifyOptions,
     "dpo": DpoOptions,
+    "distill": DistillOptions,
     "ppo": PpoOptions,
     "grpo": GrpoOptions,
     "eval": EvalOptions,

@@ -4,7 +4,9 @@ Nothing heavy is imported here: the help of a command and every mistake in its o
 """
 
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from datagen.engine.options import MAP_HELP, check_choices, option, template_values
 from datagen.errors import InputError
@@ -14,6 +16,9 @@ TOY_BYTES = 20_000_000
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
 DTYPES = ("auto", "float32", "bfloat16")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
+OPTIMIZERS = {"adamw": None, "adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
+"""Values of --optimizer, and the library's names; None is its default."""
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 ANSWER_METRICS = ("exact_match", "rouge_l")
 BEST = ("loss", *ANSWER_METRICS, "last")
@@ -55,6 +60,10 @@ class ModelOptions:
     """auto, float32 or bfloat16."""
     chat_template_kwargs: str | None = None
     """A JSON object: values of the chat template."""
+    attention: str | None = None
+    """One of ATTENTIONS; None is the library's choice."""
+    dropout: float | None = None
+    """Rate of every dropout that the model's config names; None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,15 @@ class TrainOptions:
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
+    attention: str | None = option(
+        None,
+        "Implementation of attention: eager, sdpa or flash_attention_2. [the library's choice]",
+        choices=ATTENTIONS,
+        panel=MODEL,
+    )
+    dropout: float | None = option(
+        None, "Dropout of the model (sft, pretrain). [that of its config]", least=0, most=0.9, panel=MODEL
+    )
 
     chat_template_kwargs: str | None = option(None, TEMPLATE_HELP, panel=MODEL)
 
@@ -101,6 +119,12 @@ class TrainOptions:
     )
     warmup: float = option(0.03, "Learning-rate warm-up, as a fraction of the steps.", least=0, most=0.9, panel=STEPS)
     weight_decay: float = option(0.0, "Weight decay.", least=0, panel=STEPS)
+    optimizer: str = option(
+        "adamw",
+        "Optimiser: adamw, adafactor (factored second moments), or adamw_8bit (bitsandbytes).",
+        choices=tuple(OPTIMIZERS),
+        panel=STEPS,
+    )
     checkpointing: bool = option(False, "Gradient checkpointing: less memory, more time.", panel=STEPS)
     seed: int = option(0, "Random seed (row order, new weights).", panel=STEPS)
 
@@ -181,6 +205,9 @@ def is_toy(options: TrainOptions) -> bool:
 class TrainerOptions:
     """Options of one trainer alone; a subclass for each."""
 
+    has_dropout: ClassVar[bool] = False
+    """Whether the trainer may train with dropout of the model."""
+
     def check(self, training: TrainOptions) -> None:
         """Raise InputError for a value that does not exist, and for options that do not fit together.
 
@@ -189,6 +216,7 @@ class TrainerOptions:
         check_choices(self)
         check_choices(training)
         check_measured(training)
+        check_size(training, has_dropout=self.has_dropout)
         template_values(training.chat_template_kwargs)
         if training.batch_size % training.accumulate:
             sizes = f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}"
@@ -219,9 +247,23 @@ def check_measured(training: TrainOptions) -> None:
         )
 
 
+def check_size(training: TrainOptions, *, has_dropout: bool) -> None:
+    """Raise InputError for options of size and regularisation that cannot act here."""
+    if training.is_tiny and (training.attention or training.dropout is not None):
+        raise InputError("--attention and --dropout act on a model that is loaded; tiny is untrained: leave them out")
+    if training.dropout is not None and not has_dropout:
+        raise InputError("--dropout: this trainer compares two passes of the model, and trains without dropout")
+    if training.attention == "flash_attention_2" and not find_spec("flash_attn"):
+        raise InputError("--attention flash_attention_2 needs a package and a CUDA device: pip install flash-attn")
+    if training.optimizer == "adamw_8bit" and not find_spec("bitsandbytes"):
+        raise InputError("--optimizer adamw_8bit needs a package: pip install bitsandbytes")
+
+
 @dataclass(frozen=True)
 class PretrainOptions(TrainerOptions):
     """Options of `datagen train pretrain` alone: none."""
+
+    has_dropout: ClassVar[bool] = True
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -233,12 +275,19 @@ class PretrainOptions(TrainerOptions):
 class SftOptions(TrainerOptions):
     """Options of `datagen train sft` alone."""
 
+    has_dropout: ClassVar[bool] = True
     all_turns: bool = option(
         False, "Train on every assistant turn of a conversation instead of those after the last user turn only."
     )
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)
     backward: bool = option(False, "Swap prompt and response: learn to write the prompt of a response.")
     packing: bool = option(False, "Pack short rows into one sequence; the attention must not cross rows (checked).")
+    group_by_length: bool = option(False, "Put rows of about the same length into a batch: less padding.")
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if self.packing and self.group_by_length:
+            raise InputError("--packing leaves no padding that --group-by-length could save: leave one out")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datagen.errors import InputError
 from datagen.llm.spec import SECRET
 from datagen_train.options import ALLOW_SELF_HELP, REWARD_HELP, TrainerOptions, TrainOptions
 
-REWARD, PPO, GRPO = "Reward", "PPO", "GRPO"
+REWARD, PPO, GRPO, DISTILL = "Reward", "PPO", "GRPO", "Distillation"
 """Headings in `--help`."""
 UNSCORED = ("drop", "fail")
 PPO_KL_COEF, PPO_ADAPTIVE_KL_COEF = 0.05, 0.15
@@ -128,3 +128,33 @@ class GrpoOptions(PolicyOptions):
         super().check(training)
         if self.algorithm == "rloo" and (self.loss or self.scale_rewards):
             raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
+
+
+@dataclass(frozen=True)
+class DistillOptions(TrainerOptions):
+    """Options of `datagen train distill` alone."""
+
+    teacher: str | None = option(
+        None, "Teacher: a folder or a Hugging Face name, with the tokenizer of --model.", panel=DISTILL
+    )
+    beta: float = option(
+        1.0, "Divergence: 0 = KL(teacher, student), 1 = KL(student, teacher), between them generalised JSD.",
+        least=0, most=1, panel=DISTILL,
+    )  # fmt: skip
+    on_policy: float = option(
+        1.0, "Share of the steps on answers that the student samples (GKD lambda); the others take those of the rows.",
+        least=0, most=1, panel=DISTILL,
+    )  # fmt: skip
+    max_tokens: int = option(64, "Maximum length of a sampled answer in tokens.", least=1, panel=DISTILL)
+    temperature: float = option(
+        1.0, "Temperature of sampling, and of both distributions that are compared.", least=0.01, panel=DISTILL
+    )
+
+    def check(self, training: TrainOptions) -> None:
+        super().check(training)
+        if not self.teacher:
+            raise InputError("--teacher: name the model to learn from, such as a folder of datagen train sft")
+        if "tiny" in (self.teacher.partition(":")[0], training.model.partition(":")[0]):
+            raise InputError("--model and --teacher are trained models of one vocabulary, and tiny is untrained")
+        if training.lora_dropout:
+            raise InputError("--lora-dropout: distillation trains without dropout, or no student would be its teacher")

@@ -66,5 +66,6 @@ def run(data: str, training: TrainOptions, options: SftOptions, terminal: Termin
             train_dataset=sequences,
             eval_dataset=sequence_dataset(split.held_out),
         )
+        trainer.groups_by_length = options.group_by_length
         trainer.measure = session.generation_measure(split.held_out_rows)
         return session.train(trainer)

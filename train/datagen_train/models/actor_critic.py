@@ -88,7 +88,8 @@ class Distribution:
 
 def forward_batch(model: Any, batch: Batch, **arguments: Any) -> Any:
     """Call a transformers model on a batch, with positions that skip the left padding."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters pass everything on
+    inner = getattr(model, "module", model)  # DDP and adapters pass everything on
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     accepted = signature(inner.forward).parameters
     if "position_ids" in accepted:
         arguments["position_ids"] = (batch.attention.cumsum(1) - 1).clamp_min(0)

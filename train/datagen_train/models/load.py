@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from datagen.engine.options import template_values
@@ -26,6 +26,9 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 HEADS = ("score", "classifier")
 """Names of the heads of reward models and classifiers."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+HEADS = ("classifier", "summary")
+"""Beginnings of the names of dropouts that a language model does not have."""
 
 
 @dataclass
@@ -85,6 +88,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 def load_model(path: Path, options: ModelOptions) -> PreTrainedModel:
     """Load the weights, for QLoRA (arXiv 2305.14314) as 4-bit NormalFloat with double quantisation."""
     kwargs: dict[str, Any] = {"dtype": pick_dtype(options)}
+    if options.attention:
+        kwargs["attn_implementation"] = options.attention
+    if options.dropout is not None:
+        kwargs |= dict.fromkeys(dropout_fields(path), options.dropout)
     if options.qlora:
         if not torch.cuda.is_available():
             raise InputError("--qlora needs a CUDA device; on this machine use --lora")
@@ -101,6 +108,19 @@ def load_model(path: Path, options: ModelOptions) -> PreTrainedModel:
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
     return model
+
+
+def dropout_fields(path: Path) -> list[str]:
+    """Return the fields of a model's config that are rates of dropout; raise InputError if there is none."""
+    settings = load_part(AutoConfig, path).to_dict()
+    names = [
+        name
+        for name, value in settings.items()
+        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float) and not name.startswith(HEADS)
+    ]
+    if not names:
+        raise InputError(f"--dropout: {path} has no dropout that its config could set; leave it out")
+    return names
 
 
 def pick_dtype(options: ModelOptions) -> torch.dtype:

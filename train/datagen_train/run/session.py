@@ -35,6 +35,7 @@ from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainerOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
+from datagen_train.run.overfitting import with_alarm
 from datagen_train.run.progress import Terminal, counted, token_counter
 from datagen_train.run.reading import check_measured, open_reader, read_measured, read_usable
 from datagen_train.run.report import circumstances, write_card, write_curves
@@ -64,8 +65,7 @@ class Session:
         data: path of the rows.
         options: options of all trainers, with `epochs` and `best` filled in.
         rate: peak learning rate.
-        terminal: where messages go.
-        folder: where the run writes.
+        terminal, folder: where messages go, and where the run writes.
         account: what became of the rows and tokens, so far.
         loaded, encoder: model, tokenizer and encoder; set by `load`.
         findings: results of the checks by name, for the report.
@@ -316,7 +316,7 @@ class Session:
         self.terminal.phase("saving")
         trainer.save_model(str(self.folder.saving))
         (self.folder.saving / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
-        conclusion = conclude(course.start, course.end)
+        conclusion = with_alarm(conclude(course.start, course.end), self.folder)
         failure, doubt = conclusion.pop("failure", None), conclusion.pop("doubt", None)
         result = outcome(course, changed=changed, failure=failure, doubt=doubt)
         report = {

@@ -26,8 +26,10 @@ from datagen.errors import InputError
 from datagen_train.data.encode import Encoded
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
-from datagen_train.options import TrainOptions
+from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
+from datagen_train.run.lengths import LengthGroups
+from datagen_train.run.overfitting import message
 from datagen_train.run.progress import Terminal
 from datagen_train.run.schedule import Scheduled, warmup_steps
 
@@ -65,6 +67,7 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "lr_scheduler_type": options.schedule,
         "warmup_steps": warmup_steps(options.warmup, steps),
         "weight_decay": options.weight_decay,
+        **({"optim": OPTIMIZERS[options.optimizer]} if OPTIMIZERS[options.optimizer] else {}),
         "max_grad_norm": 1.0,
         "bf16": has_bf16(),
         "use_cpu": not on_gpu,
@@ -136,6 +139,15 @@ class PreTokenized(Trainer):
 class Sft(GenerationMetrics, SFTTrainer):
     """SFT and pre-training on our ids and labels."""
 
+    groups_by_length = False
+    """Whether rows of about the same length come into a batch."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        if not self.groups_by_length:
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = train_dataset or self.train_dataset
+        return LengthGroups([len(ids) for ids in rows["input_ids"]], self.args.train_batch_size, self.args.seed)
+
 
 class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
     """DPO on our ids."""
@@ -174,6 +186,8 @@ class RunCallback(TrainerCallback):
         """Tokens until the last log, and seconds in optimiser steps since then."""
         self._batches = 0
         """Of this measurement."""
+        self._is_measured = False
+        """Whether there was a measurement after the last step."""
 
     def interrupt(self, _: int) -> bool:
         """End the run with a checkpoint once the step is done. Returns False where no step is, and none is lost.
@@ -194,7 +208,9 @@ class RunCallback(TrainerCallback):
         control.should_training_stop = state.global_step >= state.max_steps or self._is_stalled(args, state)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._step_start, self._in_steps = monotonic(), True
+        if self._is_measured and (text := message(self._folder, state.global_step)):
+            self._terminal.say(text)
+        self._step_start, self._in_steps, self._is_measured = monotonic(), True, False
         self._terminal.phase("training")
 
     def on_log(
@@ -232,6 +248,7 @@ class RunCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._batches = 0
+        self._is_measured = True
         if control.should_save:
             self._terminal.phase("saving")
 
