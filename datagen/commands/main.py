@@ -157,7 +157,7 @@ COMMANDS = {
     ),
     "train": Command(
         "datagen_train.cli",
-        "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; eval, score, merge, chat, check.",
+        "Train a model on the rows: pretrain, sft, reward, dpo, ppo, grpo; sweep; eval, score, merge, chat, check.",
         example="datagen train sft rows.jsonl --model tiny",
         page="docs/training.md",
     ),
