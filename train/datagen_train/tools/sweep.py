@@ -302,12 +302,12 @@ def run_process(command: Sequence[str], log: Path, show: Callable[[str], None]) 
             start_new_session=True,
         )
         processes.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            file.write(line)
-            file.flush()
-            show(line.decode(errors="replace"))
-        return process.wait()
+        with process:
+            for line in process.stderr or ():
+                file.write(line)
+                file.flush()
+                show(line.decode(errors="replace"))
+    return process.returncode
 
 
 def reason_in(log: Path, status: int) -> str:
