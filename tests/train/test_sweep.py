@@ -130,6 +130,7 @@ def test_a_sweep_that_is_stopped_goes_on_and_finds_the_sane_learning_rate() -> N
     ended = call(f"{SWEEP} --json")
     assert ended.exit_code == 0, ended.stderr
     assert first.joinpath("run/report.json").read_bytes() == report
+    assert "Nothing to do" not in Path(f"sweep/logs/{first.name}.txt").read_text(), "not even its libraries are loaded"
     assert "Going on from step" in Path(f"sweep/logs/{second.name}.txt").read_text()
     results = json.loads(ended.stdout)
     assert [trial["folder"] for trial in results["trials"]] == [str(second), str(first)]
