@@ -99,9 +99,35 @@ def test_a_wrong_sweep_is_one_line_before_the_first_trial(line: str, says: str) 
     assert sorted(map(str, Path().rglob("*"))) == ["full", "full/mine.txt", "rows.jsonl"]
 
 
+def test_a_launcher_starts_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sft(Path("rows.jsonl"), problems(0)[:20])
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    ran = call("sweep sft rows.jsonl --over epochs=1,2")
+    assert ran.exit_code == 2 and "say --nproc, without a launcher" in ran.stderr
+
+
+@pytest.mark.parametrize("line", ["sweep", "sweep ppo"])
+def test_help_ends_with_an_example_and_the_page(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    example, _, page = call(f"{line} --help").stdout.strip().splitlines()[-3:]
+    assert example.strip().startswith("Example: datagen train sweep ") and page.strip() == "More: docs/sweep.md"
+
+
 def test_too_many_combinations_are_refused_before_they_are_listed() -> None:
     with pytest.raises(InputError, match="combinations"):
         combinations([Axis(name, tuple(map(str, range(900)))) for name in KNOWN], None, 0)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"trials": 3}, {"sweep": 3}, {"trials": [{}]}, {"trials": [{"settings": {}, "outcome": "won"}]}]
+)
+def test_damaged_results_are_one_line(damage: dict[str, object]) -> None:
+    write_sft(Path("rows.jsonl"), problems(0)[:20])
+    Path("sweep").mkdir()
+    Path("sweep/results.json").write_text(json.dumps({"sweep": {}, "trials": []} | damage))
+    ran = call("sweep sft rows.jsonl --over epochs=1,2 -o sweep")
+    assert ran.exit_code == 2 and "sweep/results.json: damaged, or not written by datagen" in ran.stderr
 
 
 SWEEP = "sweep sft rows.jsonl --steps 40 --eval-every 8 --over learning-rate=1e-6,6e-3 -o sweep"
@@ -156,13 +182,13 @@ def test_a_sweep_that_is_stopped_goes_on_and_finds_the_sane_learning_rate() -> N
 @pytest.mark.slow
 def test_a_failed_trial_is_shown_with_its_reason_and_does_not_end_the_sweep() -> None:
     write_sft(Path("rows.jsonl"), with_small_numbers(problems(0))[:200])
-    ran = call("sweep sft rows.jsonl --steps 20 --over 'train-layers=no|where;.*' -o sweep")
+    ran = call("sweep sft rows.jsonl --steps 20 --over 'train-layers=qqq|zzz;.*' -o sweep")
     assert ran.exit_code == 0, ran.stderr
-    assert "trial 1 of 2: train-layers=no|where: failed: --train-layers no|where" in ran.stderr
+    assert "trial 1 of 2: train-layers=qqq|zzz: failed: --train-layers qqq|zzz" in ran.stderr
     assert "trial 2 of 2: train-layers=.*: loss " in ran.stderr
-    assert r"failed: --train-layers no\|where" in Path("sweep/results.md").read_text()
+    assert r"failed: --train-layers qqq\|zzz" in Path("sweep/results.md").read_text()
 
     # Without a trial that learned something the sweep is no success.
-    ran = call("sweep sft rows.jsonl --steps 20 --over train-layers=nowhere -o none")
+    ran = call("sweep sft rows.jsonl --steps 20 --over train-layers=zzz -o none")
     assert ran.exit_code == 3
     assert "error: every trial failed; the table says why: none/results.md" in ran.stderr

@@ -282,7 +282,7 @@ def run_sweep(name: str, values: dict[str, Any]) -> int:
         sweep.run(plan, terminal, overwrite=values["overwrite"])
     finally:
         terminal.end()
-    return sweep.conclude(plan, terminal, json=values["json"])
+    return sweep.conclude(plan, terminal, as_json=values["json"])
 
 
 def run_tool(name: str, values: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ All trials hold out the same rows, since prompts alone decide that. Options that
 metric means, cannot be swept.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -33,6 +34,7 @@ from datagen.printing import printable, printable_json
 from datagen.records.files import content_digest, output_stem
 from datagen.signals import INTERRUPTED, LIFELINE, on_stop
 from datagen_train.errors import Interrupted
+from datagen_train.launch import LAUNCHED
 from datagen_train.options import ANSWER_METRICS
 from datagen_train.run.folder import RunFolder, lock_folder, read_object
 from datagen_train.run.terminal import NOTHING_LEARNED, Terminal
@@ -94,6 +96,8 @@ def lay_out(trainer: str, values: Mapping[str, Any], types: Iterable[Any]) -> Sw
     Raises:
         InputError: the swept options do not fit, or the trials could not be compared.
     """
+    if LAUNCHED in os.environ:
+        raise InputError("a sweep starts the processes of its trials: say --nproc, without a launcher")
     data, known = values["data"], {item.name: item for group in types for item in fields(group)}
     if data == "-" or Path(data).is_fifo():
         raise InputError("a sweep reads its rows once for each trial: name a file, not standard input or a pipe")
@@ -162,7 +166,8 @@ def identity(trainer: str, data: str, shared: Mapping[str, Any], swept: Sequence
         from datagen_train.rewards.specs import identity as reward_identity
 
         inputs["reward"] = reward_identity(shared["reward"])
-    return {"command": f"train sweep {trainer}", "over": sorted(swept), **shared, **inputs}
+    what = {"command": f"train sweep {trainer}", "over": sorted(swept), **shared, **inputs}
+    return dict(json.loads(json.dumps(what)))  # as it is read again
 
 
 def run(sweep: Sweep, terminal: Terminal, *, overwrite: bool) -> None:
@@ -193,9 +198,9 @@ def run(sweep: Sweep, terminal: Terminal, *, overwrite: bool) -> None:
             terminal.say(f"{name}: {describe(trial.settings)}: {result_line(sweep, trial)}")
 
 
-def conclude(sweep: Sweep, terminal: Terminal, *, json: bool) -> int:
+def conclude(sweep: Sweep, terminal: Terminal, *, as_json: bool) -> int:
     """Print the trials in their order, the best one with its command; return the exit code."""
-    if json:
+    if as_json:
         print(printable_json(as_dict(sweep)))
     best = sweep.best()
     for trial in sweep.ranked():
@@ -231,15 +236,15 @@ def earlier_trials(sweep: Sweep, *, overwrite: bool) -> list[Trial]:
     if not path.exists():
         return []
     earlier = read_object(path)
-    changes = differences(earlier.get("sweep") or {}, sweep.identity)
+    try:
+        changes = differences(dict(earlier["sweep"]), sweep.identity)
+        trials = [read_trial(sweep.folder, trial) for trial in earlier["trials"]]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{path}: damaged, or not written by datagen; move its folder away") from None
     if changes and not overwrite:
         raise InputError(
             f"{sweep.folder}: holds another sweep:\n  " + "\n  ".join(changes) + "\nChoose another -o, or --overwrite."
         )
-    try:
-        trials = [read_trial(sweep.folder, trial) for trial in earlier["trials"]]
-    except (LookupError, TypeError, AttributeError):
-        raise InputError(f"{path}: damaged, or not written by datagen; move its folder away") from None
     return [trial for trial in trials if trial.outcome]
 
 

@@ -153,6 +153,15 @@ def result_line(sweep: Sweep, trial: Trial) -> str:
 
 
 def read_trial(folder: Path, values: dict[str, Any]) -> Trial:
-    """Read a trial of the results. Its folder follows from its values: no name in a file leads out of the sweep."""
+    """Read a trial of the results. Its folder follows from its values: no name in a file leads out of the sweep.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it was not written by `as_dict`.
+    """
     settings = {str(name).replace("-", "_"): str(value) for name, value in values["settings"].items()}
-    return Trial(settings, folder / folder_name(settings), **{name: values[name] for name in KEPT})
+    trial = Trial(settings, folder / folder_name(settings), list(map(str, values["arguments"])))
+    trial.outcome, trial.reason, trial.seconds = values["outcome"], str(values["reason"]), float(values["seconds"])
+    trial.value, trial.before = (None if values[name] is None else float(values[name]) for name in ("value", "before"))
+    if trial.outcome not in ("", LEARNED, NOT_LEARNED, UNKNOWN, FAILED):
+        raise ValueError(trial.outcome)
+    return trial
