@@ -57,9 +57,7 @@ def import_extra(module: str, purpose: str) -> ModuleType:
     Raises:
         InputError: A library is not installed, or cannot be imported: broken, or of a version that does not fit.
     """
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise InputError(f"{purpose} needs {', '.join(missing)}. To install: {install_line('train')}")
+    check_extra(purpose)
     if not sys.warnoptions:  # what they say to their callers: nothing that a user could change
         warnings.filterwarnings("ignore", category=FutureWarning)
     try:
@@ -71,6 +69,13 @@ def import_extra(module: str, purpose: str) -> ModuleType:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         message = f"{library} cannot be imported: {reason}. To install what fits: {install_line('train')}"
         raise InputError(message) from error
+
+
+def check_extra(purpose: str) -> None:
+    """Raise InputError if a library of the train extra is not installed; `purpose` as in `import_extra`."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{purpose} needs {', '.join(missing)}. To install: {install_line('train')}")
 
 
 def failed_library(error: ImportError | OSError) -> str | None:

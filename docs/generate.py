@@ -18,8 +18,9 @@ from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.reasons import COMMON_REASONS
 from datagen.engine.unobtained import COMMON_ASKS
-from datagen_train.cli import TOOLS, TRAINERS
+from datagen_train.cli import SWEEP, TOOLS, TRAINERS
 from datagen_train.options import TrainOptions
+from datagen_train.tools.options import SweepOptions
 from datagen_train.tools.score import RewardRanking
 
 HEADING = """# Commands
@@ -59,8 +60,10 @@ def commands_page() -> str:
     train = group.build("train")
     commands = [(f"datagen {name}", command, group) for name, command in COMMANDS.items() if name != "train"]
     commands += [(f"datagen train {name}", command, train) for name, command in (TRAINERS | TOOLS).items()]
-    index = "\n".join(wrapped(f"- [`{title}`](#{anchor(title)}): {command.line}") for title, command, _ in commands)
+    entries = [(title, command) for title, command, _ in commands] + [("datagen train sweep", SWEEP["sweep"])]
+    index = "\n".join(wrapped(f"- [`{title}`](#{anchor(title)}): {command.line}") for title, command in entries)
     sections = [section(title, command, group.build(title.split()[-1])) for title, command, group in commands]
+    sections.append(sweep_section(SWEEP["sweep"]))
     shared = [f"## {title}\n\n{option_list(flags(options))}" for title, options in SHARED.values()]
     return "\n\n".join([HEADING + "\n" + index, *sections, *shared]) + "\n"
 
@@ -77,9 +80,19 @@ def section(title: str, command: Command, built: Any) -> str:
         if common:
             text = f"[{heading}](#{anchor(heading)}): " + ", ".join(f"`{names_of(p)[0]}`" for p in common)
             lists.append(wrapped(text + ".", indent=""))
+    return "\n\n".join([*opening(title, command), option_list(own), *lists])
+
+
+def opening(title: str, command: Command) -> list[str]:
+    """Return how the section of a command begins: its heading, what it does, an example."""
     page = "" if command.page == "docs/commands.md" else f" More: [{command.page}]({Path(command.page).name})."
-    example = f"Example: `{command.example}`"
-    return "\n\n".join([f"## {title}", wrapped(command.line + page, indent=""), example, option_list(own), *lists])
+    return [f"## {title}", wrapped(command.line + page, indent=""), f"Example: `{command.example}`"]
+
+
+def sweep_section(command: Command) -> str:
+    """Return the section of the sweep, which has a command for each trainer, with its options."""
+    text = "`datagen train sweep TRAINER` takes the arguments and options of `datagen train TRAINER`, and these:"
+    return "\n\n".join([*opening("datagen train sweep", command), text, option_list(flags(SweepOptions))])
 
 
 def reasons_page() -> str:

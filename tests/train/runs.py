@@ -15,6 +15,7 @@ class Notes:
         self.messages: list[str] = []
         self.measurements: list[dict[str, Any]] = []
         self.phases: list[str] = []
+        self.updates: list[dict[str, float]] = []
 
     def say(self, text: str) -> None:
         self.messages.append(text)
@@ -27,7 +28,8 @@ class Notes:
 
     def step(self, state: Any) -> None: ...
 
-    def update(self, numbers: Any) -> None: ...
+    def update(self, numbers: Any) -> None:
+        self.updates.append({name: float(value) for name, value in numbers.items()})
 
     def show(self, state: Any, numbers: dict[str, Any]) -> None:
         self.measurements.append({"step": state.global_step, **numbers})

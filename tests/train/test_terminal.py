@@ -147,7 +147,7 @@ def test_every_trainer_says_what_it_does_and_how_fast(trainer: str, base: str, t
     notes, generate = Notes(), {"sft": {"generate": 2}}.get(trainer, {})
     train(
         module, f"{data}.jsonl", options, notes, model=base, output="out", steps=4, log_every=1, batch_size=8,
-        held_out=0.2, epochs=5.0, **generate,
+        accumulate=2, held_out=0.2, epochs=5.0, **generate,
     )  # fmt: skip
     expected = ["reading rows", "loading the model", "encoding", "checking", "measuring before the first step"]
     assert [phase for phase in notes.phases if phase in expected] == expected
@@ -155,6 +155,11 @@ def test_every_trainer_says_what_it_does_and_how_fast(trainer: str, base: str, t
     logs = [line for line in notes.measurements if "learning_rate" in line]
     assert len(logs) == 4
     assert all(0 < line["tokens_per_second"] < 1e8 for line in logs)
+    if trainer in ("sft", "dpo", "reward"):  # in the others one step is an iteration, which has phases of its own
+        steps = [{"loss": line["loss"], "learning_rate": line["learning_rate"]} for line in logs]
+        shown = [{"loss": line["loss"], "learning_rate": line["learning_rate"]} for line in notes.updates]
+        assert shown == [pytest.approx(step, rel=1e-4) for step in steps], "each step is shown, from the first one on"
+        assert all(0 < line["tokens_per_second"] < 1e8 for line in notes.updates)
     assert "tokens_per_second" not in Path("out/run/metrics.jsonl").read_text(), "it says nothing about the model"
 
 

@@ -34,8 +34,8 @@ from datagen_train.options import ClassifyOptions, Rates, TrainOptions
 from datagen_train.run.label_metrics import by_label, measure_labels, quality_table
 from datagen_train.run.progress import Terminal
 from datagen_train.run.report import code
-from datagen_train.run.schedule import Scheduled
 from datagen_train.run.session import Metrics, Session, open_session
+from datagen_train.run.steps import Watched
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=2e-3, toy_steps=60)
 """BERT (arXiv 1810.04805, appendix A.3): 2e-5 to 5e-5, 2 to 4 epochs."""
@@ -130,7 +130,7 @@ def balance(examples: Sequence[LabelledExample], labels: int) -> Tensor:
     return torch.tensor(weights)
 
 
-class ClassifyTrainer(Scheduled):
+class ClassifyTrainer(Watched):
     """Learns labels, and measures on the held-out texts."""
 
     loss_is_scaled_for_ga = False

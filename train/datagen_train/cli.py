@@ -1,10 +1,14 @@
 """`datagen train`: the table of its commands. Nothing heavy is imported before one runs."""
 
 import os
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from datagen.commands.main import Command, CommandGroup, make_app
 from datagen_train.options import (
@@ -16,7 +20,17 @@ from datagen_train.options import (
     TrainOptions,
 )
 from datagen_train.policy_options import DistillOptions, GrpoOptions, PpoOptions
-from datagen_train.tools.options import ChatOptions, CheckOptions, EvalOptions, MergeOptions
+from datagen_train.tools.options import (
+    ChatOptions,
+    CheckOptions,
+    EvalOptions,
+    MedicalGptOptions,
+    MergeOptions,
+    SweepOptions,
+)
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand
 
 TRAINERS = {
     "pretrain": Command(
@@ -100,6 +114,15 @@ TOOLS = {
         page="docs/training.md",
     ),
 }
+SWEEP = {
+    "sweep": Command(
+        "datagen_train.tools.sweep",
+        "Train with several values of some options, and name the best trial on held-out rows.",
+        example="datagen train sweep sft rows.jsonl --model Qwen/Qwen3-0.6B --over learning-rate=1e-5,3e-5,1e-4",
+        page="docs/sweep.md",
+    ),
+}
+"""A group of commands, one for each trainer."""
 OPTIONS: dict[str, Any] = {
     "pretrain": PretrainOptions,
     "sft": SftOptions,
@@ -115,6 +138,7 @@ OPTIONS: dict[str, Any] = {
     "check": CheckOptions,
 }
 """The options of each command; those of a trainer are joined by TrainOptions."""
+FROM_MEDICALGPT = "--from-medicalgpt"
 ROWS = "A file or a folder of rows, or hf://NAME."
 ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
@@ -128,20 +152,23 @@ ARGUMENTS = {
 class Commands(CommandGroup):
     """The commands of `datagen train`."""
 
-    table = TRAINERS | TOOLS
+    table = TRAINERS | TOOLS | SWEEP
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; the arguments of one of MedicalGPT are translated first."""
+        if args[0] in TRAINERS and not ctx.resilient_parsing:
+            args = [args[0], *translated(args[0], args[1:])]
+        return super().resolve_command(ctx, args)
 
     def build(self, name: str) -> Any:
         """Build a command from its options; what it runs is imported when it runs."""
         from datagen.commands.flags import argument, flags, make_command, method_parameters
 
         line = self.table[name].line
+        if name in SWEEP:
+            return typer.main.get_command(make_app(Sweeps, line))
         if name in TRAINERS:
-            parameters = [
-                argument("data", ROWS),
-                *flags(OPTIONS[name]),
-                *flags(TrainOptions),
-            ]
-            return make_command(name, line, parameters, lambda values: run_trainer(name, values))
+            return trainer_command(name, line, run_trainer, MedicalGptOptions)
         if name == "score":
             from datagen_train.tools.score import RewardRanking
 
@@ -150,22 +177,89 @@ class Commands(CommandGroup):
         return make_command(name, line, parameters, lambda values: run_tool(name, values))
 
 
-def run_trainer(name: str, values: dict[str, Any]) -> int:
-    """Run a trainer in one process or, with --nproc, start several; return the exit code.
+class Sweeps(CommandGroup):
+    """The commands of `datagen train sweep`."""
 
-    Mistakes in the options and in the name of the data are reported before any library is imported.
+    table = {
+        name: command._replace(
+            line=f"Sweep options of {name}.",
+            example=f"{command.example} --over learning-rate=1e-5,1e-4".replace("train", "train sweep", 1),
+            page=SWEEP["sweep"].page,
+        )
+        for name, command in TRAINERS.items()
+    }
+
+    def build(self, name: str) -> Any:
+        return trainer_command(name, self.table[name].line, run_sweep, SweepOptions)
+
+
+def trainer_command(
+    name: str, line: str, action: Callable[[str, dict[str, Any]], int], *options: type
+) -> "TyperCommand":
+    """Make a command that takes what a trainer takes, and other options before them."""
+    from datagen.commands.flags import argument, flags, make_command
+
+    types = (*options, OPTIONS[name], TrainOptions)
+    parameters = [argument("data", ROWS), *(flag for group in types for flag in flags(group))]
+    return make_command(name, line, parameters, lambda values: action(name, values))
+
+
+def translated(name: str, words: list[str]) -> list[str]:
+    """Return the arguments of a trainer; those behind --from-medicalgpt are translated, and what came of them is shown.
+
+    Arguments of ours may stand before and after it; theirs stand behind `--`.
+    """
+    flags = [word.replace("_", "-") for word in words]
+    if FROM_MEDICALGPT not in flags:
+        return words
+    from datagen.printing import printable
+    from datagen_train.launch import LAUNCHED
+    from datagen_train.tools.medicalgpt import translate
+
+    at = flags.index(FROM_MEDICALGPT)
+    end = words.index("--") if "--" in words else at
+    translation = translate(name, words[end + 1 :])
+    ours = [*words[:at], *words[at + 1 : end], *translation.words()]
+    if LAUNCHED not in os.environ:  # each process of a run translates, and one is enough to show it
+        command = shlex.join(["datagen", "train", name, *ours])
+        print(printable("\n".join([*translation.notes, f"translated: {command}"])), file=sys.stderr)
+    return ours
+
+
+def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
+    """Return the options of a trainer.
+
+    Raises:
+        InputError: they do not fit together, or a file or model that they name cannot be read.
     """
     from datagen.commands.flags import fill_options
-    from datagen.libraries import import_extra
-    from datagen_train.errors import Finished
-    from datagen_train.launch import LAUNCHED, check_devices, is_main, launch, leave_group, process_count
-    from datagen_train.run.terminal import Terminal
+    from datagen_train.launch import process_count
 
     training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
     training = replace(training, nproc=process_count(training.nproc))
     options.check(training)
     check_readable(values["data"])
     check_model(training.model)
+    return training, options
+
+
+def check_trainer(name: str, values: dict[str, Any]) -> int:
+    """Check the options of a trainer, and run nothing."""
+    read_options(name, values)
+    return 0
+
+
+def run_trainer(name: str, values: dict[str, Any]) -> int:
+    """Run a trainer in one process or, with --nproc, start several; return the exit code.
+
+    Mistakes in the options and in the name of the data are reported before any library is imported.
+    """
+    from datagen.libraries import import_extra
+    from datagen_train.errors import Finished
+    from datagen_train.launch import LAUNCHED, check_devices, is_main, launch, leave_group
+    from datagen_train.run.terminal import Terminal
+
+    training, options = read_options(name, values)
     if training.nproc > 1 and LAUNCHED not in os.environ:
         # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
         return launch(training.nproc, [sys.executable, "-P", *sys.argv])
@@ -184,6 +278,26 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
         terminal.end()
         leave_group()
     return terminal.conclude(report, training, values["data"]) if is_main() else 0
+
+
+def run_sweep(name: str, values: dict[str, Any]) -> int:
+    """Check the options of all trials of a sweep, run those that are not finished, and report them."""
+    from datagen.libraries import check_extra
+    from datagen_train.run.terminal import Terminal
+    from datagen_train.tools import sweep
+
+    plan = sweep.lay_out(name, values, (OPTIONS[name], TrainOptions))
+    check = trainer_command(name, "", check_trainer)
+    for trial in plan.trials:
+        check.main(trial.arguments, f"datagen train {name}", standalone_mode=False)
+    check_extra(f"datagen train sweep {name}")
+    terminal = Terminal("sweep", quiet=values["quiet"])
+    terminal.begin()
+    try:
+        sweep.run(plan, terminal, overwrite=values["overwrite"])
+    finally:
+        terminal.end()
+    return sweep.conclude(plan, terminal, as_json=values["json"])
 
 
 def run_tool(name: str, values: dict[str, Any]) -> int:

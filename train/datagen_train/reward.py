@@ -53,8 +53,8 @@ from datagen_train.models.tokens import attention_mask, pad
 from datagen_train.options import Rates, RewardOptions, TrainOptions
 from datagen_train.run.progress import Terminal
 from datagen_train.run.reward_report import compare, describe, paragraphs, reservations, wins
-from datagen_train.run.schedule import Scheduled
 from datagen_train.run.session import Metrics, Session, open_session
+from datagen_train.run.steps import Watched
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=2e-3, epochs=1.0, toy_steps=40)
 """InstructGPT: 9e-6 for 6B, one epoch; a new head and adapters need more."""
@@ -187,7 +187,7 @@ class Scale:
     references: int = 0
 
 
-class RewardTrainer(Scheduled):
+class RewardTrainer(Watched):
     """Learns from rankings, and measures by scoring the held-out ones."""
 
     loss_is_scaled_for_ga = False

@@ -17,6 +17,7 @@ if every file has the size that is recorded there.
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,19 @@ class RunFolder:
         self.files.move_in(self.saving)
         write_json(self.report, report)
         self.remove_checkpoints()  # last: a kill before would lose the run with them
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DatagenError(f"{folder}: another run is writing it") from None
+    finally:
+        os.close(file)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from datagen.engine.output import read_meta
 from datagen.printing import printable
 from datagen.records.makers import is_sim
+from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import RunFolder
 from datagen_train.run.manifest import CARD
 from datagen_train.run.plot import page, plot
@@ -83,11 +84,13 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
     """Write the model card, README.md beside the model that was saved."""
     result = report["result"]
     rows = result["rows"]
+    trainer = result["command"].removeprefix("train ")
     lines = [
+        head(trainer, data, model, folder.saving),
         f"# {plain(folder.path.name)}",
         "",
-        f"Made by `datagen {result['command']}` from {code(model)} on {code(Path(data).name)}: {rows['train']} "
-        f"sequences, {rows['held_out']} held out, {result['steps']} steps.",
+        f"Made by `datagen {result['command']}` from {code(shown_base(model))} on {code(Path(data).name)}: "
+        f"{rows['train']} sequences, {rows['held_out']} held out, {result['steps']} steps.",
         "",
         _origin(Path(data), rows["makers"]),
         "",

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
@@ -30,8 +30,9 @@ from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
 from datagen_train.run.lengths import LengthGroups
 from datagen_train.run.overfitting import message
-from datagen_train.run.progress import Terminal
-from datagen_train.run.schedule import Scheduled, warmup_steps
+from datagen_train.run.progress import Numbers, Terminal
+from datagen_train.run.schedule import warmup_steps
+from datagen_train.run.steps import StepCallback, Watched
 
 NOT_QUALITY = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
 """Endings of names in the library's logs that say nothing about the model."""
@@ -114,7 +115,7 @@ def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
     return make_dataset({"input_ids": ids, "labels": labels})
 
 
-class GenerationMetrics(Scheduled):
+class GenerationMetrics(Watched):
     """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
 
     measure: Callable[[Any], dict[str, float]] | None = None
@@ -175,7 +176,7 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(flags)
 
 
-class RunCallback(TrainerCallback):
+class RunCallback(StepCallback):
     """Writes metrics, marks complete checkpoints, and ends the run at a signal, at NaN, or without improvement."""
 
     def __init__(self, folder: RunFolder, terminal: Terminal, patience: int | None) -> None:
@@ -212,6 +213,9 @@ class RunCallback(TrainerCallback):
             self._terminal.say(text)
         self._step_start, self._in_steps, self._is_measured = monotonic(), True, False
         self._terminal.phase("training")
+
+    def on_step_numbers(self, numbers: Numbers) -> None:
+        self._terminal.update(numbers)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any

@@ -5,8 +5,6 @@ loaded again. Only then do its files move to their final folder, the config last
 Of what is in that folder, only the files of an earlier merge are replaced, by their list in merge.json.
 """
 
-import fcntl
-import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +31,7 @@ from datagen_train.models.load import DTYPES
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.rewards.reward_model import RewardModel, load_reward
+from datagen_train.run.folder import lock_folder
 from datagen_train.run.manifest import Manifest, remove_empty
 from datagen_train.tools.options import MergeOptions
 
@@ -155,19 +154,6 @@ def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
                     list_of(place).move_in(model)
             finally:
                 remove_empty([place])
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DatagenError(f"{folder}: another run is writing it") from None
-    finally:
-        os.close(file)
 
 
 def write(

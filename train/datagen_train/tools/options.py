@@ -7,7 +7,7 @@ from datagen_train.options import ALLOW_SELF_HELP, DATA, DTYPES, MODEL, REASONIN
 
 CHECKED = ("sft", "pretrain", "dpo")
 """Trainers that `datagen train check` knows."""
-MEASURE = "Measurement"
+MEASURE, SWEEP = "Measurement", "Sweep"
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,32 @@ class CheckOptions:
     all_turns: bool = option(False, "Train on every assistant turn, as 'datagen train sft --all-turns' does.")
     reasoning: str = option("train", "Reasoning that rows hold: train on it or drop it.", choices=REASONING)
     chat_template_kwargs: str | None = option(None, TEMPLATE_HELP)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Options of `datagen train sweep` alone."""
+
+    over: list[str] = option(
+        [],
+        "Option of the trainer with the values to try: learning-rate=1e-5,1e-4; epochs=1..3 for 1, 2 and 3. "
+        "Repeat it for all combinations.",
+        panel=SWEEP,
+    )
+    random: int | None = option(
+        None,
+        "Try N combinations, drawn at random; a range such as learning-rate=1e-5..1e-3 is then drawn from "
+        "(uniform in the logarithm).",
+        least=1,
+        most=1000,
+        panel=SWEEP,
+    )
+
+
+@dataclass(frozen=True)
+class MedicalGptOptions:
+    """The option of every trainer that is none of a run: it changes the command line before that is read."""
+
+    from_medicalgpt: bool = option(
+        False, "Translate the arguments of a script of MedicalGPT, which follow behind --.", panel=DATA
+    )

@@ -1,0 +1,90 @@
+"""The head of a model card: what the Hugging Face hub reads of it, as YAML between two lines of hyphens.
+
+A base that is a folder of this machine has no name on the hub, and its path would tell strangers about the user's
+folders: the head names the base of that base instead, if its own card does, and otherwise none.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datagen.llm.local.hub import REPOSITORY
+from datagen.llm.local.weights import is_adapter
+from datagen.records.hub import NAME as DATA_SET
+from datagen_train.run.manifest import CARD
+
+HEAD = re.compile(r"---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+LARGEST_HEAD = 1 << 16
+"""Characters of a base's card that are read: it may come from anywhere."""
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+"""An identifier of the hub, such as apache-2.0."""
+
+
+def head(trainer: str, data: str, model: str, folder: Path) -> str:
+    """Return the head of a card.
+
+    Args:
+        trainer: what trained the model.
+        data: the rows, as named on the command line.
+        model: the base, as named on the command line.
+        folder: the model.
+    """
+    from huggingface_hub import ModelCardData
+
+    data_set = DATA_SET.fullmatch(data)
+    fields = ModelCardData(
+        **base_fields(model),
+        datasets=[data_set["name"]] if data_set else None,
+        library_name="peft" if is_adapter(folder) else "transformers",
+        pipeline_tag="text-classification" if trainer == "reward" else "text-generation",
+        tags=["datagen", trainer],
+    )
+    return f"---\n{fields.to_yaml()}\n---\n"
+
+
+def base_fields(model: str) -> dict[str, str]:
+    """Return the base by its name on the hub, and its license, as far as they are known."""
+    name, folder = model.removeprefix("hf:"), Path(model.removeprefix("hf:")).expanduser()
+    if not folder.is_dir():
+        return {"base_model": name} if is_repository(name) else {}
+    known = read_fields(folder)
+    if cached := cached_name(folder):
+        known["base_model"] = cached
+    return known
+
+
+def cached_name(folder: Path) -> str | None:
+    """Return the name of a model whose folder is one of the hub's cache, models--OWNER--NAME/snapshots/COMMIT."""
+    folder = folder.resolve()
+    kind, *parts = folder.parents[1].name.split("--") if folder.parent.name == "snapshots" else ("",)
+    return "/".join(parts) if kind == "models" and is_repository("/".join(parts)) else None
+
+
+def is_repository(name: str) -> bool:
+    """May this be a name on the hub?"""
+    return name.partition(":")[0] != "tiny" and not name.startswith(".") and bool(REPOSITORY.fullmatch(name))
+
+
+def read_fields(folder: Path) -> dict[str, str]:
+    """Return the base and the license that the card in a folder names. Only values of the expected form are taken."""
+    try:
+        with (folder / CARD).open(encoding="utf-8", errors="replace") as file:
+            block = HEAD.match(file.read(LARGEST_HEAD))
+    except OSError:
+        return {}
+    accepts: Mapping[str, Any] = {"base_model": is_repository, "license": LICENSE.fullmatch}
+    values = {name: scalar(block[1], name) for name in accepts} if block else {}
+    return {name: value for name, value in values.items() if value and accepts[name](value)}
+
+
+def scalar(block: str, name: str) -> str:
+    """Return the text of a field in YAML, or of the first item of its list; empty if there is none."""
+    line = re.search(rf"^{name}:[ \t]*(?:\r?\n[ \t]*-[ \t]+)?([^\s#]+)[ \t]*\r?$", block, re.MULTILINE)
+    return line[1].strip("'\"") if line else ""
+
+
+def shown_base(model: str) -> str:
+    """Return the name of a base without the folders that it is in."""
+    folder = Path(model.removeprefix("hf:")).expanduser()
+    return (cached_name(folder) or folder.resolve().name) if folder.is_dir() else model
