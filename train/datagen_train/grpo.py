@@ -18,6 +18,7 @@ over all tokens of a batch (2503.14476); in the first paper every answer weighs 
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +46,7 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal
+from datagen_train.run.rollout import repetition
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
@@ -137,6 +139,8 @@ class GroupTrainer(OnPolicyTrainer):
             self.set_reference(reference, penalty)
         self.silent = 0
         """Iterations in a row without any signal."""
+        self.unwatched: dict[str, float] = {}
+        """Metrics of answers that were sampled in this step, for the alarms at its end."""
 
     def set_reference(self, reference: Any, coef: float) -> None:
         """Penalise the KL to a reference model; None is the policy without its adapters."""
@@ -163,8 +167,7 @@ class GroupTrainer(OnPolicyTrainer):
         no_signal = sum(len(set(group) - {None}) < 2 for group in groups) / len(groups)
         unscored = scored.total.count(None)
         metrics = {"no_signal": no_signal, "unscored": unscored, **scored.part_means(), **scored.metrics}
-        for name, value in metrics.items():
-            self._metrics["train"][OURS + name].append(value)
+        self.keep_metrics({**metrics, "repetition": repetition(completion_ids)})
         self.silent = self.silent + 1 if no_signal == 1 else 0
         if self.silent == PATIENCE and "no signal" not in self.alarms.raised:
             text = (
@@ -182,6 +185,37 @@ class GroupTrainer(OnPolicyTrainer):
         self.session.terminal.phase("updating")
         return scored.total
 
+    def keep_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Add to the metrics of the iterations since the last log."""
+        for name, value in metrics.items():
+            self._metrics["train"][OURS + name].append(value)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train"]
+        self.unwatched = {
+            "repetition": metrics[f"{OURS}repetition"][-1],
+            "ended": 1 - metrics["completions/clipped_ratio"][-1],
+        }
+        if self.beta:
+            sums = torch.stack([self.reference_log_prob(output), output["completion_mask"].sum().float()])
+            log_prob, tokens = self.accelerator.reduce(sums, "sum").tolist()
+            if tokens:  # with --mask-cut there may be none
+                self.unwatched["fluency"] = log_prob / tokens
+                self.keep_metrics({"fluency": log_prob / tokens})
+        return output
+
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        """Return the log-probability under the reference of all answers of this process together."""
+        raise NotImplementedError
+
+    def watch(self) -> None:
+        """At the end of a step whose answers were sampled in it: raise alarms."""
+        kl = {"kl_token": self._metrics["train"]["kl"][-1]} if self.beta else {}  # of the last micro-batch
+        for text in self.alarms.iteration(self.state.global_step + 1, self.unwatched | kl):
+            self.session.terminal.say(text)
+        self.unwatched = {}
+
     def _generate(self, *arguments: Any, **keywords: Any) -> Any:
         self.session.terminal.phase("sampling")
         return super()._generate(*arguments, **keywords)
@@ -189,7 +223,9 @@ class GroupTrainer(OnPolicyTrainer):
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
         loss = super().training_step(*arguments, **keywords)
-        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
+        self.keep_metrics({"loss": float(loss) * self.args.gradient_accumulation_steps})
+        if self.unwatched and self.accelerator.sync_gradients:
+            self.watch()
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -228,8 +264,17 @@ class Grpo(GroupTrainer, GRPOTrainer):
     config_type = GRPOConfig
     loss_options = True
 
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        log_probs: torch.Tensor = output["ref_per_token_logps"]
+        return torch.where(output["completion_mask"].bool(), log_probs.float(), 0.0).sum()
+
 
 class Rloo(GroupTrainer, RLOOTrainer):
     """RLOO: TRL's loss and advantages."""
 
     config_type = RLOOConfig
+
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        """TRL keeps the mean KL per token, log pi - log pi_ref over all processes, in place of the reference's part."""
+        log_prob: torch.Tensor = output["old_logps"].sum()
+        return log_prob.float() - self._metrics["train"]["kl"][-1] * output["completion_mask"].sum()

@@ -51,7 +51,7 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal, token_counter
-from datagen_train.run.rollout import Rollout, sample, score_tokens
+from datagen_train.run.rollout import Rollout, repetition, sample, score_tokens
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=3e-4, toy_steps=20)
@@ -503,6 +503,9 @@ def describe(rollout: Rollout, scored: Scored, rewards: Tensor, returns: Tensor)
         "kl": float(kl.mean()),
         "kl_error": (float(kl.std()) if len(kl) > 1 else 0.0) / len(kl) ** 0.5,
         "kl_k3": float(kl_k3.mean()),
+        "kl_token": float(masked_mean(k1(rollout.log_probs, rollout.reference), mask)),
+        "fluency": float(masked_mean(rollout.reference, mask)),
+        "repetition": repetition([completion.ids for completion in rollout.completions]),
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "ended": sum(rollout.ended) / len(rollout.ended),
         "response_length": float(lengths.mean()),

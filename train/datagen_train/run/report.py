@@ -28,6 +28,7 @@ PANELS = {
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
     "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy"),
+    "log-probability per token of the answers under the start, in nats": ("fluency",),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
@@ -38,8 +39,9 @@ PANELS = {
         "mean_token_accuracy",
         "eval_mean_token_accuracy",
     ),
-    "answers that end, ratios clipped, variance explained, groups without signal": (
+    "answers that end, repetition, ratios clipped, variance explained, groups without signal": (
         "ended",
+        "repetition",
         "clip_fraction",
         "explained_variance",
         "no_signal",
@@ -94,6 +96,11 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
         "",
         *([] if result["learned"] else [f"**{plain(result['outcome'])}**", ""]),
         *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
+        *(
+            line
+            for name, text in result.get("alarms", {}).items()
+            for line in (f"**Alarm: {plain(f'{name}, {text}')}.**", "")
+        ),
         f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {sum(rows['dropped'].values())} dropped, "
         f"{rows['cut']} cut.",
         "",
