@@ -1,5 +1,8 @@
 """A reward that pays for gibberish: the policy learns it, and the metrics and alarms show it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datagen.errors import InputError
 from datagen_train import grpo, ppo
 from datagen_train.policy_options import GrpoOptions, PpoOptions
 from datagen_train.run.rollout import NGRAM, repetition
@@ -22,6 +26,15 @@ def of_vowels(prompts, completions, **_):
 
 def right(prompts, completions, response, **_):
     return [float(text.strip() == expected) for text, expected in zip(completions, response)]
+"""
+COUNTED = """
+import os
+
+def counted(prompts, completions, **_):
+    assert prompts
+    with open(os.environ["COUNTED"], "a") as file:
+        file.writelines(f"{prompt}\\n" for prompt in prompts)
+    return [float(len(text)) + len(prompt) / 7 for prompt, text in zip(prompts, completions)]
 """
 RUN: dict[str, Any] = {"steps": 8, "log_every": 1, "held_out": 0.0, "warmup": 0.0, "output": "out"}
 ALARMS = {"KL per token", "fluency"}
@@ -64,6 +77,69 @@ def test_groups_that_end_in_gibberish_raise_alarms(taught: Path, colours: str, a
     lines = [line for line in metrics("out") if "fluency" in line]
     assert len(lines) == RUN["steps"]
     assert lines[-1]["fluency"] < lines[0]["fluency"] - 3
+
+
+def test_a_second_skill_is_measured_from_the_start_on_and_shown_where_it_is_lost(taught: Path, colours: str) -> None:
+    """The policy is paid for vowels; that it no longer knows the colours is in metrics, curves and card."""
+    notes, options = Notes(), {**RUN, "batch_size": 32, "learning_rate": 2e-3, "eval_data": colours, "generate": 3}
+    settings = ppo_settings("of_vowels", kl_coef=0.0, also=colours)
+    result = train(ppo, colours, settings, notes, model=str(taught), **{**options, "steps": 5, "eval_every": 5})
+    assert "--also: 3 prompts of colours.jsonl are answered at every measurement" in notes.messages
+    start, end = result["start"], result["end"]
+    assert (start["eval_also_exact_match"], start["eval_also_rouge_l"]) == (1.0, 1.0)
+    assert end["eval_reward"] > start["eval_reward"]
+    assert end["eval_also_exact_match"] == end["eval_exact_match"] < 0.5, "its rows are those of --eval-data here"
+    measured = [line["step"] for line in metrics("out") if "eval_also_exact_match" in line]
+    assert measured == [0, 5]
+    assert "eval_also_exact_match" in Path("out/run/curves.svg").read_text()
+    card = Path("out/README.md").read_text()
+    assert f"| also_exact_match | 1 | {end['eval_also_exact_match']:.4g} (worse) |" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "also", "says"),
+    [
+        ({}, "rewards.jsonl", "--also: with --held-out 0 nothing is measured"),
+        ({"eval_data": "colours.jsonl"}, "prompts.jsonl", "--also prompts.jsonl: no row has a prompt and a response"),
+    ],
+)
+def test_a_second_skill_that_cannot_be_measured_is_refused(
+    taught: Path, colours: str, options: dict[str, Any], also: str, says: str
+) -> None:
+    write_rows("prompts.jsonl", [{"prompt": "What colour is the sky?"}])
+    with pytest.raises(InputError, match=says):
+        train(ppo, colours, ppo_settings("right", also=also), model=str(taught), **RUN, **options)
+
+
+@pytest.mark.slow
+def test_of_two_processes_each_answers_and_scores_its_share(taught: Path, colours: str) -> None:
+    """Seven held-out prompts and one of another skill: shares of different sizes, and an empty one."""
+    with Path("rewards.py").open("a") as file:
+        file.write(COUNTED)
+    rows = [{"prompt": row.prompt, "response": row.response} for row in colour_rows()]
+    write_rows("held_out.jsonl", [*rows, {"prompt": "What colour is the moon?", "response": "blue"}])
+    write_rows("also.jsonl", rows[:1])
+    arguments = f"{colours} --reward rewards.py:counted --max-tokens 6 --eval-data held_out.jsonl --also also.jsonl"
+    arguments += f" --steps 2 --eval-every 1 --warmup 0 --model {taught} --log-every 1"
+    lines, counts = {}, {}
+    for processes in (1, 2):
+        name = f"of-{processes}"
+        command = [*arguments.split(), "--nproc", str(processes), "--batch-size", str(8 // processes), "-o", name]
+        ran = subprocess.run(
+            [sys.executable, "-m", "datagen", "train", "ppo", *command],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COUNTED": name + ".txt"}, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+        assert ran.returncode in (0, 3), ran.stderr
+        lines[processes] = [line for line in metrics(name) if "eval_reward" in line]
+        counts[processes] = sorted(Path(name + ".txt").read_text().splitlines())
+    assert counts[1].count("What colour is the moon?") == counts[2].count("What colour is the moon?") == 4
+    assert len(counts[1]) == len(counts[2]) == 4 * 7 + 2 * 8, "four measurements, two steps"
+    assert len(lines[1]) == len(lines[2])
+    for one, two in zip(lines[1], lines[2], strict=True):
+        assert one.keys() == two.keys()
+        assert {"eval_exact_match", "eval_also_exact_match"} <= one.keys()
+    assert lines[2][0] == pytest.approx(lines[1][0], rel=1e-6), "before the first step"
 
 
 def test_a_run_that_stays_what_it_was_raises_none(taught: Path, colours: str) -> None:

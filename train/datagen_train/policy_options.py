@@ -17,6 +17,10 @@ GRPO_KL_COEF = {"grpo": 0.04, "rloo": 0.05}
 """2402.03300, section 4.2; TRL's for RLOO."""
 GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 GRPO_SCALES = ("group", "batch", "none")
+ALSO_HELP = (
+    "File of rows with responses: another skill, whose exact match and ROUGE-L are measured beside the reward at every "
+    "evaluation. Nothing is trained on it."
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class PolicyOptions(TrainerOptions):
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
+    also: str | None = option(None, ALSO_HELP, panel=REWARD)
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -36,6 +41,8 @@ class PolicyOptions(TrainerOptions):
             raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
         if not self.reward:
             raise InputError("--reward: name what scores the answers, such as a reward model's folder")
+        if self.also and not (training.held_out or training.eval_data):
+            raise InputError("--also: with --held-out 0 nothing is measured; raise --held-out, or name --eval-data")
 
     def answers_held_out(self, training: TrainOptions) -> bool:
         return True

@@ -32,6 +32,8 @@ PANELS = {
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
+        "eval_also_exact_match",
+        "eval_also_rouge_l",
         "rewards/accuracies",
         "eval_rewards/accuracies",
         "accuracy",
@@ -51,7 +53,9 @@ PANELS = {
     "gradient norm": ("grad_norm",),
 }
 """Plots, and the metrics drawn in each."""
-BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "reward": 1}
+BETTER = {
+    "loss": -1, "exact_match": 1, "rouge_l": 1, "also_exact_match": 1, "also_rouge_l": 1, "accuracy": 1, "reward": 1,
+}  # fmt: skip
 """Metrics with a known better direction: 1 if more is better, -1 if less is."""
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!&]")
 """What Markdown does not take for text."""
