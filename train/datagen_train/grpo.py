@@ -10,6 +10,20 @@ rewards r_1 ... r_G of a group, the ratio rho = pi(token) / pi_old(token) and th
 
 A group whose answers all got the same reward teaches nothing; the metric `no_signal` is the share of such groups.
 
+Where answers are used more than once (--updates), ratios leave 1, and GRPO's relatives differ. With the bounds lo
+(1 - --clip) and hi (1 + --clip-high) of the ratio, and the advantage A, the objective of a token is
+
+    dapo, grpo, dr_grpo, bnpo   min(rho A, clip(rho, lo, hi) A); they differ in what the sum is divided by
+                                hi > 2 - lo is clip-higher                                       (DAPO, 2503.14476)
+    cispo                       min(rho, --clip-high) A log pi, the first factor without gradient
+                                                                                         (MiniMax-M1, 2506.13585)
+    sapo                        sigma(tau (rho - 1)) 4 A / tau, tau = 1 where A > 0, else 1.05   (SAPO, 2511.20347)
+    vespo                       phi(w) A log pi, w the ratio of the answer, phi(w) = w^k exp(lambda - lambda w) without
+                                gradient, (k, lambda) = (2, 3) where A >= 0, else (3, 2)        (VESPO, 2602.10693)
+
+With --importance sequence rho is one number for an answer of n tokens, (pi(answer) / pi_old(answer))^(1/n), and the
+loss a mean over answers (GSPO, 2507.18071); with --loss luspo each answer is weighted by n (2602.05261).
+
 The losses are TRL's. Prompts as tokens, rewards, measurements, samples and the reference model are those of `train
 ppo`. Departures from TRL: --batch-size counts prompts, so groups are always complete; the reference is a frozen copy of
 the start, not a model loaded again by name; a run in which most answers get no score ends. As in TRL, GRPO's mean is
@@ -34,7 +48,18 @@ from datagen.records.record import Record
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.policy_options import GRPO_KL_COEF, GRPO_LOSSES, GRPO_SCALES, GrpoOptions
+from datagen_train.policy_options import (
+    CISPO_CLIP_HIGH,
+    GRPO_CLIP,
+    GRPO_KL_COEF,
+    GRPO_LOSSES,
+    GRPO_SCALES,
+    GSPO_CLIP,
+    GSPO_CLIP_HIGH,
+    IMPORTANCE,
+    OF_SEQUENCES,
+    GrpoOptions,
+)
 from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.impartial import refuse_partial_judges
 from datagen_train.run.on_policy import (
@@ -55,8 +80,8 @@ PATIENCE = 5
 """Iterations in a row without any signal, before the alarm."""
 METRIC_NAMES = {
     "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
-    "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
-    "completions/clipped_ratio": "cut",
+    "clip_ratio/region_mean": "clip_fraction", "cispo_clip_ratio": "clip_fraction",
+    "completions/mean_length": "response_length", "completions/clipped_ratio": "cut",
 }  # fmt: skip
 """TRL's metrics that are logged, and their names here."""
 OURS = "ours/"
@@ -89,6 +114,30 @@ def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str,
     return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
+def ratio_arguments(options: GrpoOptions) -> dict[str, float]:
+    """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
+    is_sequence = options.importance == "sequence"
+    clip = options.clip if options.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
+    high = clip
+    if options.clip_high is not None:
+        high = options.clip_high
+    elif options.loss == "cispo":
+        high = CISPO_CLIP_HIGH
+    elif is_sequence and options.clip is None:
+        high = GSPO_CLIP_HIGH
+    return {"epsilon": clip, "epsilon_high": high}
+
+
+def loss_arguments(options: GrpoOptions) -> dict[str, str]:
+    """Return TRL's arguments for GRPO's loss."""
+    importance = options.importance or IMPORTANCE[0]
+    return {
+        "loss_type": options.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
+        "importance_sampling_level": importance,
+        "scale_rewards": options.scale_rewards or GRPO_SCALES[0],
+    }
+
+
 class GroupTrainer(OnPolicyTrainer):
     """What TRL's trainers on groups of answers need to run on our token ids, rewards and reference model.
 
@@ -98,7 +147,7 @@ class GroupTrainer(OnPolicyTrainer):
 
     config_type: ClassVar[Any]
     loss_options: ClassVar[bool] = False
-    """Whether the algorithm has --loss and --scale-rewards."""
+    """Whether the algorithm has --loss, --importance and --scale-rewards."""
     beta: float
     _metrics: dict[str, dict[str, list[float]]]
 
@@ -117,13 +166,12 @@ class GroupTrainer(OnPolicyTrainer):
             "max_completion_length": options.max_tokens,
             "temperature": options.temperature,
             "beta": 0.0,  # or TRL would load a reference of its own
-            "epsilon": options.clip,
+            **ratio_arguments(options),
             "num_iterations": options.updates,
             "mask_truncated_completions": options.mask_cut,
         }
         if self.loss_options:
-            loss, scale = options.loss or GRPO_LOSSES[0], options.scale_rewards or GRPO_SCALES[0]
-            arguments |= {"loss_type": loss, "scale_rewards": scale}
+            arguments |= loss_arguments(options)
         numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
         super().__init__(
             session, options, split, rewards,
