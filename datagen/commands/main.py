@@ -163,7 +163,7 @@ COMMANDS = {
     ),
     "train": Command(
         "datagen_train.cli",
-        "Train a model: pretrain, sft, reward, classify, dpo, distill, ppo, grpo; sweep, eval, score, merge, chat, check.",
+        "Train a model: pretrain, sft, reward, classify, dpo, distill, ppo, grpo; sweep, eval, score, merge, chat.",
         example="datagen train sft rows.jsonl --model tiny",
         page="docs/training.md",
     ),

@@ -8,6 +8,7 @@ from datagen_train.run.alarms import WINDOW, Alarms
 
 WELL = {
     "kl": 1.0, "kl_error": 0.1, "entropy": 1.0, "ended": 0.9, "response_length": 20.0, "length_correlation": 0.1,
+    "kl_token": 0.05, "fluency": -1.0, "repetition": 0.05, "sampler_gap": 0.0,
 }  # fmt: skip
 
 
@@ -21,14 +22,16 @@ def alarms_of_iterations(*changes: dict[str, float], target: float | None = None
 
 
 def test_a_run_that_is_well_is_silent() -> None:
-    assert alarms_of_iterations({"kl": 3.0, "entropy": 0.5, "response_length": 30.0}) == []
+    assert alarms_of_iterations({"kl": 3.0, "entropy": 0.5, "response_length": 30.0, "fluency": -0.2}) == []
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("negative KL", {"kl": -0.5}),
-        ("KL too large", {"kl": 16.0}),
+        ("KL per token", {"kl_token": 0.8}),
+        ("fluency", {"fluency": -1.8}),
+        ("repetition", {"repetition": 0.3}),
         ("entropy", {"entropy": 0.05}),
         ("no end", {"ended": 0.3}),
         ("length", {"response_length": 30.0, "length_correlation": 0.8}),
@@ -48,6 +51,10 @@ def test_an_alarm_is_reported_once(name: str, change: dict[str, float]) -> None:
         {"length_correlation": 0.8},  # rewarded, but not longer
         {"ended": 0.5},
         {"sampler_gap": 0.05},  # rounding
+        {"kl": 16.0},  # of long answers; there is no target
+        {"kl_token": 0.7},
+        {"fluency": -1.6},
+        {"repetition": 0.2},
     ],
 )
 def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) -> None:
@@ -57,6 +64,29 @@ def test_what_may_be_chance_or_harmless_is_no_alarm(change: dict[str, float]) ->
 def test_a_target_sets_the_bound_of_kl() -> None:
     assert [text.split(",")[0] for text in alarms_of_iterations({"kl": 5.0}, target=2.0)] == ["ALARM KL too large"]
     assert alarms_of_iterations({"kl": 5.0}, target=6.0) == []
+
+
+def test_a_short_answer_far_from_the_reference_is_an_alarm_with_a_target_as_well() -> None:
+    """2.4 nats are few for an answer and many for its two tokens."""
+    change = {"kl": 2.4, "kl_token": 1.2, "response_length": 2.0}
+    assert [text.split(",")[0] for text in alarms_of_iterations(change, target=6.0)] == ["ALARM KL per token"]
+
+
+def test_fluency_and_repetition_are_compared_with_the_first_iteration() -> None:
+    """The policy may be lost before five iterations are over."""
+    alarms = Alarms()
+    lost = {**WELL, "fluency": -4.0, "repetition": 0.6}
+    messages = [text for step in range(WINDOW + 1) for text in alarms.iteration(step, lost if step else WELL)]
+    assert [text.split(",")[0] for text in messages] == ["ALARM fluency", "ALARM repetition"]
+
+
+def test_a_rule_is_applied_where_its_metrics_are_measured() -> None:
+    """GRPO without a reference measures no KL and no fluency; with --mask-cut an iteration may have none."""
+    alarms, measured = Alarms(), {"repetition": 0.05, "ended": 0.9}
+    for step in range(2 * WINDOW):
+        assert alarms.iteration(step, measured | ({"fluency": -1.0} if step % 2 else {})) == []
+    messages = [text for step in range(WINDOW) for text in alarms.iteration(step, {"repetition": 0.6, "ended": 0.9})]
+    assert [text.split(",")[0] for text in messages] == ["ALARM repetition"]
 
 
 def alarms_of_measurements(pairs: Sequence[tuple[float, float]]) -> list[str]:

@@ -163,6 +163,7 @@ def test_the_spread_of_rewards_is_that_of_all_so_far_and_1_where_there_is_none(v
 
 HEALTHY = {
     "kl": 1.0, "kl_error": 0.1, "entropy": 1.0, "ended": 1.0, "response_length": 10.0, "length_correlation": 0.0,
+    "kl_token": 0.1, "fluency": -1.0, "repetition": 0.0,
 }  # fmt: skip
 
 
@@ -170,7 +171,7 @@ HEALTHY = {
     ("name", "later"),
     [
         ("negative KL", {"kl": -0.5}),
-        ("KL too large", {"kl": 8.0}),
+        ("KL per token", {"kl": 8.0, "kl_token": 0.8}),
         ("entropy", {"entropy": 0.05}),
         ("no end", {"ended": 0.3}),
         ("length", {"length_correlation": 0.8, "response_length": 14.0}),

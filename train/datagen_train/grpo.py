@@ -10,6 +10,20 @@ rewards r_1 ... r_G of a group, the ratio rho = pi(token) / pi_old(token) and th
 
 A group whose answers all got the same reward teaches nothing; the metric `no_signal` is the share of such groups.
 
+Where answers are used more than once (--updates), ratios leave 1, and GRPO's relatives differ. With the bounds lo
+(1 - --clip) and hi (1 + --clip-high) of the ratio, and the advantage A, the objective of a token is
+
+    dapo, grpo, dr_grpo, bnpo   min(rho A, clip(rho, lo, hi) A); they differ in what the sum is divided by
+                                hi > 2 - lo is clip-higher                                       (DAPO, 2503.14476)
+    cispo                       min(rho, --clip-high) A log pi, the first factor without gradient
+                                                                                         (MiniMax-M1, 2506.13585)
+    sapo                        sigma(tau (rho - 1)) 4 A / tau, tau = 1 where A > 0, else 1.05   (SAPO, 2511.20347)
+    vespo                       phi(w) A log pi, w the ratio of the answer, phi(w) = w^k exp(lambda - lambda w) without
+                                gradient, (k, lambda) = (2, 3) where A >= 0, else (3, 2)        (VESPO, 2602.10693)
+
+With --importance sequence rho is one number for an answer of n tokens, (pi(answer) / pi_old(answer))^(1/n), and the
+loss a mean over answers (GSPO, 2507.18071); with --loss luspo each answer is weighted by n (2602.05261).
+
 The losses are TRL's. Prompts as tokens, rewards, measurements, samples and the reference model are those of `train
 ppo`. Departures from TRL: --batch-size counts prompts, so groups are always complete; the reference is a frozen copy of
 the start, not a model loaded again by name; a run in which most answers get no score ends. As in TRL, GRPO's mean is
@@ -18,6 +32,7 @@ over all tokens of a batch (2503.14476); in the first paper every answer weighs 
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +48,18 @@ from datagen.records.record import Record
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.policy_options import GRPO_KL_COEF, GRPO_LOSSES, GRPO_SCALES, GrpoOptions
+from datagen_train.policy_options import (
+    CISPO_CLIP_HIGH,
+    GRPO_CLIP,
+    GRPO_KL_COEF,
+    GRPO_LOSSES,
+    GRPO_SCALES,
+    GSPO_CLIP,
+    GSPO_CLIP_HIGH,
+    IMPORTANCE,
+    OF_SEQUENCES,
+    GrpoOptions,
+)
 from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.impartial import refuse_partial_judges
 from datagen_train.run.on_policy import (
@@ -45,6 +71,7 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal
+from datagen_train.run.rollout import repetition
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
@@ -53,8 +80,8 @@ PATIENCE = 5
 """Iterations in a row without any signal, before the alarm."""
 METRIC_NAMES = {
     "reward": "reward", "reward_std": "reward_std", "kl": "kl_token", "entropy": "entropy",
-    "clip_ratio/region_mean": "clip_fraction", "completions/mean_length": "response_length",
-    "completions/clipped_ratio": "cut",
+    "clip_ratio/region_mean": "clip_fraction", "cispo_clip_ratio": "clip_fraction",
+    "completions/mean_length": "response_length", "completions/clipped_ratio": "cut",
 }  # fmt: skip
 """TRL's metrics that are logged, and their names here."""
 OURS = "ours/"
@@ -87,6 +114,30 @@ def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str,
     return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
+def ratio_arguments(options: GrpoOptions) -> dict[str, float]:
+    """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
+    is_sequence = options.importance == "sequence"
+    clip = options.clip if options.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
+    high = clip
+    if options.clip_high is not None:
+        high = options.clip_high
+    elif options.loss == "cispo":
+        high = CISPO_CLIP_HIGH
+    elif is_sequence and options.clip is None:
+        high = GSPO_CLIP_HIGH
+    return {"epsilon": clip, "epsilon_high": high}
+
+
+def loss_arguments(options: GrpoOptions) -> dict[str, str]:
+    """Return TRL's arguments for GRPO's loss."""
+    importance = options.importance or IMPORTANCE[0]
+    return {
+        "loss_type": options.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
+        "importance_sampling_level": importance,
+        "scale_rewards": options.scale_rewards or GRPO_SCALES[0],
+    }
+
+
 class GroupTrainer(OnPolicyTrainer):
     """What TRL's trainers on groups of answers need to run on our token ids, rewards and reference model.
 
@@ -96,7 +147,7 @@ class GroupTrainer(OnPolicyTrainer):
 
     config_type: ClassVar[Any]
     loss_options: ClassVar[bool] = False
-    """Whether the algorithm has --loss and --scale-rewards."""
+    """Whether the algorithm has --loss, --importance and --scale-rewards."""
     beta: float
     _metrics: dict[str, dict[str, list[float]]]
 
@@ -115,13 +166,12 @@ class GroupTrainer(OnPolicyTrainer):
             "max_completion_length": options.max_tokens,
             "temperature": options.temperature,
             "beta": 0.0,  # or TRL would load a reference of its own
-            "epsilon": options.clip,
+            **ratio_arguments(options),
             "num_iterations": options.updates,
             "mask_truncated_completions": options.mask_cut,
         }
         if self.loss_options:
-            loss, scale = options.loss or GRPO_LOSSES[0], options.scale_rewards or GRPO_SCALES[0]
-            arguments |= {"loss_type": loss, "scale_rewards": scale}
+            arguments |= loss_arguments(options)
         numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
         super().__init__(
             session, options, split, rewards,
@@ -137,6 +187,8 @@ class GroupTrainer(OnPolicyTrainer):
             self.set_reference(reference, penalty)
         self.silent = 0
         """Iterations in a row without any signal."""
+        self.unwatched: dict[str, float] = {}
+        """Metrics of answers that were sampled in this step, for the alarms at its end."""
 
     def set_reference(self, reference: Any, coef: float) -> None:
         """Penalise the KL to a reference model; None is the policy without its adapters."""
@@ -163,8 +215,7 @@ class GroupTrainer(OnPolicyTrainer):
         no_signal = sum(len(set(group) - {None}) < 2 for group in groups) / len(groups)
         unscored = scored.total.count(None)
         metrics = {"no_signal": no_signal, "unscored": unscored, **scored.part_means(), **scored.metrics}
-        for name, value in metrics.items():
-            self._metrics["train"][OURS + name].append(value)
+        self.keep_metrics({**metrics, "repetition": repetition(completion_ids)})
         self.silent = self.silent + 1 if no_signal == 1 else 0
         if self.silent == PATIENCE and "no signal" not in self.alarms.raised:
             text = (
@@ -182,6 +233,37 @@ class GroupTrainer(OnPolicyTrainer):
         self.session.terminal.phase("updating")
         return scored.total
 
+    def keep_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Add to the metrics of the iterations since the last log."""
+        for name, value in metrics.items():
+            self._metrics["train"][OURS + name].append(value)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train"]
+        self.unwatched = {
+            "repetition": metrics[f"{OURS}repetition"][-1],
+            "ended": 1 - metrics["completions/clipped_ratio"][-1],
+        }
+        if self.beta:
+            sums = torch.stack([self.reference_log_prob(output), output["completion_mask"].sum().float()])
+            log_prob, tokens = self.accelerator.reduce(sums, "sum").tolist()
+            if tokens:  # with --mask-cut there may be none
+                self.unwatched["fluency"] = log_prob / tokens
+                self.keep_metrics({"fluency": log_prob / tokens})
+        return output
+
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        """Return the log-probability under the reference of all answers of this process together."""
+        raise NotImplementedError
+
+    def watch(self) -> None:
+        """At the end of a step whose answers were sampled in it: raise alarms."""
+        kl = {"kl_token": self._metrics["train"]["kl"][-1]} if self.beta else {}  # of the last micro-batch
+        for text in self.alarms.iteration(self.state.global_step + 1, self.unwatched | kl):
+            self.session.terminal.say(text)
+        self.unwatched = {}
+
     def _generate(self, *arguments: Any, **keywords: Any) -> Any:
         self.session.terminal.phase("sampling")
         return super()._generate(*arguments, **keywords)
@@ -189,7 +271,9 @@ class GroupTrainer(OnPolicyTrainer):
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
         loss = super().training_step(*arguments, **keywords)
-        self._metrics["train"][OURS + "loss"].append(float(loss) * self.args.gradient_accumulation_steps)
+        self.keep_metrics({"loss": float(loss) * self.args.gradient_accumulation_steps})
+        if self.unwatched and self.accelerator.sync_gradients:
+            self.watch()
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -228,8 +312,17 @@ class Grpo(GroupTrainer, GRPOTrainer):
     config_type = GRPOConfig
     loss_options = True
 
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        log_probs: torch.Tensor = output["ref_per_token_logps"]
+        return torch.where(output["completion_mask"].bool(), log_probs.float(), 0.0).sum()
+
 
 class Rloo(GroupTrainer, RLOOTrainer):
     """RLOO: TRL's loss and advantages."""
 
     config_type = RLOOConfig
+
+    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+        """TRL keeps the mean KL per token, log pi - log pi_ref over all processes, in place of the reference's part."""
+        log_prob: torch.Tensor = output["old_logps"].sum()
+        return log_prob.float() - self._metrics["train"]["kl"][-1] * output["completion_mask"].sum()

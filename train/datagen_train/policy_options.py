@@ -16,8 +16,23 @@ KL_TARGET, KL_HORIZON = 6.0, 10_000
 """1909.08593: nats per answer; answers in which the coefficient about doubles at most."""
 GRPO_KL_COEF = {"grpo": 0.04, "rloo": 0.05}
 """2402.03300, section 4.2; TRL's for RLOO."""
-GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
+GRPO_LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+UNCLIPPED = ("sapo", "vespo")
+"""Losses that weigh the ratio smoothly."""
+IMPORTANCE = ("token", "sequence")
+OF_SEQUENCES = ("grpo", "luspo")
+"""Losses that go with one ratio for a whole answer; the others would weigh an answer by its length, or have a ratio of
+their own."""
+GRPO_CLIP = 0.2
+GSPO_CLIP, GSPO_CLIP_HIGH = 3e-4, 4e-4
+"""2507.18071, section 5.1: ratios of whole answers, per token, lie much closer to 1."""
+CISPO_CLIP_HIGH = 5.0
+"""Largest ratio of CISPO: 2510.13786; 2506.13585 names no number."""
 GRPO_SCALES = ("group", "batch", "none")
+ALSO_HELP = (
+    "File of rows with responses: another skill, whose exact match and ROUGE-L are measured beside the reward at every "
+    "evaluation. Nothing is trained on it."
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,7 @@ class PolicyOptions(TrainerOptions):
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
+    also: str | None = option(None, ALSO_HELP, panel=REWARD)
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -37,6 +53,8 @@ class PolicyOptions(TrainerOptions):
             raise InputError("--lora-dropout: a policy is trained without dropout, or its ratios would be random")
         if not self.reward:
             raise InputError("--reward: name what scores the answers, such as a reward model's folder")
+        if self.also and not (training.held_out or training.eval_data):
+            raise InputError("--also: with --held-out 0 nothing is measured; raise --held-out, or name --eval-data")
 
     def answers_held_out(self, training: TrainOptions) -> bool:
         return True
@@ -111,12 +129,22 @@ class GrpoOptions(PolicyOptions):
         None, "Coefficient of the KL penalty; 0 needs no reference model. "
         f"[{GRPO_KL_COEF['grpo']}; rloo: {GRPO_KL_COEF['rloo']}]", least=0, panel=GRPO,
     )  # fmt: skip
-    clip: float = option(0.2, "PPO clip range of the policy ratio.", least=0, panel=GRPO)
+    clip: float | None = option(
+        None, f"Clip range of the policy ratio. [{GRPO_CLIP}; --importance sequence: {GSPO_CLIP:g}]",
+        least=0, panel=GRPO,
+    )  # fmt: skip
+    clip_high: float | None = option(
+        None, "Clip range above 1 (clip-higher; DAPO: 0.28); of --loss cispo the largest ratio. "
+        f"[--clip; --importance sequence: {GSPO_CLIP_HIGH:g}; cispo: {CISPO_CLIP_HIGH:g}]", least=0, panel=GRPO,
+    )  # fmt: skip
+    importance: str | None = option(
+        None, "GRPO: policy ratio of each token, or one of the whole answer: sequence (GSPO). [token]",
+        choices=IMPORTANCE, panel=GRPO,
+    )  # fmt: skip
     updates: int = option(1, "Optimiser steps per batch of sampled answers.", least=1, panel=GRPO)
     loss: str | None = option(
-        None, f"GRPO: normalisation of the loss: {', '.join(GRPO_LOSSES)}. "
-        f"[{GRPO_LOSSES[0]}: mean over all tokens of a batch]", choices=GRPO_LOSSES,
-        panel=GRPO,
+        None, f"GRPO: the loss: {', '.join(GRPO_LOSSES)}. [{GRPO_LOSSES[0]}; --importance sequence: grpo]",
+        choices=GRPO_LOSSES, panel=GRPO,
     )  # fmt: skip
     scale_rewards: str | None = option(
         None, "GRPO: standard deviation that advantages are divided by: group, batch or none. [group]",
@@ -126,8 +154,27 @@ class GrpoOptions(PolicyOptions):
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
-        if self.algorithm == "rloo" and (self.loss or self.scale_rewards):
-            raise InputError("--loss and --scale-rewards are GRPO's; rloo has one loss and does not scale")
+        if self.algorithm == "rloo" and (self.loss or self.scale_rewards or self.importance):
+            raise InputError(
+                "--loss, --scale-rewards and --importance are GRPO's; rloo has one loss, with the ratio of the whole "
+                "answer, and does not scale"
+            )
+        self.check_clips()
+        if self.importance == "sequence" and self.loss not in (None, *OF_SEQUENCES):
+            raise InputError(f"--importance sequence goes with --loss {' or '.join(OF_SEQUENCES)}, not {self.loss}")
+        if self.loss == "luspo" and self.importance != "sequence":
+            raise InputError("--loss luspo needs --importance sequence")
+
+    def check_clips(self) -> None:
+        """Raise InputError for a clip range that the loss does not have."""
+        clips = {"--clip": self.clip, "--clip-high": self.clip_high}
+        given = [name for name, value in clips.items() if value is not None]
+        if given and self.loss in UNCLIPPED:
+            raise InputError(f"{' and '.join(given)}: --loss {self.loss} does not clip; leave it out")
+        if self.loss == "cispo" and self.clip is not None:
+            raise InputError("--clip: --loss cispo bounds the ratio above alone; use --clip-high, the largest ratio")
+        if self.loss == "cispo" and self.clip_high is not None and self.clip_high < 1:
+            raise InputError(f"--clip-high {self.clip_high:g}: is the largest ratio of --loss cispo, so at least 1")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal, token_counter
-from datagen_train.run.rollout import Rollout, score_tokens
+from datagen_train.run.rollout import Rollout, repetition, score_tokens
 from datagen_train.run.sampler import LocalSampler, Sampler, ServerSampler, weigh
 from datagen_train.run.session import Session, open_session
 
@@ -517,6 +517,9 @@ def describe(rollout: Rollout, scored: Scored, rewards: Tensor, returns: Tensor)
         "kl": float(kl.mean()),
         "kl_error": (float(kl.std()) if len(kl) > 1 else 0.0) / len(kl) ** 0.5,
         "kl_k3": float(kl_k3.mean()),
+        "kl_token": float(masked_mean(k1(rollout.log_probs, rollout.reference), mask)),
+        "fluency": float(masked_mean(rollout.reference, mask)),
+        "repetition": repetition([completion.ids for completion in rollout.completions]),
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "ended": sum(rollout.ended) / len(rollout.ended),
         "response_length": float(lengths.mean()),

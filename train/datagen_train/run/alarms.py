@@ -1,13 +1,13 @@
 """Alarms: what goes wrong in reinforcement learning from rewards, printed in words as soon as the metrics show it.
 
 A rising reward is not success: the policy may exploit the reward model (over-optimisation, arXiv 2210.10760). Each
-alarm compares the mean of the last five iterations with that of the first five, is raised once, and says what to do.
+alarm compares the mean of the last five iterations with that of the first five (fluency and repetition: with the first
+one, where the policy is the reference), is raised once, and says what to do.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from math import sqrt
-from statistics import fmean
+from math import log, sqrt
 from typing import Any
 
 WINDOW = 5
@@ -15,7 +15,11 @@ WINDOW = 5
 SIGMAS = 3.0
 """Standard errors below zero from which a negative KL is no longer chance."""
 KL_TARGET_FACTOR, KL_PER_TOKEN = 2.0, 0.75
-"""Largest KL: a multiple of its target, or nats per token where there is no target."""
+"""Largest KL: per answer, as a multiple of its target; per token in nats, with a target or without one."""
+FLUENCY_LOSS = log(2)
+"""Nats per token that fluency may fall: the perplexity of the answers under the reference doubles."""
+REPETITION_GROWTH = 0.2
+"""Growth of the share of repeated n-grams."""
 ENTROPY_SHARE = 0.1
 """Smallest entropy, as a share of the first."""
 ENDED_SHARE, ENDED_LEAST = 0.5, 0.1
@@ -26,6 +30,8 @@ SAMPLER_GAP = 0.1
 """Largest mean difference between the log-probabilities of sampler and policy, in nats per token."""
 EXACT_MATCH_LOSS = 0.05
 """Exact match lost since its best, while the reward rose."""
+OF_THE_START = ("fluency", "repetition")
+"""Metrics that are compared with those of the first iteration alone: there the policy is the reference."""
 Metrics = dict[str, float]
 
 
@@ -38,13 +44,42 @@ def negative_kl(first: Metrics, now: Metrics, target: float | None) -> str | Non
     )
 
 
+LEFT = (
+    "the policy has left what the reward was made for. Raise --kl-coef, or lower --learning-rate; an earlier "
+    "checkpoint may be better"
+)
+
+
 def kl_too_large(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    bound = KL_TARGET_FACTOR * target if target else KL_PER_TOKEN * now["response_length"]
-    if now["kl"] <= bound:
+    if target is None or now["kl"] <= KL_TARGET_FACTOR * target:
+        return None
+    return f"KL to the reference is {now['kl']:.2f} nats per answer, beyond {KL_TARGET_FACTOR * target:.2f}: {LEFT}"
+
+
+def kl_per_token(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    if now["kl_token"] <= KL_PER_TOKEN:
+        return None
+    return f"KL to the reference is {now['kl_token']:.2f} nats per token, beyond {KL_PER_TOKEN:.2f}: {LEFT}"
+
+
+def fluency_lost(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    before, after = first["fluency"], now["fluency"]
+    if after >= before - FLUENCY_LOSS:
         return None
     return (
-        f"KL to the reference is {now['kl']:.2f} nats per answer, beyond {bound:.2f}: the policy has left what the "
-        "reward was made for. Raise --kl-coef, or lower --learning-rate; an earlier checkpoint may be better"
+        f"the answers' mean log-probability under the reference fell from {before:.2f} to {after:.2f} nats per token: "
+        "the start would not write such text. Read run/samples.jsonl: if it is gibberish, the policy exploits the "
+        "reward. Raise --kl-coef, lower --learning-rate, or take an earlier checkpoint or a better reward"
+    )
+
+
+def repetitive(first: Metrics, now: Metrics, target: float | None) -> str | None:
+    if now["repetition"] <= first["repetition"] + REPETITION_GROWTH:
+        return None
+    return (
+        f"answers repeat themselves: {now['repetition']:.0%} of their 4-grams occurred before in the same answer "
+        f"({first['repetition']:.0%} at first). The reward does not notice repetition; raise --kl-coef, lower "
+        "--learning-rate, or add a reward that does"
     )
 
 
@@ -62,7 +97,7 @@ def few_answers_end(first: Metrics, now: Metrics, target: float | None) -> str |
         return None
     return (
         f"only {now['ended']:.0%} of the answers end by themselves ({first['ended']:.0%} at first). Raise "
-        "--missing-end-penalty or --max-tokens; if it was so from the start, train sft first"
+        "--max-tokens, or --missing-end-penalty of ppo; if it was so from the start, train sft first"
     )
 
 
@@ -78,7 +113,7 @@ def reward_follows_length(first: Metrics, now: Metrics, target: float | None) ->
 
 
 def sampler_parted(first: Metrics, now: Metrics, target: float | None) -> str | None:
-    if now.get("sampler_gap", 0.0) <= SAMPLER_GAP:
+    if now["sampler_gap"] <= SAMPLER_GAP:
         return None
     return (
         f"the server that samples and the model that learns are {now['sampler_gap']:.2f} nats a token apart: answers "
@@ -86,14 +121,18 @@ def sampler_parted(first: Metrics, now: Metrics, target: float | None) -> str | 
     )
 
 
-RULES: dict[str, Callable[[Metrics, Metrics, float | None], str | None]] = {
-    "negative KL": negative_kl,
-    "KL too large": kl_too_large,
-    "entropy": entropy_collapsed,
-    "no end": few_answers_end,
-    "length": reward_follows_length,
-    "sampler": sampler_parted,
+RULES: dict[str, tuple[tuple[str, ...], Callable[[Metrics, Metrics, float | None], str | None]]] = {
+    "negative KL": (("kl", "kl_error"), negative_kl),
+    "KL too large": (("kl",), kl_too_large),
+    "KL per token": (("kl_token",), kl_per_token),
+    "fluency": (("fluency",), fluency_lost),
+    "repetition": (("repetition",), repetitive),
+    "entropy": (("entropy",), entropy_collapsed),
+    "no end": (("ended",), few_answers_end),
+    "length": (("response_length", "length_correlation"), reward_follows_length),
+    "sampler": (("sampler_gap",), sampler_parted),
 }
+"""Each with the metrics that it needs."""
 
 
 @dataclass
@@ -117,10 +156,17 @@ class Alarms:
         if len(self.recent) < WINDOW:
             return []
         first, now = (
-            {name: fmean(metrics[name] for metrics in window if name in metrics) for name in window[-1]}
+            {
+                name: sum(metrics[name] for metrics in window) / len(window)
+                for name in window[-1]
+                if all(name in metrics for metrics in window)
+            }
             for window in (self.first, self.recent)
         )
-        messages = ((name, rule(first, now, self.target)) for name, rule in RULES.items())
+        first |= {name: self.first[0][name] for name in OF_THE_START if name in first}
+        measured = first.keys() & now.keys()
+        rules = ((name, rule) for name, (needs, rule) in RULES.items() if measured >= set(needs))
+        messages = ((name, rule(first, now, self.target)) for name, rule in rules)
         return [self.alarm(step, name, text) for name, text in messages if text and name not in self.raised]
 
     def measurement(self, step: int, metrics: Metrics) -> list[str]:

@@ -12,25 +12,30 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
+
+from accelerate.utils import gather_object
 
 from datagen.errors import InputError
-from datagen.llm.local.generation import Ids, generate
+from datagen.llm.local.generation import Generated, Ids, generate
 from datagen.records.files import dump_line
+from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import Encoded
-from datagen_train.data.split import Split
+from datagen_train.data.split import Split, encode_usable, read_rows
 from datagen_train.errors import TrainingStopped, UnusableRow
 from datagen_train.models.actor_critic import Distribution
+from datagen_train.options import ANSWER_METRICS
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.folder import drop_later_lines, step_of
 from datagen_train.run.metrics import Answers, measure
 from datagen_train.run.progress import token_counter
 from datagen_train.run.schedule import Scheduled
-from datagen_train.run.session import ANSWERING, Session
+from datagen_train.run.session import ANSWERING, MAX_EVAL_TOKENS_FACTOR, Session
 
+Item = TypeVar("Item")
 STATE = "state.json"
 """The file of a checkpoint that holds what the trainer learned beside the weights."""
 HELD_OUT = 64
@@ -119,12 +124,56 @@ def loop_arguments(session: Session, split: Split[Record, EncodedPrompt]) -> dic
     }
 
 
+@dataclass(frozen=True)
+class SecondSkill:
+    """The rows of `--also`, which show what the policy forgets."""
+
+    rows: list[Record]
+    prompts: list[Ids]
+    max_tokens: int
+    """The most tokens of an answer."""
+
+
+def read_also(name: str, session: Session) -> SecondSkill:
+    """Read the first prompts with responses of a file, as many as are answered at a measurement.
+
+    Raises:
+        InputError: The file cannot be read, or no row has a prompt and a response that can be encoded.
+    """
+    encoder, (rows, _) = session.encoder, read_rows(name, PROMPTS)
+    answered = [row for row in rows if row.response and row.label is not False]
+    usable, _ = encode_usable(answered, lambda row: [(row, encoder.prompt(row.prompt, row.tools))])
+    chosen = usable[: session.options.generate or HELD_OUT]
+    if not chosen:
+        raise InputError(f"--also {name}: no row has a prompt and a response that can be used")
+    longest = max(len(encoder.ids(row.response)) for row, _ in chosen)
+    session.terminal.say(f"--also: {len(chosen)} prompts of {name} are answered at every measurement")
+    max_tokens = min(encoder.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
+    return SecondSkill([row for row, _ in chosen], [ids for _, ids in chosen], max_tokens)
+
+
+def share(items: Sequence[Item], accelerator: Any) -> list[Item]:
+    """Return the part of this process: of N processes every N-th item."""
+    return list(items[accelerator.process_index :: accelerator.num_processes])
+
+
+def gather_shares(part: Sequence[Item], accelerator: Any) -> list[Item]:
+    """Return the parts of all processes in the order of the whole: what `share` took apart."""
+    if accelerator.num_processes == 1:
+        return list(part)
+    parts = gather_object([list(part)])
+    whole: list[Any] = [None] * sum(map(len, parts))
+    for process, items in enumerate(parts):
+        whole[process :: len(parts)] = items
+    return whole
+
+
 class OnPolicyTrainer(Scheduled):
     """A training loop on the policy's own answers; a subclass adds the algorithm.
 
     Args:
         session: The run, with the loaded policy.
-        options: The trainer's options; `max_tokens` and `unscored` are read here.
+        options: The trainer's options; `max_tokens`, `unscored` and `also` are read here.
         split: The encoded prompts.
         rewards: What scores answers.
         arguments: What the library's trainer takes.
@@ -138,37 +187,62 @@ class OnPolicyTrainer(Scheduled):
         self.prompts, self.held_out = split.train, split.held_out[: session.options.generate or HELD_OUT]
         self.suppressed: tuple[int, ...] = ()
         """Tokens that are never sampled."""
+        self.also = read_also(options.also, session) if options.also else None
         self.samples: Path = session.folder.samples
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Answer the held-out prompts greedily; return the mean reward and, where the answer is known, exact match."""
-        rows, loaded, terminal = [prompt.row for prompt in self.held_out], self.session.loaded, self.session.terminal
-        terminal.phase(ANSWERING)
-        completions = generate(
-            loaded.model, loaded.tokenizer, [prompt.ids for prompt in self.held_out],
-            max_tokens=self.options.max_tokens, suppressed=self.suppressed, on_tokens=token_counter(terminal),
-        )  # fmt: skip
+        """Answer the held-out prompts greedily, each process its share.
+
+        Returns:
+            The mean reward; where the answer is known, exact match; and those of `--also`.
+        """
+        mine = share(self.held_out, self.accelerator)
+        rows, completions = [prompt.row for prompt in mine], self.answer([prompt.ids for prompt in mine])
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
-        terminal.phase("scoring")
-        scores = [score for score in self.rewards.score(rows, texts, ids, self.state).total if score is not None]
-        if not scores:
-            raise TrainingStopped(f"--reward: none of {len(completions)} answers to held-out prompts got a score")
-        metrics = {
-            "eval_reward": fmean(scores),
-            "eval_unscored": float(len(completions) - len(scores)),
-            "eval_ended": fmean(completion.finish_reason == "stop" for completion in completions),
-            "eval_response_length": fmean(map(len, ids)),
-        }
-        known = [row.response is not None and row.label is not False for row in rows]
-        pairs = list(compress(zip(rows, completions, strict=True), known))
-        if pairs:
-            compared = measure(Answers([row for row, _ in pairs], [completion for _, completion in pairs]))
-            metrics |= {f"eval_{name}": value for name, value in compared.items()}
+        self.session.terminal.phase("scoring")
+        scores = self.rewards.score(rows, texts, ids, self.state).total if rows else []
+        metrics = self.summarise(gather_shares(list(zip(completions, scores, strict=True)), self.accelerator))
+        if self.also:
+            metrics |= self.measure_also(self.also)
         self.log(metrics)
         for text in self.alarms.measurement(self.state.global_step, metrics):
-            terminal.say(text)
+            self.session.terminal.say(text)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def answer(self, prompts: Sequence[Ids], max_tokens: int | None = None) -> list[Generated]:
+        """Answer prompts greedily, by default with at most `--max-tokens`."""
+        loaded, terminal = self.session.loaded, self.session.terminal
+        terminal.phase(ANSWERING)
+        return generate(
+            loaded.model, loaded.tokenizer, prompts, max_tokens=max_tokens or self.options.max_tokens,
+            suppressed=self.suppressed, on_tokens=token_counter(terminal),
+        )  # fmt: skip
+
+    def summarise(self, answers: Sequence[tuple[Generated, float | None]]) -> dict[str, float]:
+        """Return the metrics of the answers to all held-out prompts, with their scores."""
+        scores = [score for _, score in answers if score is not None]
+        if not scores:
+            raise TrainingStopped(f"--reward: none of {len(answers)} answers to held-out prompts got a score")
+        metrics = {
+            "eval_reward": fmean(scores),
+            "eval_unscored": float(len(answers) - len(scores)),
+            "eval_ended": fmean(completion.finish_reason == "stop" for completion, _ in answers),
+            "eval_response_length": fmean(len(completion.ids) for completion, _ in answers),
+        }
+        rows = [prompt.row for prompt in self.held_out]
+        known = [row.response is not None and row.label is not False for row in rows]
+        pairs = list(compress(zip(rows, answers, strict=True), known))
+        if pairs:
+            compared = measure(Answers([row for row, _ in pairs], [completion for _, (completion, _) in pairs]))
+            metrics |= {f"eval_{name}": value for name, value in compared.items()}
+        return metrics
+
+    def measure_also(self, also: SecondSkill) -> dict[str, float]:
+        """Answer the prompts of `--also`, each process its share; return their exact match and ROUGE-L."""
+        completions = self.answer(share(also.prompts, self.accelerator), also.max_tokens)
+        compared = measure(Answers(also.rows, gather_shares(completions, self.accelerator)))
+        return {f"eval_also_{name}": compared[name] for name in ANSWER_METRICS}
 
     def check_scored(self, scored: Scored) -> None:
         """Stop if answers without a score are not allowed (--unscored fail), or are more than half of a batch."""

@@ -18,6 +18,9 @@ LINE_METRICS = (
     "reward",
     "eval_reward",
     "kl",
+    "kl_token",
+    "fluency",
+    "repetition",
     "ended",
     "loss",
     "eval_loss",
@@ -27,6 +30,8 @@ LINE_METRICS = (
     "eval_accuracy",
     "eval_exact_match",
     "eval_rouge_l",
+    "eval_also_exact_match",
+    "eval_also_rouge_l",
 )
 """Metrics that are shown, in this order."""
 TRAINING = "training"

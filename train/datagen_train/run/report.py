@@ -29,9 +29,12 @@ PANELS = {
     "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "margin": ("margin", "eval_margin"),
     "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy", "sampler_gap"),
+    "log-probability per token of the answers under the start, in nats": ("fluency",),
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
+        "eval_also_exact_match",
+        "eval_also_rouge_l",
         "rewards/accuracies",
         "eval_rewards/accuracies",
         "accuracy",
@@ -40,8 +43,9 @@ PANELS = {
         "mean_token_accuracy",
         "eval_mean_token_accuracy",
     ),
-    "answers that end, ratios clipped, variance explained, groups without signal": (
+    "answers that end, repetition, ratios clipped, variance explained, groups without signal": (
         "ended",
+        "repetition",
         "clip_fraction",
         "explained_variance",
         "no_signal",
@@ -51,7 +55,10 @@ PANELS = {
     "gradient norm": ("grad_norm",),
 }
 """Plots, and the metrics drawn in each."""
-BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "macro_f1": 1, "reward": 1}
+BETTER = {
+    "loss": -1, "exact_match": 1, "rouge_l": 1, "also_exact_match": 1, "also_rouge_l": 1, "accuracy": 1,
+    "macro_f1": 1, "reward": 1,
+}  # fmt: skip
 """Metrics with a known better direction: 1 if more is better, -1 if less is."""
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!&]")
 """What Markdown does not take for text."""
@@ -98,6 +105,11 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
         "",
         *([] if result["learned"] else [f"**{plain(result['outcome'])}**", ""]),
         *(line for paragraph in result.get("about", []) for line in (paragraph, "")),
+        *(
+            line
+            for name, text in result.get("alarms", {}).items()
+            for line in (f"**Alarm: {plain(f'{name}, {text}')}.**", "")
+        ),
         f"Rows: {rows['read']} read, {rows['unreadable']} unreadable, {sum(rows['dropped'].values())} dropped, "
         f"{rows['cut']} cut.",
         "",

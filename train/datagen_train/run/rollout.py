@@ -8,6 +8,7 @@ critic and reference run once over all answers, in batches sorted by length.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ MAX_BATCH, MAX_TOKENS, MAX_LOGITS = 256, 1 << 15, 1 << 27
 """Limits of a batch without gradients: answers, padded tokens, numbers in the logits."""
 SAMPLING_BATCH = 256
 """Answers that are sampled together."""
+NGRAM = 4
+"""Tokens of an n-gram in `repetition`."""
 
 
 @dataclass
@@ -147,3 +150,16 @@ def score_tokens(
         mask[indices, :width] = batch.mask
     weights = torch.ones(shape, device=device)
     return Rollout(rows, prompts, completions, mask, log_probs, reference_log_probs, values, entropy, weights)
+
+
+def repetition(answers: Sequence[Ids]) -> float:
+    """Return the share of the n-grams of an answer that occurred before in it, as a mean over answers.
+
+    This is seq-rep-4 of arXiv 1908.04319. Answers of fewer than 4 tokens have no n-gram, and do not count.
+    """
+    shares = []
+    for ids in answers:
+        ngrams = [tuple(ids[i : i + NGRAM]) for i in range(len(ids) - NGRAM + 1)]
+        if ngrams:
+            shares.append(1 - len(set(ngrams)) / len(ngrams))
+    return fmean(shares) if shares else 0.0
