@@ -8,7 +8,10 @@ filtered from the log, resuming from whatever folder has the highest number.
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,19 +20,21 @@ import datasets
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
 from datagen.errors import InputError
-from datagen_train.data.encode import Encoded
+from datagen_train.data.encode import IGNORED, Encoded
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
 from datagen_train.options import TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
 from datagen_train.run.progress import Terminal
 from datagen_train.run.schedule import Scheduled, warmup_steps
+from datagen_train.run.whole_batch import WholeBatch
 
 NOT_QUALITY = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
 """Endings of names in the library's logs that say nothing about the model."""
@@ -111,19 +116,85 @@ def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
     return make_dataset({"input_ids": ids, "labels": labels})
 
 
-class GenerationMetrics(Scheduled):
-    """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
+class OwnBatches:
+    """An accelerator as a process sees it that measures batches of its own: what others measure is added later."""
 
+    num_processes = 1
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, values: Any) -> Any:
+        return values
+
+    gather_for_metrics = gather
+
+
+class HeldOut(Scheduled):
+    """Measures on held-out rows, where the best checkpoint can be chosen by any metric.
+
+    The library averages the means of batches: a value then depends on the batch size, and on the rows that processes
+    measure twice for their batches to be equal. Here each metric is the mean over all rows or tokens, as `datagen train
+    eval` computes it. Processes share the batches.
+    """
+
+    _metrics: Any
     measure: Callable[[Any], dict[str, float]] | None = None
     """Answers held-out prompts with a model; returns metrics by name, without "eval_"."""
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        """Return how many rows or tokens of a batch a metric of it is a mean over."""
+        raise NotImplementedError
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the loss and TRL's metrics, then `measure`, in evaluation mode."""
+        self.model.eval()
+        metrics = {f"eval_{name}": value for name, value in self._means().items()}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.measure is not None:
             generated = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
             self.log(generated)
             metrics |= generated
         return metrics
+
+    def _means(self) -> dict[str, float]:
+        """Return the means of the metrics over all held-out rows, of all processes."""
+        total, weight = defaultdict[str, float](float), defaultdict[str, float](float)
+        for name, value, count in chain.from_iterable(gather_object([list(self._measurements())])):
+            total[name] += value * count
+            weight[name] += count
+        return {name: total[name] / weight[name] for name in total if weight[name]}
+
+    def _measurements(self) -> Iterator[tuple[str, float, float]]:
+        """Yield the metrics of this process's batches: name, mean, and the number of rows or tokens that it is over."""
+        rows: Any = self.eval_dataset
+        size, accelerator = self.args.eval_batch_size, self.accelerator
+        starts = range(0, len(rows), size)[self.args.process_index :: self.args.world_size]
+        self.callback_handler.eval_dataloader = starts  # for the count of batches that is shown
+        self.accelerator = OwnBatches(accelerator)
+        try:
+            for start in starts:
+                batch = [rows[i] for i in range(start, min(start + size, len(rows)))]
+                inputs = self._prepare_inputs(self.data_collator(batch))
+                with torch.no_grad(), accelerator.autocast():
+                    loss = float(self.compute_loss(self.model, inputs))
+                values = {"loss": loss, **{name: value for name, (value,) in self._metrics["eval"].items()}}
+                self._metrics["eval"].clear()
+                yield from ((name, value, self.weight(name, inputs)) for name, value in values.items())
+                self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        finally:
+            self.accelerator = accelerator
+
+    def pending_state(self) -> dict[str, list[float]]:
+        """Return TRL's metrics of the batches since the last log."""
+        return dict(self._metrics["train"])
+
+    def restore_pending(self, state: dict[str, list[float]]) -> None:
+        self._metrics["train"].update(state)
 
 
 class PreTokenized(Trainer):
@@ -133,16 +204,64 @@ class PreTokenized(Trainer):
         return dataset
 
 
-class Sft(GenerationMetrics, SFTTrainer):
-    """SFT and pre-training on our ids and labels."""
+class Sft(HeldOut, SFTTrainer):
+    """SFT and pre-training on our ids and labels: every metric is a mean over the tokens with a loss."""
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        return float((inputs["labels"][:, 1:] != IGNORED).sum())
 
 
-class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
-    """DPO on our ids."""
+class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
+    """DPO on our ids. The loss `sft` is a mean over tokens, the others are means over pairs."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._base_weights = list(self.loss_weights)
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        chosen, _ = inputs["completion_mask"].chunk(2)
+        return len(chosen), int(chosen[:, 1:].sum())
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        chosen, rejected = (float(mask[:, 1:].sum()) for mask in inputs["completion_mask"].chunk(2))
+        tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
+        return {**tokens, "logits/chosen": chosen, "logits/rejected": rejected}.get(name, self.count(inputs)[0])
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Weigh the loss `sft` by tokens, as if the whole batch, or all held-out rows, went through the model at once.
+
+        A batch's mean over its tokens becomes one that is averaged over pairs: times its tokens per pair, over those of
+        the whole.
+        """
+        (rows, tokens), whole = self.count(inputs), self.whole if model.training else self._held_out_size
+        share = tokens / rows * whole[0] / whole[1]
+        names = zip(self.loss_types, self._base_weights, strict=True)
+        self.loss_weights = [weight * share if name == "sft" else weight for name, weight in names]
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return self.weigh(loss, inputs) if model.training else loss
+
+    @cached_property
+    def _held_out_size(self) -> tuple[int, int]:
+        """(pairs, tokens of chosen answers) of all held-out rows."""
+        chosen = self.eval_dataset["chosen_ids"]
+        return len(chosen), sum(map(len, chosen))
 
 
-class Kto(GenerationMetrics, PreTokenized, KTOTrainer):
-    """KTO on our ids."""
+class Kto(HeldOut, WholeBatch, PreTokenized, KTOTrainer):
+    """KTO on our ids. Its reference point is estimated from each micro-batch, so the loss depends on their size."""
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        return len(inputs["label"]), 0
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        mask, good = inputs["completion_mask"][:, 1:], torch.as_tensor(inputs["label"]).bool()
+        tokens = {"entropy": mask, "logits/chosen": mask[good], "logits/rejected": mask[~good]}
+        rows = {"chosen": good, "rejected": ~good}.get(name.rpartition("/")[2], torch.ones_like(good))
+        return float(tokens.get(name, rows).sum())
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return self.weigh(loss, inputs) if model.training else loss
 
 
 def quality_metrics(logs: dict[str, Any]) -> dict[str, float]:
@@ -161,6 +280,13 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     flags = torch.tensor(float(flag), device=device)
     torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
     return bool(flags)
+
+
+def set_callbacks(trainer: Trainer, *callbacks: TrainerCallback) -> None:
+    """Add callbacks, and remove the one that prints."""
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainer.remove_callback(PrinterCallback)
 
 
 class RunCallback(TrainerCallback):
@@ -252,5 +378,7 @@ class RunCallback(TrainerCallback):
         return bool(self._patience and best and state.global_step - best >= self._patience * args.eval_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # each process has files of its own there
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
