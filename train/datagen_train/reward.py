@@ -69,7 +69,7 @@ USAGE = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = AutoModelForSequenceClassification.from_pretrained(".").eval()
+model = AutoModelForSequenceClassification.from_pretrained("."{dtype}).eval()
 chat = [{{"role": "user", "content": "{prompt}"}}, {{"role": "assistant", "content": "{answer}"}}]
 inputs = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)
 print(model(**inputs).logits[0, 0].item() + {bias:.6f})  # {expected:.4f}
@@ -360,5 +360,11 @@ def usage(session: Session, trainer: RewardTrainer) -> list[str]:
     expected = float(trainer.score([np.array(ids, dtype=np.int32)])[0]) + trainer.scale.bias
     return [
         "A score with transformers alone. The constant sets the mean of the reference answers to 0.",
-        USAGE.format(prompt=EXAMPLE[0], answer=EXAMPLE[1], bias=trainer.scale.bias, expected=expected),
+        USAGE.format(
+            prompt=EXAMPLE[0],
+            answer=EXAMPLE[1],
+            bias=trainer.scale.bias,
+            expected=expected,
+            dtype=', dtype="float32"' if session.loaded.saved_dtype else "",
+        ),
     ]
