@@ -29,6 +29,7 @@ from datagen_train.data.labels import LabelledExample, collate_labelled, encode_
 from datagen_train.data.split import Split
 from datagen_train.models.classifier import load_classifier, without_adapters
 from datagen_train.models.load import HEADS, choose_trained, count_parameters
+from datagen_train.models.precision import held_in
 from datagen_train.models.reward_model import Numbers, label_logits
 from datagen_train.options import ClassifyOptions, Rates, TrainOptions
 from datagen_train.run.label_metrics import by_label, measure_labels, quality_table
@@ -36,6 +37,7 @@ from datagen_train.run.progress import Terminal
 from datagen_train.run.report import code
 from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.steps import Watched
+from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=2e-3, toy_steps=60)
 """BERT (arXiv 1810.04805, appendix A.3): 2e-5 to 5e-5, 2 to 4 epochs."""
@@ -130,11 +132,8 @@ def balance(examples: Sequence[LabelledExample], labels: int) -> Tensor:
     return torch.tensor(weights)
 
 
-class ClassifyTrainer(Watched):
+class ClassifyTrainer(WholeBatch, Watched):
     """Learns labels, and measures on the held-out texts."""
-
-    loss_is_scaled_for_ga = False
-    """The loss is a mean over the rows of a micro-batch."""
 
     def __init__(
         self, session: Session, split: Split[Labelled, LabelledExample], labels: Sequence[str], weights: Tensor
@@ -153,6 +152,9 @@ class ClassifyTrainer(Watched):
             eval_dataset=split.held_out or None,
         )
 
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        return len(inputs["labels"]), 0
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -161,6 +163,7 @@ class ClassifyTrainer(Watched):
         losses = cross_entropy(output.logits.float(), labels, reduction="none")
         self._tokens += inputs["attention_mask"].sum().cpu()
         loss = (self.weights.to(labels.device)[labels] * losses).mean()
+        loss = self.weigh(loss, inputs) if model.training else loss
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -189,7 +192,8 @@ class ClassifyTrainer(Watched):
         if _internal_call or not self.is_world_process_zero():
             return super().save_model(output_dir, _internal_call)
         model: Any = self.accelerator.unwrap_model(self.model)
-        without_adapters(model).save_pretrained(output_dir)
+        with held_in(model, self.saved_dtype):
+            without_adapters(model).save_pretrained(output_dir)
         self.processing_class.save_pretrained(output_dir)
         return None
 

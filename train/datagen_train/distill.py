@@ -38,11 +38,12 @@ from datagen_train.models.actor_critic import Batch, before_answer_tokens, forwa
 from datagen_train.models.load import has_bf16, load, model_identity, without_dropout
 from datagen_train.options import ModelOptions, Rates, TrainOptions
 from datagen_train.policy_options import DistillOptions
+from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.rollout import SAMPLING_BATCH
 from datagen_train.run.session import ANSWERING, Session, open_session
-from datagen_train.run.trl_adapter import GenerationMetrics
+from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
 HELD_OUT = 64
@@ -122,11 +123,8 @@ def describe(options: DistillOptions) -> str:
     )
 
 
-class Distill(GenerationMetrics):
+class Distill(HeldOut, WholeBatch):
     """Trains a student on the divergence from its teacher."""
-
-    loss_is_scaled_for_ga = False
-    """The loss is a mean over the answers of a micro-batch."""
 
     def __init__(
         self,
@@ -145,6 +143,7 @@ class Distill(GenerationMetrics):
             eval_dataset=numbers[: min(len(split.held_out), HELD_OUT)] or None,
         )
         self.session, self.options = session, options
+        self._metrics: Any = {"train": {}, "eval": {}}  # those of TRL's trainers; this one has none but the loss
         self.teacher: Any = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         self.examples = [with_answer(prompt) for prompt in split.train]
         self.held_out: list[Example] = []
@@ -190,13 +189,20 @@ class Distill(GenerationMetrics):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the mean divergence of the answers of a batch."""
-        batch = Batch(**inputs)
+        """Return the mean divergence of the answers of a batch; held-out prompts come with the teacher's answers."""
+        batch = Batch(**inputs) if model.training else self.batch([self.held_out[i] for i in inputs["row"].tolist()])
         with torch.no_grad():
             teacher = self.logits(self.teacher, batch)
         student = self.logits(model, batch)
         loss = answer_means(divergence(student, teacher, self.options.beta), batch.mask).mean()
+        loss = self.weigh(loss, inputs) if model.training else loss
         return (loss, None) if return_outputs else loss
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        return len(next(iter(inputs.values()))), 0
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        return len(inputs["row"])
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """Return a model's logits before each answer token, (rows, answer, vocabulary), at the temperature."""
@@ -204,14 +210,6 @@ class Distill(GenerationMetrics):
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         return make_batch([e.prompt for e in examples], [e.answer for e in examples], self.args.device)
-
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor, None, None]:
-        """Measure a batch of held-out prompts along the teacher's answers."""
-        batch = self.batch([self.held_out[i] for i in inputs["row"].tolist()])
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, batch._asdict()).detach(), None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:

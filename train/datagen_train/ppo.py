@@ -38,6 +38,7 @@ from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic
 from datagen_train.models.heads import hidden_width, value_head
 from datagen_train.models.load import frozen_reference, without_dropout
+from datagen_train.models.precision import held_in
 from datagen_train.options import Rates, TrainOptions
 from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
 from datagen_train.rewards.specs import Rewards, RunningStd, Scored, identity, split_weight
@@ -364,7 +365,8 @@ class Ppo(OnPolicyTrainer):
             state = {"kl": asdict(self.kl), "spread": asdict(self.reward_std), "alarms": self.alarms.as_dict()}
             (folder / STATE).write_text(json.dumps({**state, "pending": self.pending}))
             return
-        self.model.policy.save_pretrained(folder)
+        with held_in(self.model.policy, self.saved_dtype):
+            self.model.policy.save_pretrained(folder)
         self.session.loaded.tokenizer.save_pretrained(folder)
         self.model.save_critic(folder / "value")
 

@@ -55,6 +55,7 @@ from datagen_train.run.progress import Terminal
 from datagen_train.run.reward_report import compare, describe, paragraphs, reservations, wins
 from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.steps import Watched
+from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=2e-3, epochs=1.0, toy_steps=40)
 """InstructGPT: 9e-6 for 6B, one epoch; a new head and adapters need more."""
@@ -68,7 +69,7 @@ USAGE = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = AutoModelForSequenceClassification.from_pretrained(".").eval()
+model = AutoModelForSequenceClassification.from_pretrained("."{dtype}).eval()
 chat = [{{"role": "user", "content": "{prompt}"}}, {{"role": "assistant", "content": "{answer}"}}]
 inputs = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)
 print(model(**inputs).logits[0, 0].item() + {bias:.6f})  # {expected:.4f}
@@ -174,6 +175,7 @@ def collate(batch: Sequence[EncodedRanking], pad_id: int) -> dict[str, Tensor]:
     return {
         "input_ids": pad(answers, pad_id),  # on the right, where positions count from the first token
         "attention_mask": attention_mask(answers),
+        "prompts": torch.tensor(len(batch)),
         **{name: torch.tensor(column) for name, column in columns},
     }
 
@@ -187,11 +189,8 @@ class Scale:
     references: int = 0
 
 
-class RewardTrainer(Watched):
+class RewardTrainer(WholeBatch, Watched):
     """Learns from rankings, and measures by scoring the held-out ones."""
-
-    loss_is_scaled_for_ga = False
-    """The loss is a mean over the prompts of a micro-batch."""
 
     def __init__(self, session: Session, split: Split[Any, EncodedRanking], references: Sequence[TokenIds]) -> None:
         arguments = session.arguments(split)
@@ -222,7 +221,18 @@ class RewardTrainer(Watched):
         correct = (difference > 0).float() + (difference == 0).float() / 2
         tokens = inputs["attention_mask"].sum().float()
         self._since_log.append(torch.stack([correct.mean(), difference.mean(), tokens]))
+        loss = self.weigh(loss, inputs)
         return (loss, output) if return_outputs else loss
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        return int(inputs["prompts"]), 0
+
+    def pending_state(self) -> list[list[float]]:
+        """Return (accuracy, margin, tokens) of each batch since the last log."""
+        return [values.tolist() for values in self._since_log]
+
+    def restore_pending(self, state: list[list[float]]) -> None:
+        self._since_log = [torch.tensor(values, device=self.args.device) for values in state]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the comparisons trained on since the last log."""
@@ -350,5 +360,11 @@ def usage(session: Session, trainer: RewardTrainer) -> list[str]:
     expected = float(trainer.score([np.array(ids, dtype=np.int32)])[0]) + trainer.scale.bias
     return [
         "A score with transformers alone. The constant sets the mean of the reference answers to 0.",
-        USAGE.format(prompt=EXAMPLE[0], answer=EXAMPLE[1], bias=trainer.scale.bias, expected=expected),
+        USAGE.format(
+            prompt=EXAMPLE[0],
+            answer=EXAMPLE[1],
+            bias=trainer.scale.bias,
+            expected=expected,
+            dtype=', dtype="float32"' if session.loaded.saved_dtype else "",
+        ),
     ]

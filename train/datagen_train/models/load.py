@@ -18,6 +18,7 @@ from datagen.llm.local.hub import resolve_model
 from datagen.llm.local.loading import load_network, load_part
 from datagen.llm.local.weights import is_adapter, language_model, weights_digest
 from datagen_train.errors import first_line
+from datagen_train.models.precision import saved_dtype
 from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.options import ModelOptions
@@ -26,8 +27,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 HEADS = ("score", "classifier")
 """Names of the heads of reward models and classifiers."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-HEADS = ("classifier", "summary")
+HEAD_DROPOUTS = ("classifier", "summary")
 """Beginnings of the names of dropouts that a language model does not have."""
 
 
@@ -39,6 +39,8 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     notes: list[str]
     """Changes to the tokenizer, for the report."""
+    saved_dtype: torch.dtype | None = None
+    """The 16-bit type that the trained weights are saved in (models/precision.py); None: that of training."""
 
 
 def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> Loaded:
@@ -64,7 +66,7 @@ def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> L
     path = language_model(spec)
     if is_adapter(path):
         raise InputError(f"{path}: is a LoRA adapter; merge it first: datagen train merge {path}")
-    loaded = Loaded(load_model(path, options), load_tokenizer(path), [])
+    loaded = Loaded(load_model(path, options), load_tokenizer(path), [], saved_dtype(path))
     name = spec.removeprefix("hf:")  # what an adapter names as its base: no folder of a cache, nor one seen from here
     loaded.model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
     loaded.notes += fit_tokenizer(loaded.model, loaded.tokenizer)
@@ -116,7 +118,7 @@ def dropout_fields(path: Path) -> list[str]:
     names = [
         name
         for name, value in settings.items()
-        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float) and not name.startswith(HEADS)
+        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float) and not name.startswith(HEAD_DROPOUTS)
     ]
     if not names:
         raise InputError(f"--dropout: {path} has no dropout that its config could set; leave it out")

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.errors import InputError
@@ -184,10 +185,14 @@ def separate_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     return f"pad token: {tokenizer.pad_token}, since a score is read at the end token"
 
 
-def in_float32(score: torch.nn.Linear) -> Head:
-    """Return a score head with the weights of another one."""
+def load_head(score: torch.nn.Linear, folder: Path) -> Head:
+    """Return the score head in a folder, in float32 as it was saved: the library loads it in the type of the trunk."""
     head = Head(score.in_features, 1, bias=score.bias is not None)
     head.load_state_dict(score.state_dict())
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as tensors:
+            for name in {"score.weight", "score.bias"}.intersection(tensors.keys()):
+                head.get_parameter(name.removeprefix("score.")).data.copy_(tensors.get_tensor(name))
     return head
 
 
@@ -230,7 +235,7 @@ def load_weights(folder: Path, contract: Contract) -> PreTrainedModel:
             raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
-        model.score = in_float32(model.score)
+        model.score = load_head(model.score, folder)
     else:
         base = adapter_base(folder)
         if weights_digest(base) != contract.model:

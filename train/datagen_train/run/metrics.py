@@ -20,11 +20,13 @@ from datagen.llm.local.generation import Generated, context_length, generate
 from datagen.reasoning import split_thinking
 from datagen.records.record import Record
 from datagen.text import CJK
-from datagen_train.data.encode import Encoder
+from datagen_train.data.encode import Encoder, texts
 from datagen_train.data.split import Account, encode_usable
 from datagen_train.models.tokens import turn_end_ids
 
 TOKEN = re.compile(rf"[a-z0-9]+|{CJK.pattern}")
+MAX_TOKENS_FACTOR = 4
+"""Longest generated answer of a measurement, as a multiple of the longest expected one."""
 MAX_LABELS = 20
 """With more different responses, they are not taken for labels."""
 MIN_PER_LABEL = 2
@@ -65,6 +67,12 @@ def evaluate_generation(
         model, encoder, answered, max_tokens=max_tokens, batch_size=batch_size, on_tokens=on_tokens
     )
     return measure(answers) if answered else {}
+
+
+def most_tokens(encoder: Encoder, rows: Sequence[Record]) -> int:
+    """Return how long generated answers may be, in tokens."""
+    longest = max((len(encoder.ids("".join(texts(row)[1:]))) for row in rows), default=0)
+    return min(encoder.max_length, MAX_TOKENS_FACTOR * (longest + 1))
 
 
 def answer_prompts(

@@ -30,10 +30,10 @@ from datagen_train.options import ANSWER_METRICS
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.folder import drop_later_lines, step_of
-from datagen_train.run.metrics import Answers, measure
+from datagen_train.run.metrics import Answers, measure, most_tokens
 from datagen_train.run.progress import token_counter
 from datagen_train.run.schedule import Scheduled
-from datagen_train.run.session import ANSWERING, MAX_EVAL_TOKENS_FACTOR, Session
+from datagen_train.run.session import ANSWERING, Session
 
 Item = TypeVar("Item")
 STATE = "state.json"
@@ -146,10 +146,10 @@ def read_also(name: str, session: Session) -> SecondSkill:
     chosen = usable[: session.options.generate or HELD_OUT]
     if not chosen:
         raise InputError(f"--also {name}: no row has a prompt and a response that can be used")
-    longest = max(len(encoder.ids(row.response)) for row, _ in chosen)
     session.terminal.say(f"--also: {len(chosen)} prompts of {name} are answered at every measurement")
-    max_tokens = min(encoder.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
-    return SecondSkill([row for row, _ in chosen], [ids for _, ids in chosen], max_tokens)
+    return SecondSkill(
+        [row for row, _ in chosen], [ids for _, ids in chosen], most_tokens(encoder, [row for row, _ in chosen])
+    )
 
 
 def share(items: Sequence[Item], accelerator: Any) -> list[Item]:

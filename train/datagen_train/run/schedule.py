@@ -9,10 +9,14 @@ one of the seven steps of a small file. Here every step that is taken has a rate
 
 from collections.abc import Callable
 from math import ceil, cos, pi
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
+
+from datagen_train.models.precision import held_in
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
@@ -38,6 +42,8 @@ class Scheduled(Trainer):
     """A trainer with the schedules of this module; the base of every trainer here."""
 
     lr_scheduler: Any
+    saved_dtype: torch.dtype | None = None
+    """Of the weights that are saved (models/precision.py). None: as they are; so it is for checkpoints."""
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
@@ -51,3 +57,13 @@ class Scheduled(Trainer):
         """Take no step where none is left: the library takes one more if it resumes from the last checkpoint."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
+
+    def save_in(self, dtype: torch.dtype | None, folder: Path) -> None:
+        """Save the trained model, its weights in a data type; None: in that of their training."""
+        self.saved_dtype = dtype
+        self.save_model(str(folder))
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        with held_in(self.model, self.saved_dtype):
+            super()._save(*args, **kwargs)

@@ -14,7 +14,7 @@ from time import monotonic, process_time
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import set_seed
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
@@ -25,34 +25,36 @@ from datagen.records.reader import Kind
 from datagen.records.record import Record
 from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
-from datagen_train.data.encode import Encoder, texts
+from datagen_train.data.encode import Encoder
 from datagen_train.data.split import Account, Example, Row, Split, choose_sides, encode_rows
 from datagen_train.data.trained import trained_by, write_trained
 from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, model_identity
+from datagen_train.models.precision import round_weights
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import Rates, TrainerOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
 from datagen_train.run.overfitting import with_alarm
+from datagen_train.run.pending import Pending
 from datagen_train.run.progress import Terminal, counted, token_counter
 from datagen_train.run.reading import check_measured, open_reader, read_measured, read_usable
 from datagen_train.run.report import circumstances, write_card, write_curves
+from datagen_train.run.schedule import Scheduled
 from datagen_train.run.stops import disk_full_as_one_line
 from datagen_train.run.trl_adapter import (
     RunCallback,
     check_report_to,
     quality_metrics,
     quiet_libraries,
+    set_callbacks,
     shared_arguments,
 )
 
 NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler")
 """Options that do not decide the model; a server that samples may move to another port."""
 ANSWERING = "answering held-out prompts"
-MAX_EVAL_TOKENS_FACTOR = 4
-"""Longest generated answer of a measurement, as a multiple of the longest expected one."""
 Metrics = dict[str, float]
 """Numbers by name. Those measured on held-out rows begin with "eval_"."""
 
@@ -217,11 +219,10 @@ class Session:
         """
         if not self.options.generate or not rows:
             return None
-        from datagen_train.run.metrics import evaluate_generation
+        from datagen_train.run.metrics import evaluate_generation, most_tokens
 
         answered = [row for row in rows if row.response is not None][: self.options.generate]
-        longest = max((len(self.encoder.ids("".join(texts(row)[1:]))) for row in answered), default=0)
-        max_tokens = min(self.encoder.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
+        max_tokens = most_tokens(self.encoder, answered)
 
         def measure_answers(model: Any) -> Metrics:
             self.terminal.phase(ANSWERING)
@@ -238,7 +239,7 @@ class Session:
 
     def train(
         self,
-        trainer: Trainer,
+        trainer: Scheduled,
         check_start: Callable[[Metrics], None] = lambda start: None,
         conclude: Callable[[Metrics, Metrics], dict[str, Any]] = lambda start, end: {},
         decides: str | None = None,
@@ -262,11 +263,10 @@ class Session:
         running = trainer.accelerator.num_processes
         if running != self.options.nproc:
             raise InputError(f"--nproc {self.options.nproc}: {running} processes run; start it without a launcher")
-        callback = RunCallback(self.folder, self.terminal, self.options.patience)
-        trainer.add_callback(callback)
-        trainer.remove_callback(PrinterCallback)
-        weights = fingerprint(self.loaded.model)
         checkpoint = self.folder.newest_checkpoint()
+        callback = RunCallback(self.folder, self.terminal, self.options.patience)
+        set_callbacks(trainer, Pending(trainer, checkpoint), callback)
+        weights = fingerprint(self.loaded.model)
         drop_later_lines(self.folder.metrics, step_of(checkpoint) if checkpoint else -1)
         began = monotonic()
         trainer.accelerator.wait_for_everyone()  # until here each process ends at once, from here on all at one step
@@ -284,8 +284,9 @@ class Session:
                 step = trainer.state.global_step
                 raise Interrupted(f"Interrupted at step {step}; the same command goes on from there")
 
-            # 3. Measure the model that is kept, save it, and report.
+            # 3. Measure the model that is kept, as it will be saved; save it, and report.
             callback.finished = True
+            round_weights(self.loaded.model, self.loaded.saved_dtype)
             self.terminal.phase("measuring the model that is kept")
             end = quality_metrics(trainer.evaluate() if trainer.eval_dataset is not None else {})
             metric = decides if decides in end else trainer.args.metric_for_best_model if end else None
@@ -293,7 +294,7 @@ class Session:
             seconds = {"seconds": monotonic() - began, "cpu_seconds_training": cpu}
             return self._finish(trainer, course, has_changed(self.loaded.model, weights), seconds, conclude)
 
-    def _start(self, trainer: Trainer, checkpoint: Path | None) -> Metrics:
+    def _start(self, trainer: Scheduled, checkpoint: Path | None) -> Metrics:
         """Return the metrics from before the first step: measured, or read from the run that is resumed."""
         if checkpoint:
             self.terminal.say(f"Going on from step {step_of(checkpoint)}")
@@ -306,7 +307,7 @@ class Session:
 
     def _finish(
         self,
-        trainer: Trainer,
+        trainer: Scheduled,
         course: Course,
         changed: bool,
         seconds: Metrics,
@@ -314,8 +315,7 @@ class Session:
     ) -> dict[str, Any]:
         """Save the model, then write the report, the curves and the card."""
         self.terminal.phase("saving")
-        trainer.save_model(str(self.folder.saving))
-        (self.folder.saving / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing needs it
+        trainer.save_in(self.loaded.saved_dtype, self.folder.saving)
         conclusion = with_alarm(conclude(course.start, course.end), self.folder)
         failure, doubt = conclusion.pop("failure", None), conclusion.pop("doubt", None)
         result = outcome(course, changed=changed, failure=failure, doubt=doubt)

@@ -8,7 +8,8 @@ filtered from the log, resuming from whatever folder has the highest number.
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,21 +19,23 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
 from datagen.errors import InputError
-from datagen_train.data.encode import Encoded
+from datagen_train.data.encode import IGNORED, Encoded
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
 from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
+from datagen_train.run.held_out import HeldOut
 from datagen_train.run.lengths import LengthGroups
 from datagen_train.run.overfitting import message
 from datagen_train.run.progress import Numbers, Terminal
 from datagen_train.run.schedule import warmup_steps
-from datagen_train.run.steps import StepCallback, Watched
+from datagen_train.run.steps import StepCallback
+from datagen_train.run.whole_batch import WholeBatch
 
 NOT_QUALITY = ("runtime", "per_second", "epoch", "step", "preparation_time", "num_tokens", "total_flos", "train_loss")
 """Endings of names in the library's logs that say nothing about the model."""
@@ -115,21 +118,6 @@ def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
     return make_dataset({"input_ids": ids, "labels": labels})
 
 
-class GenerationMetrics(Watched):
-    """Adds the metrics of generated answers to every evaluation, so that the best checkpoint can be chosen by them."""
-
-    measure: Callable[[Any], dict[str, float]] | None = None
-    """Answers held-out prompts with a model; returns metrics by name, without "eval_"."""
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        if self.measure is not None:
-            generated = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
-            self.log(generated)
-            metrics |= generated
-        return metrics
-
-
 class PreTokenized(Trainer):
     """Takes our token ids as they are; TRL would tokenise again, and drop rows."""
 
@@ -137,8 +125,11 @@ class PreTokenized(Trainer):
         return dataset
 
 
-class Sft(GenerationMetrics, SFTTrainer):
-    """SFT and pre-training on our ids and labels."""
+class Sft(HeldOut, SFTTrainer):
+    """SFT and pre-training on our ids and labels: every metric is a mean over the tokens with a loss."""
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        return float((inputs["labels"][:, 1:] != IGNORED).sum())
 
     groups_by_length = False
     """Whether rows of about the same length come into a batch."""
@@ -150,12 +141,57 @@ class Sft(GenerationMetrics, SFTTrainer):
         return LengthGroups([len(ids) for ids in rows["input_ids"]], self.args.train_batch_size, self.args.seed)
 
 
-class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
-    """DPO on our ids."""
+class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
+    """DPO on our ids. The loss `sft` is a mean over tokens, the others are means over pairs."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._base_weights = list(self.loss_weights)
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        chosen, _ = inputs["completion_mask"].chunk(2)
+        return len(chosen), int(chosen[:, 1:].sum())
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        chosen, rejected = (float(mask[:, 1:].sum()) for mask in inputs["completion_mask"].chunk(2))
+        tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
+        return {**tokens, "logits/chosen": chosen, "logits/rejected": rejected}.get(name, self.count(inputs)[0])
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Weigh the loss `sft` by tokens, as if the whole batch, or all held-out rows, went through the model at once.
+
+        A batch's mean over its tokens becomes one that is averaged over pairs: times its tokens per pair, over those of
+        the whole.
+        """
+        (rows, tokens), whole = self.count(inputs), self.whole if model.training else self._held_out_size
+        share = tokens / rows * whole[0] / whole[1]
+        names = zip(self.loss_types, self._base_weights, strict=True)
+        self.loss_weights = [weight * share if name == "sft" else weight for name, weight in names]
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return self.weigh(loss, inputs) if model.training else loss
+
+    @cached_property
+    def _held_out_size(self) -> tuple[int, int]:
+        """(pairs, tokens of chosen answers) of all held-out rows."""
+        chosen = self.eval_dataset["chosen_ids"]
+        return len(chosen), sum(map(len, chosen))
 
 
-class Kto(GenerationMetrics, PreTokenized, KTOTrainer):
-    """KTO on our ids."""
+class Kto(HeldOut, WholeBatch, PreTokenized, KTOTrainer):
+    """KTO on our ids. Its reference point is estimated from each micro-batch, so the loss depends on their size."""
+
+    def count(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        return len(inputs["label"]), 0
+
+    def weight(self, name: str, inputs: dict[str, Any]) -> float:
+        mask, good = inputs["completion_mask"][:, 1:], torch.as_tensor(inputs["label"]).bool()
+        tokens = {"entropy": mask, "logits/chosen": mask[good], "logits/rejected": mask[~good]}
+        rows = {"chosen": good, "rejected": ~good}.get(name.rpartition("/")[2], torch.ones_like(good))
+        return float(tokens.get(name, rows).sum())
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return self.weigh(loss, inputs) if model.training else loss
 
 
 def quality_metrics(logs: dict[str, Any]) -> dict[str, float]:
@@ -174,6 +210,13 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     flags = torch.tensor(float(flag), device=device)
     torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
     return bool(flags)
+
+
+def set_callbacks(trainer: Trainer, *callbacks: TrainerCallback) -> None:
+    """Add callbacks, and remove the one that prints."""
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainer.remove_callback(PrinterCallback)
 
 
 class RunCallback(StepCallback):
@@ -273,5 +316,7 @@ class RunCallback(StepCallback):
         return bool(self._patience and best and state.global_step - best >= self._patience * args.eval_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # each process has files of its own there
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")

@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import inference_mode, load_full_model, open_model
 from datagen.llm.local.hub import model_name, resolve_model
-from datagen.llm.local.loading import load_part
 from datagen.llm.local.weights import adapter_base, is_adapter
 from datagen.records.files import check_folder
 from datagen.records.places import paths_in, real_path, refuse_bytes, refuse_overlap
@@ -28,6 +27,7 @@ from datagen_train.data.encode import Encoder
 from datagen_train.data.trained import read_trained, write_trained
 from datagen_train.errors import first_line
 from datagen_train.models.load import DTYPES
+from datagen_train.models.precision import held_in, round_weights, saved_dtype, stored_dtype
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.rewards.reward_model import RewardModel, load_reward
@@ -89,13 +89,11 @@ def merge_language_model(folder: Path, out: Path, options: MergeOptions) -> dict
 
 def pick_dtype(name: str, folder: Path, base: str | None) -> torch.dtype:
     """Return the data type to merge in: the named one, or that of the base as it was saved."""
-    from transformers import AutoConfig
-
     if name != "auto":
         return DTYPES[name]
     path = adapter_base(folder, base)
     try:
-        saved = load_part(AutoConfig, path).dtype
+        saved = stored_dtype(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: its base {path} cannot be read: {first_line(error)}. Name it: --base") from error
     return saved if saved in ATOL else torch.float32
@@ -171,18 +169,20 @@ def write(
 
 
 def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
-    """Merge a reward model's adapters; head and contract are kept, and the scores must be the same."""
-    reward = load_reward(folder)
+    """Merge a reward model's adapters, in the type of its base; head, contract and scores must be the same."""
+    reward, dtype = load_reward(folder), saved_dtype(adapter_base(folder))
     before = reward.score(REWARD_PROMPTS, REWARD_ANSWERS)
     adapted: Any = reward.model
     merged = RewardModel(adapted.merge_and_unload(safe_merge=True), reward.tokenizer, reward.contract)
     with saving(out, read_trained(folder)) as part:
-        merged.model.save_pretrained(part)
+        round_weights(merged.model, dtype)
+        with held_in(merged.model, dtype):
+            merged.model.save_pretrained(part)
         reward.tokenizer.save_pretrained(part)
         reward.contract.write(part)
         after = load_reward(part).score(REWARD_PROMPTS, REWARD_ANSWERS)
         difference = float(np.abs(np.subtract(before, after)).max())
-        if not difference <= ATOL[torch.float32]:
+        if not difference <= ATOL[dtype if dtype in ATOL else torch.float32]:
             raise DatagenError(f"{folder}: merged, a score differs by {difference:.2g}. Nothing was written")
     return {"output": str(out), "largest_difference": difference}
 
