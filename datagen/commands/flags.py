@@ -148,9 +148,10 @@ def flag(
     )
 
 
-def argument(name: str, help: str) -> inspect.Parameter:
-    """Return a positional argument."""
-    annotation = Annotated[str, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
+def argument(name: str, help: str, *, several: bool = False) -> inspect.Parameter:
+    """Return a positional argument; its value is a list if it takes several."""
+    kind = list[str] if several else str
+    annotation = Annotated[kind, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 

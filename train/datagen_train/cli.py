@@ -101,6 +101,10 @@ OPTIONS: dict[str, Any] = {
 }
 """The options of each command; those of a trainer are joined by TrainOptions."""
 ROWS = "A file or a folder of rows, or hf://NAME."
+FILES = (
+    f"{ROWS} Several are read one after the other (--limit N rows of each); '0.5*FILE' trains on half of the rows, "
+    "'2*FILE' on each row twice."
+)
 ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
     "merge": (("adapter", "Folder of the adapter."),),
@@ -122,7 +126,7 @@ class Commands(CommandGroup):
         line = self.table[name].line
         if name in TRAINERS:
             parameters = [
-                argument("data", ROWS),
+                argument("data", FILES, several=True),
                 *flags(OPTIONS[name]),
                 *flags(TrainOptions),
             ]
@@ -142,6 +146,7 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     """
     from datagen.commands.flags import fill_options
     from datagen.libraries import import_extra
+    from datagen_train.data.sources import parse_sources
     from datagen_train.errors import Finished
     from datagen_train.launch import LAUNCHED, check_devices, is_main, launch, leave_group, process_count
     from datagen_train.run.terminal import Terminal
@@ -149,7 +154,9 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
     training = replace(training, nproc=process_count(training.nproc))
     options.check(training)
-    check_readable(values["data"])
+    sources = parse_sources(values["data"])
+    for source in sources:
+        check_readable(source.name)
     check_model(training.model)
     if training.nproc > 1 and LAUNCHED not in os.environ:
         # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
@@ -168,7 +175,7 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     finally:
         terminal.end()
         leave_group()
-    return terminal.conclude(report, training, values["data"]) if is_main() else 0
+    return terminal.conclude(report, training, sources[0].name) if is_main() else 0
 
 
 def run_tool(name: str, values: dict[str, Any]) -> int:
