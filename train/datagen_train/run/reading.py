@@ -7,12 +7,13 @@ from typing import Any, BinaryIO
 
 from datagen.errors import InputError, nothing_usable
 from datagen.records.columns import parse_map
-from datagen.records.files import dump_line, open_input
+from datagen.records.files import content_digest, dump_line, open_input
 from datagen.records.makers import makers
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine
 from datagen_train.data.sources import Sources
 from datagen_train.data.split import Account, count_repeated
+from datagen_train.models.named_templates import template_identity
 from datagen_train.options import TrainOptions
 from datagen_train.run.progress import Terminal
 
@@ -85,6 +86,12 @@ def read_usable(
     if not rows:
         raise nothing_usable(reader.name, account.losses())
     return rows
+
+
+def file_digests(options: TrainOptions) -> dict[str, str]:
+    """Return the digests of what `--eval-data` and `--template` name, as far as they are given."""
+    digests = {"eval_data": content_digest(options.eval_data)} if options.eval_data else {}
+    return digests | ({"template": template_identity(options.template)} if options.template else {})
 
 
 def read_measured(options: TrainOptions, kinds: Sequence[Kind[Any]], terminal: Terminal) -> list[Any]:

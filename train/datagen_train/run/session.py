@@ -19,7 +19,6 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
-from datagen.records.files import content_digest
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Kind
 from datagen.records.record import Record
@@ -37,7 +36,7 @@ from datagen_train.options import Rates, TrainerOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
 from datagen_train.run.progress import Terminal, counted, token_counter
-from datagen_train.run.reading import check_measured, read_measured, read_sources
+from datagen_train.run.reading import check_measured, file_digests, read_measured, read_sources
 from datagen_train.run.report import circumstances, write_card, write_curves
 from datagen_train.run.stops import disk_full_as_one_line
 from datagen_train.run.trl_adapter import (
@@ -106,7 +105,7 @@ class Session:
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": self.sources.identity,
-            **({"eval_data": content_digest(self.options.eval_data)} if self.options.eval_data else {}),
+            **file_digests(self.options),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
