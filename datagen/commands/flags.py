@@ -160,10 +160,9 @@ def flag(
 
 
 def argument(name: str, help: str, several: bool = False) -> inspect.Parameter:
-    """Return a positional argument; of several values, one at least."""
-    metavar = f"{name.removesuffix('s').upper()}..." if several else name.upper()
-    kind = list[str] if several else str
-    annotation = Annotated[kind, typer.Argument(help=help, metavar=metavar, show_default=False)]  # type: ignore[valid-type]
+    """Return a positional argument; its value is a list if it takes several."""
+    kind: Any = list[str] if several else str
+    annotation = Annotated[kind, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 

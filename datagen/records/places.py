@@ -47,7 +47,7 @@ def spec_parts(spec: str) -> Iterator[str]:
         yield from (spec[start + 1 : end] for start, end in combinations([-1, *places, len(spec)], 2))
 
 
-def refuse_overlap(written: Iterable[Path], read: Iterable[Path], rows: str | None = None) -> None:
+def refuse_overlap(written: Iterable[Path], read: Iterable[Path], rows: object = None) -> None:
     """Raise InputError if a file that is to be written is one that is read, or a folder that holds one.
 
     Two names may be one file: another spelling, a symlink, a hard link.
@@ -55,7 +55,7 @@ def refuse_overlap(written: Iterable[Path], read: Iterable[Path], rows: str | No
     Args:
         written: What is to be written.
         read: What is read.
-        rows: The input. If it is a folder, nothing is written into it: the next run would read that, too.
+        rows: The input, or several. If one is a folder, nothing is written into it: the next run would read that, too.
     """
     sources = [(path, real_path(path)) for path in read if is_there(path)]
     folders = [real_path(path) for path in paths_in([rows]) if is_there(path) and path.is_dir()]

@@ -36,12 +36,13 @@ class Notes:
 
 
 def train(
-    module: Any, data: Path | str, algorithm: Any = None, notes: Notes | None = None, **options: Any
+    module: Any, data: Path | str | list[str], algorithm: Any = None, notes: Notes | None = None, **options: Any
 ) -> dict[str, Any]:
     """Run a trainer; return the result of its report."""
     chosen = TrainOptions(**{"log_every": 5, **options})
     name = module.__name__.rpartition(".")[2]
-    report = module.run(str(data), chosen, algorithm or OPTIONS[name](), notes or Notes())
+    files = data if isinstance(data, list) else str(data)
+    report = module.run(files, chosen, algorithm or OPTIONS[name](), notes or Notes())
     assert report is not None
     return dict(report["result"])
 

@@ -140,6 +140,10 @@ OPTIONS: dict[str, Any] = {
 """The options of each command; those of a trainer are joined by TrainOptions."""
 FROM_MEDICALGPT = "--from-medicalgpt"
 ROWS = "A file or a folder of rows, or hf://NAME."
+FILES = (
+    f"{ROWS} Several are read one after the other (--limit N rows of each); '0.5*FILE' trains on half of the rows, "
+    "'2*FILE' on each row twice."
+)
 ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
     "merge": (("adapter", "Folder of the adapter."),),
@@ -200,7 +204,7 @@ def trainer_command(
     from datagen.commands.flags import argument, flags, make_command
 
     types = (*options, OPTIONS[name], TrainOptions)
-    parameters = [argument("data", ROWS), *(flag for group in types for flag in flags(group))]
+    parameters = [argument("data", FILES, several=True), *(flag for group in types for flag in flags(group))]
     return make_command(name, line, parameters, lambda values: action(name, values))
 
 
@@ -233,12 +237,14 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
         InputError: they do not fit together, or a file or model that they name cannot be read.
     """
     from datagen.commands.flags import fill_options
+    from datagen_train.data.sources import parse_sources
     from datagen_train.launch import process_count
 
     training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
     training = replace(training, nproc=process_count(training.nproc))
     options.check(training)
-    check_readable(values["data"])
+    for source in parse_sources(values["data"]):
+        check_readable(source.name)
     check_model(training.model)
     return training, options
 
@@ -255,6 +261,7 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     Mistakes in the options and in the name of the data are reported before any library is imported.
     """
     from datagen.libraries import import_extra
+    from datagen_train.data.sources import parse_sources
     from datagen_train.errors import Finished
     from datagen_train.launch import LAUNCHED, check_devices, is_main, launch, leave_group
     from datagen_train.run.terminal import Terminal
@@ -277,7 +284,7 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     finally:
         terminal.end()
         leave_group()
-    return terminal.conclude(report, training, values["data"]) if is_main() else 0
+    return terminal.conclude(report, training, parse_sources(values["data"])[0].name) if is_main() else 0
 
 
 def run_sweep(name: str, values: dict[str, Any]) -> int:

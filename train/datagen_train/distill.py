@@ -18,7 +18,7 @@ refuses a teacher whose embedding has another number of unused rows; so the loop
 their own: every draw depends on the seed, the step and the row alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import log
@@ -172,7 +172,7 @@ class Distill(HeldOut, WholeBatch):
             on_tokens=token_counter(self.session.terminal),
         )
 
-    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Learn on a batch of prompts, `inputs["row"]`, with answers of the student or of the rows."""
         step, examples = self.state.global_step + 1, [self.examples[i] for i in inputs["row"].tolist()]
         if Random(f"{self.args.seed}:{step}:on-policy").random() < self.options.on_policy:
@@ -184,7 +184,7 @@ class Distill(HeldOut, WholeBatch):
             self.session.terminal.phase("updating")
         tokens = sum(len(example.prompt) + len(example.answer) for example in examples)
         self.state.num_input_tokens_seen += tokens * self.args.world_size
-        return super().training_step(model, self.batch(examples)._asdict(), num_items_in_batch)
+        return super().training_step(model, self.batch(examples)._asdict(), *args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

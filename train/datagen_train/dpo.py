@@ -41,6 +41,7 @@ from datagen.records.reader import PREFERENCES, PROMPTS
 from datagen.records.record import Preference, Record, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import EncodedAnswer, EncodedPair, encode_answers, encode_preference
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, measure_answer, measure_pair, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
@@ -54,8 +55,8 @@ START_TOLERANCE = 1e-3
 """How far the first rewards may be from 0 in float32; ten times as far in bfloat16."""
 
 
-def run(data: str, training: TrainOptions, options: DpoOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of preferences; return the report."""
+def run(data: Data, training: TrainOptions, options: DpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of preferences; return the report."""
     with open_session("dpo", data, PREFERENCES, training, options, RATES, terminal) as session:
         is_kto = options.loss == "kto"
 

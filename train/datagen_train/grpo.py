@@ -45,6 +45,7 @@ from trl.trainer.utils import add_fused_lm_head
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
@@ -88,8 +89,8 @@ OURS = "ours/"
 """Prefix of the metrics that are added to TRL's."""
 
 
-def run(data: str, options: TrainOptions, algorithm: GrpoOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of rows; return the report."""
+def run(data: Data, options: TrainOptions, algorithm: GrpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of rows; return the report."""
     refuse_partial_judges(algorithm.reward, options.model, allow_self=algorithm.allow_self)
     digests = identity(algorithm.reward)
     with (

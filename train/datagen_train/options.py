@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from datagen.engine.options import MAP_HELP, check_choices, option, template_values
-from datagen.errors import InputError
+from datagen.errors import InputError, unknown_value
 
 TOY_BYTES = 20_000_000
 """Below this size of its weights a model is a toy; the smallest language model in use is ten times as large."""
@@ -37,6 +37,11 @@ TEMPLATE_HELP = (
     "Values of the chat template as a JSON object, such as '{\"enable_thinking\": false}'. They become its defaults, "
     "and are saved with the model."
 )
+TEMPLATES = ("plain", "chatml", "gemma", "llama3", "mistral", "phi3", "qwen3", "vicuna")
+TEMPLATE_NAME_HELP = (
+    f"Chat template, for a base model without one or in place of its own: {', '.join(TEMPLATES)}; or FILE.jinja. "
+    "It is saved with the model. [the model's own, else plain]"
+)
 REASONING = ("train", "drop")
 REASONING_HELP = "Reasoning of the rows: train on it in the form of the model's chat template, or drop it."
 
@@ -58,6 +63,8 @@ class ModelOptions:
     """Train only the parameters whose names match this regular expression."""
     dtype: str = "auto"
     """auto, float32 or bfloat16."""
+    template: str | None = None
+    """A name of TEMPLATES, or a file."""
     chat_template_kwargs: str | None = None
     """A JSON object: values of the chat template."""
     attention: str | None = None
@@ -97,6 +104,7 @@ class TrainOptions:
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
+    template: str | None = option(None, TEMPLATE_NAME_HELP, panel=MODEL)
     attention: str | None = option(
         None,
         "Implementation of attention: eager, sdpa or flash_attention_2. [the library's choice]",
@@ -106,7 +114,6 @@ class TrainOptions:
     dropout: float | None = option(
         None, "Dropout of the model (sft, pretrain). [that of its config]", least=0, most=0.9, panel=MODEL
     )
-
     chat_template_kwargs: str | None = option(None, TEMPLATE_HELP, panel=MODEL)
 
     epochs: float | None = option(None, "Epochs (passes over the data). [3; reward: 1]", least=0.01, panel=STEPS)
@@ -218,6 +225,7 @@ class TrainerOptions:
         check_measured(training)
         check_size(training, has_dropout=self.has_dropout)
         template_values(training.chat_template_kwargs)
+        check_template_name(training.template)
         if training.batch_size % training.accumulate:
             sizes = f"--batch-size {training.batch_size} is no multiple of --accumulate {training.accumulate}"
             raise InputError(f"{sizes}: a step is made of so many equal parts")
@@ -233,6 +241,17 @@ class TrainerOptions:
     def answers_held_out(self, training: TrainOptions) -> bool:
         """Are held-out prompts answered at every measurement?"""
         return training.generate > 0
+
+
+def is_template_file(spec: str) -> bool:
+    """Does `--template` name a file?"""
+    return spec.endswith((".jinja", ".jinja2"))
+
+
+def check_template_name(spec: str | None) -> None:
+    """Raise InputError if `--template` names neither a template nor a file."""
+    if spec is not None and spec not in TEMPLATES and not is_template_file(spec):
+        raise unknown_value("--template", spec, [*TEMPLATES, "FILE.jinja"])
 
 
 def check_measured(training: TrainOptions) -> None:
@@ -269,6 +288,8 @@ class PretrainOptions(TrainerOptions):
         super().check(training)
         if training.generate:
             raise InputError("--generate: documents have no prompts to answer; leave it out")
+        if training.template:
+            raise InputError("--template: documents are no conversations; name it in sft")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from transformers import TrainingArguments
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
 from datagen_train.data.ptx import PtxData, read_ptx
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic
@@ -79,8 +80,8 @@ UPDATE_METRICS = (
 """Metrics that are means over the updates of an iteration."""
 
 
-def run(data: str, options: TrainOptions, algorithm: PpoOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of rows; return the report."""
+def run(data: Data, options: TrainOptions, algorithm: PpoOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of rows; return the report."""
     refuse_partial_judges(algorithm.reward, options.model, allow_self=algorithm.allow_self)
     digests = identity(algorithm.reward)
     with (

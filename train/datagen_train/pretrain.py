@@ -11,6 +11,7 @@ from trl import SFTConfig
 from datagen.records.reader import DOCUMENTS
 from datagen.records.record import Document
 from datagen_train.data.checks import CheckInput
+from datagen_train.data.sources import Data
 from datagen_train.data.split import measure_sequence
 from datagen_train.options import PretrainOptions, Rates, TrainOptions
 from datagen_train.run.progress import Terminal
@@ -20,8 +21,8 @@ from datagen_train.run.trl_adapter import Sft, sequence_dataset
 RATES = Rates(full=1e-5, lora=1e-4, tiny=6e-3, toy_steps=60, keeps_last_of_tiny=True)
 
 
-def run(data: str, training: TrainOptions, options: PretrainOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of documents; return the report."""
+def run(data: Data, training: TrainOptions, options: PretrainOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of documents; return the report."""
     with open_session("pretrain", data, DOCUMENTS, training, options, RATES, terminal) as session:
         rows: list[Document] = session.read()
         loaded = session.load(row.text for row in rows)

@@ -27,12 +27,12 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, TrainingArguments
 
 from datagen.errors import InputError
-from datagen.records.files import input_digest, open_input
 from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, read_rows
 from datagen_train.errors import UnusableRow
 from datagen_train.models.heads import Head
@@ -77,8 +77,8 @@ print(model(**inputs).logits[0, 0].item() + {bias:.6f})  # {expected:.4f}
 LOSS_COLUMNS = ("better", "worse", "weight", "target", "margin")
 
 
-def run(data: str, options: TrainOptions, algorithm: RewardOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of rows; return the report."""
+def run(data: Data, options: TrainOptions, algorithm: RewardOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of rows; return the report."""
     if is_reward_model(options.model):
         raise InputError(f"--model {options.model}: is a reward model; start from the SFT model that it was made from")
     with open_session("reward", data, RANKED, options, algorithm, RATES, terminal) as session:
@@ -331,8 +331,6 @@ def reference_answers(session: Session, split: Split[Any, EncodedRanking], rows:
 def make_contract(session: Session, trainer: RewardTrainer, held_out_accuracy: float | None) -> Contract:
     """Return the contract of the model as it was saved."""
     tokenizer = session.loaded.tokenizer
-    with open_input(session.data) as file:
-        data = input_digest(file)
     digests, scale = tokenizer_digests(tokenizer), trainer.scale
     return Contract(
         tokenizer=digests["tokenizer"],
@@ -344,7 +342,7 @@ def make_contract(session: Session, trainer: RewardTrainer, held_out_accuracy: f
         pad=trainer.pad_id,
         max_length=session.encoder.max_length,
         model=model_identity(session.options.model),
-        data=data,
+        data=session.sources.identity,
         held_out_accuracy=held_out_accuracy,
     )
 

@@ -16,6 +16,7 @@ from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
 from datagen_train.data.checks import CheckInput, check_packing
 from datagen_train.data.encode import conversation, texts
+from datagen_train.data.sources import Data
 from datagen_train.data.split import measure_sequence
 from datagen_train.options import Rates, SftOptions, TrainOptions
 from datagen_train.run.progress import Terminal
@@ -25,13 +26,14 @@ from datagen_train.run.trl_adapter import Sft, sequence_dataset
 RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3, toy_steps=60, keeps_last_of_tiny=True)
 
 
-def run(data: str, training: TrainOptions, options: SftOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of rows; return the report."""
+def run(data: Data, training: TrainOptions, options: SftOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of rows; return the report."""
     with open_session("sft", data, PROMPTS, training, options, RATES, terminal) as session:
         # 1. Read the rows, and load the model (the tokenizer of `tiny` is trained on their texts).
         rows: list[Record] = session.read()
         if all(row.response is None for row in rows):
-            raise InputError(f"{data}: no row has a response; answer them first: datagen respond {data}")
+            first = session.sources.names[0]
+            raise InputError(f"{session.sources}: no row has a response; answer them first: datagen respond {first}")
         loaded = session.load((text for row in rows for text in texts(row)), reasoning=options.reasoning)
 
         # 2. Encode them with a loss on the responses alone, hold some out, and check what will be trained.

@@ -152,7 +152,7 @@ class Encoder:
                 done = ""
             ids, text = self._up_to_end(exchange.answer)
             sequences[-1].append(_Part(self.ids(exchange.prompt[len(done) :]), ids))
-            done = exchange.prompt + text
+            done = exchange.prompt + text if text else ""
 
         # 3. Cut them at the longest length, and count.
         encoded = [sequence for parts in sequences if (sequence := self._cut(parts))]
@@ -270,11 +270,14 @@ class Encoder:
         return readable
 
     def _up_to_end(self, answer: str) -> tuple[Ids, str]:
-        """Return the ids of an answer up to the token that ends it, and their text; add a token if there is none."""
+        """Return the ids of an answer up to the token that ends it, and their text.
+
+        If there is no such token, one is added. Then the text is "": no later prompt holds that token.
+        """
         ids = self.ids(answer)
         end = next((i for i, token in enumerate(ids) if token in self.ends), None)
         if end is None:
-            return [*ids, self._eos], answer
+            return [*ids, self._eos], ""
         before, token, _ = answer.partition(str(self.tokenizer.decode([ids[end]])))
         return ids[: end + 1], before + token
 

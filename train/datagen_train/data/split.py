@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from datagen.printing import printable
@@ -147,6 +148,7 @@ def encode_rows(
     encode: Callable[[Row], Iterable[Example]],
     measure: Callable[[Example], tuple[int, int, bool]],
     account: Account,
+    draw: Callable[[Sequence[int]], Sequence[int]] = lambda places: range(len(places)),
 ) -> Split[Row, Example]:
     """Encode rows, on both sides; unusable rows are counted, never fatal.
 
@@ -155,9 +157,11 @@ def encode_rows(
         encode: makes the examples of a row; raises UnusableRow.
         measure: returns an example's tokens, the trained ones among them, and whether it was cut.
         account: counts are added to it.
+        draw: gets the numbers of the rows that can be trained on, and returns which of them are, by index.
     """
     split: Split[Row, Example] = Split()
-    for row, held_out in rows:
+    places, encoded = list[int](), list[tuple[Row, list[Example]]]()
+    for place, (row, held_out) in enumerate(rows):
         try:
             examples = list(encode(row))
         except UnusableRow as reason:
@@ -167,12 +171,16 @@ def encode_rows(
             split.held_out += examples
             split.held_out_rows.append(row)
         else:
-            split.train += examples
-            split.trained.update(digests(row))
-        for tokens, trained, cut in map(measure, examples):
-            account.tokens += tokens
-            account.trained_tokens += trained
-            account.cut += cut
+            places.append(place)
+            encoded.append((row, examples))
+    for index in draw(places):
+        row, examples = encoded[index]
+        split.train += examples
+        split.trained.update(digests(row))
+    for tokens, trained, cut in map(measure, chain(split.train, split.held_out)):
+        account.tokens += tokens
+        account.trained_tokens += trained
+        account.cut += cut
     account.train, account.held_out = len(split.train), len(split.held_out)
     return split
 

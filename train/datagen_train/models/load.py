@@ -18,6 +18,7 @@ from datagen.llm.local.hub import resolve_model
 from datagen.llm.local.loading import load_network, load_part
 from datagen.llm.local.weights import is_adapter, language_model, weights_digest
 from datagen_train.errors import first_line
+from datagen_train.models.named_templates import choose_template
 from datagen_train.models.precision import saved_dtype
 from datagen_train.models.template import set_defaults
 from datagen_train.models.tokens import fit_tokenizer
@@ -59,16 +60,18 @@ def load(spec: str, options: ModelOptions, texts: Iterable[str], seed: int) -> L
         from datagen_train.models.tiny import make_tiny
 
         model, tokenizer = make_tiny(spec, texts, seed)
+        notes = ["tiny is a toy made from nothing, to try things with; --model names a real one"]
+        notes += choose_template(tokenizer, options.template) if options.template else []
         set_defaults(tokenizer, template_values(options.chat_template_kwargs))
-        return Loaded(
-            model, tokenizer, ["tiny is a toy made from nothing, to try things with; --model names a real one"]
-        )
+        return Loaded(model, tokenizer, notes)
     path = language_model(spec)
     if is_adapter(path):
         raise InputError(f"{path}: is a LoRA adapter; merge it first: datagen train merge {path}")
     loaded = Loaded(load_model(path, options), load_tokenizer(path), [], saved_dtype(path))
     name = spec.removeprefix("hf:")  # what an adapter names as its base: no folder of a cache, nor one seen from here
     loaded.model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
+    if options.template:
+        loaded.notes += choose_template(loaded.tokenizer, options.template)
     loaded.notes += fit_tokenizer(loaded.model, loaded.tokenizer)
     set_defaults(loaded.tokenizer, template_values(options.chat_template_kwargs))
     return loaded

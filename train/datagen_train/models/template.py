@@ -28,6 +28,7 @@ OPENING = re.compile(r"(?P<open><think>\s*)?(?P<closed></think>\s*)?\Z")
 """The end of a prompt in which the template begins the thinking, or also ends it: then thinking is off."""
 HANDED = ("role", "content", "name", "tool_call_id")
 PROBE_CALL = {"id": "probe0001", "type": "function", "function": {"name": "convert", "arguments": {"unit": "mile"}}}
+SECOND_CALL = {"id": "probe0002", "type": "function", "function": {"name": "convert", "arguments": {"unit": "furlong"}}}
 PROBE_TOOL: Row = {
     "type": "function",
     "function": {
@@ -75,9 +76,8 @@ class ChatTemplate:
         """
         if tools and not self.has_tools:
             raise UnusableRow("the chat template has no tools")
-        if self.call_form is None and any(message.get("tool_calls") for message in messages):
-            raise UnusableRow("the chat template has no tool calls")
-        for role in sorted({message["role"] for message in messages} - {"user", "assistant"}):
+        self._refuse_calls(messages)
+        for role in sorted({"assistant", *(message["role"] for message in messages)}):
             if self._leaves_out(role):
                 raise UnusableRow(f"the chat template leaves out messages of the role {role}")
         return self._render(messages, tools, ask=True)
@@ -89,8 +89,7 @@ class ChatTemplate:
             UnusableRow: As in `prompt`; or the answer is not found behind the prompt.
         """
         *before, message = messages
-        if message.get("tool_calls") and self.call_form is None:
-            raise UnusableRow("the chat template has no tool calls")
+        self._refuse_calls([message])
         prompt = self.prompt(before, tools)
         opening = OPENING.search(prompt)
         assert opening
@@ -141,6 +140,16 @@ class ChatTemplate:
         return None
 
     @cached_property
+    def has_parallel_calls(self) -> bool:
+        """Does the template show more than the first call of a turn, or refuse it in words of its own?"""
+        question, turn, *_ = probe("tool")
+        try:
+            text = self._render([question, turn | {"tool_calls": [PROBE_CALL, SECOND_CALL]}])
+        except UnusableRow:
+            return True
+        return "furlong" in text
+
+    @cached_property
     def after_call(self) -> str:
         """What the template writes behind the arguments of a call that ends a conversation; "" without calls."""
         if self.call_form is None:
@@ -157,6 +166,14 @@ class ChatTemplate:
             return "convert" in self._render(probe("user"), [PROBE_TOOL], ask=True)
         except UnusableRow:
             return False
+
+    def _refuse_calls(self, messages: Messages) -> None:
+        """Raise UnusableRow if the template leaves out a call of a tool."""
+        most = max((len(message.get("tool_calls") or []) for message in messages), default=0)
+        if most and self.call_form is None:
+            raise UnusableRow("the chat template has no tool calls")
+        if most > 1 and not self.has_parallel_calls:
+            raise UnusableRow("the chat template shows only the first of several tool calls in a turn")
 
     def _find_left_out(self, role: str) -> bool:
         """Does the template leave out the text of a role's messages in silence?"""
@@ -259,9 +276,12 @@ def hand_call(call: Row, as_text: bool) -> Row:
 
 def probe(role: str) -> Messages:
     """Return a short conversation with a message of a role."""
-    question, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+    question, answer = {"role": "user", "content": PROBE_TEXT}, {"role": "assistant", "content": "A"}
     if role == "user":
         return [question]
+    if role == "assistant":
+        return [question | {"content": "Q"}, answer | {"content": PROBE_TEXT}]
+    question["content"] = "Q"
     if role != "tool":
         return [{"role": role, "content": PROBE_TEXT}, question]
     call = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}

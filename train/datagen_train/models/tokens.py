@@ -86,18 +86,21 @@ def turn_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if tokenizer.chat_template is None:
         return None
     turns: Messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    text = render_chat(tokenizer, turns)
-    after = tokenizer(text.rpartition("ANSWER")[2], add_special_tokens=False)["input_ids"]
+    _, answer, text = render_chat(tokenizer, turns).rpartition("ANSWER")
+    after = tokenizer(text if answer else "", add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     return next((token for token in after if token in special), None)
 
 
 def call_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the special token that the chat template puts behind a call of a tool: for some models it is another."""
+    """Return the special token that ends a turn which calls a tool: for some models it is another.
+
+    It is the last one that the chat template writes: those before it may quote an argument, or end one of many calls.
+    """
     text = ChatTemplate(tokenizer).after_call if tokenizer.chat_template is not None else ""
     added = tokenizer.added_tokens_decoder
     after = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return next((token for token in after if token in added and added[token].special), None)
+    return next((token for token in reversed(after) if token in added and added[token].special), None)
 
 
 def pad(sequences: Sequence[TokenSequence], filler: int, *, left: bool = False) -> torch.Tensor:

@@ -19,7 +19,6 @@ never gets a 0, which would be an opinion.
 import asyncio
 import inspect
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from datagen.llm.local.generation import Ids
 from datagen.llm.local.weights import CONTRACT, weights_digest
 from datagen.records.record import Record
 from datagen.verify import pick_verifier
+from datagen_train.data.sources import split_weight as split_weight
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.rewards.classifier import Classifier
@@ -42,13 +42,6 @@ from datagen_train.rewards.judge import JudgeReward
 from datagen_train.rewards.reward_model import load_reward
 
 MIN_STD = 1e-8
-WEIGHT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+)\*(.+)", re.DOTALL)
-
-
-def split_weight(spec: str) -> tuple[float, str]:
-    """Split `0.5*NAME` into weight and name; without a weight it is 1."""
-    match = WEIGHT.fullmatch(spec)
-    return (float(match[1]), match[2]) if match else (1.0, spec)
 
 
 def load_function(spec: str) -> RewardFunction:

@@ -5,7 +5,7 @@ folders: the head names the base of that base instead, if its own card does, and
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,29 @@ LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """An identifier of the hub, such as apache-2.0."""
 
 
-def head(trainer: str, data: str, model: str, folder: Path) -> str:
+def head(trainer: str, data: Sequence[str], model: str, folder: Path) -> str:
     """Return the head of a card.
 
     Args:
         trainer: what trained the model.
-        data: the rows, as named on the command line.
+        data: the files of rows, as named on the command line.
         model: the base, as named on the command line.
         folder: the model.
     """
     from huggingface_hub import ModelCardData
 
-    data_set = DATA_SET.fullmatch(data)
+    data_sets = [match["name"] for name in data if (match := DATA_SET.fullmatch(name))]
     fields = ModelCardData(
         **base_fields(model),
-        datasets=[data_set["name"]] if data_set else None,
+        datasets=data_sets or None,
         library_name="peft" if is_adapter(folder) else "transformers",
-        pipeline_tag="text-classification" if trainer == "reward" else "text-generation",
+        pipeline_tag="text-classification" if trainer in ("reward", "classify") else "text-generation",
         tags=["datagen", trainer],
     )
     return f"---\n{fields.to_yaml()}\n---\n"
 
 
-def base_fields(model: str) -> dict[str, str]:
+def base_fields(model: str) -> dict[str, Any]:
     """Return the base by its name on the hub, and its license, as far as they are known."""
     name, folder = model.removeprefix("hf:"), Path(model.removeprefix("hf:")).expanduser()
     if not folder.is_dir():

@@ -36,6 +36,7 @@ class HeldOut(Watched):
     eval` computes it. Processes share the batches.
     """
 
+    accelerator: Any
     _metrics: Any
     measure: Callable[[Any], dict[str, float]] | None = None
     """Answers held-out prompts with a model; returns metrics by name, without "eval_"."""

@@ -7,11 +7,13 @@ from typing import Any, BinaryIO
 
 from datagen.errors import InputError, nothing_usable
 from datagen.records.columns import parse_map
-from datagen.records.files import dump_line, open_input
+from datagen.records.files import content_digest, dump_line, open_input
 from datagen.records.makers import makers
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine
+from datagen_train.data.sources import Sources
 from datagen_train.data.split import Account, count_repeated
+from datagen_train.models.named_templates import template_identity
 from datagen_train.options import TrainOptions
 from datagen_train.run.progress import Terminal
 
@@ -35,6 +37,28 @@ def open_reader(
     raise problems[0]
 
 
+def read_sources(
+    sources: Sources,
+    kinds: Sequence[Kind[Any]],
+    options: TrainOptions,
+    dropped: BinaryIO,
+    account: Account,
+    terminal: Terminal,
+) -> list[Any]:
+    """Return the rows of all files, at most `--limit` of each, and count them by file; for the rest see `read_usable`.
+
+    Raises:
+        InputError: A file cannot be read, or no row of it can be used.
+    """
+    rows: list[Any] = []
+    for name, file in zip(sources.names, sources.files, strict=True):
+        reader = open_reader(name, file, kinds, options.format, parse_map(options.map))
+        own = read_usable(reader, dropped, options.limit, account, terminal)
+        sources.rows.append(len(own))
+        rows += own
+    return rows
+
+
 def read_usable(
     reader: Reader[Any], dropped: BinaryIO, limit: int | None, account: Account, terminal: Terminal
 ) -> list[Any]:
@@ -44,6 +68,7 @@ def read_usable(
         InputError: No row can be used.
     """
     rows: list[Any] = []
+    earlier = account.unreadable
     for item in reader.read():
         if isinstance(item, BadLine):
             account.unreadable += 1
@@ -56,11 +81,17 @@ def read_usable(
             terminal.count(len(rows))
     for note in reader.account.lines():
         terminal.say(note)
-    account.read = len(rows) + account.unreadable
+    account.read += len(rows) + account.unreadable - earlier
     account.makers.update(name for row in rows for name in set(makers(row.meta)))
     if not rows:
         raise nothing_usable(reader.name, account.losses())
     return rows
+
+
+def file_digests(options: TrainOptions) -> dict[str, str]:
+    """Return the digests of what `--eval-data` and `--template` name, as far as they are given."""
+    digests = {"eval_data": content_digest(options.eval_data)} if options.eval_data else {}
+    return digests | ({"template": template_identity(options.template)} if options.template else {})
 
 
 def read_measured(options: TrainOptions, kinds: Sequence[Kind[Any]], terminal: Terminal) -> list[Any]:
@@ -76,12 +107,18 @@ def read_measured(options: TrainOptions, kinds: Sequence[Kind[Any]], terminal: T
         return read_usable(reader, dropped, None, Account(), terminal)
 
 
-def check_measured(rows: Sequence[Any], measured: Sequence[Any], is_any: bool, terminal: Terminal) -> None:
+def check_measured(
+    rows: Sequence[Any], measured: Sequence[Any], is_any: bool, options: TrainOptions, terminal: Terminal
+) -> None:
     """Check the rows of `--eval-data` beside those that are trained on; warn of those that both sides have.
 
     Raises:
         InputError: None of them can be measured on (`is_any` is false).
     """
+    if not measured:
+        if options.held_out and not is_any:
+            terminal.say(f"No row is held out, so nothing is measured: raise --held-out {options.held_out}")
+        return
     if not is_any:
         raise InputError("--eval-data: no row of it can be measured on; datagen train check shows why")
     if repeated := count_repeated(rows, measured):

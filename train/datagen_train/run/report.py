@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from datagen.engine.output import read_meta
 from datagen.printing import printable
 from datagen.records.makers import is_sim
+from datagen_train.data.sources import Source
 from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import RunFolder
 from datagen_train.run.manifest import CARD
@@ -87,19 +88,20 @@ def write_curves(folder: RunFolder) -> None:
     folder.curves.write_text(page(plots), encoding="utf-8")
 
 
-def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any]) -> None:
+def write_card(folder: RunFolder, sources: Sequence[Source], model: str, report: dict[str, Any]) -> None:
     """Write the model card, README.md beside the model that was saved."""
     result = report["result"]
     rows = result["rows"]
     trainer = result["command"].removeprefix("train ")
+    files = ", ".join(code(source.label(Path(source.name).name)) for source in sources)
     lines = [
-        head(trainer, data, model, folder.saving),
+        head(trainer, [source.name for source in sources], model, folder.saving),
         f"# {plain(folder.path.name)}",
         "",
-        f"Made by `datagen {result['command']}` from {code(shown_base(model))} on {code(Path(data).name)}: "
+        f"Made by `datagen {result['command']}` from {code(shown_base(model))} on {files}: "
         f"{rows['train']} sequences, {rows['held_out']} held out, {result['steps']} steps.",
         "",
-        _origin(Path(data), rows["makers"]),
+        _origin(sources, rows["makers"]),
         "",
         *_metrics_table(result["start"], result["end"]),
         "",
@@ -123,13 +125,14 @@ def write_card(folder: RunFolder, data: str, model: str, report: dict[str, Any])
     (folder.saving / CARD).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
-def _origin(data: Path, makers: Mapping[str, int]) -> str:
-    """Say which command made the data, as x.meta.json beside it records, and which models wrote and judged it."""
-    meta = read_meta(data.with_suffix(".meta.json"))
-    command = meta["result"]["fingerprint"].get("command") if meta else None
+def _origin(sources: Sequence[Source], makers: Mapping[str, int]) -> str:
+    """Say which commands made the data, as x.meta.json beside it records, and which models wrote and judged it."""
+    metas = [read_meta(Path(source.name).with_suffix(".meta.json")) for source in sources]
+    commands = [meta["result"]["fingerprint"].get("command") for meta in metas if meta]
+    commands = [code(f"datagen {command}") for command in dict.fromkeys(commands) if command]
     origin = "No record beside the data says its origin."
-    if command:
-        origin = f"The data was made by {code(f'datagen {command}')}."
+    if commands:
+        origin = f"The data was made by {' and '.join(commands)}."
     models = ", ".join(f"{plain(name)} ({number} rows)" for name, number in makers.items())
     is_simulated = any(map(is_sim, makers))
     note = " **`sim` is a procedural teacher, not a language model.**" if is_simulated else ""

@@ -8,6 +8,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from math import ceil
 from pathlib import Path
 from time import monotonic, process_time
@@ -18,14 +19,13 @@ from transformers import set_seed
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
-from datagen.records.columns import parse_map
-from datagen.records.files import content_digest, input_digest, open_input, output_stem
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Kind
 from datagen.records.record import Record
 from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
 from datagen_train.data.encode import Encoder
+from datagen_train.data.sources import Data, Sources
 from datagen_train.data.split import Account, Example, Row, Split, choose_sides, encode_rows
 from datagen_train.data.trained import trained_by, write_trained
 from datagen_train.errors import Finished, Interrupted
@@ -39,7 +39,7 @@ from datagen_train.run.outcome import Course, check_selection, fingerprint, has_
 from datagen_train.run.overfitting import with_alarm
 from datagen_train.run.pending import Pending
 from datagen_train.run.progress import Terminal, counted, token_counter
-from datagen_train.run.reading import check_measured, open_reader, read_measured, read_usable
+from datagen_train.run.reading import check_measured, file_digests, read_measured, read_sources
 from datagen_train.run.report import circumstances, write_card, write_curves
 from datagen_train.run.schedule import Scheduled
 from datagen_train.run.stops import disk_full_as_one_line
@@ -64,7 +64,7 @@ class Session:
 
     Attributes:
         name: the trainer, as on the command line.
-        data: path of the rows.
+        sources: the files of rows.
         options: options of all trainers, with `epochs` and `best` filled in.
         rate: peak learning rate.
         terminal, folder: where messages go, and where the run writes.
@@ -76,7 +76,7 @@ class Session:
     def __init__(
         self,
         name: str,
-        data: str,
+        data: Data,
         kind: Any,
         options: TrainOptions,
         algorithm: TrainerOptions,
@@ -85,11 +85,11 @@ class Session:
         rewards: Sequence[str],
     ) -> None:
         """See `open_session`."""
-        self.name, self.data, self._kind, self._algorithm, self._rewards = name, data, kind, algorithm, rewards
+        self.name, self._kind, self._algorithm, self._rewards = name, kind, algorithm, rewards
         self.options, self.rate, self.terminal = rates.fill(options), rates.pick(options), terminal
         self._least_steps = rates.least_steps(options)
-        self.folder = RunFolder(Path(options.output or f"{output_stem(data)}.{name}"))
-        self._file = open_input(data)  # once: what is read must be what its digest says
+        self.sources = Sources(data)
+        self.folder = RunFolder(Path(options.output or f"{self.sources.stem}.{name}"))
         self.account = Account()
         self._measured: list[Any] = []  # the rows of --eval-data
         self.loaded: Loaded
@@ -105,8 +105,8 @@ class Session:
             **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
-            "data": input_digest(self._file),
-            **({"eval_data": content_digest(self.options.eval_data)} if self.options.eval_data else {}),
+            "data": self.sources.identity,
+            **file_digests(self.options),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
@@ -116,17 +116,16 @@ class Session:
             others: kinds of rows that the file may hold instead.
 
         Returns:
-            At most `--limit` rows, of the record type that the trainer reads.
+            At most `--limit` rows of each file, of the record type that the trainer reads.
 
         Raises:
-            InputError: the file cannot be read, or no row can be used.
+            InputError: a file cannot be read, or no row of it can be used.
         """
         self.terminal.phase("reading rows")
         options, kinds = self.options, (self._kind, *others)
         dropped_file = self.folder.dropped if is_main() else Path(os.devnull)
-        with self._file as file, dropped_file.open("wb") as dropped:
-            reader = open_reader(self.data, file, kinds, options.format, parse_map(options.map))
-            rows = read_usable(reader, dropped, options.limit, self.account, self.terminal)
+        with self.sources as sources, dropped_file.open("wb") as dropped:
+            rows = read_sources(sources, kinds, options, dropped, self.account, self.terminal)
         self._measured = read_measured(options, kinds, self.terminal)
         return rows
 
@@ -176,16 +175,16 @@ class Session:
         """
         self.terminal.phase("encoding")
         sides = choose_sides(counted(rows, self.terminal), self._measured, self.options.held_out)
-        split = encode_rows(sides, encode, measure, self.account)
+        draw = partial(self.sources.draw, seed=self.options.seed)
+        split = encode_rows(sides, encode, measure, self.account, draw)
         if not split.train:
-            raise InputError(f"{self.data}: no row is left to train on: {self.account.losses()}")
+            raise InputError(f"{self.sources}: no row is left to train on: {self.account.losses()}")
         if is_main():
             write_trained(self.folder.path, split.trained | trained_by(self.options.model))
         self.terminal.say(self.account.summary())
-        if self._measured:
-            check_measured(rows, self._measured, bool(split.held_out), self.terminal)
-        elif self.options.held_out and not split.held_out:
-            self.terminal.say(f"No row is held out, so nothing is measured: raise --held-out {self.options.held_out}")
+        if not self.sources.is_plain:
+            self.report_check("files", self.sources.summary())
+        check_measured(rows, self._measured, bool(split.held_out), self.options, self.terminal)
         return split
 
     def check(self, inputs: CheckInput) -> None:
@@ -316,7 +315,7 @@ class Session:
         """Save the model, then write the report, the curves and the card."""
         self.terminal.phase("saving")
         trainer.save_in(self.loaded.saved_dtype, self.folder.saving)
-        conclusion = with_alarm(conclude(course.start, course.end), self.folder)
+        conclusion, model = with_alarm(conclude(course.start, course.end), self.folder), self.options.model
         failure, doubt = conclusion.pop("failure", None), conclusion.pop("doubt", None)
         result = outcome(course, changed=changed, failure=failure, doubt=doubt)
         report = {
@@ -334,11 +333,11 @@ class Session:
                 "end": course.end,
                 **conclusion,
             },
-            "run": {"data": self.data, "model": self.options.model, **circumstances(trainer.accelerator, seconds)},
+            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer.accelerator, seconds)},
         }
         if trainer.is_world_process_zero():
             write_curves(self.folder)
-            write_card(self.folder, self.data, self.options.model, report)
+            write_card(self.folder, self.sources.listed, model, report)
             self.folder.finish(report)
         return report
 
@@ -346,7 +345,7 @@ class Session:
 @contextmanager
 def open_session(
     name: str,
-    data: str,
+    data: Data,
     kind: Any,
     options: TrainOptions,
     algorithm: TrainerOptions,
@@ -358,7 +357,7 @@ def open_session(
 
     Args:
         name: the trainer, as on the command line.
-        data: path of the rows, or - for standard input.
+        data: the files of rows, or - for standard input (data/sources.py).
         kind: the reader's kind of rows (datagen/records/reader.py).
         options: options of all trainers.
         algorithm: options of this trainer alone.
@@ -378,7 +377,7 @@ def open_session(
     algorithm.check(options)
     check_report_to(options.report_to)
     session = Session(name, data, kind, options, algorithm, rates, terminal, rewards)
-    with session._file:
+    with session.sources:
         config = session.config()
         folder = session.folder
         refuse_overlap([folder.path], paths_in([data, asdict(options), asdict(algorithm)]), data)

@@ -144,6 +144,8 @@ class Sft(HeldOut, SFTTrainer):
 class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
     """DPO on our ids. The loss `sft` is a mean over tokens, the others are means over pairs."""
 
+    loss_weights: Any
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._base_weights = list(self.loss_weights)

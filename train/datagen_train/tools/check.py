@@ -25,7 +25,7 @@ from datagen_train.data.encode import (
 from datagen_train.data.split import Account, encode_usable, read_rows
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import ModelOptions
+from datagen_train.options import ModelOptions, check_template_name
 from datagen_train.tools.options import CheckOptions
 
 KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PREFERENCES}
@@ -34,11 +34,12 @@ KINDS: dict[str, Kind[Any]] = {"sft": PROMPTS, "pretrain": DOCUMENTS, "dpo": PRE
 def run(data: str, options: CheckOptions) -> dict[str, Any]:
     """Encode every row, print the first sequences, run the checks; return the findings."""
     template_values(options.chat_template_kwargs)
+    check_template_name(options.template)
     rows, problems = read_rows(data, KINDS[options.trainer], options.format, options.limit, options.map)
     account = Account(read=len(rows) + problems.total(), unreadable=problems.total(), problems=problems)
     if not rows:
         raise InputError(f"{data}: no row could be trained on: {account.losses()}")
-    model = ModelOptions(chat_template_kwargs=options.chat_template_kwargs)
+    model = ModelOptions(template=options.template, chat_template_kwargs=options.chat_template_kwargs)
     loaded = load(options.model, model, (text for row in rows for text in texts(row)), 0)
     ends = turn_end_ids(loaded.model, loaded.tokenizer)
     encoder = Encoder(loaded.tokenizer, ends, min(options.max_length, context_length(loaded.model)), options.reasoning)

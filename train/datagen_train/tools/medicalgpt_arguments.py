@@ -78,7 +78,7 @@ IN_MEMORY = "rows are encoded in memory, without a cache"
 ALWAYS = "the command trains and evaluates"
 IGNORED = {
     "model_type": "the folder of the model states its architecture",
-    "template_name": "the model's own chat template is used, and saved with it",
+    "template_name": "the model's own chat template is used, and saved with it; --template chooses another",
     "tool_format": "the model's own chat template writes the calls of tools",
     "device_map": ONE_DEVICE,
     "reward_model_device": ONE_DEVICE,

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from datagen.engine.options import MAP_HELP, option
-from datagen_train.options import ALLOW_SELF_HELP, DATA, DTYPES, MODEL, REASONING, REWARD_HELP, TEMPLATE_HELP
+from datagen_train.options import (
+    ALLOW_SELF_HELP,
+    DATA,
+    DTYPES,
+    MODEL,
+    REASONING,
+    REWARD_HELP,
+    TEMPLATE_HELP,
+    TEMPLATE_NAME_HELP,
+)
 
 CHECKED = ("sft", "pretrain", "dpo")
 """Trainers that `datagen train check` knows."""
@@ -88,6 +97,7 @@ class CheckOptions:
     limit: int | None = option(None, "Read only the first N rows.", least=1)
     all_turns: bool = option(False, "Train on every assistant turn, as 'datagen train sft --all-turns' does.")
     reasoning: str = option("train", "Reasoning that rows hold: train on it or drop it.", choices=REASONING)
+    template: str | None = option(None, TEMPLATE_NAME_HELP)
     chat_template_kwargs: str | None = option(None, TEMPLATE_HELP)
 
 

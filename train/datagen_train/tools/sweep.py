@@ -31,8 +31,9 @@ from datagen.installation import program, shown
 from datagen.llm.local.hub import resolve_model
 from datagen.llm.local.weights import weights_digest
 from datagen.printing import printable, printable_json
-from datagen.records.files import content_digest, output_stem
+from datagen.records.files import content_digest
 from datagen.signals import INTERRUPTED, LIFELINE, on_stop
+from datagen_train.data.sources import Source, data_stem, parse_sources
 from datagen_train.errors import Interrupted
 from datagen_train.launch import LAUNCHED
 from datagen_train.options import ANSWER_METRICS
@@ -64,6 +65,8 @@ METRICS = {
     "pretrain": "eval_loss",
     "sft": "eval_loss",
     "dpo": "eval_loss",
+    "distill": "eval_loss",
+    "classify": "eval_accuracy",
     "reward": "eval_accuracy",
     "ppo": "eval_reward",
     "grpo": "eval_reward",
@@ -77,9 +80,10 @@ ROWS = {
 }  # fmt: skip
 """Options that are never swept: they change which rows are measured, or nothing about the model."""
 REWARDS = {"reward", "allow_self", "unscored"}
-LOSS = {"model", "all_turns", "reasoning", "chat_template_kwargs"}
+LOSS = {"model", "teacher", "template", "all_turns", "reasoning", "chat_template_kwargs"}
 """Options that change what the loss of held-out rows means; answers can be compared all the same."""
 DPO_LOSS = {"loss", "beta", "label_smoothing"}
+DISTILL_LOSS = {"beta", "temperature", "max_tokens"}
 SHOWING = {"output", "overwrite", "json", "quiet"}
 """Options that change nothing about the trials."""
 STEP = re.compile(r"step (\d+) of (\d+) ")
@@ -98,8 +102,9 @@ def lay_out(trainer: str, values: Mapping[str, Any], types: Iterable[Any]) -> Sw
     """
     if LAUNCHED in os.environ:
         raise InputError("a sweep starts the processes of its trials: say --nproc, without a launcher")
-    data, known = values["data"], {item.name: item for group in types for item in fields(group)}
-    if data == "-" or Path(data).is_fifo():
+    known = {item.name: item for group in types for item in fields(group)}
+    data = parse_sources(values["data"])
+    if any(source.name == "-" or Path(source.name).is_fifo() for source in data):
         raise InputError("a sweep reads its rows once for each trial: name a file, not standard input or a pipe")
     if not (values["held_out"] or values["eval_data"]):
         raise InputError("a sweep compares trials on held-out rows: raise --held-out, or name --eval-data")
@@ -111,11 +116,11 @@ def lay_out(trainer: str, values: Mapping[str, Any], types: Iterable[Any]) -> Sw
     metric = metric_of(trainer, values["best"], swept)
     refuse_incomparable(trainer, swept, metric)
     shared = {name: value for name, value in given.items() if name not in SHOWING}
-    folder = Path(values["output"] or f"{output_stem(data)}.{trainer}.sweep")
+    folder = Path(values["output"] or f"{data_stem(data)}.{trainer}.sweep")
     sweep = Sweep(trainer, folder, metric, identity(trainer, data, shared, swept))
     switches = [name for name in swept if known[name].type in (bool, "bool")]
     for settings in combinations(axes, values["random"], values["seed"]):
-        words = [data, *shared_arguments(shared), *trial_arguments(settings, switches)]
+        words = [*values["data"], *shared_arguments(shared), *trial_arguments(settings, switches)]
         sweep.trials.append(Trial(settings, folder / folder_name(settings), words))
     return sweep
 
@@ -143,21 +148,21 @@ def refuse_incomparable(trainer: str, swept: Iterable[str], metric: str) -> None
         name = f"--over {flag_name(option)}"
         if option in ROWS | REWARDS:
             raise InputError(f"{name}: trials are compared on the same rows, by the same measure; leave it out")
-        if option in LOSS and metric == "eval_loss":
-            way = "add --generate 100 --best exact_match" if trainer in ("sft", "dpo") else "leave it out"
+        if option in LOSS | (DISTILL_LOSS if trainer == "distill" else set()) and metric == "eval_loss":
+            way = "add --generate 100 --best exact_match" if trainer in ("sft", "dpo", "distill") else "leave it out"
             raise InputError(f"{name}: it changes what the loss of held-out rows means; {way}")
 
 
-def identity(trainer: str, data: str, shared: Mapping[str, Any], swept: Sequence[str]) -> dict[str, Any]:
+def identity(trainer: str, data: Sequence[Source], shared: Mapping[str, Any], swept: Sequence[str]) -> dict[str, Any]:
     """Return what all trials of a folder share: the trainer, its other options, digests of its files and models.
 
     Args:
         trainer: its name.
-        data: the rows.
+        data: the files of rows.
         shared: its options that are given and not swept, by name.
         swept: the options that are swept.
     """
-    inputs: dict[str, Any] = {"data": content_digest(data)}
+    inputs: dict[str, Any] = {"data": [source.label(content_digest(source.name)) for source in data]}
     if "eval_data" in shared:
         inputs["eval_data"] = content_digest(shared["eval_data"])
     if "model" in shared and shared["model"].partition(":")[0] != "tiny":
