@@ -14,6 +14,8 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
+from datagen_train.run.library_names import overrides
+
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
     "linear": lambda progress: 1 - progress,
@@ -34,6 +36,7 @@ def rate_factor(step: int, schedule: str, warmup: int, steps: int) -> float:
     return DECAYS[schedule]((step - warmup) / (steps - warmup))
 
 
+@overrides("_run_epoch")
 class Scheduled(Trainer):
     """A trainer with the schedules of this module; the base of every trainer here."""
 

@@ -28,6 +28,7 @@ from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
 from datagen_train.options import TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
+from datagen_train.run.library_names import overrides
 from datagen_train.run.progress import Terminal
 from datagen_train.run.schedule import Scheduled, warmup_steps
 
@@ -137,10 +138,12 @@ class Sft(GenerationMetrics, SFTTrainer):
     """SFT and pre-training on our ids and labels."""
 
 
+@overrides("_prepare_dataset")
 class Dpo(GenerationMetrics, PreTokenized, DPOTrainer):
     """DPO on our ids."""
 
 
+@overrides("_prepare_dataset")
 class Kto(GenerationMetrics, PreTokenized, KTOTrainer):
     """KTO on our ids."""
 
