@@ -15,7 +15,9 @@ MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
 DTYPES = ("auto", "float32", "bfloat16")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
-ANSWER_METRICS = ("exact_match", "rouge_l")
+LABEL_METRICS = ("accuracy", "macro_f1")
+"""Metrics of answers that are labels."""
+ANSWER_METRICS = ("exact_match", "rouge_l", *LABEL_METRICS)
 BEST = ("loss", *ANSWER_METRICS, "last")
 TIES = ("skip", "soft")
 DPO_LOSSES = (
@@ -114,7 +116,8 @@ class TrainOptions:
     generate: int = option(0, "Number of held-out prompts to answer at every evaluation.", least=0, panel=RUN)
     best: str | None = option(
         None,
-        "Metric that selects the best checkpoint: loss, exact_match or rouge_l; or last, which keeps the last one. "
+        "Metric that selects the best checkpoint: loss, exact_match, rouge_l or, where responses are labels, accuracy "
+        "or macro_f1; or last, which keeps the last one. "
         "[loss; ppo, grpo: the reward; sft, pretrain of tiny: last]",
         choices=BEST,
         panel=RUN,
@@ -254,9 +257,9 @@ class RewardOptions(TrainerOptions):
     )
 
     def check(self, training: TrainOptions) -> None:
-        super().check(training)
         if training.generate or training.best in ANSWER_METRICS:
             raise InputError("a reward model answers nothing: leave out --generate and --best")
+        super().check(training)
         if training.lora_dropout:
             raise InputError("--lora-dropout: a reward model is trained without dropout")
 

@@ -31,6 +31,7 @@ PANELS = {
     "share": (
         "eval_exact_match",
         "eval_rouge_l",
+        "eval_macro_f1",
         "rewards/accuracies",
         "eval_rewards/accuracies",
         "accuracy",
@@ -49,7 +50,7 @@ PANELS = {
     "gradient norm": ("grad_norm",),
 }
 """Plots, and the metrics drawn in each."""
-BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "reward": 1}
+BETTER = {"loss": -1, "exact_match": 1, "rouge_l": 1, "accuracy": 1, "macro_f1": 1, "reward": 1}
 """Metrics with a known better direction: 1 if more is better, -1 if less is."""
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!&]")
 """What Markdown does not take for text."""

@@ -38,6 +38,8 @@ BEST = {
     "loss": ("eval_loss", False),
     "exact_match": ("eval_exact_match", True),
     "rouge_l": ("eval_rouge_l", True),
+    "accuracy": ("eval_accuracy", True),
+    "macro_f1": ("eval_macro_f1", True),
     "last": ("eval_loss", False),
 }
 """Values of --best: the metric that tells models apart, and whether more of it is better."""
