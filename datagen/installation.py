@@ -39,12 +39,17 @@ def install_line(extra: str) -> str:
 
     It names what was installed: a checkout, a wheel or the package of an index.
     """
-    words = [f"{python()} -m pip install" if find_spec("pip") else f"uv pip install --python {shown(sys.executable)}"]
+    words = [installer()]
     source, is_editable = installed_from()
     if (constraints := source / "constraints.txt").exists():
         words += ["-c", shown(constraints)]
     name = near(source) if source.exists() else DISTRIBUTION
     return " ".join([*words, *(["-e"] if is_editable else []), shlex.quote(f"{name}[{extra}]")])
+
+
+def installer() -> str:
+    """Return the words that install packages into this environment."""
+    return f"{python()} -m pip install" if find_spec("pip") else f"uv pip install --python {shown(sys.executable)}"
 
 
 def installed_from() -> tuple[Path, bool]:

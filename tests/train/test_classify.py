@@ -83,6 +83,12 @@ def check_folder(folder: str) -> None:
     assert measured["accuracy"] == sum(right) / 12
 
 
+def test_the_best_checkpoint_is_chosen_by_a_metric_of_labels(rows: str) -> None:
+    result = train(classify, rows, output="out", model="tiny", best="macro_f1", eval_every=4, **SHORT)
+    curve = {line["step"]: line["eval_macro_f1"] for line in metrics("out") if "eval_macro_f1" in line}
+    assert curve[result["best_step"]] == max(curve.values())
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("base", ["GPT-2", "encoder"])
 def test_a_classifier_learns_labels(base: str, lora: bool, rows: str) -> None:

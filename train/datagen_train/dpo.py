@@ -45,7 +45,7 @@ from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, measure_answer, measure_pair, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import DpoOptions, Rates, TrainOptions
+from datagen_train.options import ANSWER_METRICS, DpoOptions, Rates, TrainOptions
 from datagen_train.run.progress import Terminal
 from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset
@@ -212,7 +212,7 @@ def read_gate(name: str | None) -> list[Record]:
 
 def compare_gate(start: Metrics, end: Metrics, best: str | None) -> dict[str, Any]:
     """Say whether the gate's metric is at least what it was before training: "passed: ..." or "failed: ..."."""
-    name = "eval_rouge_l" if best == "rouge_l" else "eval_exact_match"
+    name = f"eval_{best if best in ANSWER_METRICS else 'exact_match'}"
     before, after = start[name], end[name]
     has_failed = after < before
     gate = f"{'failed' if has_failed else 'passed'}: {name} {before:.3f} before, {after:.3f} after"

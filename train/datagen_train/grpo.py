@@ -40,7 +40,7 @@ import torch
 from datasets import Dataset
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer import add_fused_lm_head
 
 from datagen.errors import InputError
 from datagen.records.reader import PROMPTS
@@ -62,7 +62,9 @@ from datagen_train.policy_options import (
     GrpoOptions,
 )
 from datagen_train.rewards.specs import Rewards, identity
+from datagen_train.run.folder import step_of
 from datagen_train.run.impartial import refuse_partial_judges
+from datagen_train.run.library_names import overrides, require_attributes
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
@@ -182,6 +184,7 @@ class GroupTrainer(OnPolicyTrainer):
             train_dataset=numbers,
             eval_dataset=numbers.select([0]) if split.held_out else None,  # `evaluate` answers the held-out prompts
         )  # fmt: skip
+        require_attributes(self, "_metrics", "_step")
         if "ref" in getattr(model, "peft_config", {}):
             model.delete_adapter("ref")  # TRL's copy of new adapters; the model without adapters is the start as well
         if penalty:
@@ -199,6 +202,7 @@ class GroupTrainer(OnPolicyTrainer):
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        self.session.terminal.phase("sampling")
         return [self.prompts[int(number)].ids for number in prompts], None, {}
 
     def score(
@@ -265,10 +269,6 @@ class GroupTrainer(OnPolicyTrainer):
             self.session.terminal.say(text)
         self.unwatched = {}
 
-    def _generate(self, *arguments: Any, **keywords: Any) -> Any:
-        self.session.terminal.phase("sampling")
-        return super()._generate(*arguments, **keywords)
-
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
         loss = super().training_step(*arguments, **keywords)
@@ -290,23 +290,25 @@ class GroupTrainer(OnPolicyTrainer):
             logs["num_tokens"] = self.state.num_input_tokens_seen
         Trainer.log(self, logs, start_time)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint with the state of this class if the library calls, else the model."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and self.args.should_save:
             state = {"alarms": self.alarms.as_dict(), "silent": self.silent, "metrics": self._metrics["train"]}
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            (folder / STATE).write_text(json.dumps(state))
+            Path(output_dir or self.args.output_dir, STATE).write_text(json.dumps(state))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        checkpoint = Path(resume_from_checkpoint)
-        state = self.read_state(checkpoint)
-        self.silent = state["silent"]
-        self._metrics["train"].update(state["metrics"])
-        step = int(checkpoint.name.rpartition("-")[2])
-        self._step = step * self.args.gradient_accumulation_steps  # TRL counts its phases from here
+    def train(self, resume_from_checkpoint: str | None = None, **keywords: Any) -> Any:
+        """Train from the start, or from a checkpoint with its state."""
+        if resume_from_checkpoint is not None:
+            checkpoint = Path(resume_from_checkpoint)
+            state = self.read_state(checkpoint)
+            self.silent = state["silent"]
+            self._metrics["train"].update(state["metrics"])
+            self._step = step_of(checkpoint) * self.args.gradient_accumulation_steps  # TRL counts its phases from here
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
 
 
+@overrides("_tokenize_prompts", "_generate_and_score_completions")
 class Grpo(GroupTrainer, GRPOTrainer):
     """GRPO: TRL's loss and advantages."""
 
@@ -318,6 +320,7 @@ class Grpo(GroupTrainer, GRPOTrainer):
         return torch.where(output["completion_mask"].bool(), log_probs.float(), 0.0).sum()
 
 
+@overrides("_tokenize_prompts", "_generate_and_score_completions")
 class Rloo(GroupTrainer, RLOOTrainer):
     """RLOO: TRL's loss and advantages."""
 

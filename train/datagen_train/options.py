@@ -20,7 +20,10 @@ ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 OPTIMIZERS = {"adamw": None, "adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
 """Values of --optimizer, and the library's names; None is its default."""
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
-ANSWER_METRICS = ("exact_match", "rouge_l")
+LABEL_METRICS = ("accuracy", "macro_f1")
+"""Metrics of answers that are labels."""
+TEXT_METRICS = ("exact_match", "rouge_l")
+ANSWER_METRICS = (*TEXT_METRICS, *LABEL_METRICS)
 BEST = ("loss", *ANSWER_METRICS, "last")
 TIES = ("skip", "soft")
 DPO_LOSSES = (
@@ -145,7 +148,8 @@ class TrainOptions:
     generate: int = option(0, "Number of held-out prompts to answer at every evaluation.", least=0, panel=RUN)
     best: str | None = option(
         None,
-        "Metric that selects the best checkpoint: loss, exact_match or rouge_l; or last, which keeps the last one. "
+        "Metric that selects the best checkpoint: loss, exact_match, rouge_l or, where responses are labels, accuracy "
+        "or macro_f1; or last, which keeps the last one. "
         "[loss; ppo, grpo: the reward; sft, pretrain of tiny: last]",
         choices=BEST,
         panel=RUN,
@@ -324,9 +328,9 @@ class RewardOptions(TrainerOptions):
     )
 
     def check(self, training: TrainOptions) -> None:
-        super().check(training)
         if training.generate or training.best in ANSWER_METRICS:
             raise InputError("a reward model answers nothing: leave out --generate and --best")
+        super().check(training)
         if training.lora_dropout:
             raise InputError("--lora-dropout: a reward model is trained without dropout")
 
@@ -338,15 +342,18 @@ class ClassifyOptions(TrainerOptions):
     balance: bool = option(False, "Weigh the rows so that every label counts the same, however rare it is.")
 
     def check(self, training: TrainOptions) -> None:
+        if training.generate or training.best in TEXT_METRICS:
+            raise InputError("a classifier answers nothing: leave out --generate, and --best exact_match and rouge_l")
         super().check(training)
-        if training.generate or training.best in ANSWER_METRICS:
-            raise InputError("a classifier answers nothing: leave out --generate and --best")
         if training.qlora:
             raise InputError("--qlora: a classifier is saved with its adapters merged; use --lora")
-        if training.chat_template_kwargs:
-            raise InputError("--chat-template-kwargs: a classifier reads texts without a chat template")
+        if training.chat_template_kwargs or training.template:
+            raise InputError("--template and --chat-template-kwargs: a classifier reads texts without a chat template")
         if training.lora_dropout:
             raise InputError("--lora-dropout: a classifier is trained without dropout")
+
+    def answers_held_out(self, training: TrainOptions) -> bool:
+        return True  # each text gets a label at every measurement
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_K
 from datagen_train.rewards.specs import Rewards, RunningStd, Scored, identity, split_weight
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.impartial import refuse_partial_judges
+from datagen_train.run.library_names import overrides
 from datagen_train.run.on_policy import (
     STATE,
     EncodedPrompt,
@@ -133,6 +134,7 @@ class UpdateSums(NamedTuple):
     value_loss: Tensor
 
 
+@overrides("_load_from_checkpoint", "_load_best_model")
 class Ppo(OnPolicyTrainer):
     """Trains a policy and its critic; `training_step` is one iteration of PPO."""
 

@@ -242,7 +242,7 @@ class OnPolicyTrainer(Scheduled):
         """Answer the prompts of `--also`, each process its share; return their exact match and ROUGE-L."""
         completions = self.answer(share(also.prompts, self.accelerator), also.max_tokens)
         compared = measure(Answers(also.rows, gather_shares(completions, self.accelerator)))
-        return {f"eval_also_{name}": compared[name] for name in ANSWER_METRICS}
+        return {f"eval_also_{name}": compared[name] for name in ANSWER_METRICS if name in compared}
 
     def check_scored(self, scored: Scored) -> None:
         """Stop if answers without a score are not allowed (--unscored fail), or are more than half of a batch."""

@@ -18,15 +18,26 @@ from typing import Any
 import torch
 
 from datagen.errors import InputError
+from datagen_train.options import LABEL_METRICS
+from datagen_train.run.metrics import MAX_LABELS, MIN_PER_LABEL
 
 NOISE = 1e-5
 """Change of a metric, relative to its start or 1, below which it is the same: the order of sums in float32."""
+CLOSED = f"2 to {MAX_LABELS} different ones, {MIN_PER_LABEL} rows for each on average"
+"""When responses are labels."""
 HARDLY = 1e-2
 """The same, below which the model was hardly trained."""
-DIRECTIONS = {"eval_loss": -1, "eval_accuracy": 1, "eval_exact_match": 1, "eval_rouge_l": 1, "eval_reward": 1}
+DIRECTIONS = {
+    "eval_loss": -1,
+    "eval_accuracy": 1,
+    "eval_exact_match": 1,
+    "eval_rouge_l": 1,
+    "eval_macro_f1": 1,
+    "eval_reward": 1,
+}
 """Metrics that decide: 1 if more is better, -1 if less is."""
 AT_A_TIE = ("eval_loss", "eval_exact_match")
-PERFECT = ("eval_exact_match", "eval_rouge_l")
+PERFECT = ("eval_exact_match", "eval_rouge_l", "eval_macro_f1")
 """Metrics that cannot rise above 1."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Metrics = Mapping[str, float]
@@ -60,6 +71,10 @@ def check_selection(metric: str | None, start: Metrics) -> None:
     """Raise InputError if the metric that selects the best checkpoint was not measured before the first step."""
     if metric and start and metric not in start:
         name = metric.removeprefix("eval_")
+        if name in LABEL_METRICS and "eval_exact_match" in start:
+            raise InputError(
+                f"--best {name}: the responses of the answered rows are no labels ({CLOSED}); use --best loss"
+            )
         raise InputError(f"--best {name}: no held-out row has a response to compare answers with; use --best loss")
 
 

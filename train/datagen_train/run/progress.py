@@ -28,6 +28,7 @@ LINE_METRICS = (
     "eval_rewards/accuracies",
     "accuracy",
     "eval_accuracy",
+    "eval_macro_f1",
     "eval_exact_match",
     "eval_rouge_l",
     "eval_also_exact_match",

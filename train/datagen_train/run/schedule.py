@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from datagen_train.models.precision import held_in
+from datagen_train.run.library_names import overrides
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
@@ -38,6 +39,7 @@ def rate_factor(step: int, schedule: str, warmup: int, steps: int) -> float:
     return DECAYS[schedule]((step - warmup) / (steps - warmup))
 
 
+@overrides("_run_epoch", "_save")
 class Scheduled(Trainer):
     """A trainer with the schedules of this module; the base of every trainer here."""
 

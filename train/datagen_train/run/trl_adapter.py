@@ -31,6 +31,7 @@ from datagen_train.options import OPTIMIZERS, TrainOptions
 from datagen_train.run.folder import RunFolder, mark_complete
 from datagen_train.run.held_out import HeldOut
 from datagen_train.run.lengths import LengthGroups
+from datagen_train.run.library_names import overrides
 from datagen_train.run.overfitting import message
 from datagen_train.run.progress import Numbers, Terminal
 from datagen_train.run.schedule import warmup_steps
@@ -43,6 +44,8 @@ BEST = {
     "loss": ("eval_loss", False),
     "exact_match": ("eval_exact_match", True),
     "rouge_l": ("eval_rouge_l", True),
+    "accuracy": ("eval_accuracy", True),
+    "macro_f1": ("eval_macro_f1", True),
     "last": ("eval_loss", False),
 }
 """Values of --best: the metric that tells models apart, and whether more of it is better."""
@@ -125,6 +128,7 @@ class PreTokenized(Trainer):
         return dataset
 
 
+@overrides("_get_train_sampler")
 class Sft(HeldOut, SFTTrainer):
     """SFT and pre-training on our ids and labels: every metric is a mean over the tokens with a loss."""
 
@@ -141,6 +145,7 @@ class Sft(HeldOut, SFTTrainer):
         return LengthGroups([len(ids) for ids in rows["input_ids"]], self.args.train_batch_size, self.args.seed)
 
 
+@overrides("_prepare_dataset")
 class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
     """DPO on our ids. The loss `sft` is a mean over tokens, the others are means over pairs."""
 
@@ -179,6 +184,7 @@ class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
         return len(chosen), sum(map(len, chosen))
 
 
+@overrides("_prepare_dataset")
 class Kto(HeldOut, WholeBatch, PreTokenized, KTOTrainer):
     """KTO on our ids. Its reference point is estimated from each micro-batch, so the loss depends on their size."""
 
