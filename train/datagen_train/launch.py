@@ -43,11 +43,12 @@ def process_count(nproc: int) -> int:
 
 
 def check_devices(processes: int) -> None:
-    """Raise InputError if there are fewer devices than processes."""
+    """Raise InputError if this machine has fewer devices than processes; a launcher may have started others elsewhere."""
     import torch
 
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
-        raise InputError(f"--nproc {processes}: this machine has {torch.cuda.device_count()} devices")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or processes)
+    if torch.cuda.is_available() and here > torch.cuda.device_count():
+        raise InputError(f"--nproc {here}: this machine has {torch.cuda.device_count()} devices")
 
 
 def leave_group() -> None:
