@@ -43,7 +43,7 @@ def process_count(nproc: int) -> int:
 
 
 def check_devices(processes: int) -> None:
-    """Raise InputError if this machine has fewer devices than processes; a launcher may have started others elsewhere."""
+    """Raise InputError if this machine has fewer devices than processes; others may run on another machine."""
     import torch
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or processes)
