@@ -19,7 +19,7 @@ LINE = st.sampled_from(
 
 def fields(trainer: str = "sft", data: str = "rows.jsonl", model: str = "tiny", folder: str = "out") -> dict[str, Any]:
     """Read the head as the hub's library does."""
-    return dict(ModelCard(head(trainer, data, model, Path(folder)) + "\n# A model\n").data.to_dict())
+    return dict(ModelCard(head(trainer, [data], model, Path(folder)) + "\n# A model\n").data.to_dict())
 
 
 def test_a_base_and_rows_of_the_hub_are_named() -> None:
