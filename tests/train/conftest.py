@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_sft(folder / "few.jsonl", problems(0)[:200])
     train(sft, folder / "few.jsonl", output=str(folder / "base"), steps=6)
     return str(folder / "base")
+
+
+@pytest.fixture
+def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that forks processes in which the libraries are imported: a process costs no start."""
+    from tests.every_command import TRAINERS
+
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    get_context("forkserver").set_forkserver_preload([f"datagen_train.{name}" for name in TRAINERS])
 
 
 @pytest.fixture

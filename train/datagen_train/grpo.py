@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -137,6 +138,8 @@ class GroupTrainer(OnPolicyTrainer):
             self.set_reference(reference, penalty)
         self.silent = 0
         """Iterations in a row without any signal."""
+        self._past_epochs = 0
+        """Of the run that is resumed."""
 
     def set_reference(self, reference: Any, coef: float) -> None:
         """Penalise the KL to a reference model; None is the policy without its adapters."""
@@ -144,6 +147,13 @@ class GroupTrainer(OnPolicyTrainer):
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's sampler draws one order of the prompts after the other: pass by those of the epochs that are done."""
+        sampler: Any = super()._get_train_sampler(dataset)
+        for _ in range(self._past_epochs):
+            next(iter(sampler))
+        return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.prompts[int(number)].ids for number in prompts], None, {}
@@ -217,6 +227,7 @@ class GroupTrainer(OnPolicyTrainer):
         checkpoint = Path(resume_from_checkpoint)
         state = self.read_state(checkpoint)
         self.silent = state["silent"]
+        self._past_epochs = int(json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["epoch"])
         self._metrics["train"].update(state["metrics"])
         step = int(checkpoint.name.rpartition("-")[2])
         self._step = step * self.args.gradient_accumulation_steps  # TRL counts its phases from here
