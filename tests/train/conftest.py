@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,16 @@ def teacher(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "teacher"
     train(sft, Path(base).parent / "few.jsonl", model=base, output=str(folder), steps=10, held_out=0)
     return str(folder)
+
+
+@pytest.fixture
+def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that forks processes in which the libraries are imported: a process costs no start."""
+    from tests.every_command import TRAINERS
+
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    get_context("forkserver").set_forkserver_preload([f"datagen_train.{name}" for name in TRAINERS])
 
 
 @pytest.fixture

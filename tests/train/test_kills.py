@@ -95,18 +95,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(trainer: str) -> None:
     kill_and_compare(trainer)
 
 
-MODULES = [f"datagen_train.{name}" for name in TRAINERS]
 WITH_ADAPTERS = [f"{TRAINERS[name]} --lora" for name in ("reward", "classify", "ppo")]
 KILLS = 3
 """Of each run."""
-
-
-@pytest.fixture
-def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that forks processes in which the libraries are imported: a kill costs no start."""
-    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-    get_context("forkserver").set_forkserver_preload(MODULES)
 
 
 @pytest.mark.slow

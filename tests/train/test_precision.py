@@ -77,7 +77,8 @@ def test_merged_adapters_are_in_the_type_of_the_base() -> None:
 def test_the_other_trainers_save_in_the_type_of_the_base() -> None:
     train(pretrain, "texts.jsonl", **{**COMMON, "output": "pre"})
     train(dpo, "pairs.jsonl", **{**COMMON, "output": "dpo", "learning_rate": 1e-3})
-    options = PpoOptions(reward=["verifier:answer"], unscored="drop", max_tokens=8)
+    Path("length.py").write_text("def length(completion_ids, **_): return list(map(len, completion_ids))\n")
+    options = PpoOptions(reward=["length.py:length"], max_tokens=8)
     train(ppo, "rows.jsonl", options, **{**COMMON, "output": "ppo", "batch_size": 4})
     for folder in ("pre", "dpo", "ppo"):
         assert dtypes(folder) == {"bfloat16"}, folder

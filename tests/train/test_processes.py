@@ -81,6 +81,16 @@ def test_two_processes_train_and_one_speaks() -> None:
     assert saved == report
 
 
+def test_one_process_decides_about_a_folder_that_is_overwritten() -> None:
+    """No folder, then that of another run, then that of exactly this run, which is finished."""
+    for steps in (2, 3, 3):
+        ran = run("--steps", str(steps), "--overwrite", "--json")
+        assert ran.returncode in (0, 3), ran.stderr
+        assert "Nothing to do" not in ran.stderr
+        assert json.loads(ran.stdout)["result"]["steps"] == steps
+        assert Path("out/model.safetensors").exists()
+
+
 def test_a_reward_model_with_adapters_trains_on_two_processes(taught: Path) -> None:
     """Its head has a frozen twin among the adapters, which no step may wait for."""
     write_preferences(Path("pairs.jsonl"), problems(0)[:60])

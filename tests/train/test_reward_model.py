@@ -34,7 +34,7 @@ from datagen_train.models.heads import score_head
 from datagen_train.models.reward_model import TokenIds, close_answers, raw_scores, with_score_head
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import RewardOptions
-from datagen_train.reward import collate, ranking_loss
+from datagen_train.reward import LOSS_COLUMNS, collate, ranking_loss
 from datagen_train.rewards.reward_model import load_reward
 from datagen_train.run.reward_report import Comparisons, calibration, correlation, describe, interval, verdict, wins
 from datagen_train.tools import evaluate, merge
@@ -215,7 +215,7 @@ def test_the_gradients_are_those_of_the_flat_pairs_with_their_weights(rankings: 
     batch = collate(encoded, pad_id=0)
     start = torch.linspace(-2, 3, sum(map(len, rankings)), dtype=torch.float64)
     ours, expected = start.clone().requires_grad_(), start.clone().requires_grad_()
-    loss = ranking_loss(ours, **{k: in_double(v) for k, v in batch.items() if k not in ("input_ids", "attention_mask")})
+    loss = ranking_loss(ours, **{name: in_double(batch[name]) for name in LOSS_COLUMNS})
     flat = flat_loss(expected, rankings)
     torch.autograd.backward([loss, flat])
     assert loss.item() == pytest.approx(flat.item(), rel=1e-6)

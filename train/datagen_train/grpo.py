@@ -39,6 +39,7 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import add_fused_lm_head
 
@@ -193,6 +194,8 @@ class GroupTrainer(OnPolicyTrainer):
         """Iterations in a row without any signal."""
         self.unwatched: dict[str, float] = {}
         """Metrics of answers that were sampled in this step, for the alarms at its end."""
+        self._past_epochs = 0
+        """Of the run that is resumed."""
 
     def set_reference(self, reference: Any, coef: float) -> None:
         """Penalise the KL to a reference model; None is the policy without its adapters."""
@@ -200,6 +203,13 @@ class GroupTrainer(OnPolicyTrainer):
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's sampler draws one order of the prompts after the other: pass by those of the epochs that are done."""
+        sampler: Any = super()._get_train_sampler(dataset)
+        for _ in range(self._past_epochs):
+            next(iter(sampler))
+        return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         self.session.terminal.phase("sampling")
@@ -303,12 +313,13 @@ class GroupTrainer(OnPolicyTrainer):
             checkpoint = Path(resume_from_checkpoint)
             state = self.read_state(checkpoint)
             self.silent = state["silent"]
+            self._past_epochs = int(json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["epoch"])
             self._metrics["train"].update(state["metrics"])
             self._step = step_of(checkpoint) * self.args.gradient_accumulation_steps  # TRL counts its phases from here
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
 
 
-@overrides("_tokenize_prompts", "_generate_and_score_completions")
+@overrides("_tokenize_prompts", "_get_train_sampler", "_generate_and_score_completions")
 class Grpo(GroupTrainer, GRPOTrainer):
     """GRPO: TRL's loss and advantages."""
 
@@ -320,7 +331,7 @@ class Grpo(GroupTrainer, GRPOTrainer):
         return torch.where(output["completion_mask"].bool(), log_probs.float(), 0.0).sum()
 
 
-@overrides("_tokenize_prompts", "_generate_and_score_completions")
+@overrides("_tokenize_prompts", "_get_train_sampler", "_generate_and_score_completions")
 class Rloo(GroupTrainer, RLOOTrainer):
     """RLOO: TRL's loss and advantages."""
 

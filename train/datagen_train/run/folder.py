@@ -52,7 +52,8 @@ class RunFolder:
         refuse_bytes(self.path)
         if self.path.is_file():
             raise InputError(f"-o {self.path}: is a file; the output of training is a folder")
-        if self.path.exists() and self.read_config() is None and not self._is_unused():
+        # In this order: another process of the run may write its config meanwhile, before any other file.
+        if self.path.exists() and not self._is_unused() and self.read_config() is None:
             raise InputError(f"{self.path}: exists and holds no run of datagen; choose another -o")
 
     def _is_unused(self) -> bool:
