@@ -158,6 +158,8 @@ def run_trainer(name: str, values: dict[str, Any]) -> int:
     options.check(training)
     check_readable(values["data"])
     check_model(training.model)
+    if name == "distill":
+        check_model(options.teacher)
     if training.nproc > 1 and LAUNCHED not in os.environ:
         # -P keeps the working folder off the path: a user's datagen.py or random.py there must not be taken for ours.
         return launch(training.nproc, [sys.executable, "-P", *sys.argv])

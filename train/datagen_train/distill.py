@@ -38,15 +38,13 @@ from datagen_train.models.actor_critic import Batch, before_answer_tokens, forwa
 from datagen_train.models.load import has_bf16, load, model_identity, without_dropout
 from datagen_train.options import ModelOptions, Rates, TrainOptions
 from datagen_train.policy_options import DistillOptions
-from datagen_train.run.on_policy import EncodedPrompt, encode_prompts
+from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.rollout import SAMPLING_BATCH
 from datagen_train.run.session import ANSWERING, Session, open_session
 from datagen_train.run.trl_adapter import GenerationMetrics
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
-HELD_OUT = 64
-"""Held-out prompts that the teacher answers, to measure on."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Example:
 
 def run(data: str, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of prompts, with responses unless --on-policy is 1; return the report."""
-    options.check(training)
+    options.check(training)  # before the teacher is looked for
     identified = Identified(**vars(options), teacher_weights=model_identity(str(options.teacher)))
     if identified.teacher_weights == model_identity(training.model):
         raise InputError(f"--teacher {options.teacher}: has the weights of --model; there is nothing to learn")
