@@ -191,14 +191,10 @@ class Distill(GenerationMetrics):
         """Return the mean divergence of the answers of a batch."""
         batch = Batch(**inputs)
         with torch.no_grad():
-            teacher = self.logits(self.teacher, batch)
-        student = self.logits(model, batch)
+            teacher = answer_logits(self.teacher, batch, self.options.temperature)
+        student = answer_logits(model, batch, self.options.temperature)
         loss = answer_means(divergence(student, teacher, self.options.beta), batch.mask).mean()
         return (loss, None) if return_outputs else loss
-
-    def logits(self, model: Any, batch: Batch) -> Tensor:
-        """Return a model's logits before each answer token, (rows, answer, vocabulary), at the temperature."""
-        return before_answer_tokens(forward_batch(model, batch).logits, batch).float() / self.options.temperature
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         return make_batch([e.prompt for e in examples], [e.answer for e in examples], self.args.device)
@@ -220,6 +216,11 @@ class Distill(GenerationMetrics):
 def with_answer(prompt: EncodedPrompt) -> Example:
     """Return a prompt with the answer of its row."""
     return Example(prompt.ids, prompt.conversation.ids[len(prompt.ids) :])
+
+
+def answer_logits(model: Any, batch: Batch, temperature: float) -> Tensor:
+    """Return a model's logits before each answer token, (rows, answer, vocabulary), at a temperature."""
+    return before_answer_tokens(forward_batch(model, batch).logits, batch).float() / temperature
 
 
 def divergence(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
