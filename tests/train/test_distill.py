@@ -132,6 +132,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole(base: str, teacher: st
     assert losses("parts")[0] == pytest.approx(losses("whole")[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_adapters_learn_and_the_student_stays_as_it_was(base: str, teacher: str, few: str) -> None:
     before = load_file(f"{base}/model.safetensors")
     options: dict[str, Any] = {"steps": 4, "learning_rate": 2e-2, "model": base, "lora": True}
