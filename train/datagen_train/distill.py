@@ -40,6 +40,7 @@ from datagen_train.options import ModelOptions, Rates, TrainOptions
 from datagen_train.policy_options import DistillOptions
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.report import code
 from datagen_train.run.rollout import SAMPLING_BATCH
 from datagen_train.run.session import ANSWERING, Session, open_session
 from datagen_train.run.trl_adapter import GenerationMetrics
@@ -114,7 +115,7 @@ def load_teacher(session: Session, spec: str) -> PreTrainedModel:
 def describe(options: DistillOptions) -> str:
     """Return the paragraph of the card."""
     return (
-        f"Distilled from the teacher `{options.teacher}` (arXiv 2306.13649): beta {options.beta:g}, "
+        f"Distilled from the teacher {code(options.teacher)} (arXiv 2306.13649): beta {options.beta:g}, "
         f"{options.on_policy:.0%} of the steps on answers of the student. Loss is the divergence from the teacher per "
         "token, along the teacher's greedy answers."
     )
