@@ -78,6 +78,7 @@ def test_a_run_that_learns_by_heart_says_so_everywhere(base: str) -> None:
     assert f"step {first_alarm(lines).step}: " in kept  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_toy_made_from_nothing_raises_no_alarm() -> None:
     """Its held-out loss is least when it knows only the form of the answers."""
     result, notes = memorise("", "tiny")

@@ -108,11 +108,13 @@ def test_attention_is_that_of_the_option_also_under_a_score_head(base: str) -> N
     assert seen == [{"eager"}]
 
 
+@pytest.mark.slow
 def test_adafactor_learns(base: str, few: str) -> None:
     result = train(sft, few, model=base, output="out", optimizer="adafactor", steps=4, learning_rate=3e-3, eval_every=4)
     assert result["end"]["eval_loss"] < result["start"]["eval_loss"]
 
 
+@pytest.mark.slow
 def test_dpo_takes_the_optimiser(base: str) -> None:
     write_preferences(Path("prefs.jsonl"), problems(0)[:40])
     kinds = []

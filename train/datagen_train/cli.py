@@ -246,6 +246,8 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     for source in parse_sources(values["data"]):
         check_readable(source.name)
     check_model(training.model)
+    if name == "distill":
+        check_model(options.teacher)
     return training, options
 
 

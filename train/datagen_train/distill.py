@@ -39,15 +39,14 @@ from datagen_train.models.load import has_bf16, load, model_identity, without_dr
 from datagen_train.options import ModelOptions, Rates, TrainOptions
 from datagen_train.policy_options import DistillOptions
 from datagen_train.run.held_out import HeldOut
-from datagen_train.run.on_policy import EncodedPrompt, encode_prompts
+from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.report import code
 from datagen_train.run.rollout import SAMPLING_BATCH
 from datagen_train.run.session import ANSWERING, Session, open_session
 from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
-HELD_OUT = 64
-"""Held-out prompts that the teacher answers, to measure on."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Example:
 
 def run(data: str, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of prompts, with responses unless --on-policy is 1; return the report."""
-    options.check(training)
+    options.check(training)  # before the teacher is looked for
     identified = Identified(**vars(options), teacher_weights=model_identity(str(options.teacher)))
     if identified.teacher_weights == model_identity(training.model):
         raise InputError(f"--teacher {options.teacher}: has the weights of --model; there is nothing to learn")
@@ -117,7 +116,7 @@ def load_teacher(session: Session, spec: str) -> PreTrainedModel:
 def describe(options: DistillOptions) -> str:
     """Return the paragraph of the card."""
     return (
-        f"Distilled from the teacher `{options.teacher}` (arXiv 2306.13649): beta {options.beta:g}, "
+        f"Distilled from the teacher {code(options.teacher)} (arXiv 2306.13649): beta {options.beta:g}, "
         f"{options.on_policy:.0%} of the steps on answers of the student. Loss is the divergence from the teacher per "
         "token, along the teacher's greedy answers."
     )
@@ -192,8 +191,8 @@ class Distill(HeldOut, WholeBatch):
         """Return the mean divergence of the answers of a batch; held-out prompts come with the teacher's answers."""
         batch = Batch(**inputs) if model.training else self.batch([self.held_out[i] for i in inputs["row"].tolist()])
         with torch.no_grad():
-            teacher = self.logits(self.teacher, batch)
-        student = self.logits(model, batch)
+            teacher = answer_logits(self.teacher, batch, self.options.temperature)
+        student = answer_logits(model, batch, self.options.temperature)
         loss = answer_means(divergence(student, teacher, self.options.beta), batch.mask).mean()
         loss = self.weigh(loss, inputs) if model.training else loss
         return (loss, None) if return_outputs else loss
@@ -203,10 +202,6 @@ class Distill(HeldOut, WholeBatch):
 
     def weight(self, name: str, inputs: dict[str, Any]) -> float:
         return len(inputs["row"])
-
-    def logits(self, model: Any, batch: Batch) -> Tensor:
-        """Return a model's logits before each answer token, (rows, answer, vocabulary), at the temperature."""
-        return before_answer_tokens(forward_batch(model, batch).logits, batch).float() / self.options.temperature
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         return make_batch([e.prompt for e in examples], [e.answer for e in examples], self.args.device)
@@ -220,6 +215,11 @@ class Distill(HeldOut, WholeBatch):
 def with_answer(prompt: EncodedPrompt) -> Example:
     """Return a prompt with the answer of its row."""
     return Example(prompt.ids, prompt.conversation.ids[len(prompt.ids) :])
+
+
+def answer_logits(model: Any, batch: Batch, temperature: float) -> Tensor:
+    """Return a model's logits before each answer token, (rows, answer, vocabulary), at a temperature."""
+    return before_answer_tokens(forward_batch(model, batch).logits, batch).float() / temperature
 
 
 def divergence(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
