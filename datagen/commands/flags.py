@@ -150,7 +150,7 @@ def flag(
 
 def argument(name: str, help: str, *, several: bool = False) -> inspect.Parameter:
     """Return a positional argument; its value is a list if it takes several."""
-    kind = list[str] if several else str
+    kind: Any = list[str] if several else str
     annotation = Annotated[kind, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
