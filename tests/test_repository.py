@@ -123,6 +123,7 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     (wheel,) = Path("dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {f"datagen/prompts/{path.relative_to(ROOT / 'prompts')}" for path in (ROOT / "prompts").rglob("*.md")}
+    shipped |= {str(path.relative_to(ROOT / "train")) for path in (ROOT / "train").rglob("*.jinja")}
     assert shipped <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/", "train/"))]
     python = bare_environment(Path("env"), wheel)

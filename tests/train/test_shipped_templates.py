@@ -94,6 +94,11 @@ def test_each_turn_of_a_conversation_is_trained_up_to_its_end(family: str) -> No
         for (prompt, answer), number in zip(turns, answers, strict=False):
             assert prompt == encoder.template.prompt(messages[:number], tools)
             towns = [call["function"]["arguments"]["town"] for call in messages[number].get("tool_calls") or []]
+            if towns and encoder.template.call_form:
+                rest = encoder.template.exchange(messages[: number + 1], tools).answer.removeprefix(
+                    answer.removesuffix("[EOS]")
+                )
+                assert not rest.strip(), "the turn goes on behind its end token"
             assert all(text in answer for text in [messages[number]["content"], *towns])
 
 

@@ -58,7 +58,7 @@ def test_a_weight_is_epochs_of_its_file() -> None:
 
 def test_the_rows_are_drawn_by_the_seed_and_only_those_count_as_trained_on() -> None:
     a, b = numbered("a.jsonl", range(4)), numbered("b.jsonl", range(20))
-    trained = list[set[int]]()
+    trained: list[set[int]] = []
     for seed in (0, 0, 1):
         output = f"out{len(trained)}"
         train(sft, [a, f"0.5*{b}"], output=output, seed=seed, **FAST)
