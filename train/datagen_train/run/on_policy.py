@@ -146,7 +146,7 @@ def read_also(name: str, session: Session) -> SecondSkill:
     chosen = usable[: session.options.generate or HELD_OUT]
     if not chosen:
         raise InputError(f"--also {name}: no row has a prompt and a response that can be used")
-    longest = max(len(encoder.ids(row.response)) for row, _ in chosen)
+    longest = max(len(encoder.ids(row.response or "")) for row, _ in chosen)
     session.terminal.say(f"--also: {len(chosen)} prompts of {name} are answered at every measurement")
     max_tokens = min(encoder.max_length, MAX_EVAL_TOKENS_FACTOR * (longest + 1))
     return SecondSkill([row for row, _ in chosen], [ids for _, ids in chosen], max_tokens)
