@@ -13,6 +13,7 @@ from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import generate, load_full_model, open_model
 from datagen.llm.local.weights import weights_digest
 from datagen_train.data.encode import Encoder
+from datagen_train.run.folder import lock_folder
 from datagen_train.tools import merge
 from datagen_train.tools.merge import ATOL, Difference, refuse, run
 from datagen_train.tools.options import MergeOptions
@@ -120,7 +121,7 @@ def test_overwrite_replaces_the_files_of_a_merge_and_nothing_else(adapter: Path)
     assert Path("out").is_symlink()
     assert set(Path("store").iterdir()) == {*first, Path("store/mine.txt")}
     assert greedy(Path("out")) == greedy(adapter)
-    with merge.lock_folder(Path("out")), pytest.raises(DatagenError, match="another run is writing it"):
+    with lock_folder(Path("out")), pytest.raises(DatagenError, match="another run is writing it"):
         run(str(adapter), MergeOptions(output="out", overwrite=True))
     assert Path("out/mine.txt").read_text() == "mine"
     assert greedy(Path("out")) == greedy(adapter)

@@ -43,7 +43,7 @@ def head(trainer: str, data: str, model: str, folder: Path) -> str:
     return f"---\n{fields.to_yaml()}\n---\n"
 
 
-def base_fields(model: str) -> dict[str, str]:
+def base_fields(model: str) -> dict[str, Any]:
     """Return the base by its name on the hub, and its license, as far as they are known."""
     name, folder = model.removeprefix("hf:"), Path(model.removeprefix("hf:")).expanduser()
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def is_repository(name: str) -> bool:
     return name.partition(":")[0] != "tiny" and not name.startswith(".") and bool(REPOSITORY.fullmatch(name))
 
 
-def read_fields(folder: Path) -> dict[str, str]:
+def read_fields(folder: Path) -> dict[str, Any]:
     """Return the base and the license that the card in a folder names. Only values of the expected form are taken."""
     try:
         with (folder / CARD).open(encoding="utf-8", errors="replace") as file:
