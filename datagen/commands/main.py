@@ -310,6 +310,11 @@ def make_app(commands: type[CommandGroup], help: str, *, is_program: bool = Fals
     )
 
 
+def make_group(commands: type[CommandGroup], help: str) -> Any:
+    """Make a group of commands that is a command of another group; for the arguments see `make_app`."""
+    return typer.main.get_command(make_app(commands, help))
+
+
 def show_version(requested: bool) -> None:
     if requested:
         print(f"datagen-train {datagen.__version__}")

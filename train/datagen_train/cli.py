@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
-
-from datagen.commands.main import Command, CommandGroup, make_app
+from datagen.commands.main import Command, CommandGroup, make_app, make_group
 from datagen_train.options import (
     ClassifyOptions,
     DpoOptions,
@@ -28,9 +26,6 @@ from datagen_train.tools.options import (
     MergeOptions,
     SweepOptions,
 )
-
-if TYPE_CHECKING:
-    from typer.core import TyperCommand
 
 TRAINERS = {
     "pretrain": Command(
@@ -170,7 +165,7 @@ class Commands(CommandGroup):
 
         line = self.table[name].line
         if name in SWEEP:
-            return typer.main.get_command(make_app(Sweeps, line))
+            return make_group(Sweeps, line)
         if name in TRAINERS:
             return trainer_command(name, line, run_trainer, MedicalGptOptions)
         if name == "score":
@@ -197,9 +192,7 @@ class Sweeps(CommandGroup):
         return trainer_command(name, self.table[name].line, run_sweep, SweepOptions)
 
 
-def trainer_command(
-    name: str, line: str, action: Callable[[str, dict[str, Any]], int], *options: type
-) -> "TyperCommand":
+def trainer_command(name: str, line: str, action: Callable[[str, dict[str, Any]], int], *options: type) -> Any:
     """Make a command that takes what a trainer takes, and other options before them."""
     from datagen.commands.flags import argument, flags, make_command
 

@@ -66,7 +66,7 @@ def is_repository(name: str) -> bool:
     return name.partition(":")[0] != "tiny" and not name.startswith(".") and bool(REPOSITORY.fullmatch(name))
 
 
-def read_fields(folder: Path) -> dict[str, str]:
+def read_fields(folder: Path) -> dict[str, Any]:
     """Return the base and the license that the card in a folder names. Only values of the expected form are taken."""
     try:
         with (folder / CARD).open(encoding="utf-8", errors="replace") as file:
