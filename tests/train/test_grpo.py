@@ -241,6 +241,28 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
         assert Path("again", name).read_bytes() == Path("whole", name).read_bytes()
 
 
+def test_a_run_that_goes_on_between_two_updates_samples_when_it_would_have(
+    base: str, few: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are used for two steps: the second half of a pair gets new ones, the next pair comes in time."""
+    settings = grpo_options(updates=2)
+    run = {**RUN, "steps": 6, "log_every": 1, "eval_every": 1, "held_out": 0.1, "generate": 1}
+    with monkeypatch.context() as broken:
+        step = grpo.GroupTrainer.training_step
+
+        def falls_over(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            if self.state.global_step == 3:
+                raise ConnectionError("the lights went out")
+            return step(self, *arguments, **keywords)
+
+        broken.setattr(grpo.GroupTrainer, "training_step", falls_over)
+        with pytest.raises(Exception, match="the lights went out"):
+            train(grpo, few, settings, model=base, output="out", **run)
+    train(grpo, few, settings, model=base, output="out", **run)
+    steps = [json.loads(line)["step"] for line in Path("out/run/samples.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == [1, 3, 4, 5]
+
+
 @BOTH
 def test_ratios_are_clipped_where_answers_are_used_more_than_once(base: str, few: str, algorithm: str) -> None:
     settings = grpo_options(algorithm=algorithm, updates=3, clip=0.01, kl_coef=0.0)

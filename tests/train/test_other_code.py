@@ -56,7 +56,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     turned = write_rows(path / "turned.jsonl", [row | {"response": TURNED[row["response"]]} for row in ROWS])
     common: dict[str, Any] = {"held_out": 0, "batch_size": 6, "seed": 1}
     train(sft, rows, model=str(path / "base"), output=str(path / "sft"), steps=60, learning_rate=6e-3, **common)
-    adapting = {"model": str(path / "sft"), "steps": 30, "learning_rate": 2e-2, "lora": True}
+    adapting: dict[str, Any] = {"model": str(path / "sft"), "steps": 30, "learning_rate": 2e-2, "lora": True}
     train(sft, turned, output=str(path / "lora"), **adapting, **common)
     return Folders(request.param, str(path / "sft"), str(path / "lora"))
 

@@ -73,11 +73,13 @@ def test_posts_are_summarised_as_people_prefer_on_the_layout_of_opt() -> None:
     posts, comparisons = [], []
     for number, (name, done, thing) in enumerate(product(SUBREDDITS, DONE, THINGS)):
         post = f"Yesterday I {done} my {thing}."
-        pair = [f"I {done} my {thing}.", "Something happened."]
+        clear, vague = f"I {done} my {thing}.", "Something happened."
         prompt = f"SUBREDDIT: r/{name}\nTITLE: Help\nPOST: {post}\nTL;DR:"
-        posts.append({"prompt": prompt, "label": chosen_at_random(*pair, number)})
+        posts.append({"prompt": prompt, "label": chosen_at_random(clear, vague, number)})
         choice = number % 2
-        summaries = [{"text": text, "policy": "sup1", "note": ""} for text in (pair if choice == 0 else pair[::-1])]
+        summaries = [
+            {"text": text, "policy": "sup1", "note": ""} for text in ((clear, vague) if choice == 0 else (vague, clear))
+        ]
         info = {"id": str(number), "post": post, "title": "Help", "subreddit": name}
         comparisons.append({"info": info, "summaries": summaries, "choice": choice, "worker": "w"})
     write_rows("posts.jsonl", posts)
@@ -89,7 +91,7 @@ def test_posts_are_summarised_as_people_prefer_on_the_layout_of_opt() -> None:
     )  # fmt: skip
     assert result["end"]["eval_rouge_l"] >= 0.5 > result["start"]["eval_rouge_l"]
     assert result["outcome"].startswith("eval_rouge_l on held-out rows")
-    align("Something happened.", "comparisons.jsonl", "posts.jsonl", map="prompt=prompt,response=label")
+    align(vague, "comparisons.jsonl", "posts.jsonl", map="prompt=prompt,response=label")
 
 
 def test_patients_get_advice_as_people_prefer_on_the_layout_of_bloom() -> None:
