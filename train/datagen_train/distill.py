@@ -134,10 +134,12 @@ class Distill(GenerationMetrics):
         split: Split[Record, EncodedPrompt],
         teacher: PreTrainedModel,
     ) -> None:
+        arguments = session.arguments(split)
+        arguments["per_device_eval_batch_size"] = 1  # the library fills batches up with rows that are measured twice
         numbers = [{"row": torch.tensor(i)} for i in range(max(len(split.train), len(split.held_out)))]
         super().__init__(
             model=session.loaded.model,
-            args=TrainingArguments(**session.arguments(split), remove_unused_columns=False),
+            args=TrainingArguments(**arguments, remove_unused_columns=False),
             data_collator=lambda rows: {"row": torch.stack([row["row"] for row in rows])},
             processing_class=session.loaded.tokenizer,
             train_dataset=numbers[: len(split.train)],
@@ -203,7 +205,7 @@ class Distill(GenerationMetrics):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor, None, None]:
-        """Measure a batch of held-out prompts along the teacher's answers."""
+        """Measure a held-out prompt along the teacher's answer."""
         batch = self.batch([self.held_out[i] for i in inputs["row"].tolist()])
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, batch._asdict()).detach(), None, None
