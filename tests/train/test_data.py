@@ -113,7 +113,7 @@ def test_a_template_that_changes_what_was_said_before_gives_a_sequence_for_each_
 def test_an_answer_that_a_template_does_not_show_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     deaf = make_tokenizer(TEXTS, 384)
     deaf.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
-    with pytest.raises(UnusableRow, match="renders a prompt otherwise"):
+    with pytest.raises(UnusableRow, match="leaves out messages of the role assistant"):
         encoder(deaf).answer(TALK[1:3])
 
 

@@ -114,7 +114,7 @@ def written(folder: str) -> dict[str, bytes]:
     return {name: Path(folder, name).read_bytes() for name in names}
 
 
-def columns(*cells: tuple[str, str]) -> Any:
+def columns(*cells: tuple[str, str]) -> pytest.MarkDecorator:
     """Choose families, each with a comma-separated list of trainers."""
     marks = [pytest.param(family, trainers.split(), id=f"{family}: {trainers}") for family, trainers in cells]
     return pytest.mark.parametrize(("family", "trainers"), marks, indirect=["family"])
@@ -125,7 +125,7 @@ def columns(*cells: tuple[str, str]) -> Any:
 @columns(("Llama 3 base", "pretrain dpo grpo"), ("GPT-2, BERT's tokens", "sft reward ppo"))
 def test_a_killed_run_and_one_of_the_same_command_write_the_same_bytes(trainers: list[str], lora: bool) -> None:
     """The checkpoint, at step 2, lies between two logs."""
-    options = {"lora": lora, "log_every": 3, "save_every": 2, "eval_every": 2}
+    options: dict[str, Any] = {"lora": lora, "log_every": 3, "save_every": 2, "eval_every": 2}
     for trainer in trainers:
         run(trainer, f"{trainer}.whole", **options)
         notes = Notes()
