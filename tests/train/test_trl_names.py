@@ -69,8 +69,8 @@ def test_the_library_uses_the_names_as_training_expects(trainer: type, use: str)
 def our_trainers() -> set[type]:
     """Return the trainers of ours that build on one of the library."""
     values = [value for module in (dpo, grpo, ppo, reward, sft) for value in vars(module).values()]
-    made = {base for value in values if isinstance(value, type) for base in value.__mro__}
-    return {base for base in made if issubclass(base, Trainer) and base.__module__.startswith("datagen_train.")}
+    classes = {base for value in values if isinstance(value, type) for base in value.__mro__}
+    return {base for base in classes if issubclass(base, Trainer) and base.__module__.startswith("datagen_train.")}
 
 
 def test_no_other_private_name_of_a_library_is_used() -> None:
