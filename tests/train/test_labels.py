@@ -40,7 +40,7 @@ def reviews() -> list[dict[str, str]]:
 def f1_by_table(pairs: list[tuple[str, str]], labels: list[str]) -> float:
     """Return the mean F1 over labels, from the table of confusions: its rows are the truths."""
     names = sorted({name for pair in pairs for name in pair})
-    table = {true: {said: pairs.count((said, true)) for said in names} for true in names}
+    table = {true: {answer: pairs.count((answer, true)) for answer in names} for true in names}
     scores = []
     for label in labels:
         correct = table[label][label]

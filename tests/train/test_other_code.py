@@ -79,8 +79,8 @@ def test_a_pipeline_of_transformers_answers_as_chat_does(folders: Folders) -> No
     answer = pipeline("text-generation", model=folders.sft, device="cpu")
     for row in ROWS:
         messages = [{"role": "user", "content": row["prompt"]}]
-        (said,) = answer(messages, do_sample=False, max_new_tokens=12)
-        assert said["generated_text"][-1]["content"] == chat(folders.sft, row["prompt"]) == row["response"]
+        (reply,) = answer(messages, do_sample=False, max_new_tokens=12)
+        assert reply["generated_text"][-1]["content"] == chat(folders.sft, row["prompt"]) == row["response"]
 
 
 def test_peft_alone_merges_to_the_weights_of_train_merge(folders: Folders) -> None:
@@ -95,8 +95,8 @@ def test_peft_alone_merges_to_the_weights_of_train_merge(folders: Folders) -> No
         torch.testing.assert_close(value, theirs.state_dict()[name], rtol=0, atol=1e-6, msg=name)
     base = AutoModelForCausalLM.from_pretrained(folders.sft).state_dict()
     assert any(not torch.equal(value, base[name]) for name, value in ours.state_dict().items())
-    said = [chat(folders.lora, row["prompt"]) for row in ROWS]
-    assert [chat("merged", row["prompt"]) for row in ROWS] == said != [row["response"] for row in ROWS]
+    turned = [chat(folders.lora, row["prompt"]) for row in ROWS]
+    assert [chat("merged", row["prompt"]) for row in ROWS] == turned != [row["response"] for row in ROWS]
 
 
 def test_lm_eval_finds_the_likelihoods_of_train_eval(folders: Folders) -> None:
@@ -115,8 +115,8 @@ def test_lm_eval_finds_the_likelihoods_of_train_eval(folders: Folders) -> None:
             prompt = model.apply_chat_template([{"role": "user", "content": row["prompt"]}])
             gap = prompt[len(prompt.rstrip()) :]
             parts = [(prompt.rstrip(), text) for text in (gap + row["response"] + end, gap) if text]
-            found = model.loglikelihood([SimpleNamespace(args=part) for part in parts], disable_tqdm=True)
-            total += found[0][0] - sum(value for value, _ in found[1:])
+            likelihoods = model.loglikelihood([SimpleNamespace(args=part) for part in parts], disable_tqdm=True)
+            total += likelihoods[0][0] - sum(value for value, _ in likelihoods[1:])
         result = evaluate.run(adapter or folder, str(rows), EvalOptions(all=True, generate=0, dtype="float32"))
         accuracy = 1e-3 if adapter and REAL[folders.family].spare else 1e-4
         assert -total / result["trained_tokens"] == pytest.approx(result["loss"], rel=accuracy, abs=1e-5)
