@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datagen.signals import LIFELINE
 from datagen_train import dpo, grpo, ppo, pretrain, reward, sft
 from datagen_train.launch import shared_variables
 from datagen_train.options import DpoOptions, PretrainOptions, RewardOptions, SftOptions
@@ -114,7 +115,7 @@ def written(folder: str) -> dict[str, bytes]:
     return {name: Path(folder, name).read_bytes() for name in names}
 
 
-def columns(*cells: tuple[str, str]) -> Any:
+def columns(*cells: tuple[str, str]) -> pytest.MarkDecorator:
     """Choose families, each with a comma-separated list of trainers."""
     marks = [pytest.param(family, trainers.split(), id=f"{family}: {trainers}") for family, trainers in cells]
     return pytest.mark.parametrize(("family", "trainers"), marks, indirect=["family"])
@@ -125,7 +126,7 @@ def columns(*cells: tuple[str, str]) -> Any:
 @columns(("Llama 3 base", "pretrain dpo grpo"), ("GPT-2, BERT's tokens", "sft reward ppo"))
 def test_a_killed_run_and_one_of_the_same_command_write_the_same_bytes(trainers: list[str], lora: bool) -> None:
     """The checkpoint, at step 2, lies between two logs."""
-    options = {"lora": lora, "log_every": 3, "save_every": 2, "eval_every": 2}
+    options: dict[str, Any] = {"lora": lora, "log_every": 3, "save_every": 2, "eval_every": 2}
     for trainer in trainers:
         run(trainer, f"{trainer}.whole", **options)
         notes = Notes()
@@ -181,7 +182,8 @@ def train_rank(variables: dict[str, str], arguments: list[str]) -> None:
 
 def train_on_two(*arguments: str) -> None:
     """Run a trainer in two processes that have its libraries already."""
-    shared = {name: value for name, value in shared_variables(2).items() if name not in os.environ}
+    new = shared_variables(2).keys() - os.environ.keys() - {LIFELINE}  # there is no pipe to the first process
+    shared = {name: value for name, value in shared_variables(2).items() if name in new}
     context = get_context("forkserver")
     ranks = [
         context.Process(target=train_rank, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, list(arguments)))

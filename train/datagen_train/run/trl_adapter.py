@@ -142,6 +142,7 @@ class HeldOut(Scheduled):
     """
 
     _metrics: Any
+    accelerator: Any
     measure: Callable[[Any], dict[str, float]] | None = None
     """Answers held-out prompts with a model; returns metrics by name, without "eval_"."""
 
@@ -213,6 +214,8 @@ class Sft(HeldOut, SFTTrainer):
 
 class Dpo(HeldOut, WholeBatch, PreTokenized, DPOTrainer):
     """DPO on our ids. The loss `sft` is a mean over tokens, the others are means over pairs."""
+
+    loss_weights: Any
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
