@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datagen.signals import LIFELINE
 from datagen_train import dpo, grpo, ppo, pretrain, reward, sft
 from datagen_train.launch import shared_variables
 from datagen_train.options import DpoOptions, PretrainOptions, RewardOptions, SftOptions
@@ -181,7 +182,8 @@ def train_rank(variables: dict[str, str], arguments: list[str]) -> None:
 
 def train_on_two(*arguments: str) -> None:
     """Run a trainer in two processes that have its libraries already."""
-    shared = {name: value for name, value in shared_variables(2).items() if name not in os.environ}
+    new = shared_variables(2).keys() - os.environ.keys() - {LIFELINE}  # there is no pipe to the first process
+    shared = {name: value for name, value in shared_variables(2).items() if name in new}
     context = get_context("forkserver")
     ranks = [
         context.Process(target=train_rank, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, list(arguments)))

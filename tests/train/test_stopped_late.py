@@ -9,7 +9,7 @@ from shutil import copytree, rmtree
 
 import pytest
 
-from tests.every_command import STEPS, TRAINERS, output_of
+from tests.every_command import STEPS, output_of
 from tests.train.tasks import problems, write_sft
 from tests.train.test_kills import run_trainer
 
@@ -49,10 +49,8 @@ def run(output: str, nth: int = 0, number: int = 0) -> int | None:
     return process.exitcode
 
 
-def test_a_run_stopped_while_it_ends_is_ended_by_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-    get_context("forkserver").set_forkserver_preload([f"datagen_train.{name}" for name in TRAINERS])
+@pytest.mark.usefixtures("loaded_libraries")
+def test_a_run_stopped_while_it_ends_is_ended_by_the_same_command() -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
     Path("changes").touch()
     assert run("whole") in (0, 3)

@@ -213,11 +213,12 @@ def conclude(sweep: Sweep, terminal: Terminal, *, as_json: bool) -> int:
     terminal.say(f"Table: {sweep.folder}/results.md")
     if best is None:
         words = "failed" if all(trial.outcome == FAILED for trial in sweep.trials) else "learned nothing, or failed"
-        print(f"error: every trial {words}; the table says why: {printable(sweep.folder)}/results.md", file=sys.stderr)
+        text = f"error: every trial {words}; the table says why: {sweep.folder}/results.md"
+        print(printable(text), file=sys.stderr)
         return NOTHING_LEARNED
     terminal.say(f"Best: {describe(best.settings)}, in {best.folder}")
     terminal.say(f"Its command: {sweep.command(best)}")
-    if sweep.trainer != "reward":
+    if sweep.trainer not in ("reward", "classify"):
         terminal.say(f"Next: {program()} train chat {shown(best.folder)}")
     return 0
 
