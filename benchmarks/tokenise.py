@@ -3,9 +3,9 @@
     python -m benchmarks.tokenise [--quick]
 
 The rows are conversations of four turns with 100 words each; the tokenizer is a byte-level BPE of 8,000 tokens with a
-ChatML template. Each measurement runs in a fresh process: the rows are read, then encoded as `train sft` does. The
-clock is the processor time of that process, and covers the encoding alone; templates are rendered in another. Memory
-is the growth of the resident set from the rows to the encoded rows, divided by the tokens.
+ChatML template. The rows are read, then encoded as `train sft` does, in a fresh process. The clock is the time
+of the processor in that process, for the encoding alone; templates are rendered in another. Memory is the growth of the
+resident set from the rows to the encoded rows, divided by the tokens.
 """
 
 import os

@@ -89,10 +89,10 @@ def check_template(tokenizer: PreTrainedTokenizerBase, spec: str) -> list[str]:
         InputError: It cannot be rendered, or leaves out what is said.
     """
     try:
-        question, answered = render_chat(tokenizer, QUESTION, ask=True), render_chat(tokenizer, ANSWERED)
+        request, answered = render_chat(tokenizer, QUESTION, ask=True), render_chat(tokenizer, ANSWERED)
     except TemplateRefusal as refusal:
         raise InputError(f"--template {spec}: {refusal}") from refusal
-    if "PROBE 1" not in question or "PROBE 2" not in answered:
+    if "PROBE 1" not in request or "PROBE 2" not in answered:
         raise InputError(f"--template {spec}: leaves out what the user or the assistant says; it is no chat template")
-    marks = list(missing_tokens(tokenizer, dict.fromkeys(MARK.findall(question + answered))))
+    marks = list(missing_tokens(tokenizer, dict.fromkeys(MARK.findall(request + answered))))
     return [f"no token of the vocabulary, so the model reads it as text: {', '.join(marks)}"] if marks else []
