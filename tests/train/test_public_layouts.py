@@ -28,7 +28,7 @@ COMMON: dict[str, Any] = {"held_out": 0.2, "seed": 1, "batch_size": 16}
 SUBREDDITS, DONE = ("pets", "cars", "advice", "family", "work"), ("lost", "sold", "found", "broke")
 THINGS = "dog car phone bike ring".split()
 SYMPTOMS = {"头疼": "多喝水", "发烧": "量体温", "咳嗽": "少说话", "失眠": "早点睡", "牙疼": "看牙医"}
-FORMS = ("我{}怎么办？", "最近{}，怎么办？", "孩子{}怎么办？", "我妈妈{}了。", "{}要紧吗？", "老人{}了怎么办？")
+QUESTIONS = ("我{}怎么办？", "最近{}，怎么办？", "孩子{}怎么办？", "我妈妈{}了。", "{}要紧吗？", "老人{}了怎么办？")
 SOURCES = ("医生说：", "书上写着，", "大家都知道，", "记住：", "我听说，", "老师告诉我们，")
 
 
@@ -97,7 +97,7 @@ def test_posts_are_summarised_as_people_prefer_on_the_layout_of_opt() -> None:
 def test_patients_get_advice_as_people_prefer_on_the_layout_of_bloom() -> None:
     """MedicalGPT: documents as text, ShareGPT, and question with response_chosen and response_rejected."""
     talks, comparisons = [], []
-    for number, (form, symptom) in enumerate(product(FORMS, SYMPTOMS)):
+    for number, (form, symptom) in enumerate(product(QUESTIONS, SYMPTOMS)):
         question, advice = form.format(symptom), f"{symptom}要{SYMPTOMS[symptom]}。"
         for copy in range(3):  # the public files repeat questions
             value = chosen_at_random(advice, "请问医生。", 3 * number + copy)
