@@ -62,7 +62,7 @@ def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
         refuse_stranger(Path(options.output))
     if is_reward_model(model):
         return evaluate_reward(model, data, options)
-    if is_classifier(folder := resolve_model(model)):
+    if model.partition(":")[0] != "tiny" and is_classifier(folder := resolve_model(model)):
         return evaluate_classifier(folder, data, options)
     refuse_partial_judges(options.reward, model, allow_self=options.allow_self)
     loaded = load_trained(model, options.dtype, options.chat_template_kwargs)
