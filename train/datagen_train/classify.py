@@ -26,6 +26,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.labelled import LABELLED, Labelled
 from datagen_train.data.labels import LabelledExample, collate_labelled, encode_labelled, encode_text
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.classifier import load_classifier, without_adapters
 from datagen_train.models.load import HEADS, choose_trained, count_parameters
@@ -53,12 +54,12 @@ print(classify("{text}"))  # {label}: {share:.4f}
 ```"""
 
 
-def run(data: str, training: TrainOptions, options: ClassifyOptions, terminal: Terminal) -> dict[str, Any]:
-    """Train on a file of labelled texts; return the report."""
+def run(data: Data, training: TrainOptions, options: ClassifyOptions, terminal: Terminal) -> dict[str, Any]:
+    """Train on files of labelled texts; return the report."""
     with open_session("classify", data, LABELLED, training, options, RATES, terminal) as session:
         # 1. Read the rows: their labels are those of the head.
         rows: list[Labelled] = session.read()
-        labels = read_labels(data, rows)
+        labels = read_labels(str(session.sources), rows)
         load_model(session, rows, labels)
 
         # 2. Encode the texts, hold some out, and check.

@@ -33,6 +33,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import Ids, generate
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, request_text
+from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.actor_critic import Batch, before_answer_tokens, forward_batch, make_batch
 from datagen_train.models.load import has_bf16, load, model_identity, without_dropout
@@ -64,7 +65,7 @@ class Example:
     answer: Ids
 
 
-def run(data: str, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
+def run(data: Data, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of prompts, with responses unless --on-policy is 1; return the report."""
     options.check(training)  # before the teacher is looked for
     identified = Identified(**vars(options), teacher_weights=model_identity(str(options.teacher)))
@@ -75,7 +76,7 @@ def run(data: str, training: TrainOptions, options: DistillOptions, terminal: Te
         rows: list[Record] = session.read()
         if options.on_policy < 1 and (missing := sum(row.response is None for row in rows)):
             raise InputError(
-                f"{data}: {missing} rows have no response to learn on; answer them first: datagen respond {data}, "
+                f"{session.sources}: {missing} rows have no response to learn on; answer them first: datagen respond, "
                 "or use --on-policy 1"
             )
         loaded = session.load(request_text(row.prompt) for row in rows)
