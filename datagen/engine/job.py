@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
-from datagen.engine.options import RunOptions
+from datagen.engine.options import RunOptions, file_values
 from datagen.engine.output import Output, job_digest, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
 from datagen.engine.shards import NoFiles, Shard, choose_shard
@@ -153,7 +153,8 @@ def open_job(
             output = named_output(Path(str(run.output)))
         if shard:
             output = NoFiles(output.path, output.folder)
-        refuse_overlap(output.touched, paths_in([input_name, asdict(options), asdict(run), role_models]), input_name)
+        named = paths_in([input_name, file_values(options), file_values(run), role_models])
+        refuse_overlap(output.touched, named, input_name)
         output.refuse_strangers()
         models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
         yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard)

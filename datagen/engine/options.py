@@ -56,6 +56,15 @@ def check_choices(options: Any) -> None:
             raise InputError(f"--{name} {value}: expected a finite number")
 
 
+def file_values(options: Any) -> dict[str, Any]:
+    """Return the values of options that may name a file: neither a default, nor one of a set of names."""
+    return {
+        item.name: value
+        for item in fields(options)
+        if (value := getattr(options, item.name)) != item.default and not item.metadata.get("choices")
+    }
+
+
 FILES, MODELS, LIMITS = "Files", "Models", "Limits"
 MAP_HELP = "Columns of the input by our names: OURS=THEIRS,..., such as prompt=question,response=answer.text."
 TEMPLATE_HELP = "Values of the model's chat template as a JSON object, such as '{\"enable_thinking\": false}'."

@@ -12,6 +12,7 @@ from datagen.llm.local.weights import weights_digest
 from datagen.records.files import write_json
 from datagen.records.reader import PROMPTS
 from datagen_train import sft
+from datagen_train.errors import Finished
 from datagen_train.options import SftOptions, TrainOptions
 from datagen_train.run.folder import RunFolder, drop_later_lines, is_complete, mark_complete
 from datagen_train.run.session import open_session
@@ -177,6 +178,14 @@ def test_what_is_read_is_never_the_output(output: str, few: str, base: str) -> N
     with pytest.raises(InputError, match="is read by this command"):
         train(sft, few, output=output, model="base", overwrite=True)
     assert weights_digest(Path("base")) == weights_digest(Path(base))
+
+
+@pytest.mark.parametrize("name", ["linear", "tiny", "train"])
+def test_a_folder_may_have_the_name_of_a_value(name: str, few: str) -> None:
+    """One of a set, such as that of --schedule, or a default."""
+    train(sft, few, output=name, schedule="linear", steps=1)
+    with pytest.raises(Finished):
+        train(sft, few, output=name, schedule="linear", steps=1)
 
 
 def test_two_processes_do_not_write_one_folder(few: str) -> None:

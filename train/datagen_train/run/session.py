@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from datagen.engine.options import file_values
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.places import paths_in, refuse_overlap
@@ -380,7 +381,7 @@ def open_session(
     with session.sources:
         config = session.config()
         folder = session.folder
-        refuse_overlap([folder.path], paths_in([data, asdict(options), asdict(algorithm)]), data)
+        refuse_overlap([folder.path], paths_in([data, file_values(options), file_values(algorithm)]), data)
         folder.refuse_stranger()
         if not is_main():
             if not options.overwrite and folder.is_done(config):  # else the main process clears it meanwhile

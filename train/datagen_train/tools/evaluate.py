@@ -8,14 +8,13 @@ state of the random generators.
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from datagen.engine.options import template_values
+from datagen.engine.options import file_values, template_values
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length, in_batches, inference_mode, open_model
 from datagen.llm.local.hub import resolve_model
@@ -58,7 +57,7 @@ def run(model: str, data: str, options: EvalOptions) -> dict[str, Any]:
     """Measure a model on a file of rows; return the metrics by name."""
     if options.output is not None:
         check_folder(Path(options.output))
-        refuse_overlap([Path(options.output)], paths_in([model, data, asdict(options)]))
+        refuse_overlap([Path(options.output)], paths_in([model, data, file_values(options)]))
         refuse_stranger(Path(options.output))
     if is_reward_model(model):
         return evaluate_reward(model, data, options)
