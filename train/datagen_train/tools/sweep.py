@@ -162,7 +162,7 @@ def identity(trainer: str, data: Sequence[Source], shared: Mapping[str, Any], sw
         shared: its options that are given and not swept, by name.
         swept: the options that are swept.
     """
-    inputs: dict[str, Any] = {"data": [source.label(content_digest(source.name)) for source in data]}
+    inputs: dict[str, Any] = {"data": ", ".join(source.label(content_digest(source.name)) for source in data)}
     if "eval_data" in shared:
         inputs["eval_data"] = content_digest(shared["eval_data"])
     if "model" in shared and shared["model"].partition(":")[0] != "tiny":
