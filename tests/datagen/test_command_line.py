@@ -89,7 +89,9 @@ def test_bash_completes_commands_options_and_variants(typed: str, offers: str) -
     assert ran.stdout.split() == offers.split()
 
 
-def test_the_script_for_a_shell_can_be_shown() -> None:
+def test_the_script_for_a_shell_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell is looked for among the processes above, where a test may have none."""
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     assert "_DATAGEN_COMPLETE=complete_bash" in call("--show-completion", "bash").stdout
 
 
