@@ -161,6 +161,20 @@ def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     get_context("forkserver").set_forkserver_preload([f"datagen_train.{name}" for name in TRAINERS])
 
 
+@pytest.fixture(scope="module")
+def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small sums, and a model whose answers are one too high."""
+    from datagen_train import sft
+    from tests.train.runs import train
+    from tests.train.tasks import biased, problems, with_small_numbers, write_sft
+
+    folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
+    write_sft(folder / "biased.jsonl", biased(sums, 2))
+    write_sft(folder / "sums.jsonl", sums)
+    train(sft, folder / "biased.jsonl", output=str(folder / "base"), seed=2, steps=160, eval_every=160)
+    return folder
+
+
 @pytest.fixture
 def few() -> str:
     """Two hundred sums to train on."""

@@ -12,7 +12,6 @@ from datagen.errors import InputError
 from datagen_train import grpo
 from datagen_train.policy_options import GrpoOptions
 from tests.train.runs import metrics, train
-from tests.train.tasks import biased, problems, with_small_numbers, write_sft
 
 REWARDS = """
 def of_length(prompts, completions, completion_ids, **_):
@@ -187,18 +186,6 @@ def test_what_makes_no_sense_is_refused_in_one_line(few: str, options: dict[str,
     with pytest.raises(InputError, match=says) as refused:
         train(grpo, few, settings(**options), model="nowhere", output="out", steps=1)
     assert "\n" not in str(refused.value)
-
-
-@pytest.fixture(scope="module")
-def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small sums, and a model whose answers are one too high."""
-    from datagen_train import sft
-
-    folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
-    write_sft(folder / "biased.jsonl", biased(sums, 2))
-    write_sft(folder / "sums.jsonl", sums)
-    train(sft, folder / "biased.jsonl", output=str(folder / "base"), seed=2, steps=160, eval_every=160)
-    return folder
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from datagen.errors import InputError
-from datagen_train import grpo, sft
+from datagen_train import grpo
 from datagen_train.errors import TrainingStopped
 from datagen_train.policy_options import GrpoOptions
 from datagen_train.tools.evaluate import load_trained
 from tests.train.runs import Notes, metrics, train
-from tests.train.tasks import biased, problems, with_small_numbers, write_sft
+from tests.train.tasks import problems, write_sft
 
 REWARDS = """
 import math
@@ -54,16 +54,6 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
 
 
 # It learns
-
-
-@pytest.fixture(scope="module")
-def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small sums, and a model whose answers are one too high."""
-    folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
-    write_sft(folder / "biased.jsonl", biased(sums, 2))
-    write_sft(folder / "sums.jsonl", sums)
-    train(sft, folder / "biased.jsonl", output=str(folder / "base"), seed=2, steps=160, eval_every=160)
-    return folder
 
 
 @pytest.mark.slow

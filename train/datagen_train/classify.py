@@ -64,9 +64,10 @@ def run(data: Data, training: TrainOptions, options: ClassifyOptions, terminal: 
 
         # 2. Encode the texts, hold some out, and check.
         longest = min(training.max_length, context_length(session.loaded.model))
+        numbers = {label: number for number, label in enumerate(labels)}
         split = session.encode(
             rows,
-            lambda row: [encode_labelled(session.loaded.tokenizer, row, labels, longest)],
+            lambda row: [encode_labelled(session.loaded.tokenizer, row, numbers, longest)],
             lambda example: (len(example.ids), 1, example.cut),
         )
         check(session, split, labels)
@@ -142,8 +143,8 @@ class ClassifyTrainer(WholeBatch, Watched):
         pad_id = session.loaded.tokenizer.pad_token_id
         assert isinstance(pad_id, int)
         self.pad_id, self.labels, self.weights = pad_id, labels, weights
-        self._tokens = torch.zeros((), dtype=torch.int64)
-        """Read so far in this process."""
+        self._tokens: Any = 0
+        """Read so far in this process; a tensor of the device, so that no step waits for it."""
         super().__init__(
             model=session.loaded.model,
             args=TrainingArguments(**session.arguments(split), remove_unused_columns=False),
@@ -162,7 +163,7 @@ class ClassifyTrainer(WholeBatch, Watched):
         labels = inputs["labels"]
         output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         losses = cross_entropy(output.logits.float(), labels, reduction="none")
-        self._tokens += inputs["attention_mask"].sum().cpu()
+        self._tokens = self._tokens + inputs["attention_mask"].sum()
         loss = (self.weights.to(labels.device)[labels] * losses).mean()
         loss = self.weigh(loss, inputs) if model.training else loss
         return (loss, output) if return_outputs else loss

@@ -20,7 +20,6 @@ their own: every draw depends on the seed, the step and the row alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from math import log
 from random import Random
 from typing import Any
@@ -43,7 +42,7 @@ from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.report import code
-from datagen_train.run.rollout import SAMPLING_BATCH
+from datagen_train.run.rollout import SAMPLING_BATCH, answer_seeds
 from datagen_train.run.session import ANSWERING, Session, open_session
 from datagen_train.run.whole_batch import WholeBatch
 
@@ -176,8 +175,7 @@ class Distill(HeldOut, WholeBatch):
         """Learn on a batch of prompts, `inputs["row"]`, with answers of the student or of the rows."""
         step, examples = self.state.global_step + 1, [self.examples[i] for i in inputs["row"].tolist()]
         if Random(f"{self.args.seed}:{step}:on-policy").random() < self.options.on_policy:
-            digests = (sha256(f"{self.args.seed}:{step}:{i}".encode()).digest() for i in inputs["row"].tolist())
-            seeds = [int.from_bytes(digest[:7]) for digest in digests]  # those of an answer in any batch
+            seeds = answer_seeds(self.args.seed, step, inputs["row"].tolist())
             self.session.terminal.phase("sampling")
             answers = self.generate(model, [example.prompt for example in examples], seeds)
             examples = [replace(e, answer=answer.ids) for e, answer in zip(examples, answers, strict=True)]

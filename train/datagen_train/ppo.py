@@ -18,7 +18,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -55,7 +54,7 @@ from datagen_train.run.on_policy import (
     loop_arguments,
 )
 from datagen_train.run.progress import Terminal, token_counter
-from datagen_train.run.rollout import Rollout, repetition, score_tokens
+from datagen_train.run.rollout import Rollout, answer_seeds, repetition, score_tokens
 from datagen_train.run.sampler import LocalSampler, Sampler, ServerSampler, weigh
 from datagen_train.run.session import Session, open_session
 
@@ -180,8 +179,7 @@ class Ppo(OnPolicyTrainer):
         # 1. Sample an answer to each prompt of the batch (1909.08593, section 2).
         indices = inputs["row"].tolist()
         rows, prompts = [self.prompts[i].row for i in indices], [self.prompts[i].ids for i in indices]
-        digests = (sha256(f"{self.args.seed}:{step}:{i}".encode()).digest() for i in indices)
-        seeds = [int.from_bytes(digest[:7]) for digest in digests]  # those of an answer in any batch, on any process
+        seeds = answer_seeds(self.args.seed, step, indices)
         terminal.phase("sampling")
         completions, of_sampler = self.sampler.sample(prompts, seeds, token_counter(terminal))
         self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)

@@ -1,6 +1,6 @@
 """Labelled texts as token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +40,13 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> 
 
 
 def encode_labelled(
-    tokenizer: PreTrainedTokenizerBase, row: Labelled, labels: Sequence[str], longest: int
+    tokenizer: PreTrainedTokenizerBase, row: Labelled, numbers: Mapping[str, int], longest: int
 ) -> LabelledExample:
-    """Encode a labelled text; raise UnusableRow also for a label that is none of `labels`."""
-    if row.label not in labels:
+    """Encode a labelled text; raise UnusableRow also for a label that has no number."""
+    if row.label not in numbers:
         raise UnusableRow("a label that is not in the rows to train on")
     ids, cut = encode_text(tokenizer, row.prompt, longest)
-    return LabelledExample(ids, labels.index(row.label), cut)
+    return LabelledExample(ids, numbers[row.label], cut)
 
 
 def collate_labelled(batch: Sequence[LabelledExample], pad_id: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ critic and reference run once over all answers, in batches sorted by length.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from hashlib import sha256
 from statistics import fmean
 from typing import Any
 
@@ -76,6 +77,12 @@ class Rollout:
         """Return some of the answers as a batch, padded to the longest of them."""
         batch = make_batch([self.prompts[i] for i in rows], [self.completions[i].ids for i in rows], device)
         return batch._replace(mask=self.mask[list(rows), : batch.mask.shape[1]])
+
+
+def answer_seeds(seed: int, step: int, rows: Sequence[int]) -> list[int]:
+    """Return the seed of the answer to each row in a step: the same in any batch, and on any process."""
+    digests = (sha256(f"{seed}:{step}:{row}".encode()).digest() for row in rows)
+    return [int.from_bytes(digest[:7]) for digest in digests]
 
 
 def sample(

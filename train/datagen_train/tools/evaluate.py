@@ -131,9 +131,10 @@ def evaluate_classifier(folder: Path, data: str, options: EvalOptions) -> dict[s
         InputError: no row can be measured on, or one has a label that the classifier does not know.
     """
     model, tokenizer, labels = open_classifier(folder, options.dtype)
+    numbers = {label: number for number, label in enumerate(labels)}
     rows, counts = read(data, LABELLED, str(folder), options)
     longest = min(options.max_length, context_length(model))
-    examples, dropped = encode_usable(rows, lambda row: [encode_labelled(tokenizer, row, labels, longest)])
+    examples, dropped = encode_usable(rows, lambda row: [encode_labelled(tokenizer, row, numbers, longest)])
     if not examples:
         raise InputError(f"{data}: no row is left to measure on: {Account(dropped=dropped).losses()}")
     texts = [example.ids for example in examples]
