@@ -33,8 +33,10 @@ from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, model_identity
 from datagen_train.models.precision import round_weights
+from datagen_train.models.sharding import in_step
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import Rates, TrainerOptions, TrainOptions
+from datagen_train.options import TrainerOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
 from datagen_train.run.overfitting import with_alarm
@@ -226,14 +228,15 @@ class Session:
 
         def measure_answers(model: Any) -> Metrics:
             self.terminal.phase(ANSWERING)
-            return evaluate_generation(
-                model,
-                self.loaded.tokenizer,
-                answered,
-                max_tokens=max_tokens,
-                batch_size=self.options.batch_size,
-                on_tokens=token_counter(self.terminal),
-            )
+            with in_step(model):
+                return evaluate_generation(
+                    model,
+                    self.loaded.tokenizer,
+                    answered,
+                    max_tokens=max_tokens,
+                    batch_size=self.options.batch_size,
+                    on_tokens=token_counter(self.terminal),
+                )
 
         return measure_answers
 
@@ -334,7 +337,7 @@ class Session:
                 "end": course.end,
                 **conclusion,
             },
-            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer.accelerator, seconds)},
+            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer, seconds)},
         }
         if trainer.is_world_process_zero():
             write_curves(self.folder)
