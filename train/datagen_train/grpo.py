@@ -49,7 +49,6 @@ from datagen.records.record import Record
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.models.sharding import generate_in_step
 from datagen_train.options import TrainOptions
 from datagen_train.policy_options import (
     CISPO_CLIP_HIGH,
@@ -188,8 +187,6 @@ class GroupTrainer(OnPolicyTrainer):
             eval_dataset=numbers.select([0]) if split.held_out else None,  # `evaluate` answers the held-out prompts
         )  # fmt: skip
         require_attributes(self, "_metrics", "_step")
-        if self.is_sharded:
-            generate_in_step(model)
         if "ref" in getattr(model, "peft_config", {}):
             model.delete_adapter("ref")  # TRL's copy of new adapters; the model without adapters is the start as well
         if penalty:

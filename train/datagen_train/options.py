@@ -3,15 +3,18 @@
 Nothing heavy is imported here: the help of a command and every mistake in its options need no library of the extra.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datagen.engine.options import MAP_HELP, check_choices, option, template_values
 from datagen.errors import InputError, unknown_value
+from datagen_train.division import check_deepspeed, check_sharding
 
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
+NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler", "batch_size", "nproc")
+"""Options that do not decide the model; a server that samples may move to another port."""
 DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 OPTIMIZERS = {"adamw": None, "adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
@@ -34,6 +37,7 @@ FSDP_HELP = (
     "Divide the model, its gradients and optimiser states among the processes (FSDP2); each holds a part of them. "
     "pretrain, sft, dpo, reward, ppo, grpo."
 )
+DEEPSPEED_HELP = "DeepSpeed's configuration, a JSON file (pretrain, sft, dpo); in place of --fsdp."
 ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
 
 
@@ -158,6 +162,7 @@ class TrainOptions:
     report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
     nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
     fsdp: bool = option(False, FSDP_HELP, panel=RUN)
+    deepspeed: str | None = option(None, DEEPSPEED_HELP, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=RUN)
 
@@ -181,6 +186,8 @@ class TrainerOptions:
     """Whether the trainer may train with dropout of the model."""
     can_shard: ClassVar[bool] = False
     """Whether the trainer trains a model that is divided among the processes."""
+    takes_deepspeed: ClassVar[bool] = False
+    """Whether the trainer trains a model that DeepSpeed has wrapped."""
 
     def check(self, training: TrainOptions) -> None:
         """Raise InputError for a value that does not exist, and for options that do not fit together.
@@ -192,7 +199,9 @@ class TrainerOptions:
         check_measured(training)
         check_size(training, has_dropout=self.has_dropout)
         if training.fsdp:
-            check_sharding(training, can_shard=self.can_shard)
+            check_sharding(training, can_shard=self.can_shard, sampler=getattr(self, "sampler", None))
+        if training.deepspeed:
+            check_deepspeed(training, takes_deepspeed=self.takes_deepspeed)
         template_values(training.chat_template_kwargs)
         check_template_name(training.template)
         if training.batch_size % training.accumulate:
@@ -210,6 +219,13 @@ class TrainerOptions:
     def answers_held_out(self, training: TrainOptions) -> bool:
         """Are held-out prompts answered at every measurement?"""
         return training.generate > 0
+
+
+def shaping(training: TrainOptions, options: TrainerOptions) -> dict[str, Any]:
+    """Return the options that decide the model. How many processes share the rows of a step does not."""
+    values = asdict(training) | asdict(options)
+    rows = {"rows_per_step": training.batch_size * training.nproc}
+    return rows | {name: value for name, value in values.items() if name not in NOT_SHAPING}
 
 
 def is_template_file(spec: str) -> bool:
@@ -247,24 +263,13 @@ def check_size(training: TrainOptions, *, has_dropout: bool) -> None:
         raise InputError("--optimizer adamw_8bit needs a package: pip install bitsandbytes")
 
 
-def check_sharding(training: TrainOptions, *, can_shard: bool) -> None:
-    """Raise InputError where a model cannot be divided among processes."""
-    if not can_shard:
-        raise InputError("--fsdp: this trainer needs the whole model in each process; leave it out")
-    if training.nproc == 1:
-        raise InputError("--fsdp divides the model among several processes: add --nproc N, or use a launcher")
-    if training.qlora:
-        raise InputError("--fsdp: weights of 4 bits cannot be divided; use --lora, or leave --fsdp out")
-    if training.optimizer != "adamw":
-        raise InputError(f"--fsdp: the states of --optimizer {training.optimizer} cannot be divided; use adamw")
-
-
 @dataclass(frozen=True)
 class PretrainOptions(TrainerOptions):
     """Options of `datagen train pretrain` alone: none."""
 
     has_dropout: ClassVar[bool] = True
     can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -280,6 +285,7 @@ class SftOptions(TrainerOptions):
 
     has_dropout: ClassVar[bool] = True
     can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     all_turns: bool = option(
         False, "Train on every assistant turn of a conversation instead of those after the last user turn only."
     )
@@ -341,6 +347,7 @@ class DpoOptions(TrainerOptions):
     """Options of `datagen train dpo` alone."""
 
     can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(DPO_LOSSES)}; or kto.")
     beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)

@@ -55,10 +55,13 @@ def shard(model: Model, device: torch.device) -> Model:
 
 
 def networks(model: nn.Module) -> list[Any]:
-    """Return the networks that are called as a whole: the model itself, or those that it only joins."""
-    if hasattr(model, "config"):
-        return [model]
-    return [child for child in model.children() if not isinstance(child, Head)]
+    """Return the networks that are called as a whole: the model itself, or those that it only joins.
+
+    With adapters it is the one that they are in: `generate` calls that.
+    """
+    parts: list[Any] = [model] if hasattr(model, "config") else list(model.children())
+    called = [part for part in parts if not isinstance(part, Head)]
+    return [part.get_base_model() if hasattr(part, "get_base_model") else part for part in called]
 
 
 def layers(network: Any) -> list[nn.Module]:
@@ -109,7 +112,9 @@ def saved_state(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str,
     tied = {name for name, _ in named if name not in first}
     casts = {name for name, parameter in named if id(parameter) in rounded}
     gather = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(model, options=gather) if is_sharded(model) else model.state_dict()
+    state: dict[str, Any] = (
+        dict(get_model_state_dict(model, options=gather)) if is_sharded(model) else model.state_dict()
+    )
     return {name: value.to(dtype) if name in casts else value for name, value in state.items() if name not in tied}
 
 
@@ -140,21 +145,8 @@ def in_step(model: Any) -> Iterator[None]:
             model(input_ids=token, attention_mask=torch.ones_like(token), use_cache=False)
 
 
-def as_many_everywhere(batches: Sequence[Item], model: nn.Module, fill: Item) -> list[Item]:
-    """Add a batch until this process has as many as any other; for a model that is whole, add none."""
-    if not is_sharded(model):
-        return list(batches)
-    most = torch.tensor(len(batches), device=next(model.parameters()).device)
+def as_many_everywhere(batches: Sequence[Item], fill: Item, device: torch.device) -> list[Item]:
+    """Add a batch until this process has as many as any other."""
+    most = torch.tensor(len(batches), device=device)
     torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
     return [*batches, *[fill] * (int(most) - len(batches))]
-
-
-def generate_in_step(model: Any) -> None:
-    """Have the model's own method `generate` keep the processes in step."""
-    generate = model.generate
-
-    def with_others(*arguments: Any, **keywords: Any) -> Any:
-        with in_step(model):
-            return generate(*arguments, **keywords)
-
-    model.generate = with_others

@@ -71,7 +71,7 @@ class HeldOut(Watched):
         rows: Any = self.eval_dataset
         size, accelerator = self.args.eval_batch_size, self.accelerator
         starts = range(0, len(rows), size)[self.args.process_index :: self.args.world_size]
-        passes = as_many_everywhere(starts, self.model, fill=0)
+        passes = as_many_everywhere(starts, 0, self.args.device) if self.is_divided else starts
         self.callback_handler.eval_dataloader = starts  # for the count of batches that is shown
         self.accelerator = OwnBatches(accelerator)
         try:

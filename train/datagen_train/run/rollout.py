@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from datagen.llm.local.generation import Generated, Ids, generate, in_batches
 from datagen.records.record import Record
 from datagen_train.models.actor_critic import ActorCritic, Batch, answer_log_probs, make_batch
-from datagen_train.models.sharding import as_many_everywhere, in_step
+from datagen_train.models.sharding import as_many_everywhere, in_step, is_sharded
 from datagen_train.rewards.specs import Scored
 
 MAX_BATCH, MAX_TOKENS, MAX_LOGITS = 256, 1 << 15, 1 << 27
@@ -142,7 +142,9 @@ def score_tokens(
     max_tokens = min(MAX_TOKENS, max(1, MAX_LOGITS // vocabulary))
     lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, completions, strict=True)]
     batches = in_batches(lengths, MAX_BATCH, max_tokens)
-    for indices in as_many_everywhere(batches, model, fill=batches[-1]):
+    if is_sharded(model):
+        batches = as_many_everywhere(batches, batches[-1], device)
+    for indices in batches:
         batch = make_batch([prompts[i] for i in indices], [completions[i].ids for i in indices], device)
         with autocast():
             output, _ = model(batch)

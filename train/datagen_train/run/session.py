@@ -7,7 +7,6 @@ import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -35,7 +34,7 @@ from datagen_train.models.load import Loaded, choose_trained, count_parameters, 
 from datagen_train.models.precision import round_weights
 from datagen_train.models.sharding import in_step
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import TrainerOptions, TrainOptions
+from datagen_train.options import TrainerOptions, TrainOptions, shaping
 from datagen_train.rates import Rates
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
@@ -55,8 +54,6 @@ from datagen_train.run.trl_adapter import (
     shared_arguments,
 )
 
-NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler")
-"""Options that do not decide the model; a server that samples may move to another port."""
 ANSWERING = "answering held-out prompts"
 Metrics = dict[str, float]
 """Numbers by name. Those measured on held-out rows begin with "eval_"."""
@@ -101,10 +98,9 @@ class Session:
 
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
-        options = asdict(self.options) | asdict(self._algorithm)
         return {
             "command": f"train {self.name}",
-            **{name: value for name, value in options.items() if name not in NOT_SHAPING},
+            **shaping(self.options, self._algorithm),
             **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),

@@ -8,21 +8,24 @@ optimiser's states, as safetensors. `torch.distributed.checkpoint` divides them 
 goes on. The trained model is written whole, as that of any other run.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import checkpoint
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
-from datagen_train.models.sharding import is_sharded, saved_state, shard
+from datagen_train.models.sharding import saved_state, shard
 from datagen_train.run.library_names import overrides, require_attributes
 
 SHARDS = "shards"
@@ -34,6 +37,7 @@ FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 @overrides(
     "_move_model_to_device",
+    "_defer_fsdp_gradient_reduction",
     "_save",
     "_save_optimizer_and_scheduler",
     "_load_from_checkpoint",
@@ -50,21 +54,31 @@ class Sharded(Trainer):
     def __init__(self, *, fsdp: bool = False, **arguments: Any) -> None:
         """With `fsdp` the model and the reference model are divided; the rest is what the library's trainer takes."""
         self.is_sharded = fsdp
-        for name in ("ref_model", "model"):
-            if fsdp and arguments.get(name) is not None:
-                shard(arguments[name], arguments["args"].device)
+        if fsdp and arguments.get("ref_model") is not None:
+            shard(arguments["ref_model"], arguments["args"].device)
         super().__init__(**arguments)
         if fsdp:
             require_attributes(self, "is_distributed_loading_by_transformers")
             self.is_distributed_loading_by_transformers = True
+
+    @property
+    def is_divided(self) -> bool:
+        """Must all processes make the same passes? So it is with DeepSpeed as well, which may divide the model."""
+        return self.is_sharded or bool(self.is_deepspeed_enabled)
 
     def place(self, model: Any) -> Any:
         """Return a frozen model as it is used beside the trained one: on the device, or divided as well."""
         return shard(model, self.args.device) if self.is_sharded else model.to(self.args.device)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if not is_sharded(model):
+        if self.is_sharded:  # here, since TRL may have added adapters to it
+            shard(model, device)
+        else:
             super()._move_model_to_device(model, device)
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """Average the gradients of every micro-batch: to wait for the last one, each process would keep whole ones."""
+        return nullcontext()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model. A checkpoint of a sharded one gets its weights with the optimiser's states."""
@@ -123,10 +137,9 @@ def moments(state: dict[str, Any]) -> dict[str, Any]:
 
 def write_shards(folder: Path, parts: dict[str, Tensor]) -> None:
     """Write the parts of all processes."""
-    writer = checkpoint.HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
-    checkpoint.save(parts, storage_writer=writer)
+    save(parts, storage_writer=HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True))
 
 
 def read_shards(folder: Path, parts: dict[str, Tensor]) -> None:
     """Fill the parts of this process, in place."""
-    checkpoint.load(parts, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder / SHARDS)))
+    load(parts, storage_reader=HuggingFaceStorageReader(str(folder / SHARDS)))
