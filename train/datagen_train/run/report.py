@@ -11,12 +11,10 @@ from datagen.engine.output import read_meta
 from datagen.printing import printable
 from datagen.records.makers import is_sim
 from datagen_train.data.sources import Source
-from datagen_train.models.sharding import local_parameters
 from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import RunFolder
 from datagen_train.run.manifest import CARD
 from datagen_train.run.plot import page, plot
-from datagen_train.run.sharded import Sharded
 
 PANELS = {
     "loss": ("loss", "eval_loss"),
@@ -70,14 +68,14 @@ NOT_ON_CARD = ("eval_entropy", "eval_logits")
 """Beginnings of the names of metrics that say nothing about how good a model is."""
 
 
-def circumstances(trainer: Sharded, seconds: Mapping[str, float]) -> dict[str, Any]:
+def circumstances(trainer: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return what may differ between two runs of one command: times, devices, versions of the libraries."""
     return {
         **{name: round(value, 2) for name, value in seconds.items()},
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
         "sharded": trainer.is_sharded,
-        "local_parameters": local_parameters(trainer.model),
+        "local_parameters": trainer.count_local(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
 

@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
-from datagen_train.models.sharding import saved_state, shard
+from datagen_train.models.sharding import local_parameters, saved_state, shard
 from datagen_train.run.library_names import overrides, require_attributes
 
 SHARDS = "shards"
@@ -65,6 +65,10 @@ class Sharded(Trainer):
     def is_divided(self) -> bool:
         """Must all processes make the same passes? So it is with DeepSpeed as well, which may divide the model."""
         return self.is_sharded or bool(self.is_deepspeed_enabled)
+
+    def count_local(self) -> int:
+        """Return how many parameters of the model this process holds."""
+        return local_parameters(self.model)
 
     def place(self, model: Any) -> Any:
         """Return a frozen model as it is used beside the trained one: on the device, or divided as well."""
