@@ -64,8 +64,13 @@ def files(loaded_libraries: None) -> None:
 
 
 def command(trainer: str, output: str, *options: str, batch: int = 2, processes: int = 2) -> tuple[str, ...]:
+    """Every fourth token ends an answer, so that the processes sample answers of other lengths."""
     shape = (f"--batch-size={batch}", f"--nproc={processes}")
-    return ("train", trainer, DATA[trainer], "-o", output, *COMMON, *EXTRA.get(trainer, ()), *shape, *options)
+    extra = [*EXTRA.get(trainer, ())]
+    if trainer in ("ppo", "grpo"):
+        vocabulary = json.loads(Path("model/tokenizer.json").read_text())["model"]["vocab"]
+        extra += [f"--stop-token={token}" for token in sorted(vocabulary)[::4] if token.isalnum()]
+    return ("train", trainer, DATA[trainer], "-o", output, *COMMON, *extra, *shape, *options)
 
 
 def curve(output: str) -> list[dict[str, float]]:

@@ -87,10 +87,11 @@ class Sharded(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model. A checkpoint of a sharded one gets its weights with the optimiser's states."""
         folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
         if not self.is_sharded:
             super().save_model(output_dir, _internal_call)
-        elif not _internal_call:
+        elif _internal_call:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
             state = saved_state(self.model, self.saved_dtype)
             if self.args.should_save:
                 super()._save(str(folder), state_dict=state)
