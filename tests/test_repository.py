@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "datagen": "errors streams signals subprocesses printing installation libraries text parse reasoning records "
     "schemas json_replies prompts verify llm engine judge select sources strategies generators commands",
-    "datagen_train": "errors launch options policy_options models data rewards run pretrain sft reward classify dpo "
-    "distill ppo grpo tools cli",
+    "datagen_train": "errors launch division options rates policy_options models data rewards run pretrain sft reward "
+    "classify dpo distill ppo grpo tools cli",
 }
 """The folders (and single files) of each package: each imports only those before it, so there is no circle."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80

@@ -33,6 +33,10 @@ METHODS = [
     (Trainer, "_load_from_checkpoint", ["resume_from_checkpoint", "model"]),
     (Trainer, "_load_best_model", []),
     (Trainer, "save_model", ["output_dir", "_internal_call"]),
+    (Trainer, "_move_model_to_device", ["model", "device"]),
+    (Trainer, "_defer_fsdp_gradient_reduction", []),
+    (Trainer, "_save_optimizer_and_scheduler", ["output_dir"]),
+    (Trainer, "_load_optimizer_and_scheduler", ["checkpoint"]),
 ]
 """Methods that are replaced, and their parameters; None where all are handed on."""
 USES = [
@@ -45,11 +49,16 @@ USES = [
     (Trainer, r"self\._tr_loss \+= "),
     (Trainer, r"self\._globalstep_last_logged = self\.state\.global_step"),
     (Trainer, r"self\.save_model\(output_dir, _internal_call=True\)"),
+    (Trainer, r"self\._move_model_to_device\(model, args\.device\)"),
+    (Trainer, r"if self\.is_distributed_loading_by_transformers:\n.*\n.*\n +model = self\.accelerator\.prepare_model"),
+    (Trainer, r"sync_context = self\._defer_fsdp_gradient_reduction"),
 ]
 """What the library does with these names."""
 OURS = {
     "_prepare_dataset", "_tokenize_prompts", "_run_epoch", "_load_from_checkpoint", "_load_best_model", "_metrics",
     "_step", "_internal_call", "_save", "_get_train_sampler", "_prepare_inputs", "_generate_and_score_completions",
+    "_move_model_to_device", "_defer_fsdp_gradient_reduction", "_save_optimizer_and_scheduler",
+    "_load_optimizer_and_scheduler",
 }  # fmt: skip
 """All that is used of the libraries and not public."""
 WAY_OUT = (

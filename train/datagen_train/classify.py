@@ -32,7 +32,8 @@ from datagen_train.models.classifier import load_classifier, without_adapters
 from datagen_train.models.load import HEADS, choose_trained, count_parameters
 from datagen_train.models.precision import held_in
 from datagen_train.models.reward_model import Numbers, label_logits
-from datagen_train.options import ClassifyOptions, Rates, TrainOptions
+from datagen_train.options import ClassifyOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.label_metrics import by_label, measure_labels, quality_table
 from datagen_train.run.progress import Terminal
 from datagen_train.run.report import code

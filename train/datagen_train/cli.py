@@ -231,8 +231,10 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     """
     from datagen.commands.flags import fill_options
     from datagen_train.data.sources import parse_sources
+    from datagen_train.division import check_launcher
     from datagen_train.launch import process_count
 
+    check_launcher()
     training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
     training = replace(training, nproc=process_count(training.nproc))
     options.check(training)

@@ -36,8 +36,9 @@ from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.actor_critic import Batch, before_answer_tokens, forward_batch, make_batch
 from datagen_train.models.load import has_bf16, load, model_identity, without_dropout
-from datagen_train.options import ModelOptions, Rates, TrainOptions
+from datagen_train.options import ModelOptions, TrainOptions
 from datagen_train.policy_options import DistillOptions
+from datagen_train.rates import Rates
 from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import Terminal, token_counter

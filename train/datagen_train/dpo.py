@@ -45,7 +45,8 @@ from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, measure_answer, measure_pair, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import ANSWER_METRICS, DpoOptions, Rates, TrainOptions
+from datagen_train.options import ANSWER_METRICS, DpoOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset
@@ -139,6 +140,7 @@ def dpo_trainer(session: Session, loss: dict[str, Any], split: Split[Any, Encode
         model=session.loaded.model,
         ref_model=None if cached else frozen_reference(session.loaded.model),
         args=DPOConfig(**arguments, **loss, precompute_ref_log_probs=cached, max_length=None),
+        fsdp=session.options.fsdp,
         processing_class=session.loaded.tokenizer,
         train_dataset=train,
         eval_dataset=held_out,
@@ -153,6 +155,7 @@ def kto_trainer(session: Session, options: DpoOptions, split: Split[Any, Encoded
         model=session.loaded.model,
         ref_model=frozen_reference(session.loaded.model),
         args=KTOConfig(**arguments, beta=options.beta, max_length=None),
+        fsdp=session.options.fsdp,
         processing_class=session.loaded.tokenizer,
         train_dataset=make_dataset(kto_columns(split.train, size, session.options.seed)),
         eval_dataset=make_dataset(kto_columns(split.held_out, size, session.options.seed)),

@@ -49,7 +49,7 @@ from datagen.records.record import Record
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import Rates, TrainOptions
+from datagen_train.options import TrainOptions
 from datagen_train.policy_options import (
     CISPO_CLIP_HIGH,
     GRPO_CLIP,
@@ -62,6 +62,7 @@ from datagen_train.policy_options import (
     OF_SEQUENCES,
     GrpoOptions,
 )
+from datagen_train.rates import Rates
 from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.folder import step_of
 from datagen_train.run.impartial import refuse_partial_judges
@@ -202,7 +203,7 @@ class GroupTrainer(OnPolicyTrainer):
         self.beta = coef
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.args.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            self.ref_model = self.accelerator.prepare_model(self.place(reference), evaluation_mode=True)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         """TRL's sampler draws one order of the prompts after the other: pass by those of the epochs that are done."""

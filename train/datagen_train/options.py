@@ -3,18 +3,18 @@
 Nothing heavy is imported here: the help of a command and every mistake in its options need no library of the extra.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datagen.engine.options import MAP_HELP, check_choices, option, template_values
 from datagen.errors import InputError, unknown_value
+from datagen_train.division import check_deepspeed, check_sharding
 
-TOY_BYTES = 20_000_000
-"""Below this size of its weights a model is a toy; the smallest language model in use is ten times as large."""
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
+NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler", "batch_size", "nproc")
+"""Options that do not decide the model; a server that samples may move to another port."""
 DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 OPTIMIZERS = {"adamw": None, "adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
@@ -33,6 +33,11 @@ REWARD_HELP = (
     "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
     "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
 )
+FSDP_HELP = (
+    "Divide the model, its gradients and optimiser states among the processes (FSDP2); each holds a part of them. "
+    "pretrain, sft, dpo, reward, ppo, grpo."
+)
+DEEPSPEED_HELP = "DeepSpeed's configuration, a JSON file (pretrain, sft, dpo); in place of --fsdp."
 ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
 
 
@@ -156,6 +161,8 @@ class TrainOptions:
     )
     report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
     nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
+    fsdp: bool = option(False, FSDP_HELP, panel=RUN)
+    deepspeed: str | None = option(None, DEEPSPEED_HELP, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=RUN)
 
@@ -172,52 +179,15 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Peak learning rates of a trainer, by what is trained."""
-
-    full: float
-    lora: float
-    tiny: float
-    epochs: float = 3.0
-    """Default of --epochs."""
-    toy_steps: int = 1
-    """Least number of steps of a toy, where neither --steps nor --epochs is given."""
-
-    keeps_last_of_tiny: bool = False
-    """Default of --best for a model made from nothing: the last one. Its held-out loss is least when it knows the form
-    of the answers only, long before it knows any answer."""
-
-    def fill(self, options: TrainOptions) -> TrainOptions:
-        """Return the options with the defaults of the trainer."""
-        best = "last" if self.keeps_last_of_tiny and options.is_tiny else "loss"
-        return replace(options, epochs=options.epochs or self.epochs, best=options.best or best)
-
-    def pick(self, options: TrainOptions) -> float:
-        """Return the peak learning rate of a run: the given one, or the default for what is trained."""
-        if options.learning_rate is not None:
-            return options.learning_rate
-        if is_toy(options):  # rates for real models would hardly change a toy
-            return self.tiny
-        return self.lora if options.lora or options.qlora else self.full
-
-    def least_steps(self, options: TrainOptions) -> int:
-        """Return the least number of steps of a run."""
-        return self.toy_steps if options.epochs is None and is_toy(options) else 1
-
-
-def is_toy(options: TrainOptions) -> bool:
-    """Is the model `tiny`, or a trained one of that size?"""
-    folder = Path(options.model.removeprefix("hf:"))
-    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
-    return options.is_tiny or 0 < sum(sizes) < TOY_BYTES
-
-
-@dataclass(frozen=True)
 class TrainerOptions:
     """Options of one trainer alone; a subclass for each."""
 
     has_dropout: ClassVar[bool] = False
     """Whether the trainer may train with dropout of the model."""
+    can_shard: ClassVar[bool] = False
+    """Whether the trainer trains a model that is divided among the processes."""
+    takes_deepspeed: ClassVar[bool] = False
+    """Whether the trainer trains a model that DeepSpeed has wrapped."""
 
     def check(self, training: TrainOptions) -> None:
         """Raise InputError for a value that does not exist, and for options that do not fit together.
@@ -228,6 +198,10 @@ class TrainerOptions:
         check_choices(training)
         check_measured(training)
         check_size(training, has_dropout=self.has_dropout)
+        if training.fsdp:
+            check_sharding(training, can_shard=self.can_shard, sampler=getattr(self, "sampler", None))
+        if training.deepspeed:
+            check_deepspeed(training, takes_deepspeed=self.takes_deepspeed)
         template_values(training.chat_template_kwargs)
         check_template_name(training.template)
         if training.batch_size % training.accumulate:
@@ -245,6 +219,13 @@ class TrainerOptions:
     def answers_held_out(self, training: TrainOptions) -> bool:
         """Are held-out prompts answered at every measurement?"""
         return training.generate > 0
+
+
+def shaping(training: TrainOptions, options: TrainerOptions) -> dict[str, Any]:
+    """Return the options that decide the model. How many processes share the rows of a step does not."""
+    values = asdict(training) | asdict(options)
+    rows = {"rows_per_step": training.batch_size * training.nproc}
+    return rows | {name: value for name, value in values.items() if name not in NOT_SHAPING}
 
 
 def is_template_file(spec: str) -> bool:
@@ -287,6 +268,8 @@ class PretrainOptions(TrainerOptions):
     """Options of `datagen train pretrain` alone: none."""
 
     has_dropout: ClassVar[bool] = True
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -301,6 +284,8 @@ class SftOptions(TrainerOptions):
     """Options of `datagen train sft` alone."""
 
     has_dropout: ClassVar[bool] = True
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     all_turns: bool = option(
         False, "Train on every assistant turn of a conversation instead of those after the last user turn only."
     )
@@ -319,6 +304,7 @@ class SftOptions(TrainerOptions):
 class RewardOptions(TrainerOptions):
     """Options of `datagen train reward` alone."""
 
+    can_shard: ClassVar[bool] = True
     ties: str = option("skip", "Answers of equal rank: skip them, or train on a target of 1/2 (soft).", choices=TIES)
     margin: float = option(0.0, "Weight of the comparison's margin in the ranking loss (Llama 2).", least=0)
     reference: str | None = option(
@@ -360,6 +346,8 @@ class ClassifyOptions(TrainerOptions):
 class DpoOptions(TrainerOptions):
     """Options of `datagen train dpo` alone."""
 
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(DPO_LOSSES)}; or kto.")
     beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)

@@ -1,6 +1,7 @@
 """Options of the trainers on a policy's own answers, with their help texts. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from datagen.engine.options import option
 from datagen.errors import InputError
@@ -39,6 +40,7 @@ ALSO_HELP = (
 class PolicyOptions(TrainerOptions):
     """Options of the trainers on a policy's own answers."""
 
+    can_shard: ClassVar[bool] = True
     reward: list[str] = option([], REWARD_HELP, panel=REWARD)
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)

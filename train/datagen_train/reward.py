@@ -50,7 +50,8 @@ from datagen_train.models.reward_model import (
     with_score_head,
 )
 from datagen_train.models.tokens import attention_mask, pad
-from datagen_train.options import Rates, RewardOptions, TrainOptions
+from datagen_train.options import RewardOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.reward_report import compare, describe, paragraphs, reservations, wins
 from datagen_train.run.session import Metrics, Session, open_session
@@ -200,6 +201,7 @@ class RewardTrainer(WholeBatch, Watched):
             model=session.loaded.model,
             args=TrainingArguments(**arguments, remove_unused_columns=False),
             data_collator=partial(collate, pad_id=pad_id),
+            fsdp=session.options.fsdp,
             processing_class=session.loaded.tokenizer,
             train_dataset=split.train,
             eval_dataset=split.held_out or None,

@@ -18,7 +18,8 @@ from datagen_train.data.checks import CheckInput, check_packing
 from datagen_train.data.encode import conversation, texts
 from datagen_train.data.sources import Data
 from datagen_train.data.split import measure_sequence
-from datagen_train.options import Rates, SftOptions, TrainOptions
+from datagen_train.options import SftOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.session import open_session
 from datagen_train.run.trl_adapter import Sft, sequence_dataset
@@ -64,6 +65,7 @@ def run(data: Data, training: TrainOptions, options: SftOptions, terminal: Termi
                 max_length=None,
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
+            fsdp=training.fsdp,
             processing_class=loaded.tokenizer,
             train_dataset=sequences,
             eval_dataset=sequence_dataset(split.held_out),

@@ -26,6 +26,7 @@ from datagen_train.data.encode import Encoded
 from datagen_train.data.split import Split, encode_usable, read_rows
 from datagen_train.errors import TrainingStopped, UnusableRow
 from datagen_train.models.actor_critic import Distribution
+from datagen_train.models.sharding import in_step
 from datagen_train.options import ANSWER_METRICS
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
@@ -182,7 +183,7 @@ class OnPolicyTrainer(Scheduled):
     def __init__(
         self, session: Session, options: Any, split: Split[Record, EncodedPrompt], rewards: Rewards, **arguments: Any
     ) -> None:
-        super().__init__(processing_class=session.loaded.tokenizer, **arguments)
+        super().__init__(fsdp=session.options.fsdp, processing_class=session.loaded.tokenizer, **arguments)
         self.session, self.options, self.rewards, self.alarms = session, options, rewards, Alarms()
         self.prompts, self.held_out = split.train, split.held_out[: session.options.generate or HELD_OUT]
         self.suppressed: tuple[int, ...] = ()
@@ -214,10 +215,11 @@ class OnPolicyTrainer(Scheduled):
         """Answer prompts greedily, by default with at most `--max-tokens`."""
         loaded, terminal = self.session.loaded, self.session.terminal
         terminal.phase(ANSWERING)
-        return generate(
-            loaded.model, loaded.tokenizer, prompts, max_tokens=max_tokens or self.options.max_tokens,
-            suppressed=self.suppressed, on_tokens=token_counter(terminal),
-        )  # fmt: skip
+        with in_step(loaded.model):
+            return generate(
+                loaded.model, loaded.tokenizer, prompts, max_tokens=max_tokens or self.options.max_tokens,
+                suppressed=self.suppressed, on_tokens=token_counter(terminal),
+            )  # fmt: skip
 
     def summarise(self, answers: Sequence[tuple[Generated, float | None]]) -> dict[str, float]:
         """Return the metrics of the answers to all held-out prompts, with their scores."""

@@ -89,8 +89,9 @@ def read_usable(
 
 
 def file_digests(options: TrainOptions) -> dict[str, str]:
-    """Return the digests of what `--eval-data` and `--template` name, as far as they are given."""
-    digests = {"eval_data": content_digest(options.eval_data)} if options.eval_data else {}
+    """Return the digests of what `--eval-data`, `--deepspeed` and `--template` name, as far as they are given."""
+    named = {"eval_data": options.eval_data, "deepspeed": options.deepspeed}
+    digests = {name: content_digest(file) for name, file in named.items() if file}
     return digests | ({"template": template_identity(options.template)} if options.template else {})
 
 

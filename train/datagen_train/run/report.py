@@ -68,12 +68,14 @@ NOT_ON_CARD = ("eval_entropy", "eval_logits")
 """Beginnings of the names of metrics that say nothing about how good a model is."""
 
 
-def circumstances(accelerator: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
+def circumstances(trainer: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return what may differ between two runs of one command: times, devices, versions of the libraries."""
     return {
         **{name: round(value, 2) for name, value in seconds.items()},
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
+        "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
+        "sharded": trainer.is_sharded,
+        "local_parameters": trainer.count_local(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
 

@@ -7,7 +7,6 @@ import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -33,8 +32,10 @@ from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, model_identity
 from datagen_train.models.precision import round_weights
+from datagen_train.models.sharding import in_step
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import Rates, TrainerOptions, TrainOptions
+from datagen_train.options import TrainerOptions, TrainOptions, shaping
+from datagen_train.rates import Rates
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
 from datagen_train.run.overfitting import with_alarm
@@ -53,8 +54,6 @@ from datagen_train.run.trl_adapter import (
     shared_arguments,
 )
 
-NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler")
-"""Options that do not decide the model; a server that samples may move to another port."""
 ANSWERING = "answering held-out prompts"
 Metrics = dict[str, float]
 """Numbers by name. Those measured on held-out rows begin with "eval_"."""
@@ -99,10 +98,9 @@ class Session:
 
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
-        options = asdict(self.options) | asdict(self._algorithm)
         return {
             "command": f"train {self.name}",
-            **{name: value for name, value in options.items() if name not in NOT_SHAPING},
+            **shaping(self.options, self._algorithm),
             **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
@@ -226,14 +224,15 @@ class Session:
 
         def measure_answers(model: Any) -> Metrics:
             self.terminal.phase(ANSWERING)
-            return evaluate_generation(
-                model,
-                self.loaded.tokenizer,
-                answered,
-                max_tokens=max_tokens,
-                batch_size=self.options.batch_size,
-                on_tokens=token_counter(self.terminal),
-            )
+            with in_step(model):
+                return evaluate_generation(
+                    model,
+                    self.loaded.tokenizer,
+                    answered,
+                    max_tokens=max_tokens,
+                    batch_size=self.options.batch_size,
+                    on_tokens=token_counter(self.terminal),
+                )
 
         return measure_answers
 
@@ -334,7 +333,7 @@ class Session:
                 "end": course.end,
                 **conclusion,
             },
-            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer.accelerator, seconds)},
+            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer, seconds)},
         }
         if trainer.is_world_process_zero():
             write_curves(self.folder)

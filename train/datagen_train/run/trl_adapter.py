@@ -96,6 +96,7 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,
+        **({"deepspeed": options.deepspeed} if options.deepspeed else {}),
     }
 
 
