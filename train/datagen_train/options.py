@@ -91,6 +91,9 @@ class TrainOptions:
     eval_data: str | None = option(
         None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
     )
+    encode_workers: int | None = option(
+        None, "Processes that encode the rows. [one for each core, where there are many rows]", least=1, panel=DATA
+    )
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
     model: str = option(
