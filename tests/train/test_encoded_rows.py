@@ -35,7 +35,7 @@ FEW: dict[str, Any] = {"steps": 2, "max_length": 64, "batch_size": 4, "log_every
 
 
 def many_rows(path: str = "rows.jsonl") -> Path:
-    write_sft(Path(path), islice(cycle(problems(0)), STORED_ROWS + 50))
+    write_sft(Path(path), list(islice(cycle(problems(0)), STORED_ROWS + 50)))
     with Path(path).open("a") as file:
         file.write('{"prompt": "Who?"}\n{"prompt": "A", "response": "' + "b c " * 100 + '"}\nno row\n')
     return Path(path)
@@ -95,10 +95,15 @@ def rankings(draw: Any) -> EncodedRanking:
     return EncodedRanking(answers, tuple(map(len, answers)), compared, 1, source, cut)
 
 
-KINDS = ((SEQUENCES, sequences()), (PAIRS, pairs), (RANKINGS, rankings()), (LABELLED_TEXTS, texts))
+KINDS: list[tuple[Any, Any]] = [
+    (SEQUENCES, sequences()),
+    (PAIRS, pairs),
+    (RANKINGS, rankings()),
+    (LABELLED_TEXTS, texts),
+]
 
 
-@given(st.one_of(st.tuples(st.just(layout), st.lists(kind, max_size=4)) for layout, kind in KINDS))
+@given(st.one_of([st.tuples(st.just(layout), st.lists(kind, max_size=4)) for layout, kind in KINDS]))
 def test_a_table_gives_back_what_was_put_in(case: tuple[Layout[Any], list[Any]]) -> None:
     layout, examples = case
     job: EncodeJob[int, Any] = EncodeJob([0], lambda row: examples, layout)
@@ -120,7 +125,8 @@ def in_lists(value: Any) -> Any:
 def test_the_second_start_reads_the_table_and_reports_the_same() -> None:
     many_rows()
     reports, notes = list[dict[str, Any]](), list[Notes]()
-    for output, options in {"one": {}, "two": {"learning_rate": 1e-4}, "three": {}}.items():
+    starts: dict[str, dict[str, Any]] = {"one": {}, "two": {"learning_rate": 1e-4}, "three": {}}
+    for output, options in starts.items():
         notes.append(Notes())
         reports.append(train(sft, "rows.jsonl", None, notes[-1], output=output, **{**FEW, **options}))
     assert len(tables()) == 1
@@ -191,7 +197,8 @@ def test_a_table_that_is_not_whole_is_made_again(damage: Callable[[Path], None])
 def test_what_changes_the_encoding_makes_another_table() -> None:
     many_rows()
     train(sft, "rows.jsonl", output="out", **FEW)
-    for number, options in enumerate(({"max_length": 48}, {"limit": STORED_ROWS}, {"template": "plain"}), 2):
+    changes: list[dict[str, Any]] = [{"max_length": 48}, {"limit": STORED_ROWS}, {"template": "plain"}]
+    for number, options in enumerate(changes, 2):
         train(sft, "rows.jsonl", output=f"out{number}", **{**FEW, **options})
         assert len(tables()) == number
     with Path("rows.jsonl").open("a") as file:
@@ -203,7 +210,7 @@ def test_what_changes_the_encoding_makes_another_table() -> None:
 
 
 def test_losses_of_other_rows_do_not_share_a_table() -> None:
-    write_preferences(Path("p.jsonl"), islice(cycle(problems(0)), STORED_ROWS))
+    write_preferences(Path("p.jsonl"), list(islice(cycle(problems(0)), STORED_ROWS)))
     write_sft(Path("s.jsonl"), problems(0)[:40])
     train(sft, "s.jsonl", output="base", **FEW)
     assert not tables(), "few rows leave nothing behind"

@@ -32,7 +32,7 @@ class Layout(Generic[Example]):
     unpack: Callable[..., Example] = lambda cut: cut
     """Gets whether the example was cut, and the values of the columns: lists as arrays."""
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
-    """None: examples of this kind stay in memory as they are."""
+    """Without any, examples stay in memory as they are."""
 
 
 def find_spans(labels: Sequence[int] | Array) -> Array:

@@ -7,7 +7,7 @@ rows that gave no example, with the reason, and what the encoder counted.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -47,14 +47,12 @@ class EncodeJob(Generic[Row, Example]):
         encode: Makes the examples of a row; raises UnusableRow.
         layout: Of the examples.
         counts: What `encode` counts beside; the counters are empty before.
-        shape: What decides the examples beside rows, tokenizer and lengths: options of the trainer.
     """
 
     rows: Sequence[Row]
     encode: Callable[[Row], Iterable[Example]]
     layout: Layout[Example]
     counts: Sequence[Counter[str]] = ()
-    shape: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> int:

@@ -22,7 +22,7 @@ from datagen_train.run.stops import disk_full_as_one_line
 from datagen_train.run.store import load_or_encode
 
 STORED_ROWS, STORED_CHARACTERS = 1_000, 2_000_000
-"""From so many rows, or characters of documents, on a table is worth a file."""
+"""From so many rows on, or characters of documents, a table is worth a file."""
 LIBRARIES = ("transformers", "tokenizers", "jinja2", "pyarrow")
 
 
