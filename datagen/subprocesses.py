@@ -51,6 +51,8 @@ class LineProcess:
         self.cpu_seconds = cpu_seconds
         self._module = module
         self._process: subprocess.Popen[str] | None = None
+        self._of_parent: subprocess.Popen[str] | None = None
+        """In a copy of the process that started it."""
         self._lock = Lock()
         atexit.register(self.close)
         os.register_at_fork(after_in_child=self._leave)
@@ -70,7 +72,7 @@ class LineProcess:
 
     def _leave(self) -> None:
         """Leave the process to the one that started it: this one is a copy of that."""
-        self._process, self._lock = None, Lock()
+        self._of_parent, self._process, self._lock = self._process, None, Lock()
 
     def close(self) -> int | None:
         """End the process; return its exit code."""
