@@ -236,7 +236,8 @@ def test_the_fast_call_gives_the_ids_of_the_library() -> None:
 
 def test_a_full_disk_is_one_line() -> None:
     script = (
-        "import resource\nfrom datagen_train.errors import TrainingStopped\nfrom tests.train.test_encoded_rows import *\n"
+        "import resource\nfrom datagen_train.errors import TrainingStopped\n"
+        "from tests.train.test_encoded_rows import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "try:\n    stored(3000)\nexcept TrainingStopped as error:\n    print('ONE', error)\n"
