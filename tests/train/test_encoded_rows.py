@@ -270,11 +270,10 @@ def test_kill_while_encoding_and_two_at_once() -> None:
         return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=in_checkout())
 
     killed = start()
-    wait_for(lambda: any(path.name.endswith(".part") for path in Path(".datagen").rglob("*")))
-    children = [int(pid) for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()]
+    wait_for(lambda: len(children_of(killed.pid)) == 2 and any(Path(".datagen").rglob(".*.part")))
+    children = children_of(killed.pid)
     killed.kill()
-    killed.wait()
-    assert len(children) == 2
+    killed.communicate()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert not list(Path(".datagen").rglob("done.json"))
 
@@ -289,3 +288,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
