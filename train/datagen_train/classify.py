@@ -26,6 +26,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.labelled import LABELLED, Labelled
 from datagen_train.data.labels import LabelledExample, collate_labelled, encode_labelled, encode_text
+from datagen_train.data.layouts import LABELLED_TEXTS
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.classifier import load_classifier, without_adapters
@@ -69,7 +70,9 @@ def run(data: Data, training: TrainOptions, options: ClassifyOptions, terminal: 
         split = session.encode(
             rows,
             lambda row: [encode_labelled(session.loaded.tokenizer, row, numbers, longest)],
-            lambda example: (len(example.ids), 1, example.cut),
+            LABELLED_TEXTS,
+            labels=labels,
+            longest=longest,
         )
         check(session, split, labels)
 

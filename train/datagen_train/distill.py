@@ -41,10 +41,10 @@ from datagen_train.policy_options import DistillOptions
 from datagen_train.rates import Rates
 from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
-from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.progress import ANSWERING, Terminal, token_counter
 from datagen_train.run.report import code
 from datagen_train.run.rollout import SAMPLING_BATCH, answer_seeds
-from datagen_train.run.session import ANSWERING, Session, open_session
+from datagen_train.run.session import Session, open_session
 from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
@@ -214,7 +214,7 @@ class Distill(HeldOut, WholeBatch):
 
 def with_answer(prompt: EncodedPrompt) -> Example:
     """Return a prompt with the answer of its row."""
-    return Example(prompt.ids, prompt.conversation.ids[len(prompt.ids) :])
+    return Example(prompt.ids, list(prompt.conversation.ids[len(prompt.ids) :]))
 
 
 def answer_logits(model: Any, batch: Batch, temperature: float) -> Tensor:

@@ -13,7 +13,9 @@ from datagen_train.division import check_deepspeed, check_sharding
 
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
-NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler", "batch_size", "nproc")
+NOT_SHAPING = (
+    *("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler", "batch_size", "nproc", "encode_workers"),
+)
 """Options that do not decide the model; a server that samples may move to another port."""
 DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
@@ -95,6 +97,9 @@ class TrainOptions:
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     eval_data: str | None = option(
         None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
+    )
+    encode_workers: int | None = option(
+        None, "Processes that encode the rows. [one for each core, where there are many rows]", least=1, panel=DATA
     )
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 

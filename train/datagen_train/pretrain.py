@@ -11,8 +11,8 @@ from trl import SFTConfig
 from datagen.records.reader import DOCUMENTS
 from datagen.records.record import Document
 from datagen_train.data.checks import CheckInput
+from datagen_train.data.layouts import SEQUENCES
 from datagen_train.data.sources import Data
-from datagen_train.data.split import measure_sequence
 from datagen_train.options import PretrainOptions, TrainOptions
 from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
@@ -27,7 +27,7 @@ def run(data: Data, training: TrainOptions, options: PretrainOptions, terminal: 
     with open_session("pretrain", data, DOCUMENTS, training, options, RATES, terminal) as session:
         rows: list[Document] = session.read()
         loaded = session.load(row.text for row in rows)
-        split = session.encode(rows, lambda row: session.encoder.document(row.text), measure_sequence)
+        split = session.encode(rows, lambda row: session.encoder.document(row.text), SEQUENCES)
         session.check(CheckInput(loaded, split.train + split.held_out, session.account, documents=True))
         trainer = Sft(
             model=loaded.model,

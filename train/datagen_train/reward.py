@@ -31,6 +31,7 @@ from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
+from datagen_train.data.layouts import RANKINGS
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, read_rows
@@ -97,7 +98,8 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
 
     # 2. Encode every answer once and the comparisons of each prompt, hold some prompts out, and check.
     encoder = RankingEncoder(session.encoder, options.ties, options.margin)
-    split = session.encode(rows, lambda row: [encoder.encode(row)], EncodedRanking.size)
+    shape = {"ties": options.ties, "margin": options.margin}
+    split = session.encode(rows, lambda row: [encoder.encode(row)], RANKINGS, encoder.left_out, **shape)
     if encoder.left_out:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in sorted(encoder.left_out.items()))
         session.terminal.say(f"answers left out: {reasons}")
