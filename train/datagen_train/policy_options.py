@@ -7,7 +7,7 @@ from datagen.errors import InputError
 from datagen.llm.spec import SECRET
 from datagen_train.options import ALLOW_SELF_HELP, REWARD_HELP, TrainerOptions, TrainOptions
 
-REWARD, PPO, GRPO, DISTILL = "Reward", "PPO", "GRPO", "Distillation"
+REWARD, SAMPLING, PPO, GRPO, DISTILL = "Reward", "Sampling", "PPO", "GRPO", "Distillation"
 """Headings in `--help`."""
 UNSCORED = ("drop", "fail")
 PPO_KL_COEF, PPO_ADAPTIVE_KL_COEF = 0.05, 0.15
@@ -44,6 +44,14 @@ class PolicyOptions(TrainerOptions):
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
     also: str | None = option(None, ALSO_HELP, panel=REWARD)
 
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=SAMPLING)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=SAMPLING)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=SAMPLING)
+    sampler: str | None = option(
+        None, "vLLM server of the base model that samples the answers, http://HOST:8000/v1; needs --lora.",
+        panel=SAMPLING,
+    )  # fmt: skip
+
     def check(self, training: TrainOptions) -> None:
         super().check(training)
         if training.is_tiny:
@@ -55,9 +63,19 @@ class PolicyOptions(TrainerOptions):
             raise InputError("--reward: name what scores the answers, such as a reward model's folder")
         if self.also and not (training.held_out or training.eval_data):
             raise InputError("--also: with --held-out 0 nothing is measured; raise --held-out, or name --eval-data")
+        if self.sampler is not None:
+            check_sampler(self.sampler, training)
 
     def answers_held_out(self, training: TrainOptions) -> bool:
         return True
+
+
+def check_sampler(url: str, training: TrainOptions) -> None:
+    """Raise InputError if `--sampler` names no server, or one that could not be handed what is trained."""
+    if not url.startswith(("http://", "https://")) or SECRET.search(url):
+        raise InputError("--sampler: name the URL of a vLLM server, http://HOST:8000/v1, without a user or a query")
+    if not training.lora:
+        raise InputError("--sampler: a server is handed adapters, not whole models: add --lora")
 
 
 @dataclass(frozen=True)
@@ -70,13 +88,8 @@ class PpoOptions(PolicyOptions):
     missing_end_penalty: float = option(1.0, "Penalty on the score of a truncated answer.", least=0, panel=REWARD)
     missing_end_score: float | None = option(None, "Score of a truncated answer, instead of its own.", panel=REWARD)
 
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=PPO)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=PPO)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=PPO)
-    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=PPO)
-    sampler: str | None = option(
-        None, "vLLM server of the base model that samples the answers, http://HOST:8000/v1; needs --lora.", panel=PPO
-    )
+    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=SAMPLING)
+
     critic: str | None = option(
         None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
         "or a model. [the reward model if its tokenizer fits, else shared]", panel=PPO,
@@ -104,15 +117,6 @@ class PpoOptions(PolicyOptions):
     ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=PPO)
     ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=PPO)
 
-    def check(self, training: TrainOptions) -> None:
-        super().check(training)
-        if self.sampler is None:
-            return
-        if not self.sampler.startswith(("http://", "https://")) or SECRET.search(self.sampler):
-            raise InputError("--sampler: name the URL of a vLLM server, http://HOST:8000/v1, without a user or a query")
-        if not training.lora:
-            raise InputError("--sampler: a server is handed adapters, not whole models: add --lora")
-
 
 @dataclass(frozen=True)
 class GrpoOptions(PolicyOptions):
@@ -122,9 +126,6 @@ class GrpoOptions(PolicyOptions):
         "grpo", "Algorithm: grpo, or rloo (leave-one-out baseline).", choices=tuple(GRPO_KL_COEF), panel=GRPO
     )
     group_size: int = option(8, "Group size: answers per prompt.", least=2, panel=GRPO)
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=GRPO)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=GRPO)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=GRPO)
     kl_coef: float | None = option(
         None, "Coefficient of the KL penalty; 0 needs no reference model. "
         f"[{GRPO_KL_COEF['grpo']}; rloo: {GRPO_KL_COEF['rloo']}]", least=0, panel=GRPO,
