@@ -12,7 +12,7 @@ from datagen.errors import InputError
 from datagen_train import grpo, ppo
 from datagen_train.errors import TrainingStopped
 from datagen_train.options import TrainOptions
-from datagen_train.policy_options import GrpoOptions, PolicyOptions, PpoOptions
+from datagen_train.policy_options import GrpoOptions, PpoOptions
 from datagen_train.run.sampler import LARGEST_WEIGHT, compare, truncated_weight
 from tests.train.runs import Notes, metrics, train
 from tests.train.sampling_server import SamplingServer, serve
@@ -41,13 +41,10 @@ def run(
     **options: Any,
 ) -> dict[str, Any]:
     chosen: dict[str, Any] = {"reward": ["rewards.py:short"], "max_tokens": 6, "sampler": sampler, **options}
-    settings: PolicyOptions
     if algorithm == "ppo":
-        module, settings = ppo, PpoOptions(**chosen)
-    else:
-        module, settings = grpo, GrpoOptions(algorithm=algorithm, group_size=4, **chosen)
-        shared = {**shared, "batch_size": 2}
-    return train(module, "sums.jsonl", settings, notes, model=base, output=output, **shared)
+        return train(ppo, "sums.jsonl", PpoOptions(**chosen), notes, model=base, output=output, **shared)
+    settings = GrpoOptions(algorithm=algorithm, group_size=4, **chosen)
+    return train(grpo, "sums.jsonl", settings, notes, model=base, output=output, **{**shared, "batch_size": 2})
 
 
 @pytest.mark.parametrize(

@@ -52,18 +52,7 @@ from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
 from datagen_train.options import Rates, TrainOptions
-from datagen_train.policy_options import (
-    CISPO_CLIP_HIGH,
-    GRPO_CLIP,
-    GRPO_KL_COEF,
-    GRPO_LOSSES,
-    GRPO_SCALES,
-    GSPO_CLIP,
-    GSPO_CLIP_HIGH,
-    IMPORTANCE,
-    OF_SEQUENCES,
-    GrpoOptions,
-)
+from datagen_train.policy_options import GRPO_KL_COEF, GrpoOptions
 from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.folder import step_of
 from datagen_train.run.impartial import refuse_partial_judges
@@ -127,30 +116,6 @@ def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str,
         return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
-def ratio_arguments(options: GrpoOptions) -> dict[str, float]:
-    """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
-    is_sequence = options.importance == "sequence"
-    clip = options.clip if options.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
-    high = clip
-    if options.clip_high is not None:
-        high = options.clip_high
-    elif options.loss == "cispo":
-        high = CISPO_CLIP_HIGH
-    elif is_sequence and options.clip is None:
-        high = GSPO_CLIP_HIGH
-    return {"epsilon": clip, "epsilon_high": high}
-
-
-def loss_arguments(options: GrpoOptions) -> dict[str, str]:
-    """Return TRL's arguments for GRPO's loss."""
-    importance = options.importance or IMPORTANCE[0]
-    return {
-        "loss_type": options.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
-        "importance_sampling_level": importance,
-        "scale_rewards": options.scale_rewards or GRPO_SCALES[0],
-    }
-
-
 class GroupTrainer(OnPolicyTrainer):
     """What TRL's trainers on groups of answers need to run on our token ids, rewards and reference model.
 
@@ -184,12 +149,12 @@ class GroupTrainer(OnPolicyTrainer):
             "max_completion_length": options.max_tokens,
             "temperature": options.temperature,
             "beta": 0.0,  # or TRL would load a reference of its own
-            **ratio_arguments(options),
+            **options.ratio_arguments(),
             "num_iterations": options.updates,
             "mask_truncated_completions": options.mask_cut,
         }
         if self.loss_options:
-            arguments |= loss_arguments(options)
+            arguments |= options.loss_arguments()
         numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
         super().__init__(
             session, options, split, rewards,

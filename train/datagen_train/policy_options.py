@@ -166,6 +166,28 @@ class GrpoOptions(PolicyOptions):
         if self.loss == "luspo" and self.importance != "sequence":
             raise InputError("--loss luspo needs --importance sequence")
 
+    def ratio_arguments(self) -> dict[str, float]:
+        """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
+        is_sequence = self.importance == "sequence"
+        clip = self.clip if self.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
+        high = clip
+        if self.clip_high is not None:
+            high = self.clip_high
+        elif self.loss == "cispo":
+            high = CISPO_CLIP_HIGH
+        elif is_sequence and self.clip is None:
+            high = GSPO_CLIP_HIGH
+        return {"epsilon": clip, "epsilon_high": high}
+
+    def loss_arguments(self) -> dict[str, str]:
+        """Return TRL's arguments for GRPO's loss."""
+        importance = self.importance or IMPORTANCE[0]
+        return {
+            "loss_type": self.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
+            "importance_sampling_level": importance,
+            "scale_rewards": self.scale_rewards or GRPO_SCALES[0],
+        }
+
     def check_clips(self) -> None:
         """Raise InputError for a clip range that the loss does not have."""
         clips = {"--clip": self.clip, "--clip-high": self.clip_high}
