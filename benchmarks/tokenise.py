@@ -59,7 +59,7 @@ def encode(path: Path) -> Cost:
     encoder.turns(conversation(rows[0]))  # starts the process that renders templates
     account, before, began = Account(), resident(), process_time()
     split = encode_rows(
-        choose_sides(rows, [], 0), lambda row: encoder.turns(conversation(row)), measure_sequence, account
+        choose_sides(rows, [], 0, len(rows)), lambda row: encoder.turns(conversation(row)), measure_sequence, account
     )
     assert len(split.train) == len(rows)
     return Cost(len(rows), account.tokens, process_time() - began, resident() - before)

@@ -89,12 +89,15 @@ class TrainOptions:
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     eval_data: str | None = option(
-        None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
+        None,
+        "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).",
+        file=True,
+        panel=DATA,
     )
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
     model: str = option(
-        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", panel=MODEL
+        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", file=True, panel=MODEL
     )
     lora: bool = option(False, "Train low-rank adapters (LoRA) instead of all weights.", panel=MODEL)
     lora_rank: int = option(16, "LoRA rank.", least=1, panel=MODEL)
@@ -107,7 +110,7 @@ class TrainOptions:
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
-    template: str | None = option(None, TEMPLATE_NAME_HELP, panel=MODEL)
+    template: str | None = option(None, TEMPLATE_NAME_HELP, file=True, panel=MODEL)
     attention: str | None = option(
         None,
         "Implementation of attention: eager, sdpa or flash_attention_2. [the library's choice]",
@@ -325,6 +328,7 @@ class RewardOptions(TrainerOptions):
         None,
         "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
         "[the best answers of the training rows]",
+        file=True,
     )
 
     def check(self, training: TrainOptions) -> None:
@@ -365,7 +369,7 @@ class DpoOptions(TrainerOptions):
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)
     label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
     gate: str | None = option(
-        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
+        None, "File of prompts with reference responses; the run fails if the metric on them gets worse.", file=True
     )
 
     @property

@@ -39,10 +39,10 @@ ALSO_HELP = (
 class PolicyOptions(TrainerOptions):
     """Options of the trainers on a policy's own answers."""
 
-    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
+    reward: list[str] = option([], REWARD_HELP, file=True, panel=REWARD)
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
-    also: str | None = option(None, ALSO_HELP, panel=REWARD)
+    also: str | None = option(None, ALSO_HELP, file=True, panel=REWARD)
 
     max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=SAMPLING)
     temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=SAMPLING)
@@ -92,7 +92,7 @@ class PpoOptions(PolicyOptions):
 
     critic: str | None = option(
         None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
-        "or a model. [the reward model if its tokenizer fits, else shared]", panel=PPO,
+        "or a model. [the reward model if its tokenizer fits, else shared]", file=True, panel=PPO,
     )  # fmt: skip
     ppo_epochs: int = option(4, "Epochs over the answers of an iteration.", least=1, panel=PPO)
     minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=PPO)
@@ -114,7 +114,7 @@ class PpoOptions(PolicyOptions):
         None, "End the updates of an iteration once the approximate KL is above 1.5 times this.", panel=PPO
     )
     whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=PPO)
-    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=PPO)
+    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", file=True, panel=PPO)
     ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=PPO)
 
 
@@ -205,7 +205,7 @@ class DistillOptions(TrainerOptions):
     """Options of `datagen train distill` alone."""
 
     teacher: str | None = option(
-        None, "Teacher: a folder or a Hugging Face name, with the tokenizer of --model.", panel=DISTILL
+        None, "Teacher: a folder or a Hugging Face name, with the tokenizer of --model.", file=True, panel=DISTILL
     )
     beta: float = option(
         1.0, "Divergence: 0 = KL(teacher, student), 1 = KL(student, teacher), between them generalised JSD.",

@@ -24,6 +24,8 @@ from datagen_train.errors import UnusableRow
 Row = TypeVar("Row")
 Example = TypeVar("Example")
 """What a row is encoded into: a sequence, a pair, a ranking."""
+MOST_MEASURED = 2000
+"""Held-out rows that are measured on, about: the standard error of a share is then about 1 %."""
 
 
 @dataclass
@@ -82,17 +84,21 @@ def read_rows(
 
     What is not used of the columns is printed. For the other arguments see `Reader` and `parse_map`.
     """
+    with open_input(name) as file:
+        return read_some(Reader(name, file, kind, shape, parse_map(mapping)), limit)
+
+
+def read_some(reader: Reader[Row], limit: int | None) -> tuple[list[Row], Counter[str]]:
+    """Return the first rows and the lines before their end that cannot be used; see `read_rows`."""
     rows: list[Row] = []
     unreadable = Counter[str]()
-    with open_input(name) as file:
-        reader = Reader(name, file, kind, shape, parse_map(mapping))
-        for item in reader.read():
-            if isinstance(item, BadLine):
-                unreadable[item.reason] += 1
-            else:
-                rows.append(item)
-            if len(rows) == limit:
-                break
+    for item in reader.read():
+        if isinstance(item, BadLine):
+            unreadable[item.reason] += 1
+        else:
+            rows.append(item)
+        if len(rows) == limit:
+            break
     for line in reader.account.lines():
         print(printable(line), file=sys.stderr)
     return rows, unreadable
@@ -124,16 +130,24 @@ def is_held_out(group: object, share: float) -> bool:
     return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
 
 
-def choose_sides(rows: Iterable[Row], measured: Sequence[Row], share: float) -> Iterator[tuple[Row, bool]]:
-    """Yield rows, each with whether it is held out.
+def choose_sides(
+    rows: Iterable[Row], measured: Sequence[Row], share: float, number: int
+) -> Iterator[tuple[Row, bool | None]]:
+    """Yield rows, each with whether it is held out; None if it is held out and not measured on.
 
     Args:
         rows: those to train on, of which a share is held out if `measured` is empty.
         measured: those to measure on, of a file of their own.
         share: of the groups, 0 to 1.
+        number: of the rows.
     """
+    measured_share = MOST_MEASURED / max(1, number)
     for row in rows:
-        yield row, not measured and is_held_out(split_group(row), share)
+        group = split_group(row)
+        if measured or not is_held_out(group, share):
+            yield row, False
+        else:
+            yield row, True if is_held_out(group, measured_share) else None
     yield from ((row, True) for row in measured)
 
 
@@ -144,7 +158,7 @@ def count_repeated(rows: Iterable[Row], measured: Sequence[Row]) -> int:
 
 
 def encode_rows(
-    rows: Iterable[tuple[Row, bool]],
+    rows: Iterable[tuple[Row, bool | None]],
     encode: Callable[[Row], Iterable[Example]],
     measure: Callable[[Example], tuple[int, int, bool]],
     account: Account,
@@ -153,7 +167,7 @@ def encode_rows(
     """Encode rows, on both sides; unusable rows are counted, never fatal.
 
     Args:
-        rows: as datagen's reader yields them, each with whether it is held out.
+        rows: as datagen's reader yields them, each with its side (`choose_sides`).
         encode: makes the examples of a row; raises UnusableRow.
         measure: returns an example's tokens, the trained ones among them, and whether it was cut.
         account: counts are added to it.
@@ -162,6 +176,8 @@ def encode_rows(
     split: Split[Row, Example] = Split()
     places, encoded = list[int](), list[tuple[Row, list[Example]]]()
     for place, (row, held_out) in enumerate(rows):
+        if held_out is None:
+            continue
         try:
             examples = list(encode(row))
         except UnusableRow as reason:

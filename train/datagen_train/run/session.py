@@ -107,7 +107,7 @@ class Session:
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": self.sources.identity,
-            **file_digests(self.options),
+            **file_digests(self.options, self._algorithm),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
@@ -175,7 +175,7 @@ class Session:
             InputError: no row is left to train on, or to measure on.
         """
         self.terminal.phase("encoding")
-        sides = choose_sides(counted(rows, self.terminal), self._measured, self.options.held_out)
+        sides = choose_sides(counted(rows, self.terminal), self._measured, self.options.held_out, len(rows))
         draw = partial(self.sources.draw, seed=self.options.seed)
         split = encode_rows(sides, encode, measure, self.account, draw)
         if not split.train:
