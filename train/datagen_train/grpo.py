@@ -35,9 +35,11 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer
@@ -311,15 +313,22 @@ class GroupTrainer(OnPolicyTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of the iterations since the last log; TRL would add them to measurements as well."""
         if "loss" in logs:
-            for name, values in self._metrics["train"].items():
-                known = [value for value in values if not math.isnan(value)]
-                if known and (name in METRIC_NAMES or name.startswith(OURS)):
-                    logs[METRIC_NAMES.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
+            logs |= self.logged_means()
             if "cut" in logs:
                 logs["ended"] = 1 - logs.pop("cut")
             self._metrics["train"].clear()
             logs["num_tokens"] = self.state.num_input_tokens_seen
         Trainer.log(self, logs, start_time)
+
+    def logged_means(self) -> dict[str, float]:
+        """Return the means of the metrics since the last log, over all processes: TRL gathers its own, not ours."""
+        means = {}
+        for name, values in self._metrics["train"].items():
+            known = [value for value in values if not math.isnan(value)]
+            if known and (name in METRIC_NAMES or name.startswith(OURS)):
+                means[METRIC_NAMES.get(name, name.removeprefix(OURS))] = fmean(known)
+        of_processes = gather_object([means])
+        return {name: fmean(other[name] for other in of_processes if name in other) for name in means}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint with the state of this class if the library calls, else the model."""
