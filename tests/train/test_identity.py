@@ -29,9 +29,9 @@ def option_types() -> Iterator[type]:
     for package in ("generators", "strategies", "select", "judge"):
         folder = Path(datagen.__path__[0], package)
         for module in iter_modules([str(folder)]):
-            found = getattr(import_module(f"datagen.{package}.{module.name}"), "Options", None)
-            if found is not None:
-                yield found
+            options = getattr(import_module(f"datagen.{package}.{module.name}"), "Options", None)
+            if options is not None:
+                yield options
 
 
 def test_options_whose_help_names_a_file_are_taken_for_files() -> None:
