@@ -99,7 +99,9 @@ def parts(_: str, times: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {"answer": [], "forward": [], "score": [], "learn": []}
     for turn in range(times):
         began = process_time()
-        completions = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
+        completions = sample(
+            model.policy, tokenizer, model.distribution, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS
+        )
         seconds["answer"].append(process_time() - began)
         began = process_time()
         rollout = score_tokens(model, reference, records, ids, completions)

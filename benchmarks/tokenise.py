@@ -90,7 +90,7 @@ def ours(path: Path) -> Cost:
         job, lambda: encoding_key(tokenizer, encoder, TrainOptions(), "file"), path.parent / "out", CORES, Notes()
     )
     account = Account()
-    split = split_rows(choose_sides(rows, [], 0), encoded, account)
+    split = split_rows(choose_sides(rows, [], 0, len(rows)), encoded, account)
     seconds = perf_counter() - began
     assert len(split.train) == len(rows)
     return Cost(account.tokens, read, seconds, resident() - before, size_of(path.parent / ".datagen"))

@@ -123,10 +123,12 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
 def flags(options_type: type) -> Parameters:
     """Return a flag for each field of a dataclass of options."""
     hints = get_type_hints(options_type)
-    return [
-        flag(field.name, hints[field.name], None if field.default is MISSING else field.default, **field.metadata)
-        for field in fields(options_type)
-    ]
+
+    def declared(field: Any) -> inspect.Parameter:
+        metadata = {name: value for name, value in field.metadata.items() if name != "file"}
+        return flag(field.name, hints[field.name], None if field.default is MISSING else field.default, **metadata)
+
+    return [declared(field) for field in fields(options_type)]
 
 
 def flag(

@@ -24,6 +24,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     choices: Sequence[str] = (),
+    file: bool = False,
     panel: str = "Method",
 ) -> Any:
     """Declare an option: a dataclass field that becomes a flag of the command line.
@@ -36,10 +37,12 @@ def option(
         least: The smallest value allowed.
         most: The largest value allowed.
         choices: The values allowed, where they are names (`check_choices`).
+        file: Whether its text may name a file or a folder, alone or within a spec; that of a `Path` always does.
         panel: The heading in `--help` under which the option is listed.
     """
     metadata = {
-        "help": help, "long": long, "short": short, "least": least, "most": most, "choices": choices, "panel": panel
+        "help": help, "long": long, "short": short, "least": least, "most": most, "choices": choices, "file": file,
+        "panel": panel,
     }  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -57,11 +60,10 @@ def check_choices(options: Any) -> None:
 
 
 def file_values(options: Any) -> dict[str, Any]:
-    """Return the values of options that may name a file: neither a default, nor one of a set of names."""
+    """Return the values of options that name files or folders, as far as they are given."""
+    values = ((item, getattr(options, item.name)) for item in fields(options))
     return {
-        item.name: value
-        for item in fields(options)
-        if (value := getattr(options, item.name)) != item.default and not item.metadata.get("choices")
+        item.name: value for item, value in values if value and (item.metadata.get("file") or isinstance(value, Path))
     }
 
 
@@ -97,6 +99,7 @@ class RunOptions:
         "Model for every role: NAME[#tag][@URL[,URL...]], a name in models.toml, hf:PATH, replay:FILE or sim. Repeat "
         "it to use several in turn. "
         "[DATAGEN_MODEL, or default in models.toml]",
+        file=True,
         panel=MODELS,
     )
     temperature: float | None = option(None, "Sampling temperature; overrides the method's.", least=0, panel=MODELS)

@@ -59,12 +59,15 @@ class Options:
         False, "With --dedup: compare a row with the rows of its own seed as well; of these the first one is kept."
     )
     pool: list[str] = option(
-        [], "With --dedup: compare with the rows of this file as well, as if they had been kept before. Repeatable."
+        [],
+        "With --dedup: compare with the rows of this file as well, as if they had been kept before. Repeatable.",
+        file=True,
     )
     against: list[str] = option(
         [],
         "Decontaminate: drop rows that contain a question of this benchmark file; FILE#FIELD,FIELD names the fields "
         "of its questions. Repeatable.",
+        file=True,
     )
     tag: bool = option(False, "Keep the rows (except near-duplicates), and write the reasons into details.tags.")
 

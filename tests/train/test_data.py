@@ -7,9 +7,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from datagen.records.record import Messages, Record
-from datagen_train.data.encode import IGNORED, Encoder, conversation
+from datagen_train.data import split
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, conversation
 from datagen_train.data.layouts import SEQUENCES
-from datagen_train.data.split import Account, is_held_out, split_group, split_rows
+from datagen_train.data.split import Account, choose_sides, is_held_out, split_group, split_rows
 from datagen_train.data.table import EncodeJob, in_memory
 from datagen_train.data.workers import encode_parts
 from datagen_train.errors import UnusableRow
@@ -183,3 +184,26 @@ def test_prompts_that_evolved_from_one_seed_are_on_one_side() -> None:
     assert 15 <= sum(family[0] for family in families) <= 45
     assert 70 <= sum(sides[400:]) <= 170
     assert sides[400:] == [is_held_out(row.prompt, 0.3) for row in rows[400:]]
+
+
+def test_of_many_held_out_rows_some_are_measured_on_and_none_of_the_others_is_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [Record(f"{i:016x}", f"Question {i}?", "yes") for i in range(1000)]
+    all_held = {str(row.prompt): side for row, side in choose_sides(rows, [], 0.2, 1000)}
+    assert set(all_held.values()) == {True, False}, "a small file is measured whole"
+    monkeypatch.setattr(split, "MOST_MEASURED", 50)
+    sides = {str(row.prompt): side for row, side in choose_sides(rows, [], 0.2, 1000)}
+    assert {prompt for prompt, side in sides.items() if side is False} == {
+        p for p, held in all_held.items() if not held
+    }
+    measured = [prompt for prompt, side in sides.items() if side]
+    assert 30 < len(measured) < 70
+    backwards = choose_sides(rows[::-1], [], 0.2, 1000)
+    assert all(sides[str(row.prompt)] is side for row, side in backwards), "the order of the rows changes nothing"
+    account, job = Account(), EncodeJob(rows, lambda row: [Encoded([1], [1])], SEQUENCES)
+    encoded = in_memory(job, encode_parts(job, 1, lambda done, total: None))
+    divided = split_rows(choose_sides(rows, [], 0.2, 1000), encoded, account)
+    assert (account.held_out, account.train) == (len(measured), sum(not held for held in all_held.values()))
+    assert [row.prompt for row in divided.held_out_rows] == measured
+    assert all(side for _, side in choose_sides([], rows, 0.2, 0)), "all rows of --eval-data are measured on"

@@ -17,6 +17,7 @@ import pytest
 from datagen.errors import InputError
 from datagen_train.launch import process_count
 from tests.every_command import wait_until_it_listens
+from tests.train.runs import metrics
 from tests.train.tasks import problems, write_preferences, write_sft
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -101,6 +102,29 @@ def test_a_reward_model_with_adapters_trains_on_two_processes(taught: Path) -> N
     )
     assert Path("rm/adapter_model.safetensors").exists(), ran.stderr
     assert json.loads(ran.stdout)["run"]["processes"] == 2
+
+
+RANK = """
+import os
+
+def by_rank(prompts, completion_ids, log_metric, **_):
+    log_metric("rank", float(os.environ["RANK"]))
+    return [float(len(ids)) for ids in completion_ids]
+"""
+
+
+def test_what_grpo_logs_is_a_mean_over_the_processes(taught: Path) -> None:
+    Path("by_rank.py").write_text(RANK)
+    write_sft(Path("sums.jsonl"), problems(0)[:40])
+    arguments = ["train", "grpo", "sums.jsonl", "-o", "out", "--nproc", "2", "--steps", "1", "--log-every", "1"]
+    arguments += ["--model", str(taught), "--reward", "by_rank.py:by_rank", "--batch-size", "2", "--group-size", "2"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "datagen", *arguments, "--max-tokens", "4"], env=ENV, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert Path("out/run/report.json").exists(), ran.stderr
+    lines = [line for line in metrics("out") if "rank" in line]
+    assert [line["rank"] for line in lines] == [0.5]
 
 
 def test_what_is_wrong_is_reported_once_with_its_exit_code() -> None:

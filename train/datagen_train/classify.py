@@ -197,9 +197,9 @@ class ClassifyTrainer(WholeBatch, Watched):
         """Save a checkpoint if the library calls, else the whole model, its adapters merged."""
         if _internal_call or not self.is_world_process_zero():
             return super().save_model(output_dir, _internal_call)
-        model: Any = self.accelerator.unwrap_model(self.model)
+        model = without_adapters(self.accelerator.unwrap_model(self.model))
         with held_in(model, self.saved_dtype):
-            without_adapters(model).save_pretrained(output_dir)
+            model.save_pretrained(output_dir)
         self.processing_class.save_pretrained(output_dir)
         return None
 

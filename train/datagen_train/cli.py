@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,11 @@ ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
     "merge": (("adapter", "Folder of the adapter."),),
     "chat": (("model", "Folder of a model."),),
-    "check": (("data", ROWS),),
+    "check": (("data", FILES),),
 }
 """Positional arguments of the tools."""
+SEVERAL = ("check",)
+"""Tools that take several files of rows, as the trainers do."""
 
 
 class Commands(CommandGroup):
@@ -172,7 +174,8 @@ class Commands(CommandGroup):
             from datagen_train.tools.score import RewardRanking
 
             return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
-        parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(OPTIONS[name])]
+        arguments = (argument(*pair, several=name in SEVERAL) for pair in ARGUMENTS[name])
+        parameters = [*arguments, *flags(OPTIONS[name])]
         return make_command(name, line, parameters, lambda values: run_tool(name, values))
 
 
@@ -230,7 +233,6 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
         InputError: they do not fit together, or a file or model that they name cannot be read.
     """
     from datagen.commands.flags import fill_options
-    from datagen_train.data.sources import parse_sources
     from datagen_train.division import check_launcher
     from datagen_train.launch import process_count
 
@@ -238,8 +240,7 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
     training = replace(training, nproc=process_count(training.nproc))
     options.check(training)
-    for source in parse_sources(values["data"]):
-        check_readable(source.name)
+    check_sources(values["data"])
     check_model(training.model)
     if name == "distill":
         check_model(options.teacher)
@@ -311,7 +312,9 @@ def run_tool(name: str, values: dict[str, Any]) -> int:
     from datagen.printing import printable, printable_json
 
     options = fill_options(OPTIONS[name], values)
-    if "data" in values:
+    if name in SEVERAL:
+        check_sources(values["data"])
+    elif "data" in values:
         check_readable(values["data"])
     check_model(values.get("adapter") or values["model"])
     module = load(name, TOOLS[name].module)
@@ -345,6 +348,14 @@ def load(name: str, module: str) -> Any:
         return import_extra(module, f"datagen train {name}")
     finally:
         terminal.end()
+
+
+def check_sources(data: Sequence[str]) -> None:
+    """Raise InputError if one of several files cannot be read, or has no such weight."""
+    from datagen_train.data.sources import parse_sources
+
+    for source in parse_sources(data):
+        check_readable(source.name)
 
 
 def check_readable(name: str) -> None:

@@ -51,13 +51,6 @@ RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
 
 
 @dataclass(frozen=True)
-class Identified(DistillOptions):
-    """The options with a digest of the teacher's weights, so that a run with another teacher is another run."""
-
-    teacher_weights: str = ""
-
-
-@dataclass(frozen=True)
 class Example:
     """A prompt with an answer, as token ids."""
 
@@ -68,10 +61,9 @@ class Example:
 def run(data: Data, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of prompts, with responses unless --on-policy is 1; return the report."""
     options.check(training)  # before the teacher is looked for
-    identified = Identified(**vars(options), teacher_weights=model_identity(str(options.teacher)))
-    if identified.teacher_weights == model_identity(training.model):
+    if model_identity(str(options.teacher)) == model_identity(training.model):
         raise InputError(f"--teacher {options.teacher}: has the weights of --model; there is nothing to learn")
-    with open_session("distill", data, PROMPTS, training, identified, RATES, terminal) as session:
+    with open_session("distill", data, PROMPTS, training, options, RATES, terminal) as session:
         # 1. Read the rows, and load the student. Dropout is off: it would be a divergence that no learning removes.
         rows: list[Record] = session.read()
         if options.on_policy < 1 and (missing := sum(row.response is None for row in rows)):

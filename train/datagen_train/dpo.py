@@ -98,6 +98,12 @@ def prepare_kto(session: Session, rows: list[Preference | Record], options: DpoO
     split = session.encode(rows, lambda row: encode_answers(session.encoder, row), ANSWERS)
     sequences = (answer.sequence() for answer in split.train + split.held_out)
     session.check(CheckInput(session.loaded, sequences, session.account))
+    if session.options.accumulate > 1:
+        size = session.options.batch_size // session.options.accumulate
+        session.terminal.say(
+            f"--loss kto: its reference point is estimated from {size} answers at a time, so --accumulate changes "
+            "what is learned"
+        )
     good = sum(answer.is_good for answer in split.train)
     session.report_check("labels", f"{good} good answers and {len(split.train) - good} bad ones to train on")
     if good in (0, len(split.train)):

@@ -96,7 +96,10 @@ class TrainOptions:
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     eval_data: str | None = option(
-        None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
+        None,
+        "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).",
+        file=True,
+        panel=DATA,
     )
     encode_workers: int | None = option(
         None, "Processes that encode the rows. [one for each core, where there are many rows]", least=1, panel=DATA
@@ -104,7 +107,7 @@ class TrainOptions:
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
     model: str = option(
-        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", panel=MODEL
+        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", file=True, panel=MODEL
     )
     lora: bool = option(False, "Train low-rank adapters (LoRA) instead of all weights.", panel=MODEL)
     lora_rank: int = option(16, "LoRA rank.", least=1, panel=MODEL)
@@ -117,7 +120,7 @@ class TrainOptions:
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
-    template: str | None = option(None, TEMPLATE_NAME_HELP, panel=MODEL)
+    template: str | None = option(None, TEMPLATE_NAME_HELP, file=True, panel=MODEL)
     attention: str | None = option(
         None,
         "Implementation of attention: eager, sdpa or flash_attention_2. [the library's choice]",
@@ -167,7 +170,7 @@ class TrainOptions:
     report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
     nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
     fsdp: bool = option(False, FSDP_HELP, panel=RUN)
-    deepspeed: str | None = option(None, DEEPSPEED_HELP, panel=RUN)
+    deepspeed: str | None = option(None, DEEPSPEED_HELP, file=True, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=RUN)
 
@@ -316,6 +319,7 @@ class RewardOptions(TrainerOptions):
         None,
         "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
         "[the best answers of the training rows]",
+        file=True,
     )
 
     def check(self, training: TrainOptions) -> None:
@@ -358,7 +362,7 @@ class DpoOptions(TrainerOptions):
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)
     label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
     gate: str | None = option(
-        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
+        None, "File of prompts with reference responses; the run fails if the metric on them gets worse.", file=True
     )
 
     @property

@@ -56,7 +56,7 @@ from datagen_train.run.on_policy import (
 )
 from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.rollout import Rollout, answer_seeds, repetition, score_tokens
-from datagen_train.run.sampler import LocalSampler, Sampler, ServerSampler, weigh
+from datagen_train.run.sampler import Sampler, compare, open_sampler, truncated_weight
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=3e-4, toy_steps=20)
@@ -109,18 +109,9 @@ def train(session: Session, options: PpoOptions, rewards: Rewards) -> dict[str, 
     ptx = read_ptx(options.ptx_data, session.encoder) if options.ptx_data else None
     if ptx:
         session.terminal.say(f"--ptx-data: {len(ptx.sequences)} sequences, {ptx.dropped} rows dropped")
-    with closing(make_sampler(session, options, model)) as sampler:
+    with closing(open_sampler(session, options, distribution)) as sampler:
         trainer = Ppo(session, options, split, rewards, model, sampler, ptx)
         return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
-
-
-def make_sampler(session: Session, options: PpoOptions, model: ActorCritic) -> Sampler:
-    """Return what samples answers: the policy itself, or the server of --sampler."""
-    tokenizer = session.loaded.tokenizer
-    if options.sampler is None:
-        return LocalSampler(model, tokenizer, options.max_tokens)
-    folder = session.folder.path / "run" / "sampler"
-    return ServerSampler(options.sampler, folder, model, tokenizer, session.encoder.ends, options.max_tokens)
 
 
 class UpdateSums(NamedTuple):
@@ -190,7 +181,10 @@ class Ppo(OnPolicyTrainer):
         rollout = score_tokens(self.model, self.reference, rows, prompts, completions, self.accelerator.autocast)
         if step == 1:
             self.check_reference(rollout)
-        gap = {} if of_sampler is None else weigh(rollout, of_sampler)
+        gap = {}
+        if of_sampler is not None:
+            log_ratio, gap["sampler_gap"] = compare(rollout.log_probs, rollout.mask, of_sampler, self.accelerator)
+            rollout.weights = truncated_weight(log_ratio)
 
         # 3. Score the answers. One without a score is masked out: nothing is learned from it.
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]

@@ -241,7 +241,8 @@ class RewardTrainer(WholeBatch, Watched):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the comparisons trained on since the last log."""
         if "loss" in logs and self._since_log:
-            accuracy, margin, tokens = torch.stack(self._since_log).mean(0).tolist()
+            means = self.accelerator.reduce(torch.stack(self._since_log).mean(0), "mean")  # over all processes
+            accuracy, margin, tokens = means.tolist()
             self._tokens += tokens * len(self._since_log) * self.args.world_size
             logs |= {"accuracy": accuracy, "margin": margin, "num_tokens": self._tokens}
             self._since_log.clear()

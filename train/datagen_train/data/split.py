@@ -26,6 +26,8 @@ from datagen_train.errors import UnusableRow
 Row = TypeVar("Row")
 Example = TypeVar("Example")
 """What a row is encoded into: a sequence, a pair, a ranking."""
+MOST_MEASURED = 2000
+"""Held-out rows that are measured on, about: the standard error of a share is then about 1 %."""
 
 
 @dataclass
@@ -84,17 +86,21 @@ def read_rows(
 
     What is not used of the columns is printed. For the other arguments see `Reader` and `parse_map`.
     """
+    with open_input(name) as file:
+        return read_some(Reader(name, file, kind, shape, parse_map(mapping)), limit)
+
+
+def read_some(reader: Reader[Row], limit: int | None) -> tuple[list[Row], Counter[str]]:
+    """Return the first rows and the lines before their end that cannot be used; see `read_rows`."""
     rows: list[Row] = []
     unreadable = Counter[str]()
-    with open_input(name) as file:
-        reader = Reader(name, file, kind, shape, parse_map(mapping))
-        for item in reader.read():
-            if isinstance(item, BadLine):
-                unreadable[item.reason] += 1
-            else:
-                rows.append(item)
-            if len(rows) == limit:
-                break
+    for item in reader.read():
+        if isinstance(item, BadLine):
+            unreadable[item.reason] += 1
+        else:
+            rows.append(item)
+        if len(rows) == limit:
+            break
     for line in reader.account.lines():
         print(printable(line), file=sys.stderr)
     return rows, unreadable
@@ -126,16 +132,24 @@ def is_held_out(group: object, share: float) -> bool:
     return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
 
 
-def choose_sides(rows: Iterable[Row], measured: Sequence[Row], share: float) -> Iterator[tuple[Row, bool]]:
-    """Yield rows, each with whether it is held out.
+def choose_sides(
+    rows: Iterable[Row], measured: Sequence[Row], share: float, number: int
+) -> Iterator[tuple[Row, bool | None]]:
+    """Yield rows, each with whether it is held out; None if it is held out and not measured on.
 
     Args:
         rows: those to train on, of which a share is held out if `measured` is empty.
         measured: those to measure on, of a file of their own.
         share: of the groups, 0 to 1.
+        number: of the rows.
     """
+    measured_share = MOST_MEASURED / max(1, number)
     for row in rows:
-        yield row, not measured and is_held_out(split_group(row), share)
+        group = split_group(row)
+        if measured or not is_held_out(group, share):
+            yield row, False
+        else:
+            yield row, True if is_held_out(group, measured_share) else None
     yield from ((row, True) for row in measured)
 
 
@@ -146,7 +160,7 @@ def count_repeated(rows: Iterable[Row], measured: Sequence[Row]) -> int:
 
 
 def split_rows(
-    rows: Iterable[tuple[Row, bool]],
+    rows: Iterable[tuple[Row, bool | None]],
     encoded: EncodedRows[Example],
     account: Account,
     draw: Callable[[Sequence[int]], Sequence[int]] = lambda places: range(len(places)),
@@ -154,7 +168,7 @@ def split_rows(
     """Put encoded rows on their sides; unusable rows are counted, never fatal.
 
     Args:
-        rows: each with whether it is held out, in the order in which they were encoded.
+        rows: each with its side (`choose_sides`), in the order in which they were encoded.
         encoded: what they are encoded into.
         account: counts are added to it.
         draw: gets the numbers of the rows that can be trained on, and returns which of them are, by index.
@@ -162,6 +176,8 @@ def split_rows(
     places, usable, held_out_rows = list[int](), list[tuple[Row, range]](), list[Row]()
     trained, train, held_out = set[int](), list[int](), list[int]()
     for place, (row, is_held_out) in enumerate(rows):
+        if is_held_out is None:
+            continue
         if place in encoded.dropped:
             account.dropped[encoded.dropped[place]] += 1
             continue

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.llm.local.generation import Generated, Ids, generate, in_batches
 from datagen.records.record import Record
-from datagen_train.models.actor_critic import ActorCritic, Batch, answer_log_probs, make_batch
+from datagen_train.models.actor_critic import ActorCritic, Batch, Distribution, answer_log_probs, make_batch
 from datagen_train.models.sharding import as_many_everywhere, in_step, is_sharded
 from datagen_train.rewards.specs import Scored
 
@@ -87,8 +87,9 @@ def answer_seeds(seed: int, step: int, rows: Sequence[int]) -> list[int]:
 
 
 def sample(
-    model: ActorCritic,
+    policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    distribution: Distribution,
     prompts: list[Ids],
     seeds: list[int],
     max_tokens: int,
@@ -98,14 +99,14 @@ def sample(
 
     `on_tokens` is that of `generate`.
     """
-    with in_step(model.policy):
+    with in_step(policy):
         return generate(
-            model.policy,
+            policy,
             tokenizer,
             prompts,
             max_tokens=max_tokens,
-            temperature=model.distribution.temperature,
-            suppressed=model.distribution.suppressed,
+            temperature=distribution.temperature,
+            suppressed=distribution.suppressed,
             seeds=seeds,
             batch_size=SAMPLING_BATCH,
             on_tokens=on_tokens,

@@ -106,7 +106,7 @@ class Session:
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": self.sources.identity,
-            **file_digests(self.options),
+            **file_digests(self.options, self._algorithm),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
@@ -185,7 +185,7 @@ class Session:
         others = [self.name, list(layout.columns), self.sources.digests, shape]
         key = partial(encoding_key, self.loaded.tokenizer, encoder, self.options, others)
         encoded = encode_all(job, key, self.folder.path, self.options.encode_workers, self.terminal)
-        sides = choose_sides(rows, self._measured, self.options.held_out)
+        sides = choose_sides(rows, self._measured, self.options.held_out, len(rows))
         draw = partial(self.sources.draw, seed=self.options.seed)
         split = split_rows(sides, encoded, self.account, draw)
         if not split.train:
