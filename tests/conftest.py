@@ -49,6 +49,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "models", write_models)
 
 
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that `every_command` names."""
+    from tests.every_command import write_inputs
+
+    return once(tmp_path_factory, "inputs", write_inputs)
+
+
 @pytest.fixture
 def real_seeds() -> Path:
     """The 175 seed tasks of Self-Instruct."""
