@@ -61,7 +61,7 @@ def import_extra(module: str, purpose: str) -> ModuleType:
     check_extra(purpose)
     if not sys.warnoptions:  # what they say to their callers: nothing that a user could change
         warnings.filterwarnings("ignore", category=FutureWarning)
-    gc.disable()  # the libraries make many objects, all of which stay: looking for garbage is a tenth of the time
+    gc.disable()  # the libraries make many objects, all of which stay: there is no garbage to look for
     try:
         return import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library
