@@ -1,7 +1,8 @@
 """Commands in processes that have the libraries of training already: a server imports them once, and forks.
 
-A command that is started as a user starts it computes for about six seconds until it begins. `tests/test_walk.py`,
-`tests/train/test_processes.py`, the README's own commands and the stops of `tests/test_stops.py` start it so.
+A command that is started as a user starts it computes for about six seconds until it begins. The walk from the wheel
+(`tests/test_walk.py`), `tests/train/test_processes.py`, the README's own commands and the stops of
+`tests/test_stops.py` start it so.
 """
 
 import json
