@@ -1,5 +1,6 @@
 """Fixtures of every test: an empty working folder, no settings from outside, no network beyond this machine."""
 
+import gc
 import os
 import socket
 import ssl
@@ -23,6 +24,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "datagen"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when the first test imports a library that asks the hub
 os.environ["DATAGEN_TEST_HEADER"] = "1"  # tests/server.py answers by the place of a call in the run
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+gc.disable()  # until all is imported: what the libraries make stays
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of every later look for garbage, of which each training asks for a whole one."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

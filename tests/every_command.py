@@ -70,7 +70,7 @@ def finish(arguments: str) -> float:
     return time.monotonic() - began
 
 
-def wait_until_it_listens(process: "subprocess.Popen[str]") -> None:
+def wait_until_it_listens(process: "subprocess.Popen[str] | Forked") -> None:
     """Wait for the first line of the program: before it, the interpreter answers signals in its own way."""
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:

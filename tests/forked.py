@@ -5,6 +5,7 @@ A command that is started as a user starts it computes for about six seconds unt
 `tests/test_stops.py` start it so.
 """
 
+import gc
 import json
 import os
 import shlex
@@ -86,6 +87,7 @@ def be_datagen(words: Sequence[str], folder: str, environment: Mapping[str, str]
     """Run the program in this process; the first word is its name."""
     from datagen.__main__ import main
 
+    gc.freeze()  # what the server has imported is no garbage
     streams.take()
     os.chdir(folder)
     os.environ.clear()

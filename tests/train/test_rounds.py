@@ -15,17 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_rounds_end_when_the_score_falls() -> None:
     evolve(write_seeds(40, "other.jsonl"), "sim", "dev.jsonl", rounds=1, style="code", seed=5)
-    recipe = [
-        "sh",
-        ROOT / "examples/rounds.sh",
-        write_seeds(6),
-        "dev.jsonl",
-        "tiny",
-        "--style",
-        "code",
-        "--model",
-        "sim",
-    ]
+    options = ("--style", "code", "--model", "sim")
+    recipe = ["sh", str(ROOT / "examples/rounds.sh"), str(write_seeds(6)), "dev.jsonl", "tiny", *options]
     with program(Path()):
         settings = os.environ | {"PATH": f"{Path().resolve()}:{os.environ['PATH']}", "ROUNDS": "3"}
         ran = subprocess.run(recipe, capture_output=True, text=True, env=settings)
