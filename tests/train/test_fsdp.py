@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ from datagen_train.division import check_launcher
 from datagen_train.launch import shared_variables
 from datagen_train.options import TrainOptions
 from tests.train.conftest import COLOURS, colour_rows
-from tests.train.ranks import start_ranks, train_on
 from tests.train.real_models import make_real
+from tests.train.runs import start_ranks, train_line
 from tests.train.tasks import write_rows
 
 CLOSE = 1e-5
@@ -45,7 +46,7 @@ COMMON = (
 
 
 @pytest.fixture
-def files(loaded_libraries: None) -> None:
+def files() -> None:
     """A small model whose embedding and head are tied, and rows of each trainer. Of three held-out rows one process
     measures two."""
     rows = colour_rows()
@@ -63,14 +64,13 @@ def files(loaded_libraries: None) -> None:
     )
 
 
-def command(trainer: str, output: str, *options: str, batch: int = 2, processes: int = 2) -> tuple[str, ...]:
+def command(trainer: str, output: str, *options: str, batch: int = 2) -> str:
     """Every fourth token ends an answer, so that the processes sample answers of other lengths."""
-    shape = (f"--batch-size={batch}", f"--nproc={processes}")
     extra = [*EXTRA.get(trainer, ())]
     if trainer in ("ppo", "grpo"):
         vocabulary = json.loads(Path("model/tokenizer.json").read_text())["model"]["vocab"]
         extra += [f"--stop-token={token}" for token in sorted(vocabulary)[::4] if token.isalnum()]
-    return ("train", trainer, DATA[trainer], "-o", output, *COMMON, *extra, *shape, *options)
+    return shlex.join([trainer, DATA[trainer], "-o", output, f"--batch-size={batch}", *COMMON, *extra, *options])
 
 
 def curve(output: str) -> list[dict[str, float]]:
@@ -98,23 +98,23 @@ def assert_close(output: str, other: str) -> None:
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
 
 
-def kill_at(step: int, processes: int, *arguments: str) -> None:
-    """Kill a run once it has logged a step."""
-    ranks, metrics = start_ranks(processes, *arguments), Path(arguments[4], "run", "metrics.jsonl")
-    while not (metrics.exists() and any(line["step"] >= step for line in curve(arguments[4]))):
-        assert all(rank.is_alive() for rank in ranks), Path("stderr.0").read_text()
+def kill_at(step: int, output: str, line: str) -> None:
+    """Kill a run of two processes once it has logged a step."""
+    ranks, metrics = start_ranks(line, 2), Path(output, "run", "metrics.jsonl")
+    while not (metrics.exists() and any(logged["step"] >= step for logged in curve(output))):
+        assert all(rank.poll() is None for rank in ranks), [rank.communicate() for rank in ranks]
         time.sleep(0.005)
     for rank in ranks:
         rank.kill()
     for rank in ranks:
-        rank.join()
-    assert not Path(arguments[4], "run", "report.json").exists(), "it ended before it was killed"
+        rank.communicate()
+    assert not Path(output, "run", "report.json").exists(), "it ended before it was killed"
 
 
 def divide(trainer: str, *options: str) -> None:
     """Train a whole model and a divided one, and compare them."""
-    train_on(2, *command(trainer, "whole", *options))
-    train_on(2, *command(trainer, "divided", *options, "--fsdp"))
+    train_line(command(trainer, "whole", *options), 2)
+    train_line(command(trainer, "divided", *options, "--fsdp"), 2)
     assert_close("divided", "whole")
     run, size = report("divided")["run"], report("divided")["result"]["parameters"]["all"]
     assert run["sharded"] and abs(run["local_parameters"] / size - 0.5) < 0.01
@@ -126,9 +126,9 @@ def divide(trainer: str, *options: str) -> None:
 @pytest.mark.parametrize("trainer", DATA)
 def test_a_divided_model_trains_as_a_whole_one_and_goes_on_after_a_kill(trainer: str) -> None:
     divide(trainer)
-    arguments = command(trainer, "killed", "--fsdp")
-    kill_at(5, 2, *arguments)
-    assert "Going on from step" in train_on(2, *arguments)
+    line = command(trainer, "killed", "--fsdp")
+    kill_at(5, "killed", line)
+    assert "Going on from step" in train_line(line, 2)
     assert curve("killed") == curve("divided")
     assert report("killed")["result"] == report("divided")["result"]
     for name, value in weights("killed").items():
@@ -148,12 +148,10 @@ def test_adapters_and_a_critic_of_its_own_are_divided(trainer: str, options: tup
 @pytest.mark.usefixtures("files")
 def test_another_number_of_processes_goes_on_with_the_rows_of_a_step() -> None:
     """Two processes with three rows each, then three with two rows."""
-    shape: dict[str, Any] = {"batch": 3}
     options = ("--fsdp", "--accumulate=1")
-    train_on(2, *command("sft", "whole", *options, **shape))
-    kill_at(5, 2, *command("sft", "moved", *options, **shape))
-    other = command("sft", "moved", *options, batch=2, processes=3)
-    assert "Going on from step" in train_on(3, *other)
+    train_line(command("sft", "whole", *options, batch=3), 2)
+    kill_at(5, "moved", command("sft", "moved", *options, batch=3))
+    assert "Going on from step" in train_line(command("sft", "moved", *options, batch=2), 3)
     assert_close("moved", "whole")
     assert report("moved")["run"]["processes"] == 3
 
@@ -163,7 +161,7 @@ def test_another_number_of_processes_goes_on_with_the_rows_of_a_step() -> None:
 def test_two_launchers_are_two_nodes_of_one_run() -> None:
     """As it is typed on each of two machines, with a shared folder."""
     Path("console.py").write_text("from datagen.__main__ import main\nmain()\n")
-    arguments = [word for word in command("sft", "out", "--fsdp", "--steps=2") if not word.startswith("--nproc")]
+    arguments = ["train", *shlex.split(command("sft", "out", "--fsdp", "--steps=2"))]
     port = shared_variables(2)["MASTER_PORT"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=run", "console.py", *arguments]
@@ -218,7 +216,6 @@ def make_other_numbers_of_passes(rank: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("loaded_libraries")
 @pytest.mark.parametrize("action", [refuse_a_whole_model, make_other_numbers_of_passes])
 def test_processes_of_a_group(action: Callable[[int], None]) -> None:
     on_two(action)

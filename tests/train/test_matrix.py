@@ -16,9 +16,8 @@ from datagen_train.rewards.reward_model import load_reward
 from datagen_train.tools import evaluate
 from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import COLOURS, colour_rows
-from tests.train.ranks import train_on
 from tests.train.real_models import REAL, make_real
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 from tests.train.tasks import write_rows
 
 pytestmark = pytest.mark.slow
@@ -164,14 +163,14 @@ def test_packed_rows_learn_as_separate_ones(family: str) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-@pytest.mark.usefixtures("family", "length", "loaded_libraries")
+@pytest.mark.usefixtures("family", "length")
 @columns(("Mistral", "sft dpo reward grpo"), ("OPT", "pretrain reward ppo"))
 def test_two_processes_train_one_model(trainers: list[str]) -> None:
     """Three rows of six are held out, so that one process measures more than the other one."""
-    common = ["--model=model", "--steps=2", "--batch-size=1", "--held-out=0.3", "--log-every=1", "--eval-every=1"]
+    common = "--model model --steps 2 --batch-size 1 --held-out 0.3 --log-every 1 --eval-every 1"
     for trainer in trainers:
-        on_policy = ["--reward=length.py:length", "--max-tokens=6"] if trainer in ("ppo", "grpo") else []
-        on_policy += ["--group-size=2"] if trainer == "grpo" else []
-        train_on(2, "train", trainer, TRAINERS[trainer][1], "-o", trainer, "--nproc=2", *common, *on_policy)
+        on_policy = "--reward length.py:length --max-tokens 6" if trainer in ("ppo", "grpo") else ""
+        groups = "--group-size 2" if trainer == "grpo" else ""
+        train_line(f"{trainer} {TRAINERS[trainer][1]} -o {trainer} {common} {on_policy} {groups}", 2)
         report = json.loads(Path(trainer, "run", "report.json").read_text())
         assert report["run"]["processes"] == 2 and report["result"]["steps"] == 2, trainer
