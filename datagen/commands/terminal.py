@@ -205,7 +205,11 @@ class Display:
             self.print(f"An earlier run was killed: up to {lost} on the way or not recorded yet, paid for and lost.")
         for note in outcome.notes:
             self.print(f"{note}.")
-        if not job.run.quiet and (funnel["asked"] or funnel["unreadable"] or run["usage"]["calls"]):
+        if (
+            not job.run.quiet
+            and outcome.reason != "batch"
+            and (funnel["asked"] or funnel["unreadable"] or run["usage"]["calls"])
+        ):
             for table in outcome.tables:
                 if len(table) > 1:
                     self.print("\n".join(columns(table)) + "\n")
