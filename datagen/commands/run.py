@@ -99,6 +99,7 @@ def run_and_report(job: Job, display: Display) -> Ending:
         with on_stop(display.interrupt):
             outcome = asyncio.run(run_job(job, display))
             while outcome.reason == "batch" and job.batch.wait is not None:
+                display.begin_again(outcome)
                 outcome = asyncio.run(run_job(job, display))
     finally:
         display.end()

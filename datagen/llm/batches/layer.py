@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 from datagen.errors import CallFailed, Outage, Queued, Stopped
 from datagen.llm.batches.client import BatchClient, Status
+from datagen.llm.batches.comparison import comparison
 from datagen.llm.batches.lines import (
     MOST_REQUESTS,
     Oddities,
@@ -84,7 +85,6 @@ class Batches:
         self._purse, self._cap, self._stop = purse, cap, stop
         self._is_on, self._wait = options.is_on, options.wait
         self._collected: list[Call] = []
-        self._sample: list[Call] = []
         self._open: dict[str, OpenBatch] = {}
         self._cancelled: dict[str, float] = {}
         self._late: set[Name] = set()
@@ -133,6 +133,11 @@ class Batches:
         finally:
             self._trial.set()
 
+    def _end_trial(self) -> None:
+        """Note that the server takes the calls: no first one is to be tried."""
+        self._trial = asyncio.Event()
+        self._trial.set()
+
     async def _answer(self, call: Call, sent: Mapping[str, object] | None) -> Reply | None:
         """Read the answer to a call that a batch has brought, as one to a request; None if there is none."""
         name = call.key, call.attempt
@@ -174,6 +179,7 @@ class Batches:
             raise Stopped
         for part in files_of(map(self._line, calls)):
             await self._submit(part)
+        self.notes.setdefault(comparison(self._model, calls, self._purse.tag(calls[0]).look_up()))
 
     def _line(self, call: Call) -> RequestLine:
         params = self._endpoint.adapted(call)
@@ -229,8 +235,7 @@ class Batches:
             await self._stop.sleep(pause)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL)
         if self._store.has_answers():
-            self._trial = asyncio.Event()
-            self._trial.set()
+            self._end_trial()
 
     async def _fetch(self, batch: OpenBatch) -> None:
         """Read the answers of a batch if it has ended, and cancel it if it is late."""
@@ -289,6 +294,7 @@ class Batches:
             self._store.forget(batch.token)
             words = f": {status.words.rstrip('.')}" if status.words else ""
             raise Outage(f"{self._model}: batch {batch.id} failed{words}. The same command submits its requests again")
+        self._end_trial()
         rows = ((name, result.status, result.body) for name, result in answers.items())
         self._store.conclude(batch.token, rows)
         if missing := len(names) - len(answers):
