@@ -1,16 +1,29 @@
 """Provider batches fill the journal: the same bytes as one by one, nothing lost, nothing paid for twice."""
 
+import json
+import os
+import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome
+from datagen.errors import InputError
+from datagen.generators.self_instruct import SelfInstruct
+from datagen.llm.batches.comparison import break_even
+from datagen.llm.batches.layer import Batches
+from datagen.llm.gather import find_journal, gather
+from datagen.llm.prices import flat_price
 from tests.batch_server import STEPS, BatchServer, Plan
 from tests.datagen.test_cli import datagen
 from tests.jobs import digest, evolve, perform, respond, rows, write_seeds
@@ -284,3 +297,171 @@ def test_the_command_says_that_it_is_to_be_given_again_and_leaves_the_rows_in_pl
         assert "a batch is cheaper, at 50 % of the price" in ran.stderr
         assert not Path("out.jsonl").exists()
         assert not Path("out.meta.json").exists()
+
+
+def test_a_cap_on_calls_holds_over_all_runs(seeds: Path) -> None:
+    with running(BatchServer()) as server:
+        outcomes = come_back(lambda **run: respond(seeds, f"m@{server.url}", "out.jsonl", max_calls=5, **run))
+        assert outcomes[-1].reason == "cap"
+        assert len(answers_of(server)) <= 5
+        assert outcomes[-1].result["funnel"]["asked"] >= 1
+        raised = come_back(lambda **run: respond(seeds, f"m@{server.url}", "out.jsonl", max_calls=60, **run))
+        answers_of(server)
+    assert raised[-1].reason is None
+    assert raised[-1].result["funnel"]["asked"] == 11
+
+
+def test_a_cap_in_dollars_counts_batches_at_their_price_and_holds_over_all_runs(seeds: Path) -> None:
+    """The most of a call is about $0.001: a prompt of some hundred bytes, and an answer of 300 tokens."""
+    settings: dict[str, Any] = {"price": PRICE, "max_tokens": 300, "timeout": 20.0}
+    with running(BatchServer()) as server:
+        model = f"m@{server.url}"
+        outcomes = come_back(lambda **run: respond(seeds, model, "out.jsonl", max_cost=0.002, **settings, **run))
+        assert outcomes[-1].reason == "cap"
+        some = len(answers_of(server))
+        assert 1 < some < 8, "at half the price, more than one call fits beside the first"
+        come_back(lambda **run: respond(seeds, model, "out.jsonl", max_cost=1.0, **settings, **run))
+        answers_of(server)
+
+
+def test_a_batch_costs_half_in_the_account_of_run_and_rows(seeds: Path) -> None:
+    settings: dict[str, Any] = {"price": PRICE, "timeout": 20.0}
+    with running(Server()) as server:
+        whole = respond(seeds, f"m@{server.url}", "whole/out.jsonl", **settings)
+    with running(BatchServer()) as server:
+        outcomes = come_back(lambda **run: respond(seeds, f"m@{server.url}", "batch/out.jsonl", **settings, **run))
+    assert Path("batch/out.jsonl").read_bytes() == Path("whole/out.jsonl").read_bytes()
+    cost, full = outcomes[-1].result["usage"]["cost"], whole.result["usage"]["cost"]
+    first = outcomes[0].run["paid"]
+    assert outcomes[0].run["requests"] == 1 and first < full / 4, "the call that is sent at once costs the whole price"
+    assert sum(outcome.run["paid"] for outcome in outcomes) == pytest.approx(first + (whole.run["paid"] - first) / 2)
+    assert cost == pytest.approx(2 * first + (full - 2 * first) / 2), "two rows use its answer"
+
+
+def test_models_toml_may_name_the_price_of_a_batch(seeds: Path) -> None:
+    with running(BatchServer()) as server:
+        price = "price = {input = 1, output = 2, batch = 0.25}"
+        Path("models.toml").write_text(f'[models.t]\nname = "m"\nurl = "{server.url}"\n{price}\n')
+        outcomes = come_back(lambda **run: respond(seeds, "t", "out.jsonl", timeout=20.0, **run))
+    usage = outcomes[-1].result["usage"]
+    full = (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 10**6
+    assert full / 4 < usage["cost"] < full / 2
+
+
+def test_shards_with_batches_are_gathered(seeds: Path) -> None:
+    """One shard ends; the other one is gathered while a batch of it is open, and the whole command reads that."""
+    expected = one_by_one(seeds)
+    with running(BatchServer()) as server:
+        come_back(lambda **run: evolved(seeds, server, "s1/out.jsonl", shard="1/2", **run))
+        assert evolved(seeds, server, "s2/out.jsonl", shard="2/2", batch=True).reason == "batch"
+        Path("all").mkdir()
+        for folder in ("s1", "s2"):
+            gather(find_journal(folder), Path("all"))
+        come_back(lambda **run: evolved(seeds, server, "all/out.jsonl", **run))
+        twice = server.paid_twice()
+        assert len(twice) <= 3, "only rows that are there twice, in two shards"
+        assert max(server.lines.values()) == 1 or twice
+    assert digest("all/out.jsonl") == expected
+
+
+def test_a_damaged_journal_keeps_its_open_batches(seeds: Path) -> None:
+    expected = one_by_one(seeds)
+    with running(BatchServer()) as server:
+        assert evolved(seeds, server, batch=True).reason == "batch"
+        path = Path("batch/.datagen/journal.sqlite3")
+        with sqlite3.connect(path) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'replies'").fetchone()
+        content = bytearray(path.read_bytes())
+        content[4096 * (page - 1) : 4096 * (page - 1) + 8] = b"damaged!"
+        path.write_bytes(content)
+        outcomes = come_back(lambda **run: evolved(seeds, server, **run))
+        assert any("was damaged" in note for note in outcomes[0].notes)
+        assert max(server.lines.values()) == 1
+    assert digest("batch/out.jsonl") == expected
+
+
+def test_without_batch_open_ones_are_named_and_their_answers_are_used_where_they_are_here(seeds: Path) -> None:
+    expected = one_by_one(seeds)
+    with running(BatchServer(plans=[Plan(looks=99)])) as server:
+        assert evolved(seeds, server, batch=True).reason == "batch"
+        outcome = evolved(seeds, server)
+        assert any("requests to m are in open batches: --batch reads their answers" in note for note in outcome.notes)
+    assert digest("batch/out.jsonl") == expected
+    with running(BatchServer()) as server:
+        assert evolved(seeds, server, "killed/out.jsonl", batch=True).reason == "batch"
+        run = PROCESSES.Process(target=fetch_and_die, args=(seeds, server.url))
+        run.start()
+        run.join()
+        evolved(seeds, server, "killed/out.jsonl")
+        answers_of(server)
+    assert digest("killed/out.jsonl") == expected
+
+
+def fetch_and_die(seeds: Path, url: str) -> None:
+    """Run until the answers of a batch are here, and not one of them was read."""
+    Batches.send = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment, return-value]
+    evolve(seeds, f"m@{url}", "killed/out.jsonl", rounds=1, batch=True, timeout=20.0)
+
+
+def test_what_has_no_batches_says_why(seeds: Path) -> None:
+    settings: dict[str, Any] = {"batch": True}
+    for model, says in (
+        ("sim", "no model of this command is at an address"),
+        ("m@http://127.0.0.1:1/v1,http://127.0.0.1:2/v1", "m has several addresses"),
+    ):
+        with pytest.raises(InputError, match=says):
+            evolve(seeds, model, **settings)
+    with pytest.raises(InputError, match="depends on the rows before"):
+        perform(
+            SelfInstruct, seeds, "m@http://127.0.0.1:1/v1", "out.jsonl", SelfInstruct.options_type(), n=5, **settings
+        )
+    with pytest.raises(InputError, match="rows cannot go to standard output"):
+        evolve(seeds, "m@http://127.0.0.1:1/v1", "-", **settings)
+    with pytest.raises(InputError, match="without --batch there is nothing to wait for"):
+        evolve(seeds, "sim", batch_wait=5.0)
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_a_number_of_rows_gives_the_bytes_of_calls_one_by_one(n: int, seeds: Path) -> None:
+    expected = one_by_one(seeds, n=n)
+    with running(BatchServer()) as server:
+        come_back(lambda **run: evolved(seeds, server, n=n, **run))
+        answers_of(server)
+    assert digest("batch/out.jsonl") == expected
+
+
+def test_requests_that_begin_alike_lie_together(seeds: Path) -> None:
+    lines = [f'{{"prompt": "{"Alpha" if number % 2 else "Beta"} question {number}"}}\n' for number in range(10)]
+    Path("mixed.jsonl").write_text("".join(lines))
+    with running(BatchServer()) as server:
+        assert respond(Path("mixed.jsonl"), f"m@{server.url}", "out.jsonl", k=2, batch=True).reason == "batch"
+        (batch,) = server.batches.values()
+    prompts = [row["body"]["messages"][-1]["content"] for row in batch["rows"]]
+    assert prompts == sorted(prompts)
+    assert prompts[0].startswith("Alpha") and prompts[-1].startswith("Beta")
+
+
+def test_the_dry_run_says_whether_a_batch_is_cheaper(seeds: Path) -> None:
+    long = "Consider this. " * 500
+    Path("long.jsonl").write_text("".join(json.dumps({"prompt": f"{long} {number}"}) + "\n" for number in range(8)))
+    model = ["--model", "m@http://127.0.0.1:9/v1", "--dry-run"]
+    ran = datagen("respond", str(seeds), *model, "--price", "1/2/0.1")
+    assert "for m: a batch is cheaper, at 50 % of the price (0 % of the tokens" in ran.stderr
+    ran = datagen("respond", "long.jsonl", *model, "--price", "1/2/0.1")
+    assert "for m: without --batch the prompt cache makes it cheaper, unless answers have more than" in ran.stderr
+    ran = datagen("respond", "long.jsonl", *model, "--price", "1/2")
+    assert "a batch is cheaper, at 50 % of the price (no price for cached tokens is known)" in ran.stderr
+    assert "Batch or one by one" not in datagen("respond", "long.jsonl", *model).stderr
+    assert "unknown, there is no price" in datagen("respond", "long.jsonl", *model, "--batch").stderr
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 1000), st.decimals("0.01", 100, places=2))
+def test_both_ways_cost_the_same_at_the_length_that_is_named(
+    prompt: int, share: float, calls: int, output: Decimal
+) -> None:
+    cached, price = int(prompt * share), flat_price(Decimal(1), output, Decimal("0.1"), source="test")
+    answer = break_even(prompt, cached, calls, price)
+    online = (prompt - cached) + cached * Decimal("0.1") + calls * answer * output
+    batch = price.batch * (prompt + calls * answer * output)
+    assert batch <= online if answer == 0 else abs(batch - online) <= online * Decimal("1e-6")
