@@ -105,7 +105,7 @@ class BatchServer(Server):
         if self.kill("before upload"):
             return b""
         parts = message_from_bytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
-        (content,) = [part.get_payload(decode=True) for part in parts.get_payload() if part.get_filename()]
+        (content,) = (bytes(part.get_payload(decode=True)) for part in parts.walk() if part.get_filename())
         name = f"file-{len(self.files) + self.submissions['POST /v1/files']}"
         self.files[name] = content
         self.kill("after upload")
@@ -167,7 +167,7 @@ class BatchServer(Server):
         if plan.words:
             batch["errors"] = {"object": "list", "data": [{"message": plan.words, "code": "x"}]}
             return
-        good, bad = [], []
+        good, bad = list[Row](), list[Row]()
         for row in dice.sample(batch["rows"], len(batch["rows"])):
             if dice.random() >= plan.answered:
                 if plan.end == "expired":
@@ -214,9 +214,8 @@ def odd_lines(good: list[Row], dice: Random) -> list[str]:
     first = json.loads(json.dumps(good[0]))
     first["response"]["body"]["choices"][0]["message"]["content"] = "another answer"
     wrong = [{**good[-1], "custom_id": name} for name in ("ff" * 32 + ":1", "", 7, None, "x" * 10_000)]
-    shapeless = [
-        {**good[-1], "response": response} for response in ([], "text", {"status_code": "200", "body": {}}, {})
-    ]
+    responses: list[Any] = [[], "text", {"status_code": "200", "body": {}}, {}]
+    shapeless = [{**good[-1], "response": response} for response in responses]
     return [
         json.dumps(dice.choice(good)),
         json.dumps(first),

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.meter import Meter
 
@@ -321,8 +321,11 @@ class Connection(asyncio.Protocol):
         return was_open
 
 
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
 @contextmanager
-def running(server: Server, port: int = 0) -> Iterator[Server]:
+def running(server: AnyServer, port: int = 0) -> Iterator[AnyServer]:
     """Run a server on a loop and thread of its own, so that a test may block or run its own loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -132,7 +132,9 @@ def dry_run(job: Job) -> DryRun:
         [
             comparison(name, of_model, price)
             for name, price in prices.items()
-            if price is not FREE and (price or run.batch) and (of_model := [call for _, call in calls if call.model == name])
+            if price is not FREE
+            and (price or run.batch)
+            and (of_model := [call for _, call in calls if call.model == name])
         ],
     )
 

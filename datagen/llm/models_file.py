@@ -137,7 +137,7 @@ FIELDS = {
     ),
     "price": Field(
         lambda value: is_table(value, lambda name: name in PRICES, is_number) and {"input", "output"} <= value.keys(),
-        "dollars per million tokens, such as {input = 0.3, output = 1.2, cached = 0.03}",
+        "dollars per million tokens, such as {input = 0.3, output = 1.2, cached = 0.03}; batch is a share of these",
     ),
 }
 
