@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -22,7 +23,10 @@ from datagen.errors import InputError
 from datagen.generators.self_instruct import SelfInstruct
 from datagen.llm.batches.comparison import break_even
 from datagen.llm.batches.layer import Batches
+from datagen.llm.batches.lines import Oddities, read_results
+from datagen.llm.batches.store import BatchStore
 from datagen.llm.gather import find_journal, gather
+from datagen.llm.journal import Journal
 from datagen.llm.prices import flat_price
 from tests.batch_server import STEPS, BatchServer, Plan
 from tests.datagen.test_cli import datagen
@@ -465,3 +469,48 @@ def test_both_ways_cost_the_same_at_the_length_that_is_named(
     online = (prompt - cached) + cached * Decimal("0.1") + calls * answer * output
     batch = price.batch * (prompt + calls * answer * output)
     assert batch <= online if answer == 0 else abs(batch - online) <= online * Decimal("1e-6")
+
+
+def test_more_requests_than_a_file_holds_make_several_batches(seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their number, also while more are collected; and by the size of the file."""
+    expected = one_by_one(seeds)
+    for module in ("lines", "layer"):
+        monkeypatch.setattr(f"datagen.llm.batches.{module}.MOST_REQUESTS", 3)
+    with running(BatchServer()) as server:
+        come_back(lambda **run: evolved(seeds, server, **run))
+        assert max(len(batch["rows"]) for batch in server.batches.values()) == 3
+        answers_of(server)
+    assert digest("batch/out.jsonl") == expected
+    monkeypatch.setattr("datagen.llm.batches.lines.MOST_REQUESTS", 1000)
+    monkeypatch.setattr("datagen.llm.batches.layer.MOST_REQUESTS", 1000)
+    monkeypatch.setattr("datagen.llm.batches.lines.MOST_BYTES", 2_000)
+    with running(BatchServer()) as server:
+        assert evolved(seeds, server, "small/out.jsonl", batch=True).reason == "batch"
+        assert len(server.batches) > 2
+        assert all(len(content) <= 2_000 for content in server.files.values())
+
+
+def test_a_call_is_in_one_open_batch_and_is_free_again_when_that_is_gone() -> None:
+    journal = Journal(Path(), {})
+    store, other = BatchStore(journal, "m", "http://a"), BatchStore(journal, "m", "http://a")
+    first, second, third = ((bytes([number]) * 32, 1) for number in range(3))
+    batch, later = store.begin({first: None, second: {"top_p": 1}}), other.begin({second: None, third: None})
+    assert (store.names(batch.token), store.names(later.token)) == ({first, second}, {third})
+    assert store.place(second) == (batch.token, 1, {"top_p": 1})
+    store.forget(batch.token)
+    assert store.place(second) == ("", 0, {"top_p": 1})
+    assert [one.token for one in store.open()] == [later.token]
+    assert not store.set_file(batch.token, "file"), "another run has given it up: no batch may be created"
+    store.conclude(later.token, [(third, 200, "{}")])
+    store.conclude(later.token, [(third, 200, "[]")])
+    assert (store.answer(third), store.place(third)) == ((200, b"{}"), ("", 1, None))
+    assert BatchStore(journal, "m", "http://b").open() == []
+    journal.close()
+
+
+@given(st.lists(st.binary() | st.from_regex(rb'\\{"custom_id": ?"aa:1"[^\\n]*')), st.binary())
+def test_no_file_of_results_is_an_error(lines: list[bytes], rest: bytes) -> None:
+    good = b'{"custom_id": "aa:1", "response": {"status_code": 200, "body": {"n": 1}}}'
+    name, oddities = (bytes([0xAA]), 1), Oddities()
+    results = read_results([BytesIO(good + b"\n" + b"\n".join(lines)), BytesIO(rest)], {name}, oddities)
+    assert results == {name: ("aa:1", 200, '{"n": 1}', "")}

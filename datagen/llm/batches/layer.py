@@ -199,7 +199,8 @@ class Batches:
                 file.seek(0)
                 uploaded = await self._client.upload(batch.token, file) if names else ""
             if not names or not self._store.set_file(batch.token, uploaded):
-                return  # another run has these calls
+                self._store.forget(batch.token)  # another run has these calls
+                return
             batch = replace(batch, file=uploaded)
             identity = await self._client.create(self._endpoint.path, uploaded, batch.token)
         except Outage:
