@@ -29,9 +29,8 @@ STEPS = (
     "download",
     "read",
 )
-"""Moments at which the client can be killed. `late create`: the batch is created a moment after its client is dead."""
-LATE = 0.3
-"""Seconds."""
+"""Moments at which the client can be killed. `late create`: the batch is created after its client is dead,
+and after the next run has looked for it once or twice."""
 PAGE = 2
 """Batches in one page of the list."""
 
@@ -65,6 +64,7 @@ class BatchServer(Server):
     client: int = 0  # the process to be killed
     kill_at: str = ""  # one of STEPS
     kills: int = 0
+    late: tuple[int, Row] | None = None  # a batch to be created after so many times that the batches were listed
 
     def page(self, page: str, headers: dict[str, str], body: bytes) -> bytes:
         path, _, query = page.partition("?")
@@ -115,7 +115,7 @@ class BatchServer(Server):
         if self.kill("before create"):
             return b""
         if self.kill("late create"):
-            asyncio.get_running_loop().call_later(LATE, self.add, request)
+            self.late = (1 + self.kills % 2, request)
             return b""
         batch = self.add(request)
         if batch is None:
@@ -139,6 +139,11 @@ class BatchServer(Server):
         return self.batches[name]
 
     def listing(self, query: str) -> bytes:
+        if self.late and "after=" not in query:
+            lists, request = self.late
+            self.late = (lists - 1, request) if lists > 1 else None
+            if self.late is None:
+                asyncio.get_running_loop().call_soon(self.add, request)
         names = list(self.batches)
         after = re.search(r"after=([\w-]+)", query)
         start = names.index(after[1]) + 1 if after else 0

@@ -100,7 +100,7 @@ def run_and_report(job: Job, display: Display) -> Ending:
             outcome = asyncio.run(run_job(job, display))
             while outcome.reason == "batch" and job.batch.wait is not None:
                 display.begin_again(outcome)
-                outcome = asyncio.run(run_job(job, display))
+                outcome = asyncio.run(run_job(job, display, outcome))
     finally:
         display.end()
     display.report(job, outcome)

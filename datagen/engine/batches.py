@@ -15,10 +15,12 @@ from datagen.errors import InputError, Outage, Stopped
 from datagen.llm.batches.options import BatchOptions
 from datagen.llm.spec import Spec
 from datagen.llm.stack import Stack
-from datagen.records.record import BadLine, Record
+from datagen.records.record import BadLine, Record, Row
 
 SUBMITTED_AFTER = ("batch", "cap")
 """The reasons of a run after which what was collected is submitted: a cap covers it."""
+SUMS = ("seconds", "requests", "retries", "unanswered", "paid", "paid_unanswered")
+"""What adds up over the replays of a run that waits, by the names in x.meta.json."""
 
 
 async def run_with_batches(engine: Engine, items: Iterator[Record | BadLine]) -> None:
@@ -40,6 +42,15 @@ async def run_with_batches(engine: Engine, items: Iterator[Record | BadLine]) ->
             await batch.submit()
     except Outage as error:
         stop.reason, stop.error = "outage", error
+
+
+def with_earlier(row: Row, earlier: Row | None) -> Row:
+    """Return `run` of x.meta.json for a run that waits for its batches and so replays several times: what all of the
+    replays have sent and paid."""
+    if earlier is None:
+        return row
+    pairs = {name: (row[name], earlier[name]) for name in SUMS}
+    return row | {name: None if None in pair else round(sum(pair), 12) for name, pair in pairs.items()}
 
 
 def batch_states(stack: Stack) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import gmtime, monotonic, strftime
 from typing import Any, Literal, cast
 
-from datagen.engine.batches import batch_options, batch_states, run_with_batches
+from datagen.engine.batches import batch_options, batch_states, run_with_batches, with_earlier
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions, file_values
@@ -270,12 +270,13 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def run_job(job: Job, observer: RunObserver) -> Outcome:
+async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = None) -> Outcome:
     """Run a job to its end and put its files in place; every request in flight is waited for and recorded.
 
     Args:
         job: The command.
         observer: Hears of the beginning, of failures and of bad lines.
+        earlier: How the last replay of this run ended, if it waits for batches.
 
     Raises:
         DatagenError: Another process is writing the output, or the journal cannot be used.
@@ -339,7 +340,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "peak_in_flight": traffic.peak,
             **({"batches": batch_states(stack)} if job.batch.is_on else {}),
         }
-        rows_in_place = None
+        run_row, rows_in_place = with_earlier(run_row, earlier.run if earlier else None), None
         if reason != "batch":
             rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
         if status == "finished" and rows_in_place is None and job.shard is None:

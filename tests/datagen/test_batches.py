@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections import Counter
@@ -275,7 +276,8 @@ def test_stragglers_are_sent_at_once_after_the_time_to_wait(seeds: Path, monkeyp
     assert digest("never/out.jsonl") == expected
 
 
-def test_a_run_that_waits_goes_through_all_levels(seeds: Path) -> None:
+def test_a_run_that_waits_goes_through_all_levels() -> None:
+    seeds = write_seeds(8)
     expected = one_by_one(seeds)
     with running(BatchServer(plans=[Plan(looks=1)])) as server:
         words = f"evolve {seeds} --rounds 1 --model m@{server.url} -o batch/out.jsonl --batch --batch-wait 60"
@@ -283,8 +285,15 @@ def test_a_run_that_waits_goes_through_all_levels(seeds: Path) -> None:
         ran = datagen(*words.split())
         assert ran.returncode == 0, ran.stderr
         answers_of(server)
-    assert Path("batch/out.jsonl").read_bytes() == Path("whole/out.jsonl").read_bytes()
     assert digest("batch/out.jsonl") == expected
+    words += " --overwrite --price 1/2/0.1"  # for the answers of another journal
+    Path("batch/.datagen/journal.sqlite3").unlink()
+    with running(BatchServer()) as server:
+        ran = datagen(*re.sub("http://[^ ]*", server.url, words).split())
+        assert ran.returncode == 0, ran.stderr
+    meta = json.loads(Path("batch/out.meta.json").read_text())
+    assert meta["run"]["paid"] == pytest.approx(meta["result"]["usage"]["cost"]), "of all levels"
+    assert meta["run"]["requests"] == 1
 
 
 def test_the_command_says_that_it_is_to_be_given_again_and_leaves_the_rows_in_place_alone(seeds: Path) -> None:
