@@ -31,6 +31,7 @@ from datagen.llm.journal import Journal
 from datagen.llm.prices import flat_price
 from tests.batch_server import STEPS, BatchServer, Plan
 from tests.datagen.test_cli import datagen
+from tests.datagen.test_embeddings import filtered
 from tests.jobs import digest, evolve, perform, respond, rows, write_seeds
 from tests.judge.rows import answers_by_label
 from tests.server import Message, Server, running
@@ -320,8 +321,13 @@ def test_a_cap_on_calls_holds_over_all_runs(seeds: Path) -> None:
         assert outcomes[-1].result["funnel"]["asked"] >= 1
         raised = come_back(lambda **run: respond(seeds, f"m@{server.url}", "out.jsonl", max_calls=60, **run))
         answers_of(server)
-    assert raised[-1].reason is None
-    assert raised[-1].result["funnel"]["asked"] == 11
+        assert raised[-1].reason is None
+        assert raised[-1].result["funnel"]["asked"] == 11
+    with running(BatchServer()) as server:
+        vote: dict[str, Any] = {"strategy": "vote", "k": 5, "max_calls": 2}
+        outcomes = come_back(lambda **run: respond(seeds, f"m@{server.url}", "vote.jsonl", **vote, **run))
+        assert outcomes[-1].reason == "cap"
+        assert len(answers_of(server)) == 2, "also within the first row"
 
 
 def test_a_cap_in_dollars_counts_batches_at_their_price_and_holds_over_all_runs(seeds: Path) -> None:
@@ -523,3 +529,16 @@ def test_no_file_of_results_is_an_error(lines: list[bytes], rest: bytes) -> None
     name, oddities = (bytes([0xAA]), 1), Oddities()
     results = read_results([BytesIO(good + b"\n" + b"\n".join(lines)), BytesIO(rest)], {name}, oddities)
     assert results == {name: ("aa:1", 200, '{"n": 1}', "")}
+
+
+def test_vectors_come_with_batches_too() -> None:
+    Path("whole").mkdir()
+    Path("batch").mkdir()
+    with running(Server()) as server:
+        filtered(server, "whole/out.jsonl")
+    with running(BatchServer()) as server:
+        outcomes = come_back(lambda **run: filtered(server, "batch/out.jsonl", **run))
+        answers_of(server)
+        assert {row["url"] for batch in server.batches.values() for row in batch["rows"]} == {"/v1/embeddings"}
+    assert outcomes[-1].run["requests"] == 0
+    assert digest("batch/out.jsonl") == digest("whole/out.jsonl")
