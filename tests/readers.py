@@ -20,6 +20,7 @@ from datagen.commands.trace import word_diff
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.generators import backtranslate, improve
 from datagen.judge import points, rank, replies
+from datagen.llm.batches.lines import read_result
 from datagen.llm.call import BadAnswer, Completion, Reply, TokenLogprobs, read_reply
 from datagen.llm.dialects import read_message
 from datagen.llm.endpoint import retry_after, wait_in_words
@@ -226,6 +227,10 @@ OTHERS: dict[str, Call] = {
     "llm.forms.Forms.learn": lambda text: Forms("m").learn(
         json.dumps({"error": text}), {"response_format": {"type": "json_object"}}
     ),
+    "llm.batches.lines.read_result": lambda text: [
+        read_result(line.encode(errors="replace"))
+        for line in (text, json.dumps({"custom_id": text, "response": {"status_code": 200, "body": text}}))
+    ],
     "judge.replies.soft_share": lambda text: replies.soft_share(completion(text), LABELS),
     "judge.replies.expected_value": lambda text: replies.expected_value(completion(text), 0, 5),
     "records.files.dump_line": lambda text: dump_line({"prompt": text}),

@@ -29,9 +29,12 @@ LONG_FILES = {"train/datagen_train/ppo.py": 560}
 SCRIPTS = ("tests", "benchmarks", "docs", "examples")
 PARTICIPLES = {"told", "said", "asked", "found", "made"}
 ONLY_IN = {
-    "openai": {"llm/endpoint.py"},
+    "openai": {"llm/endpoint.py", "llm/batches/client.py"},
     "httpx2": {"llm/endpoint.py", "llm/servers.py", "llm/local/hub.py"},
-    "sqlite3": {"llm/journal.py", "llm/database.py", "llm/claims.py", "llm/gather.py", "llm/health.py"},
+    "sqlite3": {
+        *("llm/journal.py", "llm/database.py", "llm/claims.py", "llm/gather.py", "llm/health.py"),
+        *("llm/batches/store.py", "llm/batches/copies.py"),
+    },
     "rich": {"commands/terminal.py", "commands/live.py"},
     "typer": {"commands/main.py", "commands/flags.py"},
     "jinja2": {"prompts.py"},

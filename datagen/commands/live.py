@@ -84,6 +84,8 @@ class Progress:
         paused = [f"the server is busy, asked again in {clock(busy + 1)}"] if busy > 0 else []
         if limited > SHORT_WAIT and not paused:
             paused = [f"the rate limit is kept to, next request in {clock(limited + 1)}"]
+        if batched := sum(batches.waiting for batches in engine.stack.batches):
+            paused = [f"waiting for {count_of(batched, 'request')} in batches"]
         requests, tokens = self._rates(traffic.sent, traffic.tokens)
         return [
             outcomes,

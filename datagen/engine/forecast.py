@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 from datagen.engine.job import Job
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.scheduler import most_records, read_passes
+from datagen.llm.batches.comparison import comparison
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.model import ATTEMPTS, Model, Roles
 from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, answer_limit, prompt_bound
@@ -56,6 +57,8 @@ class DryRun:
     """The models whose price is unknown."""
     sources: list[str]
     """Where the prices come from; empty if every model runs here."""
+    comparisons: list[str]
+    """Of each model at an address: whether a batch is cheaper. An unknown price is named with --batch only."""
 
 
 class Walk:
@@ -126,6 +129,13 @@ def dry_run(job: Job) -> DryRun:
         total,
         unpriced,
         sorted({price.source for price in prices.values() if price not in (None, FREE)}),
+        [
+            comparison(name, of_model, price)
+            for name, price in prices.items()
+            if price is not FREE
+            and (price or run.batch)
+            and (of_model := [call for _, call in calls if call.model == name])
+        ],
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import gmtime, monotonic, strftime
 from typing import Any, Literal, cast
 
+from datagen.engine.batches import batch_options, batch_states, run_with_batches, with_earlier
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions, file_values
@@ -20,6 +21,7 @@ from datagen.engine.output import Output, job_digest, named_output, piped_output
 from datagen.engine.scheduler import Engine, read_passes
 from datagen.engine.shards import NoFiles, Shard, choose_shard
 from datagen.errors import InputError, Stopped
+from datagen.llm.batches.options import BatchOptions
 from datagen.llm.budget import StopReason
 from datagen.llm.call import Call, Reply
 from datagen.llm.model import JUDGE_PARAMS, Model, Roles
@@ -61,6 +63,8 @@ class Job:
     """Whatever decides the rows, and the limits."""
     shard: Shard | None = None
     """The part of the input that is asked for; None is all of it."""
+    batch: BatchOptions = BatchOptions()
+    """Whether its calls go into batches."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +155,14 @@ def open_job(
             output = piped_output(method.name, fingerprint)
         else:
             output = named_output(Path(str(run.output)))
+        batch = batch_options(method, run, roles, output)
         if shard:
             output = NoFiles(output.path, output.folder)
         named = paths_in([input_name, file_values(options), file_values(run), role_models])
         refuse_overlap(output.touched, named, input_name)
         output.refuse_strangers()
         models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
-        yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard)
+        yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard, batch)
 
 
 def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Sequence[str]]) -> dict[str, list[Spec]]:
@@ -265,12 +270,13 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def run_job(job: Job, observer: RunObserver) -> Outcome:
+async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = None) -> Outcome:
     """Run a job to its end and put its files in place; every request in flight is waited for and recorded.
 
     Args:
         job: The command.
         observer: Hears of the beginning, of failures and of bad lines.
+        earlier: How the last replay of this run ended, if it waits for batches.
 
     Raises:
         DatagenError: Another process is writing the output, or the journal cannot be used.
@@ -281,7 +287,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         # 1. Build the layers below the method, and the engine.
         limits = run.max_calls, run.in_flight, run.timeout, 60 * run.patience
         money = job.tags, run.cost_limit, job_digest(job.fingerprint)
-        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.label, *money))
+        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.label, *money, job.batch))
         engine = Engine(method, run, stack, output, observer, job.reader.name)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
@@ -295,7 +301,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         observer.begin(job, engine)
         drained = ended = False
         try:
-            await engine.run(items)
+            await run_with_batches(engine, items)
             reason, traffic, drained = engine.stop.reason, stack.traffic, True
             ended = reason in ENDED and job.shard is None  # the run without --shard continues it
         finally:
@@ -332,8 +338,11 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "unanswered": stack.budget.cap.unanswered,
             "surplus": engine.surplus,
             "peak_in_flight": traffic.peak,
+            **({"batches": batch_states(stack)} if job.batch.is_on else {}),
         }
-        rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
+        run_row, rows_in_place = with_earlier(run_row, earlier.run if earlier else None), None
+        if reason != "batch":
+            rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
         if status == "finished" and rows_in_place is None and job.shard is None:
             method.finish(result)
     journal = stack.journal

@@ -153,6 +153,19 @@ class RunOptions:
         "Record the answers for part I of N of the input, I/N, and write no rows; caps are those of the part.",
         panel=LIMITS,
     )
+    batch: bool = option(
+        False,
+        "Ask through the provider's batch API, at half the price: submit what can be asked now and exit; the same "
+        "command later reads the answers and goes on.",
+        panel=LIMITS,
+    )
+    batch_wait: float | None = option(
+        None,
+        "With --batch, wait instead of exiting: minutes after which a batch is cancelled and the rest of it is sent at "
+        "once; 0 makes no new batch.",
+        least=0,
+        panel=LIMITS,
+    )
     concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)
     timeout: float = option(
         600.0, "Seconds for one whole request, to the last byte of its answer.", least=0.1, panel=LIMITS

@@ -19,7 +19,7 @@ from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output
 from datagen.engine.reasoning import KEEP, apply_reasoning
-from datagen.errors import InputError, Outage, Stopped
+from datagen.errors import InputError, Outage, Queued, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
 from datagen.records.files import dump_line
@@ -51,6 +51,32 @@ class Slot:
     roles: Roles | None = None
     usage: Usage = Usage()
     """The part of `roles.used` that is assigned to candidates."""
+
+    @property
+    def bound_left(self) -> int:
+        """The most calls that are still to come."""
+        return max(0, self.bound - self.roles.used.calls) if self.roles else 0
+
+    @property
+    def usual_left(self) -> int:
+        """The calls that are still to come if every answer is good."""
+        return max(0, self.usual - self.roles.used.calls) if self.roles else 0
+
+
+@dataclass(slots=True)
+class QueuedRecords:
+    """The records that wait for the answers of batches: they go on in a later run."""
+
+    records: int = 0
+    bound: int = 0
+    """The most calls that they still make."""
+    usual: int = 0
+    """The calls that they still make if every answer is good."""
+
+    def add(self, slot: Slot) -> None:
+        self.records += 1
+        self.bound += slot.bound_left
+        self.usual += slot.usual_left
 
 
 class Engine:
@@ -88,6 +114,7 @@ class Engine:
         )
         self._slots: deque[Slot] = deque()
         self._open: set[Slot] = set()
+        self.queued = QueuedRecords()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.stop.callbacks.append(self._changed.set)
@@ -112,9 +139,11 @@ class Engine:
         """The cap that has stopped the run, if one has."""
         return "max_calls" if self.stack.purse.refused is None else "max_cost"
 
-    def _end_at_cap(self, usual: int) -> None:
-        """End the run, since a cap does not cover another record."""
-        if self._is_affordable(usual):
+    def _end_before(self, usual: int) -> None:
+        """End the run before another record: a cap does not cover it, or enough of them wait for batches."""
+        if self.queued.records:
+            self.stop.now("batch")
+        elif self._is_affordable(usual):
             self.stop.now("cap")
         else:
             self.stack.purse.end(self.stack.purse.expected(usual))
@@ -156,7 +185,7 @@ class Engine:
                     bound, usual = self._method.bound(item, roles) * ATTEMPTS, self._method.usual_calls(item, roles)
                 while not self.stop.reason and not self._may_begin(bound, usual):
                     if not self._open:
-                        self._end_at_cap(usual)
+                        self._end_before(usual)
                         break
                     self._changed.clear()
                     await self._changed.wait()
@@ -168,7 +197,9 @@ class Engine:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.fold.finish()
-        if self.records == self._most_records and self.fold.missing:
+        if self.queued.records:
+            self.stop.now("batch")
+        elif self.records == self._most_records and self.fold.missing:
             self.stop.now("stall")  # a record without a candidate
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
         if self.status_counts.total() != self.fold.funnel.candidates + self.surplus:
@@ -177,12 +208,13 @@ class Engine:
     def _may_begin(self, bound: int, usual: int) -> bool:
         """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now."""
         waiting = len(self._slots)
-        if self._open:
+        if self._open or self.queued.records:
             # Open records and window, in proportion to the requests in flight.
             if self._lag is not None and waiting >= self._lag:
                 return False
             slots = self.stack.limit or SLOTS_WITHOUT_MODEL
-            if len(self._open) >= OPEN_PER_SLOT * slots or waiting >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):
+            is_full = waiting >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW) and not self.queued.records
+            if len(self._open) >= OPEN_PER_SLOT * slots or is_full:
                 return False
             # With -n: are the pending records expected to yield too few rows?
             funnel = self.fold.funnel
@@ -196,8 +228,8 @@ class Engine:
         if not self._capped:
             return True
         # With a cap: does it cover the bounds of all open records and of this one?
-        reserved = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
-        return self.stack.budget.cap.left() - reserved >= bound
+        cap, reserved = self.stack.budget.cap, sum(slot.bound_left for slot in self._open) + self.queued.bound
+        return cap.left() + cap.queued - reserved >= bound
 
     def _is_affordable(self, usual: int) -> bool:
         """Whether the cap in dollars covers what is expected of all open records and of one more.
@@ -207,7 +239,7 @@ class Engine:
         """
         if self.stack.purse.most is None:
             return True
-        rest = sum(max(0, slot.usual - slot.roles.used.calls) for slot in self._open if slot.roles)
+        rest = sum(slot.usual_left for slot in self._open) + self.queued.usual
         return self.stack.purse.covers(rest + usual)
 
     def _begin(self, item: Record | BadLine, bound: int, usual: int, roles: Roles | None) -> None:
@@ -244,6 +276,8 @@ class Engine:
                 self._advance()
             slot.complete = True
             self._advance()
+        except Queued:
+            self.queued.add(slot)
         except Stopped:
             pass  # what is recorded is free next time; the order of the output ends before this record's rest
         except Outage as error:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from datagen.errors import InputError
+from datagen.llm.batches.copies import insert_batches, read_batches
 from datagen.llm.database import (
     JOURNAL,
     is_damage,
@@ -75,6 +76,7 @@ def gather(source: Path, folder: Path, on_rows: Callable[[int], None] = lambda n
                 insert_batch(database, batch, gathered)
                 number += len(batch)
                 on_rows(number)
+            insert_batches(database, read_batches(source))
             for output in open_runs(source):
                 database.execute("INSERT OR IGNORE INTO runs VALUES (?, 0, ?)", (output, last_old_row))
     if gathered.is_damaged and not number:

@@ -21,11 +21,13 @@ that of the other (claims.py).
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from time import time
 from typing import Any, TypeVar
 
+from datagen.llm.batches.copies import batch_rows
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.claims import LOOK_EVERY, Claims, Name, last_row
 from datagen.llm.database import (
@@ -46,6 +48,10 @@ from datagen.records.record import canonical
 from datagen.text import count_of
 
 T = TypeVar("T")
+FIND = (
+    "SELECT status, body, rowid, EXISTS (SELECT 1 FROM batched WHERE key = ?1 AND attempt = ?2) "
+    "FROM replies WHERE key = ?1 AND attempt = ?2"
+)
 COMMIT_EVERY = 0.01
 """Seconds."""
 Pending = tuple[bytes, int, Reply, "asyncio.Future[Reply]"]
@@ -132,19 +138,22 @@ class Journal:
                 self._enter()
                 return work(*arguments)
 
+    def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Let others read and write their tables of the file."""
+        return self._run(lambda: work(self._db))
+
     def _recorded(self, key: bytes, attempt: int) -> Reply | None:
         """Return the recorded reply to a call, or None if there is none that can be read."""
         return self._run(self._find, key, attempt)
 
     def _find(self, key: bytes, attempt: int) -> Reply | None:
-        query = "SELECT status, body, rowid FROM replies WHERE key = ? AND attempt = ?"
-        row = self._db.execute(query, (key, attempt)).fetchone()
+        row = self._db.execute(FIND, (key, attempt)).fetchone()
         if row is None:
             return None
         reply = read_row_reply(row[0], row[1], is_old=row[2] <= self._last_old_row)
         if reply is None:
             self._bad_rows.add((key, attempt))
-        return reply
+        return replace(reply, is_batched=True) if reply and row[3] else reply
 
     async def _send_and_record(self, call: Call) -> Reply:
         self._run(self._note_peak)
@@ -211,6 +220,8 @@ class Journal:
                 or_what = "REPLACE" if (key, attempt) in self._bad_rows else "IGNORE"
                 insert = f"INSERT OR {or_what} INTO replies (key, attempt, status, body) VALUES (?, ?, ?, ?)"
                 inserted.append(self._db.execute(insert, (key, attempt, reply.status, reply.body)).rowcount == 1)
+                if not reply.is_batched:  # whatever batch it was in before, this is the price of a request
+                    self._db.execute("DELETE FROM batched WHERE key = ? AND attempt = ?", (key, attempt))
             return inserted, self._claims.settle(self._db, names)
 
     def _begin_watch(self) -> None:
@@ -239,7 +250,8 @@ class Journal:
             return
         old, query = self._db, "SELECT rowid, key, attempt, status, body FROM replies"
         with one_line_errors(self._path):
-            self._use(restore_database(self._folder, (SavedRow(*row) for row in old.execute(query))))
+            rows = (SavedRow(*row) for row in old.execute(query))
+            self._use(restore_database(self._folder, rows, batch_rows(old)))
             self._enter()
         close_quietly(old)
 

@@ -19,7 +19,7 @@ from datagen.errors import Stopped
 from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.parameters import length_limit
-from datagen.llm.prices import Price, PriceTag, answer_limit, counted, prompt_bound, usage_of
+from datagen.llm.prices import Price, PriceTag, answer_limit, counted, prompt_bound, share_of, usage_of
 from datagen.records.usage import Usage
 
 NO_TAG = PriceTag()
@@ -48,7 +48,7 @@ class Purse:
     """
 
     def __init__(self, stop: Stop, tags: Mapping[str, PriceTag], most: Decimal | None = None) -> None:
-        self._stop, self.most = stop, most
+        self.stop, self.most = stop, most
         self.tags = tags
         self._changed = asyncio.Event()
         stop.callbacks.append(self._changed.set)
@@ -62,7 +62,8 @@ class Purse:
         """Calls that wait until they fit."""
         self.refused: Decimal | None = None
         """What was not left when the run stopped at the cap."""
-        self._held = Decimal(0)
+        self._held = self._queued = Decimal(0)
+        self._queued_calls = 0
         self._holds: dict[int, Hold] = {}
         """By the identity of the call as an object: probes have equal keys."""
         self._excess: dict[str, int] = {}
@@ -78,7 +79,7 @@ class Purse:
             return Decimal("Infinity")
         if self.most <= self.spent_cap:  # it stops again at once: what an earlier run has left is not spent now
             return Decimal(0)
-        return self.most - max(self.used, self.paid_before + self.paid) - self._held
+        return self.most - max(self.used, self.paid_before + self.paid) - self._held - self._queued
 
     def most_of(self, call: Call, price: Price) -> Decimal:
         """Return the most that one attempt of a call can cost."""
@@ -90,6 +91,26 @@ class Purse:
         amount = self._amount(call)
         await self._take(amount)
         self._holds[id(call)] = Hold(amount, is_held=True)
+
+    async def queue(self, call: Call) -> None:
+        """Hold what a call in a batch can cost until the end of the run. Raises Stopped where it never fits."""
+        price = self.tag(call).look_up() if self.most is not None else None
+        amount = self._amount(call) * price.batch if price else Decimal(0)
+        await self._take(amount)
+        self._give_back(amount)
+        self._queued += amount
+        self._queued_calls += 1
+
+    async def pay_batched(self, call: Call, reply: Reply | None) -> None:
+        """Pay for an answer of a batch, or for one that cannot be read (None): at its most."""
+        price = await self.tag(call).get()
+        if price is None:
+            self.unpriced += 1
+        elif reply is None:
+            amount = self.most_of(call, price) * price.batch
+            self.paid, self.unanswered = self.paid + amount, self.unanswered + amount
+        else:
+            self._pay(call, price, reply, 0)
 
     def fits(self, call: Call) -> bool:
         """Hold what a call can cost if that fits now; tell whether it does."""
@@ -109,7 +130,7 @@ class Purse:
         while self.left() < amount:
             if not self._held:
                 self.end(amount)
-            if self._stop.reason:
+            if self.stop.reason:
                 raise Stopped
             self._changed.clear()
             self.waiting += 1
@@ -123,7 +144,7 @@ class Purse:
         """End the run, since so much is not left."""
         if self.refused is None:
             self.refused = amount
-        self._stop.now("cap")
+        self.stop.now("cap")
 
     @property
     def end_cap(self) -> Decimal:
@@ -178,7 +199,8 @@ class Purse:
         if reply is None:
             return
         tokens, is_estimated = counted(call, reply)
-        self.paid += self.most_of(call, price) if is_estimated and self.most is not None else price.cost(tokens)
+        cost = self.most_of(call, price) if is_estimated and self.most is not None else price.cost(tokens)
+        self.paid += cost * share_of(reply, price)
         if (limit := length_limit(call.params)) and (excess := (tokens.completion or 0) - limit) > 0:
             self._excess[call.model] = max(excess, self._excess.get(call.model, 0))
 
@@ -207,8 +229,9 @@ class Purse:
         }
 
     def expected(self, calls: int) -> Decimal:
-        """Return what so many calls cost, if they cost what the calls so far do."""
-        return self.used / self.answers * calls if self.answers else Decimal(0)
+        """Return what so many calls cost, if they cost what those so far do; those in batches count at their most."""
+        number = self.answers + self._queued_calls
+        return (self.used + self._queued) / number * calls if number else Decimal(0)
 
     def covers(self, calls: int) -> bool:
         """Check that the cap leaves enough for so many calls of the usual cost.
