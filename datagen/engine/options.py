@@ -150,6 +150,11 @@ class RunOptions:
         "Record the answers for part I of N of the input, I/N, and write no rows; caps are those of the part.",
         panel=LIMITS,
     )
+    ray: str | None = option(
+        None,
+        "Ask on the workers of a Ray cluster: HOST:PORT of its head, auto, or local:N for N workers on this machine.",
+        panel=LIMITS,
+    )
     concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)
     timeout: float = option(
         600.0, "Seconds for one whole request, to the last byte of its answer.", least=0.1, panel=LIMITS

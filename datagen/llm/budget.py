@@ -56,11 +56,19 @@ class Cap:
         self.used = 0
         self.unanswered = 0
         """The replies of status 200 without an answer; they are paid for, so they are part of `used`."""
+        self.elsewhere = 0
+        """Places of records that workers on other machines ask for, and that are not replayed yet."""
         self._held = 0
 
     def left(self) -> float:
         """Return how many more calls may begin."""
-        return float("inf") if self._most is None else self._most - self.used - self._held
+        return float("inf") if self._most is None else self._most - self.used - self._held - self.elsewhere
+
+    def grow(self, places: int) -> None:
+        """Add places, where there is a cap."""
+        if self._most is not None:
+            self._most += places
+            self._changed.set()
 
     async def take(self) -> None:
         """Hold a place, as soon as there is one. Raises Stopped where there will be none."""

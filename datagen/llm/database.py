@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS claims (
     key BLOB NOT NULL, attempt INTEGER NOT NULL, process INTEGER NOT NULL,
     PRIMARY KEY (key, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS payments (job TEXT PRIMARY KEY, paid INTEGER NOT NULL, spent_cap INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS leases (job TEXT PRIMARY KEY, calls INTEGER NOT NULL);
 """
 CHECKS = (
     "SELECT key, attempt, status, body FROM replies LIMIT 1",
@@ -38,6 +39,7 @@ CHECKS = (
     "SELECT id, pid, beat FROM processes LIMIT 1",
     "SELECT key, attempt, process FROM claims LIMIT 1",
     "SELECT job, paid, spent_cap FROM payments LIMIT 1",
+    "SELECT job, calls FROM leases LIMIT 1",
     "SELECT max(rowid) FROM replies",
 )
 """Statements that fail if the file has another form."""
