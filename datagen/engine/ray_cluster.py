@@ -8,9 +8,11 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from datagen.engine.method import Method
@@ -22,6 +24,10 @@ from datagen.llm.spec import Spec
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
+START_TIMEOUT = 90.0
+"""Seconds for Ray to start, or to be joined."""
+LONGEST_REASON = 300
+"""Characters."""
 OWN_SHARE = 20
 """The driver, which asks for what the workers could not get, keeps one of so many requests in flight and a minute."""
 MOST_WORKERS = 256
@@ -98,15 +104,36 @@ def joined(address: RayAddress) -> Iterator[Any]:
     if address.address not in (None, "auto"):
         refuse_unreachable(str(address.address))
     settings = {"num_cpus": address.workers} if address.address is None else {"address": address.address}
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
-    except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and others, of many lines
-        reason = " ".join(str(error).split())[:300]
-        raise DatagenError(f"--ray {address}: Ray cannot be started or joined: {reason}") from error
+    start(ray, address, {"include_dashboard": False, "log_to_driver": False, **settings})
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def start(ray: Any, address: RayAddress, settings: Mapping[str, Any]) -> None:
+    """Call `ray.init` in a thread: it may try for minutes, and in the main thread it would take over SIGTERM.
+
+    Raises:
+        DatagenError: It fails, or takes longer than START_TIMEOUT.
+    """
+    outcome: Future[Any] = Future()
+
+    def init() -> None:
+        try:
+            outcome.set_result(ray.init(logging_level=logging.CRITICAL, **settings))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=init, daemon=True).start()
+    hint = "; for a cluster that asks for a token, set RAY_AUTH_MODE=token" if address.address else ""
+    try:
+        outcome.result(START_TIMEOUT)
+    except TimeoutError:
+        raise DatagenError(f"--ray {address}: no answer of Ray within {START_TIMEOUT:.0f} s{hint}") from None
+    except Exception as error:  # RuntimeError, ConnectionError, ValueError and others, of many lines
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise DatagenError(f"--ray {address}: Ray cannot be started or joined: {reason}{hint}") from error
 
 
 def refuse_unreachable(address: str) -> None:
