@@ -7,6 +7,7 @@ import asyncio
 import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,13 +54,16 @@ class Method:
 class Actor:
     """A worker."""
 
-    def __init__(self, value: Any) -> None:
-        self.value, self.lost = value, asyncio.get_running_loop().create_future()
+    def __init__(self, value: Any, ray: "RayHere") -> None:
+        self.value, self.lost, self._ray = value, asyncio.get_running_loop().create_future(), ray
 
     def __getattr__(self, name: str) -> Method:
         return Method(self, name)
 
     async def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        if name == "exchange" and self._ray.losses < self._ray.most_losses and self._ray.chance.random() < 0.4:
+            self._ray.losses += 1
+            asyncio.get_running_loop().call_later(self._ray.chance.uniform(0, 0.04), self.lose)
         result = getattr(self.value, name)(*arguments)
         return await result if asyncio.iscoroutine(result) else result
 
@@ -67,8 +71,8 @@ class Actor:
         """Lose it now."""
         if not self.lost.done():
             self.lost.set_result(None)
-            for task in list(getattr(self.value, "_tasks", ())):
-                task.cancel()
+            if stack := getattr(self.value, "_stack", None):
+                stack.stop.now("error")  # a process that is gone sends nothing more
 
 
 class RayHere:
@@ -78,10 +82,13 @@ class RayHere:
 
     def __init__(self) -> None:
         self.actors: list[Actor] = []
+        self.losses = self.most_losses = 0
+        """Workers that were lost, and that are to be lost while they work."""
+        self.chance = Random(1)
 
     def remote(self, kind: Callable[[], Any]) -> Any:
         def start() -> Actor:
-            self.actors.append(Actor(kind()))
+            self.actors.append(Actor(kind(), self))
             return self.actors[-1]
 
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=start))

@@ -97,6 +97,7 @@ def joined(address: RayAddress) -> Iterator[Any]:
         DatagenError: There is no cluster, or Ray cannot be started.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # its own is 15: a busy machine would starve the workers
     ray = import_library("ray", "For --ray", "ray")
     if ray.is_initialized():
         yield ray

@@ -39,7 +39,7 @@ from datagen.llm.stack import Stack
 from datagen.records.record import BadLine, Record
 from datagen.text import count_of
 
-START_TIMEOUT = 180.0
+START_TIMEOUT = 300.0
 """Seconds that a worker may take to start."""
 MOST_LOSSES = 5
 """Times in a row that a worker is lost before it has shipped anything, after which its place stays empty."""
