@@ -5,6 +5,7 @@ import socket
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.ray_here import RayHere, ray_here
 from tests.server import Faults, Server, running
 
 __all__ = ["ray_here"]
-RAY = {"ray": "local:2", "concurrency": "8"}
+RAY: dict[str, Any] = {"ray": "local:2", "concurrency": "8"}
 EACH = share(8, 2)[1]
 """Requests in flight of each worker."""
 
@@ -47,7 +48,7 @@ def test_workers_give_the_bytes_of_one_machine(name: str, seeds: Path, ray_here:
 
 @pytest.mark.parametrize("limits", [{"n": 12}, {"n": 60}, {"max_calls": 150}, {"max_calls": 40}, {"max_calls": 3}])
 def test_limits_end_the_run_where_they_do_on_one_machine(
-    limits: dict[str, int], seeds: Path, ray_here: RayHere
+    limits: dict[str, Any], seeds: Path, ray_here: RayHere
 ) -> None:
     with running(Server(latency=0.005)) as server:
         evolve(seeds, f"m@{server.url}", "whole/out.jsonl", rounds=2, **limits)
@@ -82,7 +83,7 @@ def test_failed_calls_are_asked_again_by_the_next_run_alone(seeds: Path, ray_her
 
 @pytest.mark.parametrize("run", [{}, {"n": 12}])
 def test_lost_workers_are_replaced_and_little_is_paid_again(
-    run: dict[str, int], seeds: Path, ray_here: RayHere
+    run: dict[str, Any], seeds: Path, ray_here: RayHere
 ) -> None:
     ray_here.most_losses = 10
     with running(Server(latency=0.01)) as server:
@@ -113,7 +114,7 @@ def test_caps_hold_when_workers_are_lost_and_a_higher_one_continues(cap: int, se
 
 @pytest.mark.parametrize("cap", [0.002, 0.01, 0.03])
 def test_dollars_are_leased_and_never_exceeded(cap: float, seeds: Path, ray_here: RayHere) -> None:
-    price = {"price": ["1/2"], "max_tokens": 200}
+    price: dict[str, Any] = {"price": ["1/2"], "max_tokens": 200}
     with running(Server(latency=0.005)) as server:
         whole = evolve(seeds, f"m@{server.url}", "whole/out.jsonl", rounds=2, **price)
         one, before, ray_here.most_losses = Decimal(str(whole.run["paid"])), delivered(server), 4
@@ -196,7 +197,7 @@ def test_what_cannot_be_divided_says_why(seeds: Path) -> None:
     with pytest.raises(InputError, match="depends on the rows before"):
         perform(SelfInstruct, seeds, "sim", "out.jsonl", SelfInstruct.options_type(), n=5, ray="local:2")
     Path("r.jsonl").write_text('{"reply": "x"}\n')
-    cases = (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"ray": "local:2", "shard": "1/2"}, "use one of them"),
         ({"ray": "local:0"}, "expected HOST:PORT"),
         ({"ray": "local:2", "concurrency": "1"}, "cannot be divided"),
