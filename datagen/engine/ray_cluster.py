@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from datagen.engine.method import Method
@@ -31,6 +31,12 @@ LONGEST_REASON = 300
 OWN_SHARE = 20
 """The driver, which asks for what the workers could not get, keeps one of so many requests in flight and a minute."""
 MOST_WORKERS = 256
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what it says about lost workers would go to standard output, among the rows
+    "RAY_worker_niceness": "0",  # its own is 15: a busy machine would starve the workers
+}
+"""Variables that Ray reads when it is imported or started."""
 VARIABLES = (
     *("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "HF_HUB_OFFLINE", "DATAGEN_TEST_HEADER"),
@@ -96,8 +102,7 @@ def joined(address: RayAddress) -> Iterator[Any]:
     Raises:
         DatagenError: There is no cluster, or Ray cannot be started.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_worker_niceness", "0")  # its own is 15: a busy machine would starve the workers
+    os.environ.update(SETTINGS)
     ray = import_library("ray", "For --ray", "ray")
     if ray.is_initialized():
         yield ray
@@ -105,15 +110,19 @@ def joined(address: RayAddress) -> Iterator[Any]:
     if address.address not in (None, "auto"):
         refuse_unreachable(str(address.address))
     settings = {"num_cpus": address.workers} if address.address is None else {"address": address.address}
-    start(ray, address, {"include_dashboard": False, "log_to_driver": False, **settings})
+    ended = Event()
+    start(ray, address, {"include_dashboard": False, "log_to_driver": False, **settings}, ended)
     try:
         yield ray
     finally:
         ray.shutdown()
+        ended.set()
 
 
-def start(ray: Any, address: RayAddress, settings: Mapping[str, Any]) -> None:
+def start(ray: Any, address: RayAddress, settings: Mapping[str, Any], ended: Event) -> None:
     """Call `ray.init` in a thread: it may try for minutes, and in the main thread it would take over SIGTERM.
+
+    The thread lasts until `ended` is set, since the system ends Ray's processes with the thread that has started them.
 
     Raises:
         DatagenError: It fails, or takes longer than START_TIMEOUT.
@@ -123,6 +132,7 @@ def start(ray: Any, address: RayAddress, settings: Mapping[str, Any]) -> None:
     def init() -> None:
         try:
             outcome.set_result(ray.init(logging_level=logging.CRITICAL, **settings))
+            ended.wait()
         except BaseException as error:
             outcome.set_exception(error)
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from datagen.engine.ray_cluster import share
+from datagen.engine.ray_cluster import SETTINGS, share
 from datagen.engine.ray_worker import UNSETTLED_PER_SLOT
 from datagen.llm.gather import find_journal, gather
 from tests.datagen.test_kills import wait_until_idle
@@ -35,7 +35,7 @@ AT_RISK = UNSETTLED_PER_SLOT * share(IN_FLIGHT, 2)[1]
 """The most that a lost worker, one of two, has paid for without a record."""
 ALL_AT_RISK = UNSETTLED_PER_SLOT * IN_FLIGHT
 """The same of all workers of a lost driver."""
-ENV = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+ENV = {"OMP_NUM_THREADS": "1", **SETTINGS}
 
 
 @pytest.fixture(scope="module")
