@@ -65,6 +65,8 @@ class Entry:
     state: State = State.WAITING
     calls: int = 0
     """Of a record that is recorded: the calls that it makes with these answers."""
+    fresh: int = 0
+    """The part of them that a worker of this run has sent."""
 
     def __lt__(self, other: "Entry") -> bool:
         return self.number < other.number
@@ -180,6 +182,10 @@ class Driver:
         """Whether the engine waits for the first entry; whether it has ended."""
         self.calls = 0
         """Of the records that are recorded and not begun."""
+        self.shipped = 0
+        """Answers that workers have shipped."""
+        self.replayed = 0
+        """Of what the engine has replayed, the answers that workers of this run have sent for."""
         limit = self._plan.concurrency or ADAPTIVE_START
         self._seats = [Seat(number, limit) for number in range(crew.workers)]
         self.notes: list[str] = []
@@ -213,6 +219,7 @@ class Driver:
             return None
         self._stack.budget.cap.elsewhere -= entry.calls
         self.calls -= entry.calls
+        self.replayed += entry.fresh
         self.look()
         return entry.calls
 
@@ -394,10 +401,11 @@ class Driver:
     def _take(self, seat: Seat, report: Report) -> None:
         """Record a segment, and what else a worker says."""
         if report.rows:
-            self._stack.journal.add_rows(report.rows)
+            self.shipped += self._stack.journal.add_rows(report.rows).new
             seat.settled, seat.losses = report.rows[-1].number, 0
-        for number, calls in report.done:
+        for number, calls, fresh in report.done:
             entry = seat.out.pop(number)
+            entry.fresh = fresh
             self._stack.budget.cap.elsewhere -= entry.places
             self._set_ready(entry, calls)
         before, cap, purse = seat.report, self._stack.budget.cap, self._stack.purse

@@ -87,8 +87,8 @@ class Report:
 
     rows: Sequence[SavedRow]
     """The segment: new replies, in the order of their numbers."""
-    done: Sequence[tuple[int, int]]
-    """Numbers of records that are done, each with the calls that it used."""
+    done: Sequence[tuple[int, int, int]]
+    """Numbers of records that are done, each with the calls that it used, and those of them that were not seeds."""
     traffic: Traffic
     paid: Decimal
     """Dollars so far."""
@@ -188,7 +188,7 @@ class Worker:
         self._stack.stop.callbacks += [self._places.changed.set, self._places.wake.set]
         self._uses = Purse(Stop(), plan.tags)  # counts what records use, without a cap
         self._tasks: set[asyncio.Task[None]] = set()
-        self._done: list[tuple[int, int]] = []
+        self._done: list[tuple[int, int, int]] = []
         self._shipped = 0
 
     async def exchange(self, order: Order) -> Report:
@@ -231,7 +231,8 @@ class Worker:
             if not isinstance(error, InputError):  # of this record: the driver reads it too, and says so
                 self._stack.stop.now("error", error)
                 return
-        self._done.append((assignment.number, roles.used.calls))
+        calls = roles.used.calls
+        self._done.append((assignment.number, calls, max(0, calls - len(assignment.seeds))))
         self._places.wake.set()
 
     async def _wait_for_news(self) -> None:

@@ -5,6 +5,7 @@ Ray runs once, in this process; the drivers join it. Workers are found by the na
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -125,8 +126,12 @@ def test_killed_workers(seeds: Path, ray_address: str) -> None:
             begin, output, ended = len(server.log), f"ray-{runs}/out.jsonl", Event()
             runs += 1
             killer = pool.submit(kill_workers, server, chance, min(9, WORKER_KILLS - kills), ended)
-            evolve(seeds, f"m@{server.url}", output, rounds=2, timeout=5.0, ray="local:2", concurrency=str(IN_FLIGHT))
-            ended.set()
+            try:
+                evolve(
+                    seeds, f"m@{server.url}", output, rounds=2, timeout=5.0, ray="local:2", concurrency=str(IN_FLIGHT)
+                )
+            finally:
+                ended.set()
             answers, kills = paid(server, begin), kills + killer.result()
             again = answers.total() - whole
             print(f"{killer.result()} workers killed: {again} of {whole} paid for again")
@@ -188,3 +193,22 @@ def test_killed_shards(seeds: Path) -> None:
     assert kills == SHARD_KILLS
     assert digest("all/out.jsonl") == digest("whole/out.jsonl")
     print(f"{kills} shards killed: {answers.total() - whole} of {whole} paid for again")
+
+
+def test_ctrl_c_ships_what_is_paid_for(seeds: Path) -> None:
+    """The whole group of processes gets the signal, as from a terminal."""
+    with running(Server(latency=LATENCY)) as server:
+        evolve(seeds, f"m@{server.url}", "whole/out.jsonl", rounds=2, timeout=5.0)
+        begin, words = len(server.log), command(seeds, server, "ray/out.jsonl", "--ray", "local:2")
+        run = subprocess.Popen(
+            words, env={**os.environ, **ENV}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        while run.poll() is None and len(server.log) < begin + 60:
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGINT)
+        stdout, stderr = run.communicate(timeout=300)
+        assert run.returncode == 130, stderr
+        assert b"What was paid for is recorded" in stderr and b"raylet" not in stdout + stderr
+        evolve(seeds, f"m@{server.url}", "ray/out.jsonl", rounds=2, timeout=5.0)
+        assert max(paid(server, begin).values()) == 1, "an answer was paid for twice"
+    assert digest("ray/out.jsonl") == digest("whole/out.jsonl")
