@@ -4,6 +4,7 @@ A worker can be lost at any moment: its requests in flight are given up, and eve
 """
 
 import asyncio
+import gc
 import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ class RayHere:
 
 
 @pytest.fixture
-def ray_here(monkeypatch: pytest.MonkeyPatch) -> RayHere:
+def ray_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayHere]:
     """`--ray` runs without processes."""
     ray = RayHere()
 
@@ -110,4 +111,6 @@ def ray_here(monkeypatch: pytest.MonkeyPatch) -> RayHere:
         yield ray
 
     monkeypatch.setattr(ray_driver, "joined", joined)
-    return ray
+    yield ray
+    ray.actors.clear()
+    gc.collect()  # a worker that is lost closes nothing: what Python says about that belongs to this test

@@ -206,7 +206,11 @@ class Worker:
         if order.is_last:
             stack.stop.now("interrupted")
         await self._wait_for_news()
-        return self._report()
+        report = self._report()
+        if report.end is not None:
+            await stack.close()
+            self._folder.cleanup()
+        return report
 
     async def _ask(self, assignment: Assignment) -> None:
         """Ask for everything that a record needs."""

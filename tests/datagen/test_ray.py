@@ -27,6 +27,8 @@ from tests.ray_here import RayHere, ray_here
 from tests.server import Faults, Server, running
 
 __all__ = ["ray_here"]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""A worker that is lost closes nothing."""
 RAY: dict[str, Any] = {"ray": "local:2", "concurrency": "8"}
 EACH = share(8, 2)[1]
 """Requests in flight of each worker."""
