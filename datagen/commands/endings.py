@@ -68,7 +68,7 @@ def ending_of(outcome: Outcome, run: RunOptions, method: Method, details: Mappin
     if reason == "interrupted":
         return Ending(INTERRUPTED, "Interrupted. What was paid for is recorded.", again())
     if reason == "outage":
-        if outcome.run["usage"]["calls"]:
+        if outcome.run["usage"]["calls"] or outcome.run.get("shipped"):
             return Ending(OUTAGE, f"error: {outcome.error}\nWhat was paid for is recorded.", again())
         unanswered = count_of(outcome.run["unanswered"], "request")
         paid = f"{unanswered} got no answer that can be read; the server may bill them."

@@ -26,6 +26,7 @@ TEXT_OPTIONS = (
         "seed",
         "n",
         "shard",
+        "ray",
     ),
 )
 """Options of a run that mean nothing where models give vectors: those of answers, and of rows made anew."""

@@ -51,7 +51,8 @@ class Progress:
     @property
     def done(self) -> int:
         """Answers so far; rows for a method without a model."""
-        return self.engine.usage.calls if self.job.roles else self.engine.records
+        ahead = self.engine.ahead.calls if self.engine.ahead else 0
+        return self.engine.usage.calls + ahead if self.job.roles else self.engine.records
 
     @property
     def total(self) -> float | None:
@@ -92,7 +93,7 @@ class Progress:
             *paused,
             f"{short(tokens)} tokens/s",
             f"{short(requests)} requests/s",
-            f"in flight {traffic.in_flight} of {engine.stack.limit}",
+            f"in flight {traffic.in_flight} of {traffic.limit}",
             f"replayed {engine.stack.journal.replayed:,}",
             count_of(usage.prompt_tokens + usage.completion_tokens, "token"),
             *self._cost(usage, funnel.kept),

@@ -95,6 +95,10 @@ def run_method(
 def run_and_report(job: Job, display: Display) -> Ending:
     """Run a job, and print its funnel; return how it ended."""
     tune_garbage_collector()
+    if job.ray and not job.run.quiet:
+        display.print(
+            f"Ray: {'starting' if job.ray.address is None else 'joining'} {job.ray}, which takes some seconds."
+        )
     try:
         with on_stop(display.interrupt):
             outcome = asyncio.run(run_job(job, display))

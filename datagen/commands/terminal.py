@@ -225,7 +225,8 @@ class Display:
             self.print("\n".join(account_lines(result, run)))
         if outcome.error is not None and outcome.reason == "error":
             raise outcome.error
-        if not run["records"] and (job.shard is None or funnel["unreadable"]):
+        is_stopped = outcome.reason in ("interrupted", "outage", "cap")
+        if not run["records"] and not is_stopped and (job.shard is None or funnel["unreadable"]):
             raise nothing_usable(job.reader.name)
 
     def bad_line(self, bad: BadLine) -> None:

@@ -77,6 +77,8 @@ def batch_options(method: Method, run: RunOptions, roles: Mapping[str, Sequence[
         raise InputError("--batch: no model of this command is at an address that could have batches (NAME@URL)")
     if several := next((spec for spec in specs if len(spec.urls) > 1), None):
         raise InputError(f"--batch: {several.name} has several addresses, and a batch has one: name one of them")
+    if run.ray is not None:
+        raise InputError("--batch with --ray: a batch is asked for from one place; use one of them")
     if output.piped:
         raise InputError(
             "--batch: rows cannot go to standard output, since they come in a later run: name a file with -o"

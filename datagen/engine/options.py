@@ -153,6 +153,11 @@ class RunOptions:
         "Record the answers for part I of N of the input, I/N, and write no rows; caps are those of the part.",
         panel=LIMITS,
     )
+    ray: str | None = option(
+        None,
+        "Ask on the workers of a Ray cluster: HOST:PORT of its head, auto, or local:N for N workers on this machine.",
+        panel=LIMITS,
+    )
     batch: bool = option(
         False,
         "Ask through the provider's batch API, at half the price: submit what can be asked now and exit; the same "

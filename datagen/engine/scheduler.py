@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 from datagen.engine.fold import CANDIDATES_PER_ROW, Fold, RunObserver
 from datagen.engine.method import GrowingMemory, Method
@@ -33,6 +33,26 @@ SLOTS_WITHOUT_MODEL = 64
 """Requests in flight assumed for a method that calls no model, so that many records are open together."""
 MARGIN = 1.2
 """With `-n`, records are begun while the pending ones are expected to yield less than this times the missing rows."""
+
+
+class Ahead(Protocol):
+    """What workers elsewhere ask for, ahead of the engine."""
+
+    async def wait(self) -> int | None:
+        """Wait until the answers of the next item are recorded, as far as somebody else asks for them.
+
+        Returns:
+            The calls that its record makes with these answers; None if the engine is to ask, and to mind the caps.
+        """
+        ...
+
+    def look(self) -> None:
+        """A record has ended."""
+
+    @property
+    def calls(self) -> int:
+        """The calls of records that are recorded and not begun."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -90,6 +110,9 @@ class Engine:
         observer: Hears of failures and of bad lines.
         source: The name of the input, for bad lines.
     """
+
+    ahead: "Ahead | None" = None
+    """What workers elsewhere ask for, ahead of this engine."""
 
     def __init__(
         self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver, source: str = ""
@@ -183,7 +206,9 @@ class Engine:
                         break
                     roles = Roles(self.stack.models, item, *self._params)
                     bound, usual = self._method.bound(item, roles) * ATTEMPTS, self._method.usual_calls(item, roles)
-                while not self.stop.reason and not self._may_begin(bound, usual):
+                places = await self.ahead.wait() if self.ahead else None
+                most = bound if places is None else places
+                while not self.stop.reason and not self._may_begin(most, usual, is_covered=places is not None):
                     if not self._open:
                         self._end_before(usual)
                         break
@@ -191,7 +216,7 @@ class Engine:
                     await self._changed.wait()
                 if self.stop.reason:
                     break
-                self._begin(item, bound, usual, roles)
+                self._begin(item, most, usual, roles)
         except InputError as error:
             self.stop.now("error", error)
         while self._tasks:
@@ -205,31 +230,57 @@ class Engine:
         if self.status_counts.total() != self.fold.funnel.candidates + self.surplus:
             raise AssertionError(f"{self.status_counts} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
-    def _may_begin(self, bound: int, usual: int) -> bool:
-        """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now."""
+    @property
+    def pending(self) -> int:
+        """The number of records and bad lines that are begun and not written."""
+        return len(self._slots)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a record is open."""
+        return bool(self._open)
+
+    @property
+    def reserved(self) -> int:
+        """The most calls that the open records, and those in batches, still make."""
+        return sum(slot.bound_left for slot in self._open) + self.queued.bound
+
+    def wants(self, pending: int) -> bool:
+        """Whether more records are to be begun, with -n: are so many pending ones expected to yield too few rows?"""
+        funnel = self.fold.funnel
+        rate = (funnel.kept + 1) / (funnel.candidates + 1)
+        return pending * self.per_record * rate < MARGIN * self.fold.missing
+
+    def window(self, slots: int) -> int:
+        """Return how many records may be begun and not written, for so many requests in flight."""
+        return max(WINDOW_PER_SLOT * slots, LEAST_WINDOW)
+
+    def _may_begin(self, bound: int, usual: int, *, is_covered: bool = False) -> bool:
+        """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now.
+
+        Args:
+            is_covered: The cap was found to cover it before a worker was asked for its answers, which are recorded.
+        """
         waiting = len(self._slots)
         if self._open or self.queued.records:
             # Open records and window, in proportion to the requests in flight.
             if self._lag is not None and waiting >= self._lag:
                 return False
             slots = self.stack.limit or SLOTS_WITHOUT_MODEL
-            is_full = waiting >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW) and not self.queued.records
-            if len(self._open) >= OPEN_PER_SLOT * slots or is_full:
-                return False
-            # With -n: are the pending records expected to yield too few rows?
-            funnel = self.fold.funnel
-            rate = (funnel.kept + 1) / (funnel.candidates + 1)
-            if waiting * self.per_record * rate >= MARGIN * self.fold.missing:
+            is_full = waiting >= self.window(slots) and not self.queued.records
+            if len(self._open) >= OPEN_PER_SLOT * slots or is_full or not self.wants(waiting):
                 return False
         elif self.records == 0:
             return True  # the first record is begun however low the cap is
+        if is_covered:
+            return True
         if not self._is_affordable(usual):
             return False
         if not self._capped:
             return True
         # With a cap: does it cover the bounds of all open records and of this one?
-        cap, reserved = self.stack.budget.cap, sum(slot.bound_left for slot in self._open) + self.queued.bound
-        return cap.left() + cap.queued - reserved >= bound
+        cap = self.stack.budget.cap
+        return cap.left() + cap.queued - self.reserved >= bound
 
     def _is_affordable(self, usual: int) -> bool:
         """Whether the cap in dollars covers what is expected of all open records and of one more.
@@ -290,6 +341,8 @@ class Engine:
             self._usage += roles.used
             self._open.discard(slot)
             self._changed.set()
+            if self.ahead is not None:
+                self.ahead.look()
 
     def _refuse(self, slot: Slot, record: Record, error: InputError) -> None:
         """Make a bad line of a record whose method cannot read it: the rows behind it are good."""

@@ -41,6 +41,7 @@ CREATE INDEX IF NOT EXISTS batched_by_batch ON batched (batch);
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB NOT NULL, attempt INTEGER NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL,
     UNIQUE (key, attempt));
+CREATE TABLE IF NOT EXISTS leases (job TEXT PRIMARY KEY, calls INTEGER NOT NULL);
 """
 CHECKS = (
     "SELECT key, attempt, status, body FROM replies LIMIT 1",
@@ -52,6 +53,7 @@ CHECKS = (
     "SELECT token, model, place, file, id, began FROM batches LIMIT 1",
     "SELECT key, attempt, batch, rounds, sent FROM batched LIMIT 1",
     "SELECT key, attempt, status, body FROM answers LIMIT 1",
+    "SELECT job, calls FROM leases LIMIT 1",
     "SELECT max(rowid) FROM replies",
 )
 """Statements that fail if the file has another form."""

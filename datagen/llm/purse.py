@@ -56,6 +56,8 @@ class Purse:
         """Dollars: of the answers used; paid by this run; the part of it without an answer, at most."""
         self.paid_before = self.spent_cap = Decimal(0)
         """Dollars: paid by earlier runs of the command; the highest cap at which one of them has stopped."""
+        self.shipped = self.leased = Decimal(0)
+        """Dollars: paid by the workers of this run; what these may still spend."""
         self.answers = self.unpriced = 0
         """Answers used; answers and lost attempts of this run whose price is unknown."""
         self.waiting = 0
@@ -79,7 +81,29 @@ class Purse:
             return Decimal("Infinity")
         if self.most <= self.spent_cap:  # it stops again at once: what an earlier run has left is not spent now
             return Decimal(0)
-        return self.most - max(self.used, self.paid_before + self.paid) - self._held - self._queued
+        return (
+            self.most
+            - max(self.used, self.paid_before + self.shipped + self.paid)
+            - self._held
+            - self._queued
+            - self.leased
+        )
+
+    @property
+    def committed(self) -> Decimal:
+        """Return the dollars that this run has paid, and those that its workers may be spending."""
+        return self.paid + self.shipped + self.leased
+
+    def raise_cap(self, most: Decimal) -> None:
+        """Raise the cap."""
+        self.most = most
+        self._changed.set()
+
+    def change_lease(self, dollars: Decimal, spent: Decimal = Decimal(0)) -> None:
+        """Lease dollars to a worker (less than 0: take them back), of which so much is spent now."""
+        self.leased += dollars
+        self.shipped += spent
+        self._changed.set()
 
     def most_of(self, call: Call, price: Price) -> Decimal:
         """Return the most that one attempt of a call can cost."""
@@ -222,7 +246,7 @@ class Purse:
         """Return what this run has paid, for x.meta.json: in dollars, None where a price is unknown."""
         prices = {name: tag.look_up() for name, tag in self.tags.items() if tag.is_known}
         return {
-            "paid": None if self.unpriced else float(self.paid),
+            "paid": None if self.unpriced else float(self.paid + self.shipped),
             "paid_unanswered": None if self.unpriced else float(self.unanswered),
             "prices": {name: None if price is None else price.as_row() for name, price in prices.items()},
             **({} if self.refused is None else {"refused": float(self.refused)}),
@@ -246,7 +270,7 @@ class Purse:
             return True
         if self.waiting:
             return False
-        return self.used < self.paid_before or self.used + self.expected(calls) <= self.most
+        return self.used < self.paid_before + self.shipped or self.used + self.expected(calls) <= self.most
 
 
 class Paying:

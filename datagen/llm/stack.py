@@ -5,7 +5,7 @@ with several addresses has one more layer above their limiters (`replicas.py`).
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -43,6 +43,8 @@ class Traffic(NamedTuple):
     """The requests that were answered, refusals included."""
     tokens: int
     """Tokens that the models generated, also those of answers that are not complete yet, where they can be counted."""
+    limit: int
+    """How many may be in flight now."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Stack:
     """What learns about a server, by place: an address, or a model at an address."""
     batches: Sequence["Batches"] = ()
     """Of each model whose calls, or whose answers, are in batches."""
+    elsewhere: dict[str, Traffic] = field(default_factory=dict)
+    """The requests of each worker on other machines."""
 
     @property
     def limit(self) -> int:
@@ -88,14 +92,16 @@ class Stack:
     def traffic(self) -> Traffic:
         """The requests of the run so far."""
         limiters = self.limiters
-        return Traffic(
+        here = Traffic(
             sum(limiter.in_flight for limiter in limiters),
             sum(limiter.peak for limiter in limiters),
             sum(limiter.sent for limiter in limiters),
             sum(limiter.answered for limiter in limiters),
             sum(limiter.tokens for limiter in limiters)
             + sum(backend.unanswered_tokens for backend in self.backends if isinstance(backend, GeneratingLayer)),
+            self.limit,
         )
+        return Traffic(*map(sum, zip(here, *self.elsewhere.values(), strict=True)))
 
     async def close(self, *, drained: bool = True, ended: bool = True) -> None:
         """Release connections, threads and the journal.
@@ -139,6 +145,8 @@ class StackOptions:
     """The digest of the command, under which the journal notes what has been paid for it."""
     batch: BatchOptions = BatchOptions()
     """Whether calls are collected for batches."""
+    gate: Callable[[Layer], Layer] = lambda layer: layer
+    """Returns what stands between the journal and the layer that sends the calls of a model."""
 
 
 def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> Stack:
@@ -193,7 +201,7 @@ def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> S
         else limiters[next(iter(spec.urls), None)]
         for identity, spec in specs.items()
     }
-    layers: dict[str, Layer] = {identity: Paying(layer, purse) for identity, layer in sending.items()}
+    layers = {identity: options.gate(Paying(layer, purse)) for identity, layer in sending.items()}
     journal = Journal(options.folder, layers)
     batches = open_batches(specs, options, journal, layers, backends, purse, cap)
     layers |= batches

@@ -23,8 +23,10 @@ from datagen_train.data.encode import (
     encode_row,
     texts,
 )
+from datagen_train.data.layouts import SEQUENCES
 from datagen_train.data.sources import Data, Sources
-from datagen_train.data.split import Account, encode_rows, measure_sequence, read_some
+from datagen_train.data.split import Account, read_some, split_rows
+from datagen_train.data.table import EncodeJob, in_list
 from datagen_train.models.load import Loaded, load
 from datagen_train.models.tokens import turn_end_ids
 from datagen_train.options import PretrainOptions, SftOptions, TrainerOptions, TrainOptions
@@ -54,7 +56,8 @@ def run(data: Data, options: CheckOptions) -> dict[str, Any]:
         return encode_row(encoder, row, all_turns=options.all_turns)
 
     draw = partial(sources.draw, seed=training.seed)
-    sequences = encode_rows(((row, False) for row in rows), encode, measure_sequence, account, draw).train
+    encoded = in_list(EncodeJob(rows, encode, SEQUENCES), lambda done, total: None)
+    sequences = split_rows(((row, False) for row in rows), encoded, account, draw).train
     account.contents = encoder.contents
     for sequence in sequences[: options.rows]:
         print_coloured(loaded, sequence)
