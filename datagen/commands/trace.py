@@ -129,7 +129,9 @@ def read_rows(path: Path, texts: list[str]) -> Iterator[Row]:
     none if the file does not exist. Other lines are not parsed, which takes far longer than to search them."""
     if not path.is_file():
         return
-    search = re.compile(b"|".join(re.escape(json.dumps(text, ensure_ascii=False)[1:-1].encode()) for text in texts)).search
+    search = re.compile(
+        b"|".join(re.escape(json.dumps(text, ensure_ascii=False)[1:-1].encode()) for text in texts)
+    ).search
     with open_file(str(path)) as file:
         for _, raw in raw_lines(file):
             if search(raw):

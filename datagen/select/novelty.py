@@ -182,8 +182,8 @@ class Novelty:
         text_of: Callable[[Text], str] = request_text,
         family_of: FamilyOf = itself,
     ) -> None:
-        self._exact, self._pool = Seen(), Pool(threshold)
-        self._threshold, self._text_of, self._family_of = threshold, text_of, family_of
+        self._exact, self._pool = Seen(), Pool(threshold) if threshold < 1 else None
+        self._text_of, self._family_of = text_of, family_of
 
     def drops(self, row: Row) -> str | None:
         reason = self.objection(row)
@@ -199,7 +199,7 @@ class Novelty:
         # Accepted rows with the same prompt are all of one family: this one, or another.
         if [key, family, answers_of(row)] in self._exact or (key in self._exact and [key, family] not in self._exact):
             return "duplicate"
-        if self._threshold < 1 and not self._pool.is_novel(text, family=short_digest(family)):
+        if self._pool is not None and not self._pool.is_novel(text, family=short_digest(family)):
             return "similar"
         return None
 
@@ -209,7 +209,8 @@ class Novelty:
             text, key, family = self._keys(row)
             for value in (key, [key, family], [key, family, answers_of(row)]):
                 self._exact.add(value)
-            self._pool.add(text, short_digest(family))
+            if self._pool is not None:
+                self._pool.add(text, short_digest(family))
 
     def _keys(self, row: Row) -> tuple[str, str, str]:
         """Return the text that is compared, its exact key, and the family of a row."""
