@@ -40,6 +40,10 @@ FIRST, GROWTH = 32, 4
 ROUNDING = 1e-9
 ANSWERS = ("response", "responses", "chosen", "rejected")
 """The columns of a row that hold its answers, whatever its kind."""
+LARGE_POOL = 1_000_000
+"""Texts from which on a run says how long they take to be compared."""
+SECONDS_PER_TEXT = 3.7e-9
+"""Of the processor, to compare a new text with one of a pool: measured with a million (docs/novelty.md)."""
 NO_FAMILY = 0
 """The family number of a text that is compared with all others."""
 Encoded = str | list[int]
@@ -216,6 +220,17 @@ class Novelty:
         """Return the text that is compared, its exact key, and the family of a row."""
         text = self._text_of(row["prompt"])
         return text, exact_key(text), self._family_of(row)
+
+
+def scan_notice(texts: int) -> str | None:
+    """Say how long it takes to compare so many texts with each other; None for fewer than LARGE_POOL."""
+    if texts < LARGE_POOL:
+        return None
+    last = texts * SECONDS_PER_TEXT
+    return (
+        f"Each prompt is compared with all kept before it, up to {texts:,}: about {1000 * last:.1f} ms for the last "
+        f"ones, {texts * last / 2 / 3600:,.1f} hours of a processor in all. docs/novelty.md says how to divide the work"
+    )
 
 
 def answers_of(row: Row) -> list[object]:
