@@ -7,7 +7,7 @@ not counted but bounded, since every model has its own tokenizer.
 
 import asyncio
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -112,11 +112,7 @@ def dry_run(job: Job) -> DryRun:
     calls: list[tuple[int, Call]] = []
     walk = Walk(open_sim(), calls)
     models = {role: [Model(spec.identity, walk, spec.params) for spec in specs] for role, specs in job.roles.items()}
-    usual, bounds = array("Q"), array("Q")  # 16 bytes for each record
-    for record in items.read():
-        llm = Roles(models, record, run.params, run.judge_params)
-        usual.append(method.usual_calls(record, llm))
-        bounds.append(method.bound(record, llm))
+    usual, bounds = calls_of_records(job, items, models)
     most = most_records(run.n) or len(bounds)
     expected = len(usual) if run.n is None else ceil(run.n / method.candidates)
     cap = float("inf") if run.max_calls is None else run.max_calls
@@ -153,6 +149,18 @@ def dry_run(job: Job) -> DryRun:
         unpriced,
         sorted({price.source for price in prices.values() if price not in (None, FREE)}),
     )
+
+
+def calls_of_records(
+    job: Job, items: Items, models: Mapping[str, Sequence[Model]]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the usual and the most calls of each record: 16 bytes in memory."""
+    method, usual, bounds = job.method, array("Q"), array("Q")
+    for record in items.read():
+        llm = Roles(models, record, job.run.params, job.run.judge_params)
+        usual.append(method.usual_calls(record, llm))
+        bounds.append(method.bound(record, llm))
+    return usual, bounds
 
 
 def sum_of_cycle(numbers: Sequence[int], count: int) -> int:
