@@ -94,6 +94,8 @@ def run_method(
 
 def run_and_report(job: Job, display: Display) -> Ending:
     """Run a job, and print its funnel; return how it ended."""
+    if notice := job.method.notice(job.reader):
+        display.print(notice)
     tune_garbage_collector()
     if job.ray and not job.run.quiet:
         display.print(

@@ -24,6 +24,8 @@ from datagen.llm.database import (
 from datagen.llm.salvage import SavedRow, read_rows
 
 BATCH = 10_000
+CACHE = 1 << 16
+"""KiB of the database in memory: the keys of a million answers, which come in no order."""
 READ = "SELECT rowid, key, attempt, status, body FROM replies ORDER BY rowid"
 INSERT = "INSERT OR IGNORE INTO replies (key, attempt, status, body) VALUES (?, ?, ?, ?)"
 
@@ -70,6 +72,7 @@ def gather(source: Path, folder: Path, on_rows: Callable[[int], None] = lambda n
         if place.exists() and source.samefile(place):
             raise InputError(f"{source}: is the journal of this folder itself")
         with one_line_errors(place):
+            database.execute(f"PRAGMA cache_size = -{CACHE}")
             last_old_row = int(database.execute("SELECT coalesce(max(rowid), 0) FROM replies").fetchone()[0])
             rows, number = iter(saved_rows(source, gathered)), 0
             while batch := list(islice(rows, BATCH)):
