@@ -18,7 +18,7 @@ from tests.jobs import evolve, write_seeds
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "datagen": "errors streams signals subprocesses printing installation libraries text parse reasoning records "
-    "schemas json_replies prompts verify llm engine judge select sources strategies generators commands",
+    "schemas json_replies prompts verify llm engine judge select sources strategies generators report commands",
     "datagen_train": "errors launch options policy_options models data rewards run pretrain sft reward classify dpo "
     "distill ppo grpo tools cli",
 }
@@ -34,7 +34,7 @@ ONLY_IN = {
     "sqlite3": {"llm/journal.py", "llm/database.py", "llm/claims.py", "llm/gather.py", "llm/health.py"},
     "rich": {"commands/terminal.py", "commands/live.py"},
     "typer": {"commands/main.py", "commands/flags.py"},
-    "jinja2": {"prompts.py"},
+    "jinja2": {"prompts.py", "report/page.py"},
 }
 
 

@@ -1,0 +1,138 @@
+"""Sample rows in a page, each beside the rows that it was made from, and samples of what was rejected."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen.records.record import Row
+from datagen.records.seen import short_digest
+from datagen.report.lineage import Ancestor, Ancestry
+from datagen.report.rows import CutText, Sample, positioned_rows, prompt_text, texts_of
+from datagen.report.text import Shown, shown
+
+MOST_ANSWERS = 6
+"""Answers of one row."""
+MOST_REASONS, PER_REASON = 12, 2
+"""Reasons with samples, the most frequent ones, and the samples of each."""
+SHORT, SHORT_REST = 260, 600
+"""Characters of the texts of rejected rows and of ancestors, as FIRST and REST in text.py."""
+SAME = "the same prompt"
+Sentence = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row: what made it, and its texts."""
+
+    title: str
+    id: str
+    notes: list[str]
+    """What `meta` says in a word or two: the operator, the round, the model."""
+    texts: list[tuple[str, Shown]]
+    """Each with the name of its column, and with its score and rank where it has them."""
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A row behind the rows that it was made from, its seed first."""
+
+    cards: list[Card]
+
+
+@dataclass(frozen=True)
+class RejectedGroup:
+    """Samples of the rows that one rule rejected, or one error."""
+
+    reason: str
+    status: str
+    number: int
+    sentence: str
+    cards: list[Card]
+
+
+def sample_rows(rows: list[Row], ancestry: Ancestry) -> list[SampleRow]:
+    """Return rows with their histories."""
+    return [SampleRow(history_cards(ancestry.history(row), row)) for row in rows]
+
+
+def history_cards(history: list[Ancestor], row: Row) -> list[Card]:
+    """Return the cards of a history, and of the row at its end. A prompt that does not change is not repeated."""
+    cards, before = [], None
+    for step in history:
+        prompt = prompt_text(step.row.get("prompt"))
+        texts = texts_of(step.row)[:1]
+        if prompt is not None and prompt == before:
+            texts = [("prompt", SAME)]
+        cards.append(card(step.row, [(name, shown(text, SHORT, SHORT_REST)) for name, text in texts]))
+        before = prompt
+    labelled = [(name, full(text)) for name, text in labelled_texts(row)]
+    if labelled and labelled[0][0] == "prompt" and prompt_text(row.get("prompt")) == before:
+        labelled[0] = ("prompt", shown(SAME))
+    return [*cards, card(row, labelled)]
+
+
+def full(text: str) -> Shown:
+    """Return a text as it is shown; of one that was cut when it was read, how much is missing is counted."""
+    view = shown(text)
+    return view._replace(omitted=view.omitted + text.length - len(text)) if isinstance(text, CutText) else view
+
+
+def labelled_texts(row: Row) -> list[tuple[str, str]]:
+    """Return the texts of a row; those of several answers with score and rank."""
+    texts = [(name, text) for name, text in texts_of(row) if name != "response" or "responses" not in row]
+    responses, scores, ranks = (list_of(row.get(name)) for name in ("responses", "scores", "ranks"))
+    for place, text in enumerate(responses[:MOST_ANSWERS]):
+        if isinstance(text, str):
+            marks = [f"rank {value}" for value in ranks[place : place + 1]]
+            marks += [f"score {value}" for value in scores[place : place + 1]]
+            texts.append((" · ".join(["response", *marks]), text))
+    return texts
+
+
+def list_of(value: Any) -> list[Any]:
+    """Return a list of a row; an empty one if it is none."""
+    return value if isinstance(value, list) else []
+
+
+def card(row: Row, texts: list[tuple[str, Shown]]) -> Card:
+    """Make the card of a row."""
+    meta = row.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    notes = [str(meta[name]) for name in ("op", "model") if meta.get(name)]
+    notes += [f"{name} {meta[name]}" for name in ("round", "difficulty", "margin") if meta.get(name) is not None]
+    return Card(str(meta.get("method") or "seed"), str(row.get("id") or ""), notes, texts)
+
+
+def rejected_groups(path: Path, funnel: Row, sentence: Sentence) -> list[RejectedGroup]:
+    """Return samples of the rejected and failed rows of an output, the most frequent reasons first."""
+    counts = [
+        (status, reason, number) for status in ("rejected", "failed") for reason, number in funnel[status].items()
+    ]
+    top = sorted(counts, key=lambda item: (-item[2], item[1]))[:MOST_REASONS]
+    samples = {reason: Sample(PER_REASON) for _, reason, _ in top}
+    if path.is_file():
+        for _, raw, row in positioned_rows(path, {}):
+            if row and (sample := samples.get(str(row.get("reason")))):
+                sample.add(short_digest(raw.decode(errors="replace")), row)
+    return [
+        RejectedGroup(reason, status, number, sentence(reason) or "", [*map(rejected_card, samples[reason].rows)])
+        for status, reason, number in top
+    ]
+
+
+def rejected_card(row: Row) -> Card:
+    """Return the card of a rejected row: what it was made from, and what the rule saw."""
+    record = row.get("record")
+    record = parsed_record(record) if isinstance(record, dict) else {}
+    texts = texts_of(record)[:1]
+    texts += [(name, record[name]) for name in ("child", "chosen", "rejected", "error") if record.get(name)]
+    texts += [("reply", row["reply"])] if row.get("reply") else []
+    views = [(name, shown(str(text), SHORT, SHORT_REST)) for name, text in texts]
+    view = card({"id": record.get("id"), "meta": row.get("meta")}, views)
+    return Card(str(row.get("stage") or ""), view.id, view.notes, view.texts)
+
+
+def parsed_record(record: Row) -> Row:
+    """Return the row that a rejected one was made from; an unusable line has its text under "raw"."""
+    return {"text": str(record["raw"]), **record} if "raw" in record else record
