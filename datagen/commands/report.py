@@ -12,13 +12,13 @@ from datagen.engine.options import option
 from datagen.engine.output import read_meta
 from datagen.engine.reasons import COMMON_REASONS, reason_sentence
 from datagen.errors import InputError
-from datagen.installation import program, shown
+from datagen.installation import shown
 from datagen.llm.prices import dollars
 from datagen.printing import printable
 from datagen.records.files import check_folder, nearest, replace_file
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.record import Row
-from datagen.report.cards import rejected_groups, sample_rows
+from datagen.report.cards import rejected_groups, sample_row
 from datagen.report.lineage import Ancestry
 from datagen.report.outputs import BenchmarkHits, Output, OutputSection, output_section
 from datagen.report.page import Overview, is_page, render
@@ -181,8 +181,8 @@ def make_section(
     seeds = {name: step.row for row in rows if (name := seed_of(row)) and (step := ancestry.row(name))}
     rejected = output.path.with_suffix(".rejected.jsonl")
     groups = rejected_groups(rejected, output.result["funnel"], sentence) if output.meta else []
-    judge = f"{program()} judge {shown(output.path)} --by difficulty --judge MODEL"
-    samples = sample_rows(rows[:number], ancestry)
+    judge = f"datagen judge {shown(output.path)} --by difficulty --judge MODEL"
+    samples = [sample_row(row, ancestry) for row in rows[:number]]
     return output_section(output, outputs, anchors, measure(rows, seeds), samples, groups, sentence, judge)
 
 

@@ -1,14 +1,14 @@
 """Sample rows in a page, each beside the rows that it was made from, and samples of what was rejected."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datagen.records.record import Row
 from datagen.records.seen import short_digest
-from datagen.report.lineage import Ancestor, Ancestry
-from datagen.report.rows import CutText, Sample, positioned_rows, prompt_text, texts_of
+from datagen.report.lineage import Ancestry
+from datagen.report.rows import CutText, Sample, positioned_rows, prompt_text, texts_of, unpacked
 from datagen.report.text import Shown, shown
 
 MOST_ANSWERS = 6
@@ -17,7 +17,8 @@ MOST_REASONS, PER_REASON = 12, 2
 """Reasons with samples, the most frequent ones, and the samples of each."""
 SHORT, SHORT_REST = 260, 600
 """Characters of the texts of rejected rows and of ancestors, as FIRST and REST in text.py."""
-SAME = "the same prompt"
+ROW = "row"
+"""What made a row that does not say it."""
 Sentence = Callable[[str], str | None]
 
 
@@ -31,13 +32,18 @@ class Card:
     """What `meta` says in a word or two: the operator, the round, the model."""
     texts: list[tuple[str, Shown]]
     """Each with the name of its column, and with its score and rank where it has them."""
+    is_own: bool = False
+    """Whether it is the row itself, or an answer of it, and no row that it was made from."""
 
 
 @dataclass(frozen=True)
 class SampleRow:
     """A row behind the rows that it was made from, its seed first."""
 
+    path: list[str]
+    """What made each of these rows, and the row."""
     cards: list[Card]
+    """Those with a prompt of their own, and the row: several answers have a card each."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,27 @@ class RejectedGroup:
     cards: list[Card]
 
 
-def sample_rows(rows: list[Row], ancestry: Ancestry) -> list[SampleRow]:
-    """Return rows with their histories."""
-    return [SampleRow(history_cards(ancestry.history(row), row)) for row in rows]
-
-
-def history_cards(history: list[Ancestor], row: Row) -> list[Card]:
-    """Return the cards of a history, and of the row at its end. A prompt that does not change is not repeated."""
-    cards, before = [], None
-    for step in history:
-        prompt = prompt_text(step.row.get("prompt"))
-        texts = texts_of(step.row)[:1]
-        if prompt is not None and prompt == before:
-            texts = [("prompt", SAME)]
-        cards.append(card(step.row, [(name, shown(text, SHORT, SHORT_REST)) for name, text in texts]))
+def sample_row(row: Row, ancestry: Ancestry) -> SampleRow:
+    """Return a row with its history."""
+    cards, path, before = [], list[str](), None
+    for step in ancestry.history(row):
+        prompt, view = prompt_text(step.row.get("prompt")), card(step.row)
+        view = view if view.title != ROW else replace(view, title="seed")
+        path.append(" ".join([view.title, *view.notes[:1]]))
+        if prompt is None or prompt != before:
+            texts = [(name, shown(text, SHORT, SHORT_REST)) for name, text in texts_of(step.row)[:1]]
+            cards.append(replace(view, texts=texts))
         before = prompt
-    labelled = [(name, full(text)) for name, text in labelled_texts(row)]
-    if labelled and labelled[0][0] == "prompt" and prompt_text(row.get("prompt")) == before:
-        labelled[0] = ("prompt", shown(SAME))
-    return [*cards, card(row, labelled)]
+    view, texts = replace(card(row), is_own=True), [(name, full(text)) for name, text in labelled_texts(row)]
+    path.append(" ".join([view.title, *view.notes[:1]]))
+    if cards and prompt_text(row.get("prompt")) == before:
+        texts = texts[1:]  # the card before it has the prompt
+    prompts = [text for text in texts if text[0] == "prompt"]
+    answers = texts[len(prompts) :]
+    if len(answers) < 2:
+        return SampleRow(path, [*cards, replace(view, texts=texts)])
+    cards += [replace(view, texts=prompts)] if prompts else []
+    return SampleRow(path, cards + [Card(name, "", [], [("", text)], is_own=True) for name, text in answers])
 
 
 def full(text: str) -> Shown:
@@ -95,13 +103,14 @@ def list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def card(row: Row, texts: list[tuple[str, Shown]]) -> Card:
-    """Make the card of a row."""
+def card(row: Row) -> Card:
+    """Return the card of a row, without its texts."""
     meta = row.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    notes = [str(meta[name]) for name in ("op", "model") if meta.get(name)]
+    notes = [str(meta["op"])] if meta.get("op") else []
     notes += [f"{name} {meta[name]}" for name in ("round", "difficulty", "margin") if meta.get(name) is not None]
-    return Card(str(meta.get("method") or "seed"), str(row.get("id") or ""), notes, texts)
+    notes += [str(meta["model"])] if meta.get("model") else []
+    return Card(str(meta.get("method") or ROW), str(row.get("id") or ""), notes, [])
 
 
 def rejected_groups(path: Path, funnel: Row, sentence: Sentence) -> list[RejectedGroup]:
@@ -124,13 +133,13 @@ def rejected_groups(path: Path, funnel: Row, sentence: Sentence) -> list[Rejecte
 def rejected_card(row: Row) -> Card:
     """Return the card of a rejected row: what it was made from, and what the rule saw."""
     record = row.get("record")
-    record = parsed_record(record) if isinstance(record, dict) else {}
+    record = parsed_record(unpacked(record)) if isinstance(record, dict) else {}
     texts = texts_of(record)[:1]
     texts += [(name, record[name]) for name in ("child", "chosen", "rejected", "error") if record.get(name)]
     texts += [("reply", row["reply"])] if row.get("reply") else []
     views = [(name, shown(str(text), SHORT, SHORT_REST)) for name, text in texts]
-    view = card({"id": record.get("id"), "meta": row.get("meta")}, views)
-    return Card(str(row.get("stage") or ""), view.id, view.notes, view.texts)
+    view = card({"id": record.get("id"), "meta": row.get("meta")})
+    return replace(view, title=str(row.get("stage") or ""), texts=views)
 
 
 def parsed_record(record: Row) -> Row:

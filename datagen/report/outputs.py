@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from datagen.judge.difficulty import HIGHEST, LOWEST, interval_of
-from datagen.judge.summary import LARGE_BIAS, NO_BIAS
+from datagen.judge.summary import LARGE_BIAS, NO_BIAS, percent
 from datagen.llm.prices import dollars
 from datagen.records.makers import is_sim
 from datagen.records.record import Row
@@ -162,11 +162,10 @@ def notes(output: Output) -> list[str]:
             lines.append(f"{name}: {counts['missing']:,} of {counts['asked']:,}.")
     counts = output.result.get("table") or {}
     first, agree = counts.get("first_shown_preferred"), counts.get("both_orders_agree")
-    if isinstance(first, float) and isinstance(agree, float):
-        is_biased = abs(first - NO_BIAS) >= LARGE_BIAS
+    if isinstance(first, float) and isinstance(agree, float) and abs(first - NO_BIAS) >= LARGE_BIAS:
         lines.append(
-            f"{'Position bias: ' if is_biased else ''}{100 * first:.1f} % of the judge's verdicts are for the answer "
-            f"shown first; the order decides {100 * (1 - agree):.1f} % of the comparisons, which are ties."
+            f"Position bias: {percent(first)} of the judge's verdicts are for the answer shown first, and the order "
+            f"decides {percent(1 - agree)} of the comparisons, which are ties."
         )
     return lines
 
@@ -207,11 +206,8 @@ def charts(figures: RowFigures, similarity: Similarity) -> list[tuple[Markup, st
     if len(similarity.nearest):
         shares = ", ".join(f"{share:.2f} of {n}-grams" for n, share in similarity.distinct.items() if share is not None)
         near = f"{100 * float(np.mean(similarity.nearest > NEAR)):.0f} % above {NEAR}"
-        drawn.append(
-            share_chart(
-                "ROUGE-L with the nearest other prompt", similarity.nearest, 2, f"{near}, {sample}. Different: {shares}"
-            )
-        )
+        sentence = f"{near}, {sample}. Different ones: {shares}"
+        drawn.append(share_chart("ROUGE-L with the nearest prompt of another seed", similarity.nearest, 2, sentence))
     if len(similarity.to_seed):
         sentence = (
             f"mean {float(similarity.to_seed.mean()):.2f}, {sample}: {len(similarity.to_seed):,} with a known seed"
@@ -250,7 +246,7 @@ def score_chart(counts: Counter[float]) -> tuple[Markup, str]:
         }
         return Markup(bars("scores", [counts[value] for value in values], ticks, 4)), sentence
     heights, edges = np.histogram(values, BINS, weights=[counts[value] for value in values])
-    ticks = {place: f"{edges[place]:.3g}" for place in range(0, BINS + 1, BINS // 4)}
+    ticks = {place: f"{round(edges[place], 9):.3g}" for place in range(0, BINS + 1, BINS // 4)}
     return Markup(bars("scores", heights.tolist(), ticks, 4)), sentence
 
 

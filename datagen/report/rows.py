@@ -19,7 +19,7 @@ import numpy as np
 from datagen.engine.method import number_of
 from datagen.records.files import open_file
 from datagen.records.layout import unpack_row
-from datagen.records.lines import all_lines
+from datagen.records.lines import BOM, all_lines
 from datagen.records.record import Row
 from datagen.records.seen import short_digest
 from datagen.text import count_words
@@ -61,8 +61,8 @@ class Sample:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows, in the order of their keys."""
-        return [row for _, _, row in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]
+        """The rows, in the order of their keys; ours unpacked."""
+        return [unpacked(row) for _, _, row in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]
 
 
 @dataclass
@@ -154,18 +154,26 @@ def positioned_rows(path: Path, digests: dict[str, bytes]) -> Iterator[tuple[int
 
 
 def row_at(position: Position) -> Row | None:
-    """Read one row."""
+    """Read one row, unpacked."""
     with position.path.open("rb") as file:
         file.seek(position.offset)
-        return parse_row(file.readline())
+        row = parse_row(file.readline().removeprefix(BOM))
+        return None if row is None else unpacked(row)
 
 
 def parse_row(raw: bytes) -> Row | None:
-    """Return the row of a line, ours unpacked; None if it holds none."""
+    """Return the row of a line as it stands there; None if it holds none."""
     with suppress(ValueError, RecursionError):
-        row = json.loads(raw)
-        return unpack_row(row) if isinstance(row, dict) else None
+        row = json.loads(raw.decode())
+        return row if isinstance(row, dict) else None
     return None
+
+
+def unpacked(row: Row) -> Row:
+    """Return a row of ours as its method made it; one that somebody has edited, or of somebody else, as it is."""
+    with suppress(ValueError, RecursionError):
+        return unpack_row(row)
+    return row
 
 
 def texts_of(row: Row) -> list[tuple[str, str]]:

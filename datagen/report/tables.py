@@ -16,6 +16,7 @@ MOST_LETTERS = 120
 """Characters of a cell."""
 SHARES = {
     "both_orders_agree": "both orders agree",
+    "order_decides": "the order decides: a tie",
     "first_shown_preferred": "verdicts for the answer shown first",
     "chosen_longer": "chosen is the longer",
     "share": "share",
@@ -164,18 +165,23 @@ def agreement_table(check: Row) -> PageTable:
 
 def nested_tables(title: str, counts: Mapping[str, Any]) -> list[PageTable]:
     """Return tables of nested counts: the plain values first, then each part."""
+    if isinstance(agree := counts.get("both_orders_agree"), float):
+        counts = {**counts, "order_decides": 1 - agree}
     plain = [[label(name), cell(name, value)] for name, value in counts.items() if not isinstance(value, dict)]
-    own = table(title.capitalize() or "Counts", ["", ""], [line for line in plain if line[1]])
+    own = table(title.capitalize(), ["", ""], [line for line in plain if line[1]])
     parts = [part for name, value in counts.items() if isinstance(value, dict) for part in part_tables(name, value)]
     return [own, *parts]
 
 
 def part_tables(name: str, part: Mapping[str, Any]) -> list[PageTable]:
     """Return the tables of one part: a line for each of its own parts, if all of them are tables of numbers."""
+    if name == "judges":  # of preferences: each with its check, if it has one
+        lines = [[judge.rsplit(" ", 1)[0], accuracy(check)] for judge, check in part.items()]
+        return [table("Judges", ["judge", "accuracy against people"], lines, texts=[1])]
     inner = [value for value in part.values() if isinstance(value, dict)]
     if not part or len(inner) < len(part) or any(isinstance(v, dict) for line in inner for v in line.values()):
         return nested_tables(label(name), part)
-    columns = list(dict.fromkeys(column for line in inner for column in line))
+    columns = list(dict.fromkeys(column for line in inner for column in line if line[column] is not None))
     rates = [win_rate(line) for line in inner]
     head = [label(name).removesuffix("s"), *map(label, columns), *(["win rate"] if any(rates) else [])]
     lines = [
@@ -183,6 +189,12 @@ def part_tables(name: str, part: Mapping[str, Any]) -> list[PageTable]:
         for (key, line), rate in zip(part.items(), rates, strict=True)
     ]
     return [table(label(name).capitalize(), head, lines)]
+
+
+def accuracy(check: Any) -> str:
+    """Say how well a judge agrees with people, by its check."""
+    figure = check["figures"].get("accuracy") if isinstance(check, dict) else None
+    return f"{figure['value']:.3f}, {figure['low']:.3f} to {figure['high']:.3f}" if figure else "never checked"
 
 
 def win_rate(line: Mapping[str, Any]) -> str | None:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]+"
 )
-"""Control characters, marks of direction, what has no width, halves of characters. Joiners are among them: what they
-join is shown apart."""
+"""Control characters, marks of direction, what has no width, tags, halves of characters. Joiners are none of them:
+Persian, Indian scripts and emoji are written with them."""
 MOST_MARKS = 60
 """Runs of such characters that are set off in one text; more are named all the same."""
 MOST_IN_RUN = 8
