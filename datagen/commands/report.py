@@ -18,7 +18,7 @@ from datagen.printing import printable
 from datagen.records.files import check_folder, nearest, replace_file
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.record import Row
-from datagen.report.cards import rejected_groups, sample_row
+from datagen.report.cards import fitting, rejected_groups, sample_row
 from datagen.report.lineage import Ancestry
 from datagen.report.outputs import BenchmarkHits, Output, OutputSection, output_section
 from datagen.report.page import Overview, is_page, render
@@ -31,8 +31,10 @@ from datagen.text import count_of
 ARGUMENTS = (("files", "Outputs and folders of training runs. [all in the working folder]", True, True),)
 MOST_FILES = 60
 """Sections of a page."""
-MOST_SAMPLES = 60
-"""Sample rows of a page, over all of its files."""
+MOST_BYTES = 800_000
+"""Bytes of the sample rows and of the rejected rows of a page, over all of its files."""
+TRIES = 4
+"""Rows that are looked at for each sample row: some may be too long."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Options:
     """Options of `datagen report`."""
 
     output: str = option("report.html", "The page, or - for standard output.", short="-o")
-    samples: int = option(4, "Sample rows of each file; fewer where there are many files.", least=0, most=50)
+    samples: int = option(4, "Sample rows of each file; fewer where they are long.", least=0, most=50)
     against: list[str] = option(
         [], "Benchmark file whose questions are looked for in the rows; FILE#FIELD,FIELD names the fields. Repeatable."
     )
@@ -60,8 +62,7 @@ def run(files: list[str] | None, options: Options) -> int:
         {output.path: output.meta for output in outputs if output.meta},
     )
     ancestry.look_for([row for output in outputs for row in output.figures.sample.rows])
-    number = min(options.samples, max(1, MOST_SAMPLES // max(len(outputs), 1)))
-    sections = [make_section(output, outputs, anchors, ancestry, number) for output in outputs]
+    sections = [make_section(output, outputs, anchors, ancestry, options.samples) for output in outputs]
     runs = [training_section(folder, f"run-{place}") for place, folder in enumerate(folders, 1)]
     page = render(overview(outputs, sections, runs), sections, runs).encode(errors="backslashreplace")
     if page_path is None:
@@ -180,9 +181,10 @@ def make_section(
     rows, sentence = output.figures.sample.rows, partial(sentence_of, output.command)
     seeds = {name: step.row for row in rows if (name := seed_of(row)) and (step := ancestry.row(name))}
     rejected = output.path.with_suffix(".rejected.jsonl")
-    groups = rejected_groups(rejected, output.result["funnel"], sentence) if output.meta else []
+    budget = MOST_BYTES // (2 * len(outputs))
+    groups = rejected_groups(rejected, output.result["funnel"], sentence, budget) if output.meta else []
     judge = f"datagen judge {shown(output.path)} --by difficulty --judge MODEL"
-    samples = [sample_row(row, ancestry) for row in rows[:number]]
+    samples = fitting((sample_row(row, ancestry) for row in rows[: TRIES * number]), number, budget)
     return output_section(output, outputs, anchors, measure(rows, seeds), samples, groups, sentence, judge)
 
 

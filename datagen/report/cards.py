@@ -1,6 +1,6 @@
 """Sample rows in a page, each beside the rows that it was made from, and samples of what was rejected."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,22 @@ class RejectedGroup:
     number: int
     sentence: str
     cards: list[Card]
+
+
+def fitting(samples: Iterable[Any], most: int, budget: int) -> list[Any]:
+    """Return the first samples that are small enough: at most `most`, and their markup `budget` bytes together."""
+    fit = list[Any]()
+    for sample in samples:
+        size = sum(size_of(view) for one in sample.cards for _, view in one.texts)
+        if len(fit) < most and size <= budget:
+            fit.append(sample)
+            budget -= size
+    return fit
+
+
+def size_of(view: Shown) -> int:
+    """Return the bytes of a text in the page."""
+    return len(view.first.encode(errors="replace")) + len((view.rest or "").encode(errors="replace"))
 
 
 def sample_row(row: Row, ancestry: Ancestry) -> SampleRow:
@@ -113,8 +129,15 @@ def card(row: Row) -> Card:
     return Card(str(meta.get("method") or ROW), str(row.get("id") or ""), notes, [])
 
 
-def rejected_groups(path: Path, funnel: Row, sentence: Sentence) -> list[RejectedGroup]:
-    """Return samples of the rejected and failed rows of an output, the most frequent reasons first."""
+def rejected_groups(path: Path, funnel: Row, sentence: Sentence, budget: int) -> list[RejectedGroup]:
+    """Return samples of the rejected and failed rows of an output, the most frequent reasons first.
+
+    Args:
+        path: The file of rejected rows.
+        funnel: As in x.meta.json.
+        sentence: Returns what a reason means.
+        budget: The most bytes of their texts in the page.
+    """
     counts = [
         (status, reason, number) for status in ("rejected", "failed") for reason, number in funnel[status].items()
     ]
@@ -124,10 +147,13 @@ def rejected_groups(path: Path, funnel: Row, sentence: Sentence) -> list[Rejecte
         for _, raw, row in positioned_rows(path, {}):
             if row and (sample := samples.get(str(row.get("reason")))):
                 sample.add(short_digest(raw.decode(errors="replace")), row)
-    return [
-        RejectedGroup(reason, status, number, sentence(reason) or "", [*map(rejected_card, samples[reason].rows)])
-        for status, reason, number in top
-    ]
+    groups = list[RejectedGroup]()
+    for status, reason, number in top:
+        cards = [*map(rejected_card, samples[reason].rows)]
+        budget -= sum(size_of(view) for one in cards for _, view in one.texts)
+        shown_cards = cards if budget >= 0 else []
+        groups.append(RejectedGroup(reason, status, number, sentence(reason) or "", shown_cards))
+    return groups
 
 
 def rejected_card(row: Row) -> Card:
