@@ -124,6 +124,7 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {f"datagen/prompts/{path.relative_to(ROOT / 'prompts')}" for path in (ROOT / "prompts").rglob("*.md")}
     shipped |= {str(path.relative_to(ROOT / "train")) for path in (ROOT / "train").rglob("*.jinja")}
+    shipped |= {f"datagen/report/page.{ending}" for ending in ("html", "css")}
     assert shipped <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/", "train/"))]
     python = bare_environment(Path("env"), wheel)

@@ -344,7 +344,7 @@ def test_a_browser_shows_hostile_rows_as_text_on_narrow_and_wide_screens() -> No
     elements = Counter(tag for tag, _ in Page(page).elements)
 
     async def act(browser: Any) -> None:
-        await browser.until("document.readyState === 'complete'")
+        await browser.until("location.protocol === 'file:' && document.readyState === 'complete'")
         assert title and await browser.value("document.title") == title[1]
         for tag in ("article", "section", "span", "details", "div", "svg", "td", "b"):
             assert await browser.value(f"document.querySelectorAll('{tag}').length") == elements[tag], tag
