@@ -18,6 +18,7 @@ from datagen.printing import printable
 from datagen.records.files import check_folder, nearest, replace_file
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.record import Row
+from datagen.records.usage import USAGE_COUNTS
 from datagen.report.cards import fitting, rejected_groups, sample_row
 from datagen.report.lineage import Ancestry
 from datagen.report.outputs import BenchmarkHits, Output, OutputSection, output_section
@@ -138,7 +139,7 @@ def read_output(path: Path, options: Options, say: Callable[[str], None]) -> Out
     """Read a file of rows once.
 
     Raises:
-        InputError: It holds no row.
+        InputError: It holds no row, or x.meta.json was changed.
     """
     hits = None
     if options.against:
@@ -149,12 +150,26 @@ def read_output(path: Path, options: Options, say: Callable[[str], None]) -> Out
         if hits:
             hits.add([text for _, text in texts_of(row)])
 
-    meta, figures = read_meta(path.with_suffix(".meta.json")), read_figures(path, look)
+    meta_path = path.with_suffix(".meta.json")
+    meta, figures = read_meta(meta_path), read_figures(path, look)
+    if meta and not is_whole(meta["result"]):
+        raise InputError(f"{meta_path}: not as datagen wrote it; run its command again with --overwrite, or remove it")
     if not figures.rows and meta is None:
         keys = "prompt, response, responses, chosen, rejected, text"
         raise InputError(f"{path}: no rows of JSON lines with any of {keys}; other formats: datagen convert")
     say(f"{path}: {count_of(figures.rows, 'row')}")
     return Output(path, meta, figures, hits)
+
+
+def is_whole(result: Row) -> bool:
+    """Say whether the account of a run, in x.meta.json, has the numbers that the page shows."""
+    usage, spending, table = (result.get(name) for name in ("usage", "spending", "table"))
+    if not isinstance(usage, dict) or not isinstance(spending, list) or not isinstance(table, dict):
+        return False
+    parts = [usage, *spending]
+    return all(
+        isinstance(part, dict) and all(isinstance(part.get(name), int) for name in USAGE_COUNTS) for part in parts
+    ) and all("role" in part and "model" in part for part in spending)
 
 
 def in_flow_order(outputs: list[Output]) -> list[Output]:
