@@ -18,7 +18,7 @@ from tests.jobs import evolve, write_seeds
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "datagen": "errors streams signals subprocesses printing installation libraries text parse reasoning records "
-    "schemas json_replies prompts verify llm engine judge select sources strategies generators commands",
+    "schemas json_replies prompts verify llm engine judge select sources strategies generators report commands",
     "datagen_train": "errors launch division options rates policy_options models data rewards run pretrain sft reward "
     "classify dpo distill ppo grpo tools cli",
 }
@@ -37,7 +37,7 @@ ONLY_IN = {
     },
     "rich": {"commands/terminal.py", "commands/live.py"},
     "typer": {"commands/main.py", "commands/flags.py"},
-    "jinja2": {"prompts.py"},
+    "jinja2": {"prompts.py", "report/page.py"},
 }
 
 
@@ -127,6 +127,7 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {f"datagen/prompts/{path.relative_to(ROOT / 'prompts')}" for path in (ROOT / "prompts").rglob("*.md")}
     shipped |= {str(path.relative_to(ROOT / "train")) for path in (ROOT / "train").rglob("*.jinja")}
+    shipped |= {f"datagen/report/page.{ending}" for ending in ("html", "css")}
     assert shipped <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "prompts/", "examples/", "train/"))]
     python = bare_environment(Path("env"), wheel)

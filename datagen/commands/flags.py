@@ -162,11 +162,14 @@ def flag(
     )
 
 
-def argument(name: str, help: str, several: bool = False) -> inspect.Parameter:
-    """Return a positional argument; its value is a list if it takes several."""
+def argument(name: str, help: str, several: bool = False, optional: bool = False) -> inspect.Parameter:
+    """Return a positional argument; its value is a list if it takes several, and None if it may be left out and is."""
     kind: Any = list[str] if several else str
+    kind = kind | None if optional else kind
+    help = help.replace("[", r"\[")
     annotation = Annotated[kind, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    default = None if optional else inspect.Parameter.empty
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def fill_options(options_type: type[Options], values: Mapping[str, Any]) -> Options:
