@@ -59,7 +59,8 @@ class Ahead(Protocol):
 class Slot:
     """A place in the order of the output: a record being worked on, or a bad line."""
 
-    item: Record | BadLine
+    item: Record | BadLine | None
+    """None once it waits for a batch: nothing of it is written in this run."""
     bound: int
     """The most calls that the record makes, attempts included."""
     usual: int = 0
@@ -329,6 +330,7 @@ class Engine:
             self._advance()
         except Queued:
             self.queued.add(slot)
+            slot.item = slot.roles = None  # so a million of them fit into the memory
         except Stopped:
             pass  # what is recorded is free next time; the order of the output ends before this record's rest
         except Outage as error:

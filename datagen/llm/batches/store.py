@@ -127,14 +127,15 @@ class BatchStore:
         return set(self._use(lambda database: database.execute(query, (token,)).fetchall()))
 
     def set_file(self, token: str, file: str) -> bool:
-        """Record the file of a batch, before the batch is created; tell whether it is still to be."""
-        return self._update("UPDATE batches SET file = ? WHERE token = ?", file, token)
+        """Record the file of a batch, before the batch is created; tell whether it is still to be. Its time counts from
+        now on: an upload may have taken long."""
+        return self._update("UPDATE batches SET file = ?, began = ? WHERE token = ?", file, time(), token)
 
     def set_id(self, token: str, identity: str) -> bool:
         """Record the provider's name of a batch."""
         return self._update("UPDATE batches SET id = ? WHERE token = ?", identity, token)
 
-    def _update(self, statement: str, *values: str) -> bool:
+    def _update(self, statement: str, *values: str | float) -> bool:
         return self._write(lambda database: database.execute(statement, values).rowcount) == 1
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
