@@ -62,9 +62,9 @@ class Actor:
         return Method(self, name)
 
     async def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        if name == "exchange" and self._ray.losses < self._ray.most_losses and self._ray.chance.random() < 0.4:
+        if name == "exchange" and self._ray.losses < self._ray.most_losses and self._ray.chance.random() < 0.2:
             self._ray.losses += 1
-            asyncio.get_running_loop().call_later(self._ray.chance.uniform(0, 0.04), self.lose)
+            asyncio.get_running_loop().call_later(self._ray.chance.uniform(0, 0.1), self.lose)
         result = getattr(self.value, name)(*arguments)
         return await result if asyncio.iscoroutine(result) else result
 

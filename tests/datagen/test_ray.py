@@ -114,7 +114,8 @@ def test_caps_hold_when_workers_are_lost_and_a_higher_one_continues(ray_here: Ra
         respond(prompts, f"m@{server.url}", "whole/out.jsonl")
         before, ray_here.most_losses = delivered(server), 8
         for most in (60, 60, 100):
-            respond(prompts, f"m@{server.url}", "ray/out.jsonl", max_calls=most, **RAY)
+            outcome = respond(prompts, f"m@{server.url}", "ray/out.jsonl", max_calls=most, **RAY)
+            assert outcome.reason == "cap"
             assert most - 3 - 8 * UNSETTLED_PER_SLOT * EACH < delivered(server) - before <= most
         respond(prompts, f"m@{server.url}", "ray/out.jsonl", **RAY)
     assert ray_here.losses > 2
