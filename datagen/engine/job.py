@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from time import gmtime, monotonic, strftime
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
@@ -35,6 +35,9 @@ from datagen.records.files import content_digest, input_digest
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Reader
 from datagen.records.record import Record, Row
+
+if TYPE_CHECKING:
+    from datagen.engine.ray_driver import Driver
 
 GC_THRESHOLDS = 50_000, 20, 100
 """Thousands of open calls are no garbage, and scanning them again and again took a fifth of a run."""
@@ -279,7 +282,8 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         DatagenError: Another process is writing the output, or the journal cannot be used.
         InputError: A model cannot be opened.
     """
-    from datagen.engine.ray_driver import Driver, crew_of  # which imports this module
+    from datagen.engine.ray_crew import crew_of  # which imports this module
+    from datagen.engine.ray_driver import Driver
 
     run, method, output, name = job.run, job.method, job.output, job_digest(job.fingerprint)
     with output.open_parts(), crew_of(job) as crew:
@@ -307,7 +311,7 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             finally:
                 if driver:
                     await driver.close(ended=ended)
-            reason, traffic, drained = engine.stop.reason, stack.traffic, True
+            reason, drained = engine.stop.reason, True
         finally:
             await stack.close(drained=drained, ended=ended)
         seconds = round(monotonic() - start, 3)
@@ -326,27 +330,31 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             "table": fold.table.as_dict(),
         }
         tables = fold.table.tables()
-        run_row = {
-            "input": job.reader.name,
-            "models": job.models,
-            "began": began,
-            "seconds": seconds,
-            "ended": reason or "input",
-            "records": engine.records,
-            "usage": engine.usage.as_row(),
-            **stack.purse.account(),
-            **({"cap": engine.cap} if reason == "cap" else {}),
-            "requests": traffic.sent,
-            "retries": sum(limiter.retries for limiter in stack.limiters),
-            "replayed": max(0, stack.journal.replayed - (driver.replayed if driver else 0)),
-            **({"shipped": driver.shipped} if driver else {}),
-            "unanswered": stack.budget.cap.unanswered,
-            "surplus": engine.surplus,
-            "peak_in_flight": traffic.peak,
-        }
+        run_row = {"began": began, "seconds": seconds, **account_of(job, engine, driver)}
         rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
         if status == "finished" and rows_in_place is None and job.shard is None:
             method.finish(result)
     lost, notes = (driver.lost_before, driver.notes) if driver else (0, [])
     account = stack.journal.unrecorded + lost, [*stack.notes, *notes, *fold.table.warnings()]
     return Outcome(status, reason, result, run_row, tables, *account, engine.stop.error, rows_in_place)
+
+
+def account_of(job: Job, engine: Engine, driver: "Driver | None") -> Row:
+    """Return the numbers of a run, for x.meta.json."""
+    stack = engine.stack
+    return {
+        "input": job.reader.name,
+        "models": job.models,
+        "ended": engine.stop.reason or "input",
+        "records": engine.records,
+        "usage": engine.usage.as_row(),
+        **stack.purse.account(),
+        **({"cap": engine.cap} if engine.stop.reason == "cap" else {}),
+        "requests": stack.traffic.sent,
+        "retries": sum(limiter.retries for limiter in stack.limiters),
+        "replayed": max(0, stack.journal.replayed - (driver.replayed if driver else 0)),
+        **({"shipped": driver.shipped} if driver else {}),
+        "unanswered": stack.budget.cap.unanswered,
+        "surplus": engine.surplus,
+        "peak_in_flight": stack.traffic.peak,
+    }
