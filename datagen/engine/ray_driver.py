@@ -81,6 +81,13 @@ class Driver:
         engine.stop.callbacks += [self.look, self._moved.set]
         self._tasks = {asyncio.ensure_future(self._serve(seat)): seat for seat in self._seats}
         self._hand_out_task = asyncio.ensure_future(self._hand_out())
+        for task in (*self._tasks, self._hand_out_task):
+            task.add_done_callback(self._stop_at_error)
+
+    def _stop_at_error(self, task: "asyncio.Task[None]") -> None:
+        """End the run if a task of the driver has failed: nothing would be handed out or recorded any more."""
+        if not task.cancelled() and (error := task.exception()):
+            self._engine.stop.now("error", error)
 
     def look(self) -> None:
         """See whether more can be handed out."""
