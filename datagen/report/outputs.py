@@ -250,11 +250,11 @@ def score_chart(counts: Counter[float]) -> tuple[Markup, str]:
     return Markup(bars("scores", heights.tolist(), ticks, 4)), sentence
 
 
-def share_chart(values: Any, title: str, colour: int, sentence: str) -> tuple[Markup, str]:
+def share_chart(values: Any, title: str, colour: int, caption: str) -> tuple[Markup, str]:
     """Draw values from 0 to 1."""
     heights, _ = np.histogram(np.clip(values, 0, 1), 20, (0, 1))
     ticks: dict[float, str] = {place: f"{place / 20:g}" for place in range(0, 21, 5)}
-    return Markup(bars(title, heights.tolist(), ticks, colour)), sentence
+    return Markup(bars(title, heights.tolist(), ticks, colour)), caption
 
 
 def output_section(

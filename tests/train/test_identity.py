@@ -50,7 +50,7 @@ def test_options_whose_help_names_a_file_are_taken_for_files() -> None:
     }
     assert of_a_run == {
         "model", "eval_data", "template", "reward", "also", "critic", "ptx_data", "gate", "reference", "teacher",
-        "base",
+        "base", "deepspeed",
     }  # fmt: skip
 
 
