@@ -87,7 +87,7 @@ def test_a_file_that_is_not_there_is_one_line() -> None:
 
 
 def test_a_value_that_is_no_file_may_be_the_name_of_the_output() -> None:
-    assert file_values(TrainOptions(lora_targets="q_proj")) == {"model": "tiny"}
+    assert file_values(TrainOptions(lora_targets="q_proj")) == {}
     Path("prompts.jsonl").touch()
     options = DpoOptions(loss="hinge", gate="prompts.jsonl")
     refuse_overlap([Path("hinge")], paths_in([file_values(options)]))
