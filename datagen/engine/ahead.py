@@ -14,6 +14,9 @@ class Ahead(Protocol):
         """
         ...
 
+    def begin(self) -> None:
+        """The record of that item begins now: from here on the engine accounts for its calls."""
+
     def look(self) -> None:
         """A record has ended."""
 

@@ -107,14 +107,15 @@ class Driver:
             self._moved.clear()
             await self._moved.wait()
         self._is_awaited = False
-        self._queue.popleft()
-        if entry.state is not State.READY:
-            return None
-        self._stack.budget.cap.elsewhere -= entry.calls
-        self.calls -= entry.calls
-        self.replayed += entry.fresh
-        self.look()
-        return entry.calls
+        return entry.calls if entry.state is State.READY else None
+
+    def begin(self) -> None:
+        entry = self._queue.popleft()
+        if entry.state is State.READY:
+            self._stack.budget.cap.elsewhere -= entry.calls
+            self.calls -= entry.calls
+            self.replayed += entry.fresh
+            self.look()
 
     async def close(self, *, ended: bool) -> None:
         """Let the workers ship what is in flight, and end; `ended` says that no run continues this one."""

@@ -198,6 +198,8 @@ class Engine:
                     await self._changed.wait()
                 if self.stop.reason:
                     break
+                if self.ahead:
+                    self.ahead.begin()
                 self._begin(item, most, usual, roles)
         except InputError as error:
             self.stop.now("error", error)

@@ -32,7 +32,7 @@ def write(path: str, *items: Row) -> Path:
 
 @pytest.mark.parametrize("method", MAKERS, ids=lambda method: f"{method.name} {method.variant}".strip())
 def test_the_record_holds_every_field_of_the_input(method: type[Method]) -> None:
-    is_samples = method.name in ("judge", "pairs")
+    is_samples = method.name in ("judge", "pairs") and method.variant != "difficulty"
     texts: Row = ANSWERS | ({"ranks": [1, 1]} if method.name == "pairs" else {}) if is_samples else RESPONSE
     corpus = {"text": TEXT} if method.variant == "mcr" else {}
     path = write("input.jsonl", *({"prompt": f"What is {n} + 3?", **texts, **corpus, **EXTRA} for n in range(12)))
