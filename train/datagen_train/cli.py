@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class Commands(CommandGroup):
 
     def build(self, name: str) -> Any:
         """Build a command from its options; what it runs is imported when it runs."""
-        from datagen.commands.flags import argument, flags, make_command, method_parameters
+        from datagen.commands.flags import argument, fill_options, flags, make_command, method_parameters
 
         line = self.table[name].line
         if name in SWEEP:
@@ -173,7 +174,8 @@ class Commands(CommandGroup):
 
             return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
         parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(OPTIONS[name])]
-        return make_command(name, line, parameters, lambda values: run_tool(name, values))
+        check = partial(fill_options, OPTIONS[name])
+        return make_command(name, line, parameters, lambda values: run_tool(name, values), check)
 
 
 class Sweeps(CommandGroup):
@@ -198,7 +200,9 @@ def trainer_command(name: str, line: str, action: Callable[[str, dict[str, Any]]
 
     types = (*options, OPTIONS[name], TrainOptions)
     parameters = [argument("data", FILES, several=True), *(flag for group in types for flag in flags(group))]
-    return make_command(name, line, parameters, lambda values: action(name, values))
+    return make_command(
+        name, line, parameters, lambda values: action(name, values), lambda values: fill_training(name, values)
+    )
 
 
 def translated(name: str, words: list[str]) -> list[str]:
@@ -223,19 +227,26 @@ def translated(name: str, words: list[str]) -> list[str]:
     return ours
 
 
+def fill_training(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
+    """Return the options of a trainer; raise InputError if they do not fit together."""
+    from datagen.commands.flags import fill_options
+    from datagen_train.launch import process_count
+
+    training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
+    training = replace(training, nproc=process_count(training.nproc))
+    options.check(training)
+    return training, options
+
+
 def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     """Return the options of a trainer.
 
     Raises:
         InputError: they do not fit together, or a file or model that they name cannot be read.
     """
-    from datagen.commands.flags import fill_options
     from datagen_train.data.sources import parse_sources
-    from datagen_train.launch import process_count
 
-    training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
-    training = replace(training, nproc=process_count(training.nproc))
-    options.check(training)
+    training, options = fill_training(name, values)
     for source in parse_sources(values["data"]):
         check_readable(source.name)
     check_model(training.model)
