@@ -5,10 +5,10 @@ python -m benchmarks.all [--quick]
 
 from collections.abc import Iterator
 
-from benchmarks import kills, memory, novelty, replay, startup, stragglers, throughput, waste
+from benchmarks import journals, kills, memory, novelty, replay, startup, stragglers, throughput, waste
 from benchmarks.common import Line, main
 
-BENCHMARKS = (throughput, stragglers, waste, kills, replay, memory, startup, novelty)
+BENCHMARKS = (throughput, stragglers, waste, kills, replay, journals, memory, startup, novelty)
 
 
 def measure(quick: bool) -> Iterator[Line]:

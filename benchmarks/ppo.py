@@ -94,12 +94,14 @@ def parts(_: str, times: int) -> dict[str, float]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     encoder = Encoder(tokenizer, {tokenizer.eos_token_id}, 512)
     sums = problems(0)[:PROMPTS]
-    ids = [encoder.preference(prompt, str(n), str(n + 1)).prompt for prompt, n in sums]
+    ids = [list(encoder.preference(prompt, str(n), str(n + 1)).prompt) for prompt, n in sums]
     records = [Record(str(i), prompt, str(n)) for i, (prompt, n) in enumerate(sums)]
     seconds: dict[str, list[float]] = {"answer": [], "forward": [], "score": [], "learn": []}
     for turn in range(times):
         began = process_time()
-        completions = sample(model, tokenizer, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS)
+        completions = sample(
+            model.policy, tokenizer, model.distribution, ids, [turn * PROMPTS + i for i in range(PROMPTS)], TOKENS
+        )
         seconds["answer"].append(process_time() - began)
         began = process_time()
         rollout = score_tokens(model, reference, records, ids, completions)

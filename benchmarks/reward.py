@@ -86,7 +86,7 @@ def trl(_: str, steps: int) -> float:
     for prompt, answers in rankings():
         for pair in combinations([scored_ids(encoder, prompt, answer)[0] for answer in answers], 2):
             for column, ids in zip(columns.values(), pair, strict=True):
-                column.append(ids)
+                column.append(list(ids))
     settings = {**SETTINGS, "per_device_train_batch_size": PAIRS, "max_length": None}
     trainer = RewardTrainer(
         AutoModelForSequenceClassification.from_pretrained("base", num_labels=1),

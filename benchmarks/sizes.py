@@ -160,7 +160,9 @@ class Run(NamedTuple):
     sequences: int
     """In a micro-batch, at the least."""
     copies: int = 0
-    """Frozen models of the same size beside it: reference, reward model."""
+    """Frozen models of the same size beside it: the reference."""
+    reward_models: int = 0
+    """Frozen models of the same size that no process divides."""
     parallel_copies: int = 0
     """Those that only several processes need."""
     has_critic: bool = False
@@ -175,30 +177,46 @@ RUNS = (
     Run("dpo --lora", "lora", 2),
     Run("reward", "whole", 2),
     Run("reward --lora", "lora", 2),
-    Run("ppo", "whole", 1, copies=2, has_critic=True, samples=True),
-    Run("ppo --lora --critic shared", "lora", 1, copies=1, samples=True),
+    Run("ppo", "whole", 1, copies=1, reward_models=1, has_critic=True, samples=True),
+    Run("ppo --lora --critic shared", "lora", 1, reward_models=1, samples=True),
     Run("grpo", "whole", GROUP, copies=1, samples=True),
     Run("grpo --lora", "lora", GROUP, samples=True),
 )
 
 
-def needed(run: Run, shape: Shape, processes: int = 1) -> float:
+def gathered(shape: Shape, *, is_whole: bool) -> float:
+    """Return the bytes that a process gathers of a divided model, at the most.
+
+    Embedding and head as long as the model computes, and two layers: one computes, the next one is fetched. All are in
+    bfloat16. Their gradients are whole until they are averaged: in bfloat16, and in float32 to be sent.
+    """
+    layer = shape.linear / shape.layers
+    gradients = (HALF + SINGLE) * max(layer, shape.embeddings) if is_whole else 0
+    return HALF * (shape.embeddings + 2 * layer) + gradients
+
+
+def needed(run: Run, shape: Shape, processes: int = 1, *, fsdp: bool = False) -> float:
     """Return the bytes that a run needs on each device, with --checkpointing.
 
     Under DDP every process holds the whole model, and its gradients twice: once more in the buckets that are summed.
+    With --fsdp each holds its part of weights, gradients, optimiser states and reference.
     """
     is_whole = run.method == "whole"
     base = quantised(shape) if run.method == "qlora" else frozen(shape, HALF)
     state = whole(shape) if is_whole else adapted(shape, base)
     trained = 2 if run.has_critic else 1
-    gradients = state.gradients * (2 if processes > 1 else 1)
+    parts = processes if fsdp else 1
+    gradients = state.gradients * (2 if processes > parts else 1) / parts
     copies = run.copies + (run.parallel_copies if processes > 1 else 0)
     passing = trained * activations(shape, run.sequences, is_whole=is_whole, checkpointing=True)
-    if is_whole:  # autocast keeps the weights of linear modules in bfloat16 for the backward pass
+    if fsdp:
+        passing += gathered(shape, is_whole=is_whole)
+    elif is_whole:  # autocast keeps the weights of linear modules in bfloat16 for the backward pass
         passing += trained * HALF * shape.linear
     if run.name.startswith("ppo"):
         passing += LOGIT_COPIES * SINGLE * shape.vocabulary * TOKENS
-    stays = trained * (state.weights + state.optimizer) + copies * frozen(shape, SINGLE if is_whole else HALF)
+    one = frozen(shape, SINGLE if is_whole else HALF)
+    stays = (trained * (state.weights + state.optimizer) + copies * one) / parts + run.reward_models * one
     return stays + max(trained * gradients + passing, cache(shape) if run.samples else 0)
 
 
@@ -207,11 +225,12 @@ def smallest_gpu(size: float) -> str:
     return next((str(gpu) for gpu in GPUS if size <= (1 - RESERVE) * gpu * GIB), "—")
 
 
-def size_table(processes: int) -> list[str]:
+def size_table(processes: int, *, fsdp: bool = False) -> list[str]:
     """Return the lines of the table of all runs and shapes: GiB on each device, and the smallest GPU that has them."""
+    runs = [run for run in RUNS if not (fsdp and run.method == "qlora")]
     lines = ["| | " + " | ".join(shape.name for shape in SHAPES) + " |", "|---" * (len(SHAPES) + 1) + "|"]
-    for run in RUNS:
-        sizes = [needed(run, shape, processes) for shape in SHAPES]
+    for run in runs:
+        sizes = [needed(run, shape, processes, fsdp=fsdp) for shape in SHAPES]
         cells = [f"{size / GIB:,.0f} → {smallest_gpu(size)}" for size in sizes]
         lines.append(f"| `{run.name}` | " + " | ".join(cells) + " |")
     return lines
@@ -232,6 +251,8 @@ def tables() -> dict[str, list[str]]:
     return {
         "One device": size_table(1),
         "Each of 8 devices": size_table(8),
+        "Each of 8 devices, with --fsdp": size_table(8, fsdp=True),
+        "Each of 16 devices, with --fsdp": size_table(16, fsdp=True),
         "Activations": activation_table(),
     }
 

@@ -137,7 +137,7 @@ def plain(trainer: str, steps: int) -> float:
         chosen = chance.sample(range(ROWS), BATCH)
         batch = [rows[i] for i in chosen]
         if trainer == "sft":
-            ids, labels, mask = tensors([(row.prompt, row.chosen) for row in batch])
+            ids, labels, mask = tensors([(list(row.prompt), list(row.chosen)) for row in batch])
             loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         else:
             assert reference_scores is not None

@@ -8,6 +8,7 @@ Inside a run, never shown to a user:
 CallFailed                  a call got no usable answer: its candidate becomes a failed row
 ParseError                  a completion is not in the form that the prompt demands: the call is tried again
 Stopped                     the run is ending: no further request is sent
+Queued                      the answer comes with a batch: a later run goes on with it
 """
 
 from collections.abc import Iterable, Iterator
@@ -77,6 +78,10 @@ class ParseError(ValueError):
 
 class Stopped(Exception):
     """The run is ending; this call was not sent."""
+
+
+class Queued(Stopped):
+    """The call is in a batch, or waits for one; what comes after it waits for a later run."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """The libraries of the extras: what needs them is imported here, so that none is missing without a clear line."""
 
+import gc
 import sys
 import warnings
 from importlib import import_module
@@ -60,6 +61,7 @@ def import_extra(module: str, purpose: str) -> ModuleType:
     check_extra(purpose)
     if not sys.warnoptions:  # what they say to their callers: nothing that a user could change
         warnings.filterwarnings("ignore", category=FutureWarning)
+    gc.disable()  # the libraries make many objects, all of which stay: there is no garbage to look for
     try:
         return import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library
@@ -69,6 +71,8 @@ def import_extra(module: str, purpose: str) -> ModuleType:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         message = f"{library} cannot be imported: {reason}. To install what fits: {install_line('train')}"
         raise InputError(message) from error
+    finally:
+        gc.enable()
 
 
 def check_extra(purpose: str) -> None:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
@@ -99,12 +100,17 @@ def refuse_programs(name: str, tree: nodes.Template) -> None:
             )
 
 
-def read_template(name: str, path: Path) -> Template:
-    """Read a template from its file."""
+def read_text(path: Path) -> str:
+    """Return the text of a template file."""
     try:
-        return parse_template(name, path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8") from None
+
+
+def read_template(name: str, path: Path) -> Template:
+    """Read a template from its file."""
+    return parse_template(name, read_text(path))
 
 
 class Prompts:
@@ -120,11 +126,19 @@ class Prompts:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._loaded: dict[str, Template] = {}
+        self._texts: dict[str, str] = {}
+        """Those of the folder, where this came from another machine; by their path in it."""
         if folder and not folder.is_dir():
             raise InputError(f"{folder}: no such folder of prompts")
         for path in sorted(folder.rglob("*.md")) if folder else ():
             if not (SHIPPED / path.relative_to(folder or path)).is_file():
                 raise InputError(f"{path}: overrides no prompt; see the names in {SHIPPED}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take the user's templates along to a machine that does not have the folder."""
+        paths = sorted(self._folder.rglob("*.md")) if self._folder else ()
+        texts = {str(path.relative_to(self._folder or path)): read_text(path) for path in paths}
+        return {"_folder": None, "_loaded": {}, "_texts": self._texts | texts}
 
     def __getitem__(self, name: str) -> Template:
         """Return a template, such as `evolve/equal`; `.zh` at the end of its name asks for the Chinese one."""
@@ -133,5 +147,6 @@ class Prompts:
             file = f"{stem}.{language or 'en'}.md"
             replacement = self._folder / file if self._folder else None
             path = replacement if replacement and replacement.is_file() else SHIPPED / file
-            self._loaded[name] = read_template(stem, path)
+            text = self._texts[file] if file in self._texts else read_text(path)
+            self._loaded[name] = parse_template(stem, text)
         return self._loaded[name]

@@ -51,8 +51,11 @@ class LineProcess:
         self.cpu_seconds = cpu_seconds
         self._module = module
         self._process: subprocess.Popen[str] | None = None
+        self._of_parent: subprocess.Popen[str] | None = None
+        """In a copy of the process that started it."""
         self._lock = Lock()
         atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._leave)
 
     def request(self, request: Row) -> Row:
         """Return the reply to a request; one thread at a time.
@@ -66,6 +69,10 @@ class LineProcess:
                 raise ProcessEnded(self.close())
         reply: Row = json.loads(line)
         return reply
+
+    def _leave(self) -> None:
+        """Leave the process to the one that started it: this one is a copy of that."""
+        self._of_parent, self._process, self._lock = self._process, None, Lock()
 
     def close(self) -> int | None:
         """End the process; return its exit code."""

@@ -1,5 +1,6 @@
 """Fixtures of every test: an empty working folder, no settings from outside, no network beyond this machine."""
 
+import gc
 import os
 import socket
 import ssl
@@ -25,6 +26,15 @@ os.environ["DATAGEN_TEST_HEADER"] = "1"  # tests/server.py answers by the place 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+gc.disable()  # until all is imported: what the libraries make stays
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of every later look for garbage, of which each training asks for a whole one."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def clean_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in SETTINGS:
@@ -47,6 +57,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.every_command import write_models
 
     return once(tmp_path_factory, "models", write_models)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that `every_command` names."""
+    from tests.every_command import write_inputs
+
+    return once(tmp_path_factory, "inputs", write_inputs)
 
 
 @pytest.fixture

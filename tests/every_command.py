@@ -8,7 +8,9 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 
+from tests.forked import Forked
 from tests.jobs import digest, write_seeds
 from tests.train.tasks import problems, write_preferences, write_sft
 
@@ -38,7 +40,7 @@ TRAINERS = {
     "classify": f"train classify sums.jsonl --model base {STEPS}",
     "dpo": f"train dpo prefs.jsonl --model base {STEPS}",
     "distill": f"train distill sums.jsonl --model base --teacher teacher --on-policy 0.5 --max-tokens 4 {STEPS}",
-    "ppo": f"train ppo {ON_POLICY}",
+    "ppo": f"train ppo {ON_POLICY} --adaptive-kl 1",
     "grpo": f"train grpo {ON_POLICY}",
 }
 """Trainers by name; `-o FOLDER` is added, and `--lora` may be where the model is `base`."""
@@ -59,16 +61,16 @@ def start(arguments: str) -> "subprocess.Popen[str]":
 
 
 def finish(arguments: str) -> float:
-    """Run a command to its end; return the seconds that it took."""
+    """Run a command to its end, one that trains in a process that has its libraries; return the seconds it took."""
     began = time.monotonic()
-    process = start(arguments)
+    process = Forked(arguments) if arguments.startswith("train ") else start(arguments)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode in (0, 3), f"{arguments}\n{stderr}"
     assert "Traceback" not in stderr
     return time.monotonic() - began
 
 
-def wait_until_it_listens(process: "subprocess.Popen[str]") -> None:
+def wait_until_it_listens(process: "subprocess.Popen[str] | Forked") -> None:
     """Wait for the first line of the program: before it, the interpreter answers signals in its own way."""
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
@@ -78,21 +80,22 @@ def wait_until_it_listens(process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
-def write_inputs() -> None:
+def write_inputs(folder: Path) -> None:
     """Write the inputs of all commands, but for the models."""
-    write_training_inputs()
-    write_seeds(150)
-    finish("respond seeds.jsonl -k 3 --model sim -o samples.jsonl")
-    finish("judge samples.jsonl --model sim -o ranked.jsonl")
+    write_training_inputs(folder)
+    write_seeds(150, f"{folder}/seeds.jsonl")
+    finish(f"respond {folder}/seeds.jsonl -k 3 --model sim -o {folder}/samples.jsonl")
+    finish(f"judge {folder}/samples.jsonl --model sim -o {folder}/ranked.jsonl")
+    rmtree(folder / ".datagen")
 
 
-def write_training_inputs() -> None:
+def write_training_inputs(folder: Path = Path()) -> None:
     """Write the inputs of the trainers."""
-    write_sft(Path("sums.jsonl"), problems(0)[:200])
-    Path("short.py").write_text(SHORT)
-    write_preferences(Path("prefs.jsonl"), problems(0)[:200])
+    write_sft(folder / "sums.jsonl", problems(0)[:200])
+    (folder / "short.py").write_text(SHORT)
+    write_preferences(folder / "prefs.jsonl", problems(0)[:200])
     texts = (f"Document {i} says this: {p} " * 8 for i, (p, _) in enumerate(problems(0)[:60]))
-    Path("corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
 def write_models(folder: Path) -> None:

@@ -19,7 +19,8 @@ from datagen import json_replies
 from datagen.commands.trace import word_diff
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.generators import backtranslate, improve
-from datagen.judge import points, rank, replies
+from datagen.judge import difficulty, points, rank, replies
+from datagen.llm.batches.lines import read_result
 from datagen.llm.call import BadAnswer, Completion, Reply, TokenLogprobs, read_reply
 from datagen.llm.dialects import read_message
 from datagen.llm.endpoint import retry_after, wait_in_words
@@ -36,6 +37,7 @@ from datagen.records.files import dump_line
 from datagen.records.record import Record, with_request
 from datagen.records.shapes import join_input
 from datagen.records.transcripts import split_transcript
+from datagen.report.text import cut
 from datagen.schemas import parse_schema
 from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty, wrapping
 from datagen.select.topics import read_topics
@@ -53,8 +55,8 @@ Call = Callable[[str], object]
 TEXTS = frozenset("text response prompt instruction sentence question answer document page reply body raw line".split())
 """The names of parameters that hold text from outside."""
 PACKAGES = (
-    "generators", "json_replies", "judge", "llm.call", "llm.sim", "parse", "reasoning", "records", "schemas", "select",
-    "sources", "strategies", "text", "verify",
+    "generators", "json_replies", "judge", "llm.call", "llm.sim", "parse", "reasoning", "records", "report", "schemas",
+    "select", "sources", "strategies", "text", "verify",
 )  # fmt: skip
 LABELS = ["K7M", "Q4D"]
 SCHEMA = parse_schema("task", {"properties": {"a": {"type": "string"}}, "required": ["a"]}, "task")
@@ -175,6 +177,8 @@ CALLS: dict[str, Call] = {
     "strategies.tree.tasks.play": lambda text: tasks.play(STATE, text),
     "verify.constraints.checks.count_keyword": lambda text: checks.count_keyword(text, "cat"),
     "verify.expressions.game24": lambda text: game24([Fraction(4)] * 4, text),
+    "report.text.cut": lambda text: cut(text, len(text) // 2),
+    "judge.difficulty.read_difficulty": lambda text: difficulty.read_difficulty(text, "K7M"),
     "llm.sim.game24.in_order": lambda text: in_order(text, "a", "b"),
     "records.record.with_request": lambda text: with_request([{"role": "user", "content": "a"}], text),
     "records.comparisons.two": lambda text: comparisons.two(text, text, text, lambda value: None),
@@ -226,6 +230,10 @@ OTHERS: dict[str, Call] = {
     "llm.forms.Forms.learn": lambda text: Forms("m").learn(
         json.dumps({"error": text}), {"response_format": {"type": "json_object"}}
     ),
+    "llm.batches.lines.read_result": lambda text: [
+        read_result(line.encode(errors="replace"))
+        for line in (text, json.dumps({"custom_id": text, "response": {"status_code": 200, "body": text}}))
+    ],
     "judge.replies.soft_share": lambda text: replies.soft_share(completion(text), LABELS),
     "judge.replies.expected_value": lambda text: replies.expected_value(completion(text), 0, 5),
     "records.files.dump_line": lambda text: dump_line({"prompt": text}),

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.meter import Meter
 
@@ -159,6 +159,10 @@ class Server:
     hung: set[str] = field(default_factory=set, init=False)
     connections: set["Connection"] = field(default_factory=set, init=False)
 
+    def page(self, page: str, headers: dict[str, str], body: bytes) -> bytes:
+        """Answer a request for anything else; a subclass has more pages."""
+        return http(404, ERROR)
+
     def early_retries(self) -> int:
         """Count the tries that came before the time their Retry-After named."""
         early, until = 0, dict[str, float]()
@@ -273,7 +277,7 @@ class Connection(asyncio.Protocol):
             stats = {"requests": server.requests, "peak": server.peak, "outcomes": outcomes}
             self.send(http(200, json.dumps(stats).encode()))
         else:
-            self.send(http(404, ERROR))
+            self.send(self.server.page(page, headers, body))
 
     def chat(self, headers: dict[str, str], body: bytes) -> None:
         """Decide everything on arrival; only the sending happens later."""
@@ -317,8 +321,11 @@ class Connection(asyncio.Protocol):
         return was_open
 
 
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
 @contextmanager
-def running(server: Server, port: int = 0) -> Iterator[Server]:
+def running(server: AnyServer, port: int = 0) -> Iterator[AnyServer]:
     """Run a server on a loop and thread of its own, so that a test may block or run its own loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.forked import program
 from tests.pages import PAGES, ROOT, Command, blocks, commands, first_missing
 from tests.server import Server, running
 from tests.sim_server import play_sim
@@ -38,12 +40,16 @@ WITH_COMMANDS = [
 
 
 class Shell:
-    """A shell in the folder of a page. Its folder and its exported variables last from command to command."""
+    """A shell in the folder of a page. Its folder and its exported variables last from command to command.
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    Args:
+        programs: A folder of programs that it finds before others.
+    """
+
+    def __init__(self, folder: Path, server: Server, programs: Path) -> None:
         self.folder, self.server, self.state = folder, server, ""
         self.environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "OPENAI_BASE_URL": server.url,
             "OPENAI_API_KEY": "a-key",
             "HF_HUB_OFFLINE": "1",
@@ -76,9 +82,13 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with running(Server(answer=play_sim)) as server:
-        yield Shell(tmp_path, server)
+def shell(page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell; on a page that trains its `datagen` costs no start, but for the README, which runs what is installed."""
+    programs = tmp_path_factory.mktemp("programs")
+    with running(Server(answer=play_sim)) as server, ExitStack() as stack:
+        if trains(page) and page.name != "README.md":
+            stack.enter_context(program(programs))
+        yield Shell(tmp_path, server, programs)
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS)

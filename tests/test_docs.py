@@ -11,8 +11,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])")
 FOREIGN = {
     *("--accuracy", "--quick", "--trl112", "--demonstrations"),
     *("--enable-lora", "--max-lora-rank", "--max-loras", "--logprobs-mode", "--array", "--sshlogin", "--workdir"),
+    *("--head", "--port", "--address", "--include-dashboard", "--model-path", "--parallel", "--ctx-size"),
 }
-"""Options of benchmarks and examples, of vLLM, Slurm and GNU parallel."""
+"""Options of benchmarks and examples, of vLLM, SGLang, llama.cpp, Ray, Slurm and GNU parallel."""
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 

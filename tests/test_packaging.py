@@ -58,11 +58,12 @@ def imports(files: Iterable[Path]) -> set[str]:
 
 def test_each_pin_is_needed_and_none_is_missing() -> None:
     pins = {normal(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]}
-    assert pins == closure(declared("data", "docs", "train", "dev"))
+    assert pins == closure(declared("data", "docs", "train", "ray", "dev"))
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("datagen", ()), ("train", ("data", "train")), ("tests", ("data", "docs", "train", "dev"))]
+    ("folder", "extras"),
+    [("datagen", ()), ("train", ("data", "train")), ("tests", ("data", "docs", "train", "ray", "dev"))],
 )
 def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     local = ROOT / "datagen/llm/local"  # local models are part of the extra

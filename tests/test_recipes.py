@@ -146,7 +146,11 @@ def test_the_whole_recipe_is_checked_before_its_first_step(changes: dict[str, An
         ("evolved:\n    run: evolve", "../x:\n    run: evolve", "a name has small letters"),
         ("value: result.funnel.kept, ", "", "result rows: expected `file`, `value`"),
         ("    k: ${answers}", "    k: [${answers}", "no YAML"),
-        ("ranked:\n    run: judge", "ranked:\n    output: samples.jsonl\n    run: judge", "writes samples.jsonl, as samples"),
+        (
+            "ranked:\n    run: judge",
+            "ranked:\n    output: samples.jsonl\n    run: judge",
+            "writes samples.jsonl, as samples",
+        ),
         ("run: respond", "run: train", "is a group"),
         ("k: ${answers}", "k: $answers-${", "`$` begins a name"),
     ],
@@ -249,7 +253,9 @@ def test_the_tasks_of_the_recipes_are_what_their_script_writes(tmp_path: Path) -
     written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.gz"))
     assert len(written) > 10
     for path in written:
-        assert gzip.decompress((tmp_path / path).read_bytes()) == gzip.decompress((bundled_folder() / path).read_bytes())
+        assert gzip.decompress((tmp_path / path).read_bytes()) == gzip.decompress(
+            (bundled_folder() / path).read_bytes()
+        )
 
 
 def test_yaml_of_a_bundled_recipe_can_be_copied_and_run_elsewhere() -> None:

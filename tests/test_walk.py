@@ -1,8 +1,9 @@
 """A new user's walk: from the first command, every line that the tool prints as the next one, to a DPO and a PPO model.
 
-One walk begins in a checkout, with everything installed, and goes to the end. The other begins in an environment that
-holds nothing but the wheel and what it needs, and installs what the tool says is missing; so it needs the package
-index. It ends with the first model and what is asked of it: the same lines follow as in the checkout.
+One walk begins in a checkout, with everything installed, and goes to the end; its commands run in processes that have
+the libraries. The other begins in an environment that holds nothing but the wheel and what it needs, and installs what
+the tool says is missing; so it needs the package index. It ends with the first model and what is asked of it: the same
+lines follow as in the checkout.
 """
 
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked import program
 
 ROOT = Path(__file__).resolve().parents[1]
 NEXT = re.compile(r"^Next: (.+)$", re.MULTILINE)
@@ -90,8 +93,13 @@ def check_policies(commands: dict[str, Any], folder: Path) -> None:
 def test_from_make_demo_to_a_dpo_and_a_ppo_model(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "demo.*", "__pycache__"))
-    installed = Path(sys.prefix)  # nothing is installed there again
-    lines = walk(f"make demo VENV={installed} --assume-old={installed}/base", folder)
+    programs = tmp_path / "env/bin"
+    programs.mkdir(parents=True)
+    (tmp_path / "env/base").touch()  # nothing is installed there again
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
+    with program(programs):
+        lines = walk(f"make demo VENV={tmp_path}/env --assume-old={tmp_path}/env/base", folder)
     check_policies(check_data(lines, folder), folder)
 
 

@@ -3,9 +3,11 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from datagen.commands.terminal import counts
 from datagen.engine.options import MAP_HELP, option
@@ -20,13 +22,15 @@ from datagen.records.convert import (
     left_out,
     read_registry,
     register_dataset,
+    to_text_line,
 )
 from datagen.records.export import TABLES, canonical_row
-from datagen.records.files import check_folder, dump_line, open_input, output_stem, replace_file
+from datagen.records.files import check_folder, dump_line, open_input, output_stem, replacing
 from datagen.records.kinds import first_row
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import DOCUMENTS, KINDS, PROMPTS, Kind, Reader, kind_of_row
-from datagen.records.record import BadLine
+from datagen.records.record import BadLine, Row
+from datagen.records.spool import spooled
 from datagen.text import count_of
 
 ARGUMENTS = (("input", "A file or a folder of rows, hf://NAME, or - for standard input."),)
@@ -49,6 +53,22 @@ class Options:
     limit: int | None = option(None, "Read only the first N rows.", least=1)
     overwrite: bool = option(False, "Replace an existing file, whoever made it; never the input.")
     quiet: bool = option(False, "Print only errors.", short="-q")
+
+
+@dataclass
+class Written:
+    """What is known of the rows that are written, once they are."""
+
+    rows: int = 0
+    columns: set[str] = field(default_factory=set)
+
+    def count(self, rows: Iterator[Converted]) -> Iterator[Converted]:
+        """Yield the rows, and count each."""
+        for row in rows:
+            self.rows += 1
+            if isinstance(row, dict):
+                self.columns.update(row)
+            yield row
 
 
 @dataclass
@@ -98,7 +118,16 @@ def run(input: str, options: Options) -> int:
         if kind.name not in targets:
             kinds = ", ".join(targets)
             raise InputError(f"{name}: holds {kind.name}; {options.to} has a shape for {kinds} alone. {kind.use}")
-        rows = list(converted(reader, targets[kind.name], options.limit, left))
+        target, written = targets[kind.name], Written()
+        if path is not None and options.output is None and target.write is to_text_line:
+            path = path.with_suffix(".txt")
+        if path is not None and path.exists() and not options.overwrite:
+            raise InputError(f"{path}: exists already; choose another -o, or add --overwrite")
+        registry = read_registry(path) if path is not None and options.to == "llama-factory" else None
+        rows = written.count(converted(reader, target, options.limit, left))
+        first = next(rows, None)
+        if first is not None:
+            write(chain([first], rows), path, options.to)
     dropped = [
         f'{count_of(count, "row")} with "{column}", for which {options.to} has no place'
         for column, count in sorted(left.columns.items())
@@ -107,12 +136,15 @@ def run(input: str, options: Options) -> int:
         print(printable(line), file=sys.stderr)
     if left.total > SHOWN:
         print(printable(f"... and {left.total - SHOWN:,} more are left out"), file=sys.stderr)
-    if not rows:
+    if first is None:
         raise nothing_usable(name, str(left) if left.total else "")
+    if path is not None and registry is not None:
+        register_dataset(path, kind, registry, written.columns)
 
-    write(rows, path, kind, options)
+    if path is not None and not options.quiet:
+        print(printable(f"Rows: {path}"), file=sys.stderr)
     if not options.quiet and options.to != "audit":
-        print(printable(f"{count_of(len(rows), 'row')}; left out: {left}"), file=sys.stderr)
+        print(printable(f"{count_of(written.rows, 'row')}; left out: {left}"), file=sys.stderr)
     return 0
 
 
@@ -153,27 +185,14 @@ def converted(reader: Reader[Any], target: Target, limit: int | None, left: Left
                 left.columns.update(left_out(row, target) if target.write is not canonical_row else ())
 
 
-def write(rows: list[Any], path: Path | None, kind: Kind[Any], options: Options) -> None:
-    """Write rows or lines of text to a file, or to standard output if `path` is None."""
-    lines = [audit_sheet(rows)] if options.to == "audit" else rows
-    if path is None:
-        sys.stdout.buffer.write(as_bytes(lines))
+def write(rows: Iterator[Converted], path: Path | None, to: str) -> None:
+    """Write rows or lines of text to a file, or to standard output if `path` is None, one after another."""
+    if path is not None and to in TABLES:
+        TABLES[to][1](cast(Iterator[Row], rows), path)
         return
-    if options.output is None and isinstance(rows[0], str):
-        path = path.with_suffix(".txt")
-    if path.exists() and not options.overwrite:
-        raise InputError(f"{path}: exists already; choose another -o, or add --overwrite")
-    registry = read_registry(path) if options.to == "llama-factory" else None
-    if options.to in TABLES:
-        TABLES[options.to][1](rows, path)
-    else:
-        replace_file(path, as_bytes(lines))
-    if registry is not None:
-        register_dataset(path, kind, registry, {name for row in rows if isinstance(row, dict) for name in row})
-    if not options.quiet:
-        print(printable(f"Rows: {path}"), file=sys.stderr)
-
-
-def as_bytes(lines: list[Converted]) -> bytes:
-    """Return rows as JSON lines, and lines of text as they are."""
-    return b"".join(line.encode() + b"\n" if isinstance(line, str) else dump_line(line) for line in lines)
+    with replacing(path) if path else nullcontext(sys.stdout.buffer) as file:
+        if to == "audit":
+            with spooled(cast(Iterator[Row], rows), path.parent if path else None) as spool:
+                rows = iter([audit_sheet(spool)])
+        for row in rows:
+            file.write(row.encode() + b"\n" if isinstance(row, str) else dump_line(row))

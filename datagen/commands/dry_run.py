@@ -27,6 +27,8 @@ def report_dry_run(job: Job, dry: DryRun, display: Display) -> None:
         )
         for line in range_lines(dry):
             display.print(line)
+        for line in dry.comparisons:
+            display.print(f"{line}.")
     display.print("Nothing was sent.")
 
 

@@ -38,12 +38,14 @@ class Ending:
         message: What to tell the user; empty where the funnel says it all.
         again: The command line that continues the run; None if running it again would not help.
         rows_are_next: Whether what comes next is to use the rows.
+        is_open: Whether the run goes on later, and has put no file in place.
     """
 
     exit_code: int
     message: str = ""
     again: str | None = None
     rows_are_next: bool = False
+    is_open: bool = False
 
 
 def ending_of(outcome: Outcome, run: RunOptions, method: Method, details: Mapping[str, str]) -> Ending:
@@ -61,10 +63,12 @@ def ending_of(outcome: Outcome, run: RunOptions, method: Method, details: Mappin
     if reason == "cap":
         raised = again("--max-calls", str(2 * (run.max_calls or 0)))
         return Ending(AT_CAP, f"Stopped at --max-calls {run.max_calls}. To continue, raise it.", raised)
+    if reason == "batch":
+        return ending_of_batches(outcome.run["batches"])
     if reason == "interrupted":
         return Ending(INTERRUPTED, "Interrupted. What was paid for is recorded.", again())
     if reason == "outage":
-        if outcome.run["usage"]["calls"]:
+        if outcome.run["usage"]["calls"] or outcome.run.get("shipped"):
             return Ending(OUTAGE, f"error: {outcome.error}\nWhat was paid for is recorded.", again())
         unanswered = count_of(outcome.run["unanswered"], "request")
         paid = f"{unanswered} got no answer that can be read; the server may bill them."
@@ -136,6 +140,17 @@ def ending_of_rows(
             message += " The same command tries the failed ones again, and nothing else."
         return Ending(SHORT if sum(failed.values()) > kept else DONE, message, retry, rows_are_next=not retry)
     return Ending(DONE, rows_are_next=True)
+
+
+def ending_of_batches(states: Mapping[str, str]) -> Ending:
+    """Return how a run ended whose next answers come with batches; `states` says how each of them is."""
+    lines = "".join(f"\n  {name}: {state}" for name, state in states.items())
+    message = (
+        f"The next answers come with {'a batch' if len(states) == 1 else 'batches'}; no row is written yet.{lines}"
+    )
+    return Ending(
+        DONE, f"{message}\nCome back later: the same command reads the answers and goes on.", again(), is_open=True
+    )
 
 
 def ending_of_shard(shard: Shard, journal: Path) -> Ending:

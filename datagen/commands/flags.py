@@ -26,6 +26,7 @@ TEXT_OPTIONS = (
         "seed",
         "n",
         "shard",
+        "ray",
     ),
 )
 """Options of a run that mean nothing where models give vectors: those of answers, and of rows made anew."""
@@ -179,10 +180,12 @@ def method_parameters(methods: Sequence[type[Method]], selector: str) -> Paramet
 def flags(options_type: type) -> Parameters:
     """Return a flag for each field of a dataclass of options."""
     hints = get_type_hints(options_type)
-    return [
-        flag(field.name, hints[field.name], None if field.default is MISSING else field.default, **field.metadata)
-        for field in fields(options_type)
-    ]
+
+    def declared(field: Any) -> inspect.Parameter:
+        metadata = {name: value for name, value in field.metadata.items() if name != "file"}
+        return flag(field.name, hints[field.name], None if field.default is MISSING else field.default, **metadata)
+
+    return [declared(field) for field in fields(options_type)]
 
 
 def flag(
@@ -215,11 +218,14 @@ def flag(
     )
 
 
-def argument(name: str, help: str, several: bool = False) -> inspect.Parameter:
-    """Return a positional argument; its value is a list if it takes several."""
+def argument(name: str, help: str, several: bool = False, optional: bool = False) -> inspect.Parameter:
+    """Return a positional argument; its value is a list if it takes several, and None if it may be left out and is."""
     kind: Any = list[str] if several else str
+    kind = kind | None if optional else kind
+    help = help.replace("[", r"\[")
     annotation = Annotated[kind, typer.Argument(help=help, metavar=name.upper(), show_default=False)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    default = None if optional else inspect.Parameter.empty
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def fill_options(options_type: type[Options], values: Mapping[str, Any]) -> Options:

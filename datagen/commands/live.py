@@ -51,7 +51,8 @@ class Progress:
     @property
     def done(self) -> int:
         """Answers so far; rows for a method without a model."""
-        return self.engine.usage.calls if self.job.roles else self.engine.records
+        ahead = self.engine.ahead.calls if self.engine.ahead else 0
+        return self.engine.usage.calls + ahead if self.job.roles else self.engine.records
 
     @property
     def total(self) -> float | None:
@@ -84,13 +85,15 @@ class Progress:
         paused = [f"the server is busy, asked again in {clock(busy + 1)}"] if busy > 0 else []
         if limited > SHORT_WAIT and not paused:
             paused = [f"the rate limit is kept to, next request in {clock(limited + 1)}"]
+        if batched := sum(batches.waiting for batches in engine.stack.batches):
+            paused = [f"waiting for {count_of(batched, 'request')} in batches"]
         requests, tokens = self._rates(traffic.sent, traffic.tokens)
         return [
             outcomes,
             *paused,
             f"{short(tokens)} tokens/s",
             f"{short(requests)} requests/s",
-            f"in flight {traffic.in_flight} of {engine.stack.limit}",
+            f"in flight {traffic.in_flight} of {traffic.limit}",
             f"replayed {engine.stack.journal.replayed:,}",
             count_of(usage.prompt_tokens + usage.completion_tokens, "token"),
             *self._cost(usage, funnel.kept),

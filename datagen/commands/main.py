@@ -111,7 +111,7 @@ COMMANDS = {
     "judge": Command(
         "datagen.judge",
         "Score, compare and rank answers.",
-        ("score:Score", "compare:Compare", "rank:Rank", "verify:Verify", "human:Human"),
+        ("score:Score", "compare:Compare", "rank:Rank", "verify:Verify", "human:Human", "difficulty:Difficulty"),
         "by",
         example="datagen judge samples.jsonl --by compare --model gpt-4o-mini",
         page="docs/judging.md",
@@ -166,6 +166,12 @@ COMMANDS = {
         "Show the history of a row, from its seed on, with what was rejected on the way.",
         example="datagen trace 5943f1eb",
         page="docs/commands.md",
+    ),
+    "report": Command(
+        "datagen.commands.report",
+        "Write one page about outputs and training runs: funnels, cost, figures, sample rows, curves.",
+        example="datagen report seeds.evolve.jsonl",
+        page="docs/report.md",
     ),
     "doctor": Command(
         "datagen.commands.doctor",

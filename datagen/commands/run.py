@@ -76,10 +76,10 @@ def run_method(
             ending = report_finished(job, display)
         else:
             ending = run_and_report(job, display)
-        if run.json and not ending.exit_code:
+        if run.json and not ending.exit_code and not ending.is_open:
             print(printable(job.output.meta_path.read_text(encoding="utf-8")), end="")
         lines = [ending.message] if ending.message else []
-        if not run.quiet and not job.output.piped and job.output.has_lines:
+        if not run.quiet and not job.output.piped and not ending.is_open and job.output.has_lines:
             lines.append(f"Rows: {job.output.path}   rejected: {job.output.rejected_path}")
         if is_demonstration:
             lines.append(SIM_AFTER)
@@ -94,10 +94,19 @@ def run_method(
 
 def run_and_report(job: Job, display: Display) -> Ending:
     """Run a job, and print its funnel; return how it ended."""
+    if notice := job.method.notice(job.reader):
+        display.print(notice)
     tune_garbage_collector()
+    if job.ray and not job.run.quiet:
+        display.print(
+            f"Ray: {'starting' if job.ray.address is None else 'joining'} {job.ray}, which takes some seconds."
+        )
     try:
         with on_stop(display.interrupt):
             outcome = asyncio.run(run_job(job, display))
+            while outcome.reason == "batch" and job.batch.wait is not None:
+                display.begin_again(outcome)
+                outcome = asyncio.run(run_job(job, display, outcome))
     finally:
         display.end()
     display.report(job, outcome)

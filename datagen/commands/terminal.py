@@ -125,6 +125,7 @@ class Display:
     _timer: asyncio.TimerHandle | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _bad_lines: int = 0
+    _is_again: bool = False
     details: dict[str, str] = field(default_factory=dict)
     """For each reason of a failed candidate, the words of the first one."""
 
@@ -176,6 +177,13 @@ class Display:
         waiting = count_of(self._engine.stack.traffic.in_flight, "request")
         self.print(f"Stopping: waiting for {waiting} in flight. Ctrl-C again to quit at once.")
 
+    def begin_again(self, outcome: Outcome) -> None:
+        """Say how a run ended that is followed by another one over the same rows, of which nothing is said twice."""
+        self._clear()
+        self._is_again = True
+        for note in [*outcome.notes, *(f"{name}: {state}" for name, state in outcome.run["batches"].items())]:
+            self.print(f"{note}.")
+
     def end(self) -> None:
         """Clear the live bar."""
         if self._timer:
@@ -205,7 +213,11 @@ class Display:
             self.print(f"An earlier run was killed: up to {lost} on the way or not recorded yet, paid for and lost.")
         for note in outcome.notes:
             self.print(f"{note}.")
-        if not job.run.quiet and (funnel["asked"] or funnel["unreadable"] or run["usage"]["calls"]):
+        if (
+            not job.run.quiet
+            and outcome.reason != "batch"
+            and (funnel["asked"] or funnel["unreadable"] or run["usage"]["calls"])
+        ):
             for table in outcome.tables:
                 if len(table) > 1:
                     self.print("\n".join(columns(table)) + "\n")
@@ -213,11 +225,14 @@ class Display:
             self.print("\n".join(account_lines(result, run)))
         if outcome.error is not None and outcome.reason == "error":
             raise outcome.error
-        if not run["records"] and (job.shard is None or funnel["unreadable"]):
+        is_stopped = outcome.reason in ("interrupted", "outage", "cap")
+        if not run["records"] and not is_stopped and (job.shard is None or funnel["unreadable"]):
             raise nothing_usable(job.reader.name)
 
     def bad_line(self, bad: BadLine) -> None:
         """Print an unusable input line: the first few, or with --verbose all of them."""
+        if self._is_again:
+            return
         self._bad_lines += 1
         if self.verbose or self._bad_lines <= MAX_BAD_LINES:
             self.print(f"{bad} (skipped)")

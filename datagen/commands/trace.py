@@ -5,9 +5,11 @@ through a pipe (.datagen/piped/). A seed is looked up in the input that an outpu
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from rapidfuzz.distance import Levenshtein
@@ -19,9 +21,9 @@ from datagen.llm.database import JOURNAL_FOLDER
 from datagen.printing import printable
 from datagen.records.files import open_file, open_input
 from datagen.records.layout import unpack_row
-from datagen.records.lines import json_lines
+from datagen.records.lines import loads_strictly, raw_lines
 from datagen.records.reader import PROMPTS, Reader
-from datagen.records.record import Record, Row, request_text
+from datagen.records.record import ID_LENGTH, Record, Row, request_text
 
 ARGUMENTS = (("id", "The id of a row, or a prefix of it."),)
 LEAST_LETTERS = 4
@@ -50,77 +52,93 @@ class Step:
 
 
 class Archive:
-    """All rows of a folder: of its outputs, those that went through a pipe included, and of their inputs."""
+    """All rows of a folder: of its outputs, those that went through a pipe included, and of their inputs.
+
+    Nothing is held in memory: the files are searched for one id after another.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.rows: dict[str, tuple[str, Row]] = {}
-        """By id: the file and the row."""
-        self.rejected: dict[str, list[Row]] = {}
-        """By the id of the row that they were made from."""
+        self.outputs: list[Path] = []
         inputs: set[str] = set()
         for place in (folder, folder / JOURNAL_FOLDER / "piped"):
             for meta_path in sorted(place.glob("*.meta.json")):
                 path = meta_path.with_name(meta_path.name.removesuffix(".meta.json") + ".jsonl")
                 meta = read_meta(meta_path)
                 if meta is not None and path.exists():
-                    self._read_output(path)
+                    self.outputs.append(path)
                     inputs.add(str(meta["run"].get("input")))
-        for name in sorted(inputs):
-            self._read_input(folder / name)
-
-    def _read_output(self, path: Path) -> None:
-        """Read the rows of an output and its rejected rows."""
-        for row in read_rows(path):
-            if isinstance(row.get("id"), str):
-                self.rows.setdefault(row["id"], (str(path), row))
-        for row in read_rows(path.with_suffix(".rejected.jsonl")):
-            parent = row.get("record")
-            if isinstance(parent, dict):
-                self.rejected.setdefault(str(parent.get("id")), []).append(row)
-
-    def _read_input(self, path: Path) -> None:
-        """Read the rows of an input in any format; a file that is gone, or of another kind (an output), is skipped."""
-        if not path.is_file():
-            return
-        with open_input(str(path)) as file:
-            try:
-                items = list(Reader(str(path), file, PROMPTS).read())
-            except InputError:
-                return
-            for item in items:
-                if isinstance(item, Record):
-                    row: Row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
-                    self.rows.setdefault(item.id, (f"{path}:{item.line}", row))
+        self.inputs = [folder / name for name in sorted(inputs)]
 
     def find(self, start: str) -> str:
         """Return the only id that begins with `start`."""
-        ids = [name for name in self.rows if name.startswith(start)]
         if len(start) < LEAST_LETTERS:
             raise InputError(f"{start}: too short for an id; at least {LEAST_LETTERS} letters")
+        ids = dict.fromkeys(row["id"] for _, row in self._rows_of_outputs(start))
+        if start not in ids or len(start) < ID_LENGTH:  # the id may be that of a row of an input, or another one too
+            ids |= dict.fromkeys(row["id"] for _, row in self._rows_of_inputs(start))
         if not ids:
             raise InputError(f"no row's id begins with {start} here; --folder names another folder of outputs")
         if len(ids) > 1:
-            raise InputError(f"{start}: {len(ids)} rows have an id that begins so, such as {ids[0]}; give more letters")
-        return ids[0]
+            first = next(iter(ids))
+            raise InputError(f"{start}: {len(ids)} rows have an id that begins so, such as {first}; give more letters")
+        return str(next(iter(ids)))
 
     def path(self, name: str) -> list[Step]:
         """Return the rows from the seed to the one with this id."""
-        steps: list[Step] = []
-        while name in self.rows and all(step.row["id"] != name for step in steps):
-            file, row = self.rows[name]
-            steps.append(Step(row, file, self.rejected.get(name, [])))
-            name = next(iter((row.get("meta") or {}).get("parents") or []), "")
-        return steps[::-1]
+        steps: dict[str, Step] = {}
+        while name not in steps and (step := self._step(name)):
+            steps[name] = step
+            name = next(iter((step.row.get("meta") or {}).get("parents") or []), "")
+        for row in self._rejected_rows(list(steps)):
+            steps[row["record"]["id"]].rejected.append(row)
+        return list(steps.values())[::-1]
+
+    def _step(self, name: str) -> Step | None:
+        """Return the first row with an id: of the outputs, else of the inputs."""
+        rows = chain(self._rows_of_outputs(name), self._rows_of_inputs(name)) if name else ()
+        return next((Step(row, file) for file, row in rows if row["id"] == name), None)
+
+    def _rows_of_outputs(self, start: str) -> Iterator[tuple[str, Row]]:
+        """Yield the rows whose id begins so."""
+        for path in self.outputs:
+            for row in read_rows(path, [start]):
+                if isinstance(row.get("id"), str) and row["id"].startswith(start):
+                    yield str(path), row
+
+    def _rows_of_inputs(self, start: str) -> Iterator[tuple[str, Row]]:
+        """Yield the rows of inputs in any format, which have no ids of ours before they are read. A file that is gone,
+        or of another kind (an output), is skipped."""
+        for path in filter(Path.is_file, self.inputs):
+            with open_input(str(path)) as file, suppress(InputError):
+                for item in Reader(str(path), file, PROMPTS).read():
+                    if isinstance(item, Record) and item.id.startswith(start):
+                        row: Row = {"id": item.id, "prompt": item.prompt, "response": item.response, "meta": {}}
+                        yield f"{path}:{item.line}", row
+
+    def _rejected_rows(self, names: list[str]) -> Iterator[Row]:
+        """Yield the rejected and failed candidates that were made from these rows."""
+        for path in self.outputs if names else ():
+            for row in read_rows(path.with_suffix(".rejected.jsonl"), names):
+                parent = row.get("record")
+                if isinstance(parent, dict) and parent.get("id") in names:
+                    yield row
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of one of our files, which somebody may have edited; none if it does not exist."""
-    if path.is_file():
-        with open_file(str(path)) as file:
-            for line in json_lines(str(path), file):
-                with suppress(ValueError):
-                    if line.row is not None:
-                        yield unpack_row(line.row)
+def read_rows(path: Path, texts: list[str]) -> Iterator[Row]:
+    """Yield those rows of one of our files, which somebody may have edited, that hold one of the texts as JSON has it;
+    none if the file does not exist. Other lines are not parsed, which takes far longer than to search them."""
+    if not path.is_file():
+        return
+    search = re.compile(
+        b"|".join(re.escape(json.dumps(text, ensure_ascii=False)[1:-1].encode()) for text in texts)
+    ).search
+    with open_file(str(path)) as file:
+        for _, raw in raw_lines(file):
+            if search(raw):
+                with suppress(ValueError, RecursionError):
+                    row = loads_strictly(raw.decode())
+                    if isinstance(row, dict):
+                        yield unpack_row(row)
 
 
 def run(id: str, options: Options) -> int:

@@ -6,19 +6,21 @@ not counted but bounded, since every model has its own tokenizer.
 """
 
 import asyncio
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import islice
 from math import ceil
 from typing import NamedTuple, cast
 
 from datagen.engine.job import Job
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.scheduler import most_records, read_passes
+from datagen.llm.batches.comparison import comparison
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.model import ATTEMPTS, Model, Roles
 from datagen.llm.prices import FREE, LONGEST_CONTEXT, Price, answer_limit, prompt_bound
-from datagen.records.record import Record, Row
+from datagen.records.record import BadLine, Record, Row
 
 SAMPLE = 8
 """Records that are worked on, from all over the input."""
@@ -56,6 +58,8 @@ class DryRun:
     """The models whose price is unknown."""
     sources: list[str]
     """Where the prices come from; empty if every model runs here."""
+    comparisons: list[str]
+    """Of each model at an address: whether a batch is cheaper. An unknown price is named with --batch only."""
 
 
 class Walk:
@@ -72,42 +76,63 @@ class Walk:
         return await self._sim.send(call)
 
 
+class Items:
+    """What a run begins with, read as often as it is wanted: in memory is one row at a time.
+
+    Args:
+        job: The command.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.records = self.unreadable = 0
+        """Of the last reading."""
+
+    def read(self) -> Iterator[Record]:
+        """Yield the records of one pass; of an endless method the first that it draws."""
+        method, run = self._job.method, self._job.run
+        items = self._counted()
+        if not method.endless:
+            yield from (item for item in items if isinstance(item, Record))
+            return
+        pool = cast(GrowingMemory, method.memory()[0])
+        drawn = (item for item in method.draw(items, pool, run.seed) if isinstance(item, Record))
+        for record in islice(drawn, 1):
+            yield record if method.lag is None else replace(record, view=pool.view(len(pool)))
+
+    def _counted(self) -> Iterator[Record | BadLine]:
+        run, self.records, self.unreadable = self._job.run, 0, 0
+        for item in read_passes(self._job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict):
+            self.records += isinstance(item, Record)
+            self.unreadable += isinstance(item, BadLine)
+            yield item
+
+
 def dry_run(job: Job) -> DryRun:
     """Render the first request and say what to expect; open no journal and send nothing."""
-    # 1. The records: the rows of the input, or one that an endless method draws from them.
-    method, run = job.method, job.run
-    items = list(read_passes(job.reader.read, seed=run.seed, limit=run.limit, again=False, strict=run.strict))
-    records = [item for item in items if isinstance(item, Record)]
-    begun = records
-    if method.endless:
-        pool = cast(GrowingMemory, method.memory()[0])
-        begun = list(islice((item for item in method.draw(iter(items), pool, run.seed) if isinstance(item, Record)), 1))
-        if method.lag is not None:
-            begun = [replace(record, view=pool.view(len(pool))) for record in begun]
-
-    # 2. The calls of each, and of the run. With -n the input is read over and over.
+    # 1. The calls of each record, and of the run. With -n the input is read over and over.
+    method, run, items = job.method, job.run, Items(job)
     calls: list[tuple[int, Call]] = []
     walk = Walk(open_sim(), calls)
     models = {role: [Model(spec.identity, walk, spec.params) for spec in specs] for role, specs in job.roles.items()}
-    roles = [Roles(models, record, run.params, run.judge_params) for record in begun]
-    usual, bounds = (list(map(count, begun, roles)) for count in (method.usual_calls, method.bound))
-    most = most_records(run.n) or len(begun)
-    expected = len(begun) if run.n is None else ceil(run.n / method.candidates)
+    usual, bounds = calls_of_records(job, items, models)
+    most = most_records(run.n) or len(bounds)
+    expected = len(usual) if run.n is None else ceil(run.n / method.candidates)
     cap = float("inf") if run.max_calls is None else run.max_calls
-    most_calls = min(ATTEMPTS * sum(islice(cycle(bounds), most)), cap)
-    usual_calls = min(sum(islice(cycle(usual), expected)), cap)
+    most_calls = min(ATTEMPTS * sum_of_cycle(bounds, most), cap)
+    usual_calls = min(sum_of_cycle(usual, expected), cap)
 
-    # 3. The calls of a few records, and of the first that makes any.
-    step, worked_on = max(1, len(begun) // SAMPLE), 0
-    for place, (record, llm) in enumerate(zip(begun, roles, strict=True)):
+    # 2. The calls of a few records from all over the input, and of the first that makes any.
+    step, worked_on = max(1, len(usual) // SAMPLE), 0
+    for place, record in enumerate(items.read()):
         if place % step == 0 or not calls:
             walk.earlier, worked_on = 0, worked_on + 1
-            asyncio.run(work(method, record, llm))
+            asyncio.run(work(method, record, Roles(models, record, run.params, run.judge_params)))
     least_calls = min(usual_calls, len(calls) / max(worked_on, 1) * expected) / 2
     first = calls[0][1] if calls else None
     request = None if first is None else {"model": first.model, **first.content, **first.params}
 
-    # 4. Tokens and dollars.
+    # 3. Tokens and dollars.
     tags = job.tags if job.roles else {}
     prices = {name: tag.look_up() for name, tag in tags.items()}
     unpriced = [name for name, price in prices.items() if price is None]
@@ -118,15 +143,40 @@ def dry_run(job: Job) -> DryRun:
         total = Range(*(min(amount, run.max_cost) for amount in total))
     return DryRun(
         request,
-        len(records),
-        len(items) - len(records),
+        items.records,
+        items.unreadable,
         int(usual_calls),
         int(most_calls),
         total_range([token_range(call, earlier) for earlier, call in calls], numbers),
         total,
         unpriced,
         sorted({price.source for price in prices.values() if price not in (None, FREE)}),
+        [
+            comparison(name, of_model, price)
+            for name, price in prices.items()
+            if price is not FREE
+            and (price or run.batch)
+            and (of_model := [call for _, call in calls if call.model == name])
+        ],
     )
+
+
+def calls_of_records(
+    job: Job, items: Items, models: Mapping[str, Sequence[Model]]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the usual and the most calls of each record: 16 bytes in memory."""
+    method, usual, bounds = job.method, array("Q"), array("Q")
+    for record in items.read():
+        llm = Roles(models, record, job.run.params, job.run.judge_params)
+        usual.append(method.usual_calls(record, llm))
+        bounds.append(method.bound(record, llm))
+    return usual, bounds
+
+
+def sum_of_cycle(numbers: Sequence[int], count: int) -> int:
+    """Return the sum of the first numbers of an endless repetition of some; 0 if there are none."""
+    whole, rest = divmod(count, max(len(numbers), 1))
+    return whole * sum(numbers) + sum(numbers[:rest])
 
 
 def open_sim() -> Layer:

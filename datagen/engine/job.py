@@ -13,13 +13,16 @@ from pathlib import Path
 from time import gmtime, monotonic, strftime
 from typing import Any, Literal, cast
 
+from datagen.engine.batches import batch_options, batch_states, run_with_batches, with_earlier
 from datagen.engine.fold import RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions, file_values
 from datagen.engine.output import Output, job_digest, named_output, piped_output
+from datagen.engine.ray_cluster import RayAddress, choose_ray
 from datagen.engine.scheduler import Engine, read_passes
 from datagen.engine.shards import NoFiles, Shard, choose_shard
 from datagen.errors import InputError, Stopped
+from datagen.llm.batches.options import BatchOptions
 from datagen.llm.budget import StopReason
 from datagen.llm.call import Call, Reply
 from datagen.llm.model import JUDGE_PARAMS, Model, Roles
@@ -61,6 +64,10 @@ class Job:
     """Whatever decides the rows, and the limits."""
     shard: Shard | None = None
     """The part of the input that is asked for; None is all of it."""
+    batch: BatchOptions = BatchOptions()
+    """Whether its calls go into batches."""
+    ray: RayAddress | None = None
+    """Where the workers are; None for a run without them."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +158,15 @@ def open_job(
             output = piped_output(method.name, fingerprint)
         else:
             output = named_output(Path(str(run.output)))
+        batch = batch_options(method, run, roles, output)
         if shard:
             output = NoFiles(output.path, output.folder)
         named = paths_in([input_name, file_values(options), file_values(run), role_models])
         refuse_overlap(output.touched, named, input_name)
         output.refuse_strangers()
         models = {name: specs for name, specs in {"model": run.model, **role_models}.items() if specs}
-        yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard)
+        ray = choose_ray(method, run, roles)
+        yield Job(method, run, reader, models, roles, tags, output, fingerprint, shard, batch, ray)
 
 
 def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Sequence[str]]) -> dict[str, list[Spec]]:
@@ -265,23 +274,27 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def run_job(job: Job, observer: RunObserver) -> Outcome:
+async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = None) -> Outcome:
     """Run a job to its end and put its files in place; every request in flight is waited for and recorded.
 
     Args:
         job: The command.
         observer: Hears of the beginning, of failures and of bad lines.
+        earlier: How the last replay of this run ended, if it waits for batches.
 
     Raises:
         DatagenError: Another process is writing the output, or the journal cannot be used.
         InputError: A model cannot be opened.
     """
-    run, method, output = job.run, job.method, job.output
-    with output.open_parts():
+    from datagen.engine.ray_driver import Driver, crew_of  # which imports this module
+
+    run, method, output, name = job.run, job.method, job.output, job_digest(job.fingerprint)
+    with output.open_parts(), crew_of(job) as crew:
         # 1. Build the layers below the method, and the engine.
-        limits = run.max_calls, run.in_flight, run.timeout, 60 * run.patience
-        money = job.tags, run.cost_limit, job_digest(job.fingerprint)
-        stack = build_stack(job.roles, StackOptions(output.folder, *limits, output.label, *money))
+        in_flight, roles = (crew.own_concurrency(job), crew.own_roles(job)) if crew else (run.in_flight, job.roles)
+        limits = run.max_calls, in_flight, run.timeout, 60 * run.patience
+        money = job.tags, run.cost_limit, name
+        stack = build_stack(roles, StackOptions(output.folder, *limits, output.label, *money, job.batch))
         engine = Engine(method, run, stack, output, observer, job.reader.name)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
@@ -292,12 +305,17 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
         if method.endless:
             items = method.draw(items, cast(GrowingMemory, fold.memory[0]), run.seed)
         items = job.shard.take(items) if job.shard else items
+        driver = engine.ahead = Driver(job, stack, engine, crew, items, name) if crew else None
         observer.begin(job, engine)
         drained = ended = False
         try:
-            await engine.run(items)
+            try:
+                await run_with_batches(engine, driver.items() if driver else items)
+                ended = engine.stop.reason in ENDED and job.shard is None  # the run without --shard continues it
+            finally:
+                if driver:
+                    await driver.close(ended=ended)
             reason, traffic, drained = engine.stop.reason, stack.traffic, True
-            ended = reason in ENDED and job.shard is None  # the run without --shard continues it
         finally:
             await stack.close(drained=drained, ended=ended)
         seconds = round(monotonic() - start, 3)
@@ -328,14 +346,18 @@ async def run_job(job: Job, observer: RunObserver) -> Outcome:
             **({"cap": engine.cap} if reason == "cap" else {}),
             "requests": traffic.sent,
             "retries": sum(limiter.retries for limiter in stack.limiters),
-            "replayed": stack.journal.replayed,
+            "replayed": max(0, stack.journal.replayed - (driver.replayed if driver else 0)),
+            **({"shipped": driver.shipped} if driver else {}),
             "unanswered": stack.budget.cap.unanswered,
             "surplus": engine.surplus,
             "peak_in_flight": traffic.peak,
+            **({"batches": batch_states(stack)} if job.batch.is_on else {}),
         }
-        rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
+        run_row, rows_in_place = with_earlier(run_row, earlier.run if earlier else None), None
+        if reason != "batch":
+            rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
         if status == "finished" and rows_in_place is None and job.shard is None:
             method.finish(result)
-    journal = stack.journal
-    account = journal.unrecorded, [*stack.notes, *fold.table.warnings()]
+    lost, notes = (driver.lost_before, driver.notes) if driver else (0, [])
+    account = stack.journal.unrecorded + lost, [*stack.notes, *notes, *fold.table.warnings()]
     return Outcome(status, reason, result, run_row, tables, *account, engine.stop.error, rows_in_place)

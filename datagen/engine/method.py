@@ -196,6 +196,10 @@ class Method:
         """
         return None
 
+    def notice(self, reader: Reader[Record]) -> str | None:
+        """Return what a user should know of a run over this input before it begins; None if there is nothing."""
+        return None
+
     def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the candidates of one record, in an order that does not depend on when its calls end.
 

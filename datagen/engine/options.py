@@ -24,6 +24,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     choices: Sequence[str] = (),
+    file: bool = False,
     panel: str = "Method",
 ) -> Any:
     """Declare an option: a dataclass field that becomes a flag of the command line.
@@ -36,10 +37,12 @@ def option(
         least: The smallest value allowed.
         most: The largest value allowed.
         choices: The values allowed, where they are names (`check_choices`).
+        file: Whether its text may name a file or a folder, alone or within a spec; that of a `Path` always does.
         panel: The heading in `--help` under which the option is listed.
     """
     metadata = {
-        "help": help, "long": long, "short": short, "least": least, "most": most, "choices": choices, "panel": panel
+        "help": help, "long": long, "short": short, "least": least, "most": most, "choices": choices, "file": file,
+        "panel": panel,
     }  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -57,11 +60,10 @@ def check_choices(options: Any) -> None:
 
 
 def file_values(options: Any) -> dict[str, Any]:
-    """Return the values of options that may name a file: neither a default, nor one of a set of names."""
+    """Return the values of options that name files or folders, as far as they are given."""
+    values = ((item, getattr(options, item.name)) for item in fields(options))
     return {
-        item.name: value
-        for item in fields(options)
-        if (value := getattr(options, item.name)) != item.default and not item.metadata.get("choices")
+        item.name: value for item, value in values if value and (item.metadata.get("file") or isinstance(value, Path))
     }
 
 
@@ -97,6 +99,7 @@ class RunOptions:
         "Model for every role: NAME[#tag][@URL[,URL...]], a name in models.toml, hf:PATH, replay:FILE or sim. Repeat "
         "it to use several in turn. "
         "[DATAGEN_MODEL, or default in models.toml]",
+        file=True,
         panel=MODELS,
     )
     temperature: float | None = option(None, "Sampling temperature; overrides the method's.", least=0, panel=MODELS)
@@ -148,6 +151,24 @@ class RunOptions:
     shard: str | None = option(
         None,
         "Record the answers for part I of N of the input, I/N, and write no rows; caps are those of the part.",
+        panel=LIMITS,
+    )
+    ray: str | None = option(
+        None,
+        "Ask on the workers of a Ray cluster: HOST:PORT of its head, auto, or local:N for N workers on this machine.",
+        panel=LIMITS,
+    )
+    batch: bool = option(
+        False,
+        "Ask through the provider's batch API, at half the price: submit what can be asked now and exit; the same "
+        "command later reads the answers and goes on.",
+        panel=LIMITS,
+    )
+    batch_wait: float | None = option(
+        None,
+        "With --batch, wait instead of exiting: minutes after which a batch is cancelled and the rest of it is sent at "
+        "once; 0 makes no new batch.",
+        least=0,
         panel=LIMITS,
     )
     concurrency: str = option("auto", "Maximum concurrent requests per endpoint: a number, or auto.", panel=LIMITS)

@@ -124,6 +124,7 @@ class Output:
             DatagenError: Another process is writing this output.
         """
         new_folders: list[Path] = []
+        self._parts, self.rows, self.rejected_rows = [], 0, 0
         try:
             for path in (self.path, self.rejected_path):
                 name = self.part_of(path)

@@ -12,14 +12,14 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 from datagen.engine.fold import CANDIDATES_PER_ROW, Fold, RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
 from datagen.engine.output import Output
 from datagen.engine.reasoning import KEEP, apply_reasoning
-from datagen.errors import InputError, Outage, Stopped
+from datagen.errors import InputError, Outage, Queued, Stopped
 from datagen.llm.model import ATTEMPTS, Roles
 from datagen.llm.stack import Stack
 from datagen.records.files import dump_line
@@ -35,11 +35,32 @@ MARGIN = 1.2
 """With `-n`, records are begun while the pending ones are expected to yield less than this times the missing rows."""
 
 
+class Ahead(Protocol):
+    """What workers elsewhere ask for, ahead of the engine."""
+
+    async def wait(self) -> int | None:
+        """Wait until the answers of the next item are recorded, as far as somebody else asks for them.
+
+        Returns:
+            The calls that its record makes with these answers; None if the engine is to ask, and to mind the caps.
+        """
+        ...
+
+    def look(self) -> None:
+        """A record has ended."""
+
+    @property
+    def calls(self) -> int:
+        """The calls of records that are recorded and not begun."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Slot:
     """A place in the order of the output: a record being worked on, or a bad line."""
 
-    item: Record | BadLine
+    item: Record | BadLine | None
+    """None once it waits for a batch: nothing of it is written in this run."""
     bound: int
     """The most calls that the record makes, attempts included."""
     usual: int = 0
@@ -51,6 +72,32 @@ class Slot:
     roles: Roles | None = None
     usage: Usage = Usage()
     """The part of `roles.used` that is assigned to candidates."""
+
+    @property
+    def bound_left(self) -> int:
+        """The most calls that are still to come."""
+        return max(0, self.bound - self.roles.used.calls) if self.roles else 0
+
+    @property
+    def usual_left(self) -> int:
+        """The calls that are still to come if every answer is good."""
+        return max(0, self.usual - self.roles.used.calls) if self.roles else 0
+
+
+@dataclass(slots=True)
+class QueuedRecords:
+    """The records that wait for the answers of batches: they go on in a later run."""
+
+    records: int = 0
+    bound: int = 0
+    """The most calls that they still make."""
+    usual: int = 0
+    """The calls that they still make if every answer is good."""
+
+    def add(self, slot: Slot) -> None:
+        self.records += 1
+        self.bound += slot.bound_left
+        self.usual += slot.usual_left
 
 
 class Engine:
@@ -64,6 +111,9 @@ class Engine:
         observer: Hears of failures and of bad lines.
         source: The name of the input, for bad lines.
     """
+
+    ahead: "Ahead | None" = None
+    """What workers elsewhere ask for, ahead of this engine."""
 
     def __init__(
         self, method: Method, run: RunOptions, stack: Stack, output: Output, observer: RunObserver, source: str = ""
@@ -88,6 +138,7 @@ class Engine:
         )
         self._slots: deque[Slot] = deque()
         self._open: set[Slot] = set()
+        self.queued = QueuedRecords()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.stop.callbacks.append(self._changed.set)
@@ -112,9 +163,11 @@ class Engine:
         """The cap that has stopped the run, if one has."""
         return "max_calls" if self.stack.purse.refused is None else "max_cost"
 
-    def _end_at_cap(self, usual: int) -> None:
-        """End the run, since a cap does not cover another record."""
-        if self._is_affordable(usual):
+    def _end_before(self, usual: int) -> None:
+        """End the run before another record: a cap does not cover it, or enough of them wait for batches."""
+        if self.queued.records:
+            self.stop.now("batch")
+        elif self._is_affordable(usual):
             self.stop.now("cap")
         else:
             self.stack.purse.end(self.stack.purse.expected(usual))
@@ -154,50 +207,81 @@ class Engine:
                         break
                     roles = Roles(self.stack.models, item, *self._params)
                     bound, usual = self._method.bound(item, roles) * ATTEMPTS, self._method.usual_calls(item, roles)
-                while not self.stop.reason and not self._may_begin(bound, usual):
+                places = await self.ahead.wait() if self.ahead else None
+                most = bound if places is None else places
+                while not self.stop.reason and not self._may_begin(most, usual, is_covered=places is not None):
                     if not self._open:
-                        self._end_at_cap(usual)
+                        self._end_before(usual)
                         break
                     self._changed.clear()
                     await self._changed.wait()
                 if self.stop.reason:
                     break
-                self._begin(item, bound, usual, roles)
+                self._begin(item, most, usual, roles)
         except InputError as error:
             self.stop.now("error", error)
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.fold.finish()
-        if self.records == self._most_records and self.fold.missing:
+        if self.queued.records:
+            self.stop.now("batch")
+        elif self.records == self._most_records and self.fold.missing:
             self.stop.now("stall")  # a record without a candidate
         self.surplus = sum(len(slot.candidates) for slot in self._slots)
         if self.status_counts.total() != self.fold.funnel.candidates + self.surplus:
             raise AssertionError(f"{self.status_counts} candidates, {self.fold.funnel} written, {self.surplus} surplus")
 
-    def _may_begin(self, bound: int, usual: int) -> bool:
-        """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now."""
+    @property
+    def pending(self) -> int:
+        """The number of records and bad lines that are begun and not written."""
+        return len(self._slots)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a record is open."""
+        return bool(self._open)
+
+    @property
+    def reserved(self) -> int:
+        """The most calls that the open records, and those in batches, still make."""
+        return sum(slot.bound_left for slot in self._open) + self.queued.bound
+
+    def wants(self, pending: int) -> bool:
+        """Whether more records are to be begun, with -n: are so many pending ones expected to yield too few rows?"""
+        funnel = self.fold.funnel
+        rate = (funnel.kept + 1) / (funnel.candidates + 1)
+        return pending * self.per_record * rate < MARGIN * self.fold.missing
+
+    def window(self, slots: int) -> int:
+        """Return how many records may be begun and not written, for so many requests in flight."""
+        return max(WINDOW_PER_SLOT * slots, LEAST_WINDOW)
+
+    def _may_begin(self, bound: int, usual: int, *, is_covered: bool = False) -> bool:
+        """Whether a record that makes at most `bound` calls, and usually `usual`, may be begun now.
+
+        Args:
+            is_covered: The cap was found to cover it before a worker was asked for its answers, which are recorded.
+        """
         waiting = len(self._slots)
-        if self._open:
+        if self._open or self.queued.records:
             # Open records and window, in proportion to the requests in flight.
             if self._lag is not None and waiting >= self._lag:
                 return False
             slots = self.stack.limit or SLOTS_WITHOUT_MODEL
-            if len(self._open) >= OPEN_PER_SLOT * slots or waiting >= max(WINDOW_PER_SLOT * slots, LEAST_WINDOW):
-                return False
-            # With -n: are the pending records expected to yield too few rows?
-            funnel = self.fold.funnel
-            rate = (funnel.kept + 1) / (funnel.candidates + 1)
-            if waiting * self.per_record * rate >= MARGIN * self.fold.missing:
+            is_full = waiting >= self.window(slots) and not self.queued.records
+            if len(self._open) >= OPEN_PER_SLOT * slots or is_full or not self.wants(waiting):
                 return False
         elif self.records == 0:
             return True  # the first record is begun however low the cap is
+        if is_covered:
+            return True
         if not self._is_affordable(usual):
             return False
         if not self._capped:
             return True
         # With a cap: does it cover the bounds of all open records and of this one?
-        reserved = sum(max(0, slot.bound - slot.roles.used.calls) for slot in self._open if slot.roles)
-        return self.stack.budget.cap.left() - reserved >= bound
+        cap = self.stack.budget.cap
+        return cap.left() + cap.queued - self.reserved >= bound
 
     def _is_affordable(self, usual: int) -> bool:
         """Whether the cap in dollars covers what is expected of all open records and of one more.
@@ -207,7 +291,7 @@ class Engine:
         """
         if self.stack.purse.most is None:
             return True
-        rest = sum(max(0, slot.usual - slot.roles.used.calls) for slot in self._open if slot.roles)
+        rest = sum(slot.usual_left for slot in self._open) + self.queued.usual
         return self.stack.purse.covers(rest + usual)
 
     def _begin(self, item: Record | BadLine, bound: int, usual: int, roles: Roles | None) -> None:
@@ -244,6 +328,9 @@ class Engine:
                 self._advance()
             slot.complete = True
             self._advance()
+        except Queued:
+            self.queued.add(slot)
+            slot.item = slot.roles = None  # so a million of them fit into the memory
         except Stopped:
             pass  # what is recorded is free next time; the order of the output ends before this record's rest
         except Outage as error:
@@ -256,6 +343,8 @@ class Engine:
             self._usage += roles.used
             self._open.discard(slot)
             self._changed.set()
+            if self.ahead is not None:
+                self.ahead.look()
 
     def _refuse(self, slot: Slot, record: Record, error: InputError) -> None:
         """Make a bad line of a record whose method cannot read it: the rows behind it are good."""

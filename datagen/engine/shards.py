@@ -93,6 +93,7 @@ class NoFiles(Output):
     @contextmanager
     def open_parts(self) -> Iterator[None]:
         journal_folder(self.folder)
+        self.rows = self.rejected_rows = 0
         yield
 
     def write_row(self, row: Row) -> None:

@@ -65,7 +65,7 @@ class Options:
     pairs: bool = option(False, "Write preference pairs (chosen: new, rejected: old) instead of responses.")
     only_better: bool = option(False, "Drop the rows whose answer did not improve.")
     allow_self: bool = option(False, "Allow a model to judge its own answers and those of its model family.")
-    rubric: list[str] = option(["helpful"], "Rubric of the judge, as in 'datagen judge'. Repeatable.")
+    rubric: list[str] = option(["helpful"], "Rubric of the judge, as in 'datagen judge'. Repeatable.", file=True)
     revisions: int = option(REVISIONS, "constitution: number of revisions of each answer.", least=1, most=16)
     reasoning: str = reasoning_option()
 

@@ -100,6 +100,7 @@ class Options:
     topics: str | None = option(
         None,
         "File of topics, one per line, or the breadth of a tree of them that the model makes; each draw is for one.",
+        file=True,
     )
     topic_depth: int = option(
         2, "Levels of the tree of --topics; its leaves are breadth to the power of them.", least=1

@@ -15,10 +15,11 @@ be read is counted as unread and left out of every other figure; published figur
 """
 
 import json
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,6 @@ Orders = tuple[tuple[float | None, float | None], ...]
 SCORE_TIE = 0.1
 """Scores closer than this are a tie (MT-bench)."""
 RESAMPLES, LEVEL = 1_000, 0.95
-BLOCK = 10
-"""Bootstrap samples that are drawn together: 80 bytes for each row."""
 CHANCE = 0.5
 VERDICTS = (1.0, TIE, 0.0)
 STORE = Path(JOURNAL_FOLDER) / "judges.json"
@@ -162,41 +161,52 @@ def kappa(table: Array) -> Array:
     return np.asarray((agreed - by_chance) / (1 - by_chance))
 
 
-def measure(rows: Sequence[Mapping[str, float]], level: float = LEVEL) -> dict[str, Row]:
+class RowSums:
+    """The sums of `counts` over the pairs of each row. Most rows have the sums of another one: those are held once, and
+    a row takes 4 bytes."""
+
+    def __init__(self, rows: Iterable[Mapping[str, float]] = ()) -> None:
+        self._different: dict[tuple[float, ...], int] = {}
+        self._rows = array("I")
+        for sums in rows:
+            self.add(sums)
+
+    def add(self, sums: Mapping[str, float]) -> None:
+        """Add the sums of a row."""
+        values = tuple(sums.get(name, 0.0) for name in SUM_NAMES)
+        self._rows.append(self._different.setdefault(values, len(self._different)))
+
+    def resample(self) -> Array:
+        """Return the sums of all rows, then those of RESAMPLES bootstrap samples of the rows.
+
+        Returns:
+            Shape (1 + RESAMPLES, len(SUM_NAMES)).
+        """
+        rows, sums = np.array(self._rows, np.intp), np.array([*self._different])
+        random, share = np.random.default_rng(0), np.full(len(rows), 1 / len(rows))
+        samples = (random.multinomial(len(rows), share) for _ in range(RESAMPLES))
+        weights = (np.bincount(rows, sample) for sample in chain([np.ones_like(rows)], samples))
+        return np.array([weight @ sums for weight in weights])
+
+
+def measure(rows: RowSums, level: float = LEVEL) -> dict[str, Row]:
     """Compute the figures that can be known, each with its bootstrap interval over rows (prompts).
 
     Args:
-        rows: For each prompt, the sums of `counts` over its pairs.
+        rows: The sums of each prompt.
         level: The coverage of the intervals.
 
     Returns:
         Figure to {"value", "low", "high"}.
     """
-    sums = np.array([[row.get(name, 0.0) for name in SUM_NAMES] for row in rows])
-    resampled = figures_of(resample(sums))
     edges = (50 - 50 * level, 50 + 50 * level)
     figures: dict[str, Row] = {}
-    for name, value in figures_of(sums.sum(0)).items():
+    for name, (value, *samples) in figures_of(rows.resample()).items():
         if np.isfinite(value):
-            low, high = np.nanpercentile(resampled[name], edges)
+            low, high = np.nanpercentile(samples, edges)
             interval = {"value": value, "low": low, "high": high}
             figures[name] = {edge: round(float(number), 4) for edge, number in interval.items()}
     return figures
-
-
-def resample(sums: Array) -> Array:
-    """Return the sums of RESAMPLES bootstrap samples of the rows.
-
-    They are drawn in blocks: the weights of all of them together are a thousand numbers for each row.
-
-    Args:
-        sums: Shape (rows, len(SUM_NAMES)).
-
-    Returns:
-        Shape (RESAMPLES, len(SUM_NAMES)).
-    """
-    random, share = np.random.default_rng(0), np.full(len(sums), 1 / len(sums))
-    return np.concatenate([random.multinomial(len(sums), share, BLOCK) @ sums for _ in range(RESAMPLES // BLOCK)])
 
 
 @dataclass
@@ -205,8 +215,7 @@ class Agreement(Table):
 
     level: float = LEVEL
     """The coverage of the intervals."""
-    rows: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
-    """For each row, the sums of `counts` over its pairs."""
+    rows: dict[str, RowSums] = field(default_factory=lambda: defaultdict(RowSums))
     judges: dict[str, Row] = field(default_factory=dict)
     pairs: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
@@ -220,7 +229,7 @@ class Agreement(Table):
             self.pairs[key] += 1
             for name, count in counts(pair).items():
                 sums[name] += count
-        self.rows[key].append(sums)
+        self.rows[key].add(sums)
         self.unread[key] += meta["unread"]
         self.judges[key] = {"judges": meta["judges"], "by": meta["op"], "rubrics": meta["rubrics"]}
 

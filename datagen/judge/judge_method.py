@@ -29,7 +29,7 @@ CHECK = "Measure the judge's agreement with people; the rows hold human ranks or
 class JudgeOptions:
     """Options of every judging method that calls models."""
 
-    rubric: list[str] = option(["helpful"], f"Rubric to judge by: {RUBRICS}, or a file NAME.md. Repeatable.")
+    rubric: list[str] = option(["helpful"], f"Rubric to judge by: {RUBRICS}, or a file NAME.md. Repeatable.", file=True)
     panel: bool = option(False, "Let every --judge judge every row and combine the verdicts, instead of taking turns.")
     allow_self: bool = option(False, "Allow a model to judge its own answers and those of its model family.")
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from datagen.errors import Stopped
+from datagen.errors import Queued, Stopped
 from datagen.llm.call import Call, Layer, Reply
 
-StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "in vain", "stall", "error"]
+StopReason = Literal["enough", "cap", "interrupted", "outage", "failures", "in vain", "stall", "error", "batch"]
 
 
 @dataclass(eq=False, slots=True)
@@ -56,11 +56,23 @@ class Cap:
         self.used = 0
         self.unanswered = 0
         """The replies of status 200 without an answer; they are paid for, so they are part of `used`."""
+        self.queued = 0
+        """The calls that are in a batch, or wait for one: they are to be paid for."""
+        self.elsewhere = 0
+        """Places of records that workers on other machines ask for, and that are not replayed yet."""
         self._held = 0
 
     def left(self) -> float:
         """Return how many more calls may begin."""
-        return float("inf") if self._most is None else self._most - self.used - self._held
+        if self._most is None:
+            return float("inf")
+        return self._most - self.used - self.queued - self.elsewhere - self._held
+
+    def grow(self, places: int) -> None:
+        """Add places, where there is a cap."""
+        if self._most is not None:
+            self._most += places
+            self._changed.set()
 
     async def take(self) -> None:
         """Hold a place, as soon as there is one. Raises Stopped where there will be none."""
@@ -109,5 +121,8 @@ class Budget:
             reply = await self._below.send(call)
             self.cap.used += 1
             return reply
+        except Queued:
+            self.cap.queued += 1
+            raise
         finally:
             self.cap.give_back()

@@ -76,6 +76,8 @@ class Reply:
     body: str
     from_earlier_run: bool = False
     """It was recorded before this run began."""
+    is_batched: bool = False
+    """It came with a batch, at the price of one."""
     allowances: tuple[Allowance, ...] = ()
     """What the server lets through, by the headers of the response."""
 
@@ -144,7 +146,7 @@ class Layer(Protocol):
     """Anything that answers a call."""
 
     async def send(self, call: Call) -> Reply:
-        """Return the raw reply. May raise Stopped, Outage or CallFailed."""
+        """Return the raw reply. May raise Stopped, Queued, Outage or CallFailed."""
         ...
 
 

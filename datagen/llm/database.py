@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datagen.errors import DatagenError
+from datagen.llm.batches.copies import Copied, insert_batches, read_batches
 from datagen.llm.call import Reply
 from datagen.llm.salvage import PAGE, SavedRow, read_rows
 from datagen.text import count_of
@@ -30,6 +31,17 @@ CREATE TABLE IF NOT EXISTS claims (
     key BLOB NOT NULL, attempt INTEGER NOT NULL, process INTEGER NOT NULL,
     PRIMARY KEY (key, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS payments (job TEXT PRIMARY KEY, paid INTEGER NOT NULL, spent_cap INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, model TEXT NOT NULL, place TEXT NOT NULL, file TEXT NOT NULL, id TEXT NOT NULL,
+    began REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batched (
+    key BLOB NOT NULL, attempt INTEGER NOT NULL, batch TEXT NOT NULL, rounds INTEGER NOT NULL, sent TEXT,
+    PRIMARY KEY (key, attempt)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS batched_by_batch ON batched (batch);
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB NOT NULL, attempt INTEGER NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL,
+    UNIQUE (key, attempt));
+CREATE TABLE IF NOT EXISTS leases (job TEXT PRIMARY KEY, calls INTEGER NOT NULL);
 """
 CHECKS = (
     "SELECT key, attempt, status, body FROM replies LIMIT 1",
@@ -38,6 +50,10 @@ CHECKS = (
     "SELECT id, pid, beat FROM processes LIMIT 1",
     "SELECT key, attempt, process FROM claims LIMIT 1",
     "SELECT job, paid, spent_cap FROM payments LIMIT 1",
+    "SELECT token, model, place, file, id, began FROM batches LIMIT 1",
+    "SELECT key, attempt, batch, rounds, sent FROM batched LIMIT 1",
+    "SELECT key, attempt, status, body FROM answers LIMIT 1",
+    "SELECT job, calls FROM leases LIMIT 1",
     "SELECT max(rowid) FROM replies",
 )
 """Statements that fail if the file has another form."""
@@ -91,7 +107,7 @@ def open_database(folder: Path, *, replace: tuple[int, int] | None = None) -> Op
                 if not is_damage(error, path):
                     raise
         aside = next(name for i in count(1) if not (name := path.with_name(f"journal.damaged-{i}.sqlite3")).exists())
-        saved = fill_new(path, read_rows(path))
+        saved = fill_new(path, read_rows(path), read_batches(path))
         for old, kept in zip(with_logs(path), with_logs(aside), strict=True):
             with suppress(FileNotFoundError):
                 old.rename(kept)
@@ -103,20 +119,22 @@ def open_database(folder: Path, *, replace: tuple[int, int] | None = None) -> Op
         return Opened(connect(path), require_identity(path), note)
 
 
-def restore_database(folder: Path, rows: Iterable[SavedRow]) -> Opened:
+def restore_database(folder: Path, rows: Iterable[SavedRow], batches: Copied) -> Opened:
     """Put a journal in the place of one that was removed while it was used; add to it if another process has done so.
 
     Args:
         folder: Holds the journal's own folder.
         rows: The replies of the removed journal.
+        batches: What it knows of batches.
     """
     path = folder / JOURNAL_FOLDER / "journal.sqlite3"
     with one_line_errors(path), locked(journal_folder(folder)):
         if path.exists():
             database = connect(path)
             insert_rows(database, rows)
+            insert_batches(database, batches)
         else:
-            fill_new(path, rows)
+            fill_new(path, rows, batches)
             for log in with_logs(path):
                 log.unlink(missing_ok=True)
             new_name(path).rename(path)
@@ -143,12 +161,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def fill_new(path: Path, rows: Iterable[SavedRow]) -> int:
+def fill_new(path: Path, rows: Iterable[SavedRow], batches: Copied) -> int:
     """Make a new journal under a name of its own, so that nothing is lost until it is complete; return its replies."""
     new = new_name(path)
     for name in with_logs(new):
         name.unlink(missing_ok=True)
     with closing(connect(new)) as database:
+        insert_batches(database, batches)
         return insert_rows(database, rows)
 
 

@@ -20,7 +20,7 @@ class EmbeddingEndpoint(Endpoint):
     path = "embeddings"
     answer = "list of embeddings"
 
-    def _adapted(self, call: Call) -> Mapping[str, Any]:
+    def adapted(self, call: Call) -> Mapping[str, Any]:
         asked_for = {name: value for name, value in call.params.items() if name not in LENGTHS}
         return self.parameters.adapted({**FORMAT, **asked_for}, call.messages)
 

@@ -203,7 +203,7 @@ class Endpoint:
 
     def __init__(self, url: str, name: str, *, timeout: float, connections: int, access: Access | None = None) -> None:
         self._name, self._url, self._access = name, url, access or Access()
-        self._client, self._pattern = open_client(url, self.path, timeout, connections, self._access)
+        self.http, self._pattern = open_client(url, self.path, timeout, connections, self._access)
         self._describe_calls = is_loopback(url) and bool(os.environ.get(TEST_VARIABLE))
         """Send each call's place in the run as a header."""
         self.parameters, self._forms = Parameters(f"{name} at {url}"), Forms(f"{name} at {url}")
@@ -212,17 +212,19 @@ class Endpoint:
         """What is to be said of the answers."""
 
     async def send(self, call: Call) -> Reply:
-        # 1. Leave out or change what this model has refused; the call key holds the parameters as requested.
-        params = self._adapted(call)
-
-        # 2. Send the request.
+        params = self.adapted(call)
         try:
-            content = encode_body({"model": self._name, **call.content, **params}).encode()
+            content = encode_body(self.body(call, params)).encode()
         except UnicodeEncodeError:
             return refusal(400, "not sent: the prompt holds half a character (a lone surrogate)")
-        received = await self._client.exchange(self._request(call, content))
+        return self.read(await self.http.exchange(self._request(call, content)), call, params)
 
-        # 3. Read the reply.
+    def body(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of a request with these parameters."""
+        return {"model": self._name, **call.content, **params}
+
+    def read(self, received: Received, call: Call, params: Mapping[str, Any]) -> Reply:
+        """Read the response to a call; `params` are the parameters that were sent. Raises as `send`."""
         if not 200 <= received.status < 300:
             if received.status in REFUSED_FORM and self._adapts(received, call, params):
                 raise Adapted
@@ -246,17 +248,17 @@ class Endpoint:
         if call.schema and FORM in sent:
             self._forms.watch(read_message(reply.parsed["choices"][0]["message"]).text)
 
-    def _adapted(self, call: Call) -> Mapping[str, Any]:
-        """Return the parameters of a call as this model takes them."""
+    def adapted(self, call: Call) -> Mapping[str, Any]:
+        """Return the parameters of a call without what this model has refused; its key holds them as asked for."""
         return self._forms.adapted(self.parameters.adapted(call.params, call.messages), call.schema)
 
     def _adapts(self, received: Received, call: Call, sent: Mapping[str, Any]) -> bool:
         """Learn from a refusal; return whether the call is now sent in another way."""
-        if self._adapted(call) == sent:  # else more is known than when it was sent
+        if self.adapted(call) == sent:  # else more is known than when it was sent
             is_form = call.schema is not None and self._forms.learn(received.text, sent)
             if not is_form and received.status in REFUSED_PARAMETER:
                 self.parameters.learn(received.text, sent, call.messages)
-        return self._adapted(call) != sent
+        return self.adapted(call) != sent
 
     def _check_name(self, reply: Reply) -> None:
         """Note that the answer names another model than the request, for the first time."""
@@ -265,12 +267,16 @@ class Endpoint:
             place = f"{self._name} at {self._url}"
             self.notes.append(f"{place}: the server names another model in its answers: {name[:MOST_NAME]}")
 
+    def description(self, call: Call) -> dict[str, str]:
+        """Return the header for a test server on this machine; empty for any other."""
+        place = {"key": call.key.hex(), "sample": call.sample, "attempt": call.attempt, "task": call.task}
+        return {TEST_HEADER: json.dumps(place)} if self._describe_calls else {}
+
     def _request(self, call: Call, content: bytes) -> httpx2.Request:
         """Return the request of a call."""
         pattern, headers = self._pattern, self._pattern.headers
-        if self._describe_calls:
-            description = {"key": call.key.hex(), "sample": call.sample, "attempt": call.attempt, "task": call.task}
-            headers = httpx2.Headers({**headers, TEST_HEADER: json.dumps(description)})
+        if description := self.description(call):
+            headers = httpx2.Headers({**headers, **description})
         return httpx2.Request(
             pattern.method, pattern.url, headers=headers, content=content, extensions=pattern.extensions
         )
@@ -303,7 +309,7 @@ class Endpoint:
         )
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self.http.aclose()
 
 
 class PlainClient(openai.AsyncOpenAI):

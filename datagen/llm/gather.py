@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from datagen.errors import InputError
+from datagen.llm.batches.copies import insert_batches, read_batches
 from datagen.llm.database import (
     JOURNAL,
     is_damage,
@@ -23,6 +24,8 @@ from datagen.llm.database import (
 from datagen.llm.salvage import SavedRow, read_rows
 
 BATCH = 10_000
+CACHE = 1 << 16
+"""KiB of the database in memory: the keys of a million answers, which come in no order."""
 READ = "SELECT rowid, key, attempt, status, body FROM replies ORDER BY rowid"
 INSERT = "INSERT OR IGNORE INTO replies (key, attempt, status, body) VALUES (?, ?, ?, ?)"
 
@@ -69,12 +72,14 @@ def gather(source: Path, folder: Path, on_rows: Callable[[int], None] = lambda n
         if place.exists() and source.samefile(place):
             raise InputError(f"{source}: is the journal of this folder itself")
         with one_line_errors(place):
+            database.execute(f"PRAGMA cache_size = -{CACHE}")
             last_old_row = int(database.execute("SELECT coalesce(max(rowid), 0) FROM replies").fetchone()[0])
             rows, number = iter(saved_rows(source, gathered)), 0
             while batch := list(islice(rows, BATCH)):
                 insert_batch(database, batch, gathered)
                 number += len(batch)
                 on_rows(number)
+            insert_batches(database, read_batches(source))
             for output in open_runs(source):
                 database.execute("INSERT OR IGNORE INTO runs VALUES (?, 0, ?)", (output, last_old_row))
     if gathered.is_damaged and not number:

@@ -20,12 +20,14 @@ that of the other (claims.py).
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from time import time
 from typing import Any, TypeVar
 
+from datagen.llm.batches.copies import batch_rows
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.claims import LOOK_EVERY, Claims, Name, last_row
 from datagen.llm.database import (
@@ -40,12 +42,17 @@ from datagen.llm.database import (
     restore_database,
 )
 from datagen.llm.facts import Facts, decode
+from datagen.llm.gather import Gathered, insert_batch
 from datagen.llm.purse import UNIT, Purse
 from datagen.llm.salvage import SavedRow
 from datagen.records.record import canonical
 from datagen.text import count_of
 
 T = TypeVar("T")
+FIND = (
+    "SELECT status, body, rowid, EXISTS (SELECT 1 FROM batched WHERE key = ?1 AND attempt = ?2) "
+    "FROM replies WHERE key = ?1 AND attempt = ?2"
+)
 COMMIT_EVERY = 0.01
 """Seconds."""
 Pending = tuple[bytes, int, Reply, "asyncio.Future[Reply]"]
@@ -105,7 +112,7 @@ class Journal:
 
     async def send(self, call: Call) -> Reply:
         """Look the call up, else join an equal call in flight, else send it and record the reply."""
-        if (reply := self._recorded(call.key, call.attempt)) is not None:
+        if (reply := self.recorded(call.key, call.attempt)) is not None:
             self.replayed += 1
             return reply
         self._begin_watch()
@@ -132,19 +139,44 @@ class Journal:
                 self._enter()
                 return work(*arguments)
 
-    def _recorded(self, key: bytes, attempt: int) -> Reply | None:
+    def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Let others read and write their tables of the file."""
+        return self._run(lambda: work(self._db))
+
+    def recorded(self, key: bytes, attempt: int) -> Reply | None:
         """Return the recorded reply to a call, or None if there is none that can be read."""
         return self._run(self._find, key, attempt)
 
+    def rows_after(self, number: int) -> list[SavedRow]:
+        """Return the rows with higher numbers, in their order."""
+        query = "SELECT rowid, key, attempt, status, body FROM replies WHERE rowid > ? ORDER BY rowid"
+        return [SavedRow(*row) for row in self._run(lambda: self._db.execute(query, (number,)).fetchall())]
+
+    def add_rows(self, rows: Iterable[SavedRow]) -> Gathered:
+        """Record replies of another journal, in one transaction; those that are there stay."""
+        gathered = Gathered()
+        self.check_place()
+        self._run(lambda: insert_batch(self._db, rows, gathered))
+        return gathered
+
+    def leased_calls(self, job: str) -> int:
+        """Return the calls that workers of a command may have paid for without a record."""
+        row = self._run(lambda: self._db.execute("SELECT calls FROM leases WHERE job = ?", (job,)).fetchone())
+        return int(row[0]) if row and isinstance(row[0], int) else 0
+
+    def note_leases(self, job: str, calls: int) -> None:
+        """Note them, and the dollars that are leased, before anything is sent for them."""
+        self._run(lambda: self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (job, calls)))
+        self._run(self._note_payments)
+
     def _find(self, key: bytes, attempt: int) -> Reply | None:
-        query = "SELECT status, body, rowid FROM replies WHERE key = ? AND attempt = ?"
-        row = self._db.execute(query, (key, attempt)).fetchone()
+        row = self._db.execute(FIND, (key, attempt)).fetchone()
         if row is None:
             return None
         reply = read_row_reply(row[0], row[1], is_old=row[2] <= self._last_old_row)
         if reply is None:
             self._bad_rows.add((key, attempt))
-        return reply
+        return replace(reply, is_batched=True) if reply and row[3] else reply
 
     async def _send_and_record(self, call: Call) -> Reply:
         self._run(self._note_peak)
@@ -170,7 +202,7 @@ class Journal:
         name = (call.key, call.attempt)
         self._commit_soon()
         is_ours = await self._claims.claim(name)
-        reply = None if is_ours else self._recorded(*name)
+        reply = None if is_ours else self.recorded(*name)
         self._shared += reply is not None
         self.replayed += reply is not None
         return reply
@@ -192,7 +224,7 @@ class Journal:
             self._claims.resolve(names, settled)
             for (key, attempt, reply, committed), is_new in zip(pending, inserted, strict=True):
                 # Where another process recorded an answer to the same call first, that answer stands.
-                committed.set_result(reply if is_new else self._recorded(key, attempt) or reply)
+                committed.set_result(reply if is_new else self.recorded(key, attempt) or reply)
         except Exception as error:  # whatever it is, nobody may wait for ever
             self._claims.fail(error)
             for *_, committed in pending:
@@ -211,6 +243,8 @@ class Journal:
                 or_what = "REPLACE" if (key, attempt) in self._bad_rows else "IGNORE"
                 insert = f"INSERT OR {or_what} INTO replies (key, attempt, status, body) VALUES (?, ?, ?, ?)"
                 inserted.append(self._db.execute(insert, (key, attempt, reply.status, reply.body)).rowcount == 1)
+                if not reply.is_batched:  # whatever batch it was in before, this is the price of a request
+                    self._db.execute("DELETE FROM batched WHERE key = ? AND attempt = ?", (key, attempt))
             return inserted, self._claims.settle(self._db, names)
 
     def _begin_watch(self) -> None:
@@ -239,7 +273,8 @@ class Journal:
             return
         old, query = self._db, "SELECT rowid, key, attempt, status, body FROM replies"
         with one_line_errors(self._path):
-            self._use(restore_database(self._folder, (SavedRow(*row) for row in old.execute(query))))
+            rows = (SavedRow(*row) for row in old.execute(query))
+            self._use(restore_database(self._folder, rows, batch_rows(old)))
             self._enter()
         close_quietly(old)
 
@@ -275,8 +310,8 @@ class Journal:
         """Add what was paid since the last note; other processes may run the same command."""
         if self._purse is None:
             return
-        paid, spent_cap = int(self._purse.paid * UNIT), int(self._purse.end_cap * UNIT)
-        if paid > self._noted or spent_cap:
+        paid, spent_cap = int(self._purse.committed * UNIT), int(self._purse.end_cap * UNIT)
+        if paid != self._noted or spent_cap:
             add = (
                 "INSERT INTO payments VALUES (?, ?, ?) ON CONFLICT (job) DO UPDATE "
                 "SET paid = paid + excluded.paid, spent_cap = max(spent_cap, excluded.spent_cap)"

@@ -33,7 +33,7 @@ SECRET = re.compile(r"^(?:bearer |basic |sk-|sk_|gsk_|csk-|xai-|hf_|nvapi-|pplx-
 """How keys of many services begin."""
 RESERVED = ("messages", "model", "stream", "n")
 """Parameters of a request that are not the user's."""
-PRICES = ("input", "output", "cached")
+PRICES = ("input", "output", "cached", "batch")
 LIMITS = {"concurrency": 10_000, "requests_per_minute": 10**6, "tokens_per_minute": 10**9}
 """What a user may limit, and the highest number of each."""
 
@@ -64,7 +64,7 @@ class FileModel:
     limits: Mapping[str, int] = field(default_factory=dict)
     """LIMITS to the most at each of its addresses."""
     price: Mapping[str, float] = field(default_factory=dict)
-    """PRICES to dollars per million tokens."""
+    """PRICES to dollars per million tokens; `batch` is the share of these that a request in a batch costs."""
 
 
 class ModelsFile(NamedTuple):
@@ -137,7 +137,7 @@ FIELDS = {
     ),
     "price": Field(
         lambda value: is_table(value, lambda name: name in PRICES, is_number) and {"input", "output"} <= value.keys(),
-        "dollars per million tokens, such as {input = 0.3, output = 1.2, cached = 0.03}",
+        "dollars per million tokens, such as {input = 0.3, output = 1.2, cached = 0.03}; batch is a share of these",
     ),
 }
 

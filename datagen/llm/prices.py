@@ -12,7 +12,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -36,6 +36,9 @@ LONGEST_CONTEXT = 1_000_000
 """Tokens of an answer without any limit, if the context of the model is not known."""
 BYTES_PER_TOKEN = 3
 """For an estimate: about 4 in English, 3 to 6 in Chinese."""
+BATCH_SHARE = Decimal("0.5")
+"""Of the price, for a request in a batch: "50% cost discount", https://platform.openai.com/docs/guides/batch. It is the
+same at Anthropic and Google; `batch` among the prices of models.toml replaces it."""
 PROMPT_PARAMS = ("tools", "response_format", "tool_choice", "chat_template_kwargs")
 """Parameters that a server may write into the prompt."""
 
@@ -74,6 +77,8 @@ class Price:
     """Where the price comes from."""
     context: int | None = None
     """The most tokens of prompt and answer."""
+    batch: Decimal = BATCH_SHARE
+    """The share of all of it that a request in a batch costs."""
 
     def cost(self, tokens: Tokens) -> Decimal:
         """Return what an answer costs, in dollars."""
@@ -192,7 +197,8 @@ def file_price(spec: Spec) -> Price | None:
     if not spec.price:
         return None
     dollars = {name: Decimal(str(number)) for name, number in spec.price.items()}
-    return flat_price(dollars["input"], dollars["output"], dollars.get("cached"), source=MODELS_FILE)
+    price = flat_price(dollars["input"], dollars["output"], dollars.get("cached"), source=MODELS_FILE)
+    return replace(price, batch=dollars.get("batch", BATCH_SHARE))
 
 
 def is_listed(spec: Spec) -> bool:
@@ -229,16 +235,17 @@ def converted(model: Any, day: datetime) -> Price | None:
         return rate_of(price.output_mtok).base + rate_of(price.input_mtok).base
 
     price = max(prices, key=dearness)
-    parts = {
+    parts: dict[str, Any] = {
         "cached": price.cache_read_mtok,
         "written": price.cache_write_mtok,
         "reasoning": price.output_reasoning_mtok,
     }
+    rates: dict[str, Any] = {name: rate_of(value) for name, value in parts.items() if value is not None}
     request = price.requests_kcount
     return Price(
         rate_of(price.input_mtok),
         rate_of(price.output_mtok),
-        **{name: rate_of(value) for name, value in parts.items() if value is not None},
+        **rates,
         request=Decimal(0) if request is None else rate_of(request).base / 1000,
         source=f"genai-prices {version('genai-prices')}",
         context=model.context_window,
@@ -291,9 +298,14 @@ def replace_missing(tokens: Tokens, prompt: int, completion: int) -> Tokens:
 def usage_of(call: Call, reply: Reply, price: Price | None) -> Usage:
     """Return the account of one answer; without a price it is one of unknown cost."""
     tokens, is_estimated = counted(call, reply)
-    cost = Decimal(0) if price is None else price.cost(tokens)
+    cost = Decimal(0) if price is None else price.cost(tokens) * share_of(reply, price)
     counts = tokens.prompt or 0, tokens.completion or 0, tokens.cached, tokens.reasoning
     return Usage(1, *counts, int(is_estimated), int(price is None), cost)
+
+
+def share_of(reply: Reply, price: Price) -> Decimal:
+    """Return the share of a price that an answer costs."""
+    return price.batch if reply.is_batched else Decimal(1)
 
 
 def dollars(amount: Decimal | float) -> str:

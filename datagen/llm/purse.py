@@ -19,7 +19,7 @@ from datagen.errors import Stopped
 from datagen.llm.budget import Stop
 from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.parameters import length_limit
-from datagen.llm.prices import Price, PriceTag, answer_limit, counted, prompt_bound, usage_of
+from datagen.llm.prices import Price, PriceTag, answer_limit, counted, prompt_bound, share_of, usage_of
 from datagen.records.usage import Usage
 
 NO_TAG = PriceTag()
@@ -48,7 +48,7 @@ class Purse:
     """
 
     def __init__(self, stop: Stop, tags: Mapping[str, PriceTag], most: Decimal | None = None) -> None:
-        self._stop, self.most = stop, most
+        self.stop, self.most = stop, most
         self.tags = tags
         self._changed = asyncio.Event()
         stop.callbacks.append(self._changed.set)
@@ -56,13 +56,16 @@ class Purse:
         """Dollars: of the answers used; paid by this run; the part of it without an answer, at most."""
         self.paid_before = self.spent_cap = Decimal(0)
         """Dollars: paid by earlier runs of the command; the highest cap at which one of them has stopped."""
+        self.shipped = self.leased = Decimal(0)
+        """Dollars: paid by the workers of this run; what these may still spend."""
         self.answers = self.unpriced = 0
         """Answers used; answers and lost attempts of this run whose price is unknown."""
         self.waiting = 0
         """Calls that wait until they fit."""
         self.refused: Decimal | None = None
         """What was not left when the run stopped at the cap."""
-        self._held = Decimal(0)
+        self._held = self._queued = Decimal(0)
+        self._queued_calls = 0
         self._holds: dict[int, Hold] = {}
         """By the identity of the call as an object: probes have equal keys."""
         self._excess: dict[str, int] = {}
@@ -78,7 +81,29 @@ class Purse:
             return Decimal("Infinity")
         if self.most <= self.spent_cap:  # it stops again at once: what an earlier run has left is not spent now
             return Decimal(0)
-        return self.most - max(self.used, self.paid_before + self.paid) - self._held
+        return (
+            self.most
+            - max(self.used, self.paid_before + self.shipped + self.paid)
+            - self._held
+            - self._queued
+            - self.leased
+        )
+
+    @property
+    def committed(self) -> Decimal:
+        """Return the dollars that this run has paid, and those that its workers may be spending."""
+        return self.paid + self.shipped + self.leased
+
+    def raise_cap(self, most: Decimal) -> None:
+        """Raise the cap."""
+        self.most = most
+        self._changed.set()
+
+    def change_lease(self, dollars: Decimal, spent: Decimal = Decimal(0)) -> None:
+        """Lease dollars to a worker (less than 0: take them back), of which so much is spent now."""
+        self.leased += dollars
+        self.shipped += spent
+        self._changed.set()
 
     def most_of(self, call: Call, price: Price) -> Decimal:
         """Return the most that one attempt of a call can cost."""
@@ -90,6 +115,26 @@ class Purse:
         amount = self._amount(call)
         await self._take(amount)
         self._holds[id(call)] = Hold(amount, is_held=True)
+
+    async def queue(self, call: Call) -> None:
+        """Hold what a call in a batch can cost until the end of the run. Raises Stopped where it never fits."""
+        price = self.tag(call).look_up() if self.most is not None else None
+        amount = self._amount(call) * price.batch if price else Decimal(0)
+        await self._take(amount)
+        self._give_back(amount)
+        self._queued += amount
+        self._queued_calls += 1
+
+    async def pay_batched(self, call: Call, reply: Reply | None) -> None:
+        """Pay for an answer of a batch, or for one that cannot be read (None): at its most."""
+        price = await self.tag(call).get()
+        if price is None:
+            self.unpriced += 1
+        elif reply is None:
+            amount = self.most_of(call, price) * price.batch
+            self.paid, self.unanswered = self.paid + amount, self.unanswered + amount
+        else:
+            self._pay(call, price, reply, 0)
 
     def fits(self, call: Call) -> bool:
         """Hold what a call can cost if that fits now; tell whether it does."""
@@ -109,7 +154,7 @@ class Purse:
         while self.left() < amount:
             if not self._held:
                 self.end(amount)
-            if self._stop.reason:
+            if self.stop.reason:
                 raise Stopped
             self._changed.clear()
             self.waiting += 1
@@ -123,7 +168,7 @@ class Purse:
         """End the run, since so much is not left."""
         if self.refused is None:
             self.refused = amount
-        self._stop.now("cap")
+        self.stop.now("cap")
 
     @property
     def end_cap(self) -> Decimal:
@@ -178,7 +223,8 @@ class Purse:
         if reply is None:
             return
         tokens, is_estimated = counted(call, reply)
-        self.paid += self.most_of(call, price) if is_estimated and self.most is not None else price.cost(tokens)
+        cost = self.most_of(call, price) if is_estimated and self.most is not None else price.cost(tokens)
+        self.paid += cost * share_of(reply, price)
         if (limit := length_limit(call.params)) and (excess := (tokens.completion or 0) - limit) > 0:
             self._excess[call.model] = max(excess, self._excess.get(call.model, 0))
 
@@ -200,15 +246,16 @@ class Purse:
         """Return what this run has paid, for x.meta.json: in dollars, None where a price is unknown."""
         prices = {name: tag.look_up() for name, tag in self.tags.items() if tag.is_known}
         return {
-            "paid": None if self.unpriced else float(self.paid),
+            "paid": None if self.unpriced else float(self.paid + self.shipped),
             "paid_unanswered": None if self.unpriced else float(self.unanswered),
             "prices": {name: None if price is None else price.as_row() for name, price in prices.items()},
             **({} if self.refused is None else {"refused": float(self.refused)}),
         }
 
     def expected(self, calls: int) -> Decimal:
-        """Return what so many calls cost, if they cost what the calls so far do."""
-        return self.used / self.answers * calls if self.answers else Decimal(0)
+        """Return what so many calls cost, if they cost what those so far do; those in batches count at their most."""
+        number = self.answers + self._queued_calls
+        return (self.used + self._queued) / number * calls if number else Decimal(0)
 
     def covers(self, calls: int) -> bool:
         """Check that the cap leaves enough for so many calls of the usual cost.
@@ -223,7 +270,7 @@ class Purse:
             return True
         if self.waiting:
             return False
-        return self.used < self.paid_before or self.used + self.expected(calls) <= self.most
+        return self.used < self.paid_before + self.shipped or self.used + self.expected(calls) <= self.most
 
 
 class Paying:

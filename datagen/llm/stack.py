@@ -5,14 +5,15 @@ with several addresses has one more layer above their limiters (`replicas.py`).
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from datagen.errors import InputError
 from datagen.libraries import import_extra
+from datagen.llm.batches.options import BatchOptions
 from datagen.llm.budget import Budget, Cap, Stop
 from datagen.llm.call import ClosableLayer, GeneratingLayer, Layer, LearningLayer
 from datagen.llm.facts import Learner
@@ -25,6 +26,9 @@ from datagen.llm.prices import PriceTag
 from datagen.llm.purse import Paying, Purse
 from datagen.llm.replicas import Address, Breaker, Replicas, Unreachable
 from datagen.llm.spec import Spec
+
+if TYPE_CHECKING:
+    from datagen.llm.batches.layer import Batches
 
 
 class Traffic(NamedTuple):
@@ -39,6 +43,8 @@ class Traffic(NamedTuple):
     """The requests that were answered, refusals included."""
     tokens: int
     """Tokens that the models generated, also those of answers that are not complete yet, where they can be counted."""
+    limit: int
+    """How many may be in flight now."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Stack:
     stop: Stop
     learners: Mapping[str, Learner]
     """What learns about a server, by place: an address, or a model at an address."""
+    batches: Sequence["Batches"] = ()
+    """Of each model whose calls, or whose answers, are in batches."""
+    elsewhere: dict[str, Traffic] = field(default_factory=dict)
+    """The requests of each worker on other machines."""
 
     @property
     def limit(self) -> int:
@@ -65,7 +75,7 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What is to be told to the user: about the journal, and about requests that a server made us change."""
-        places = (*self.breakers, *self.learners.values(), *self.backends)
+        places = (*self.breakers, *self.learners.values(), *self.backends, *self.batches)
         return self.journal.notes + [note for place in places for note in getattr(place, "notes", ())]
 
     @property
@@ -82,14 +92,16 @@ class Stack:
     def traffic(self) -> Traffic:
         """The requests of the run so far."""
         limiters = self.limiters
-        return Traffic(
+        here = Traffic(
             sum(limiter.in_flight for limiter in limiters),
             sum(limiter.peak for limiter in limiters),
             sum(limiter.sent for limiter in limiters),
             sum(limiter.answered for limiter in limiters),
             sum(limiter.tokens for limiter in limiters)
             + sum(backend.unanswered_tokens for backend in self.backends if isinstance(backend, GeneratingLayer)),
+            self.limit,
         )
+        return Traffic(*map(sum, zip(here, *self.elsewhere.values(), strict=True)))
 
     async def close(self, *, drained: bool = True, ended: bool = True) -> None:
         """Release connections, threads and the journal.
@@ -101,6 +113,8 @@ class Stack:
         for backend in self.backends:
             if isinstance(backend, ClosableLayer):
                 await backend.close()
+        for batches in self.batches:
+            batches.close(ended=drained and ended)
         if drained:
             self.journal.end_run(ended=ended)
             for place, learner in self.learners.items():
@@ -129,6 +143,10 @@ class StackOptions:
     """Dollars; with it all prices must be known."""
     job: str = ""
     """The digest of the command, under which the journal notes what has been paid for it."""
+    batch: BatchOptions = BatchOptions()
+    """Whether calls are collected for batches."""
+    gate: Callable[[Layer], Layer] = lambda layer: layer
+    """Returns what stands between the journal and the layer that sends the calls of a model."""
 
 
 def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> Stack:
@@ -183,7 +201,10 @@ def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> S
         else limiters[next(iter(spec.urls), None)]
         for identity, spec in specs.items()
     }
-    journal = Journal(options.folder, {identity: Paying(layer, purse) for identity, layer in sending.items()})
+    layers = {identity: options.gate(Paying(layer, purse)) for identity, layer in sending.items()}
+    journal = Journal(options.folder, layers)
+    batches = open_batches(specs, options, journal, layers, backends, purse, cap)
+    layers |= batches
     stop.callbacks.append(journal.stop_waiting)
     if options.max_cost is not None:
         journal.begin_payments(options.job, purse)
@@ -204,7 +225,43 @@ def build_stack(roles: Mapping[str, Sequence[Spec]], options: StackOptions) -> S
         list(backends.values()),
         stop,
         recall_facts(journal, paces, backends),
+        list(batches.values()),
     )
+
+
+def open_batches(
+    specs: Mapping[str, Spec],
+    options: StackOptions,
+    journal: Journal,
+    below: Mapping[str, Layer],
+    backends: Mapping[tuple[str, str | None], Layer],
+    purse: Purse,
+    cap: Cap,
+) -> dict[str, "Batches"]:
+    """Return the batches of each model that has an address, by its identity: with --batch, or where batches of an
+    earlier run have answers."""
+    if not options.batch.is_on and not has_batches(journal):
+        return {}
+    from datagen.llm.batches.client import BatchClient
+    from datagen.llm.batches.layer import Batches, Ways
+    from datagen.llm.batches.store import BatchStore
+    from datagen.llm.endpoint import Endpoint
+
+    batches = {}
+    for identity, spec in specs.items():
+        endpoint = backends[identity, spec.urls[0]] if spec.urls else None
+        if isinstance(endpoint, Endpoint):
+            url = spec.urls[0]
+            client = BatchClient(url, spec.access, endpoint.http, options.timeout)
+            ways = Ways(endpoint, below[identity], client, BatchStore(journal, identity, url))
+            batches[identity] = Batches(identity, ways, purse, cap, purse.stop, options.batch)
+    return batches
+
+
+def has_batches(journal: Journal) -> bool:
+    """Check whether there are open batches, or answers of batches that no run has read."""
+    query = "SELECT EXISTS (SELECT 1 FROM batches) OR EXISTS (SELECT 1 FROM answers)"
+    return bool(journal.use(lambda database: database.execute(query).fetchone()[0]))
 
 
 def recall_facts(

@@ -46,4 +46,12 @@ def shown(value: Any) -> str:
     """Return a value as the table has it."""
     if value is None:
         return "-"
-    return f"{value:,.3f}" if isinstance(value, float) and value != int(value) else f"{value:,.0f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:,.3f}"
+        if isinstance(value, float) and value != int(value)
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

@@ -24,7 +24,6 @@ from datagen.records.record import Row
 from datagen.signals import INTERRUPTED, LIFELINE, on_stop
 
 
-
 @dataclass(frozen=True)
 class Selection:
     """The steps that run."""

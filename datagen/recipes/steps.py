@@ -40,7 +40,9 @@ class Line:
 
     def typed(self, folder: Path) -> str:
         """Return what to type to run the step alone."""
-        command = f"{program()} {shlex.join(self.words)}" + (f" > {shlex.quote(self.output)}" if self.is_printed else "")
+        command = f"{program()} {shlex.join(self.words)}" + (
+            f" > {shlex.quote(self.output)}" if self.is_printed else ""
+        )
         return f"(cd {shlex.quote(str(folder))} && {command})"
 
 

@@ -31,6 +31,7 @@ from datagen.records.messages import ASSISTANT, SYSTEM, TOOL, USER
 from datagen.records.reader import DOCUMENTS, PREFERENCES, Kind
 from datagen.records.record import TURN_FIELDS, Document, Message, Messages, Preference, Record, Row, as_messages
 from datagen.records.shapes import join_input
+from datagen.records.spool import Spool
 
 AUDIT_ROWS = 200
 """Self-Instruct, section 3.3."""
@@ -309,14 +310,16 @@ CONVERTERS: Mapping[str, Mapping[str, Target]] = {
 """Shape to write, then name of the kind, to how its rows are written. The rows of `audit` go into `audit_sheet`."""
 
 
-def audit_sheet(rows: list[Any]) -> str:
+def audit_sheet(rows: Spool) -> str:
     """Draw rows for people to check; return them as CSV, with the four questions as empty columns."""
-    drawn = Random("audit").sample(rows, min(AUDIT_ROWS, len(rows)))
+    places = Random("audit").sample(range(rows.count), min(AUDIT_ROWS, rows.count))
+    drawn = dict.fromkeys(places)
+    drawn |= {place: row for place, row in enumerate(rows) if place in drawn}
     sheet = StringIO()
     writer = csv.writer(sheet)
     columns = ("id", "instruction", "input", "output")
     writer.writerow([*columns, *AUDIT_QUESTIONS])
-    for row in drawn:
+    for row in drawn.values():
         # The text of a model is not to be trusted: a quote keeps a spreadsheet from running a cell as a formula.
         cells = (f"'{row[name]}" if row[name].startswith(FORMULA_STARTS) else row[name] for name in columns)
         writer.writerow([*cells, *("" for _ in AUDIT_QUESTIONS)])

@@ -20,7 +20,9 @@ from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed, InputError, unknown_value
 from datagen.llm.model import Roles
 from datagen.llm.vectors import NO_VECTOR
-from datagen.records.files import content_digest
+from datagen.records.files import content_digest, open_input
+from datagen.records.kinds import count_rows
+from datagen.records.reader import DOCUMENTS, Reader
 from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text
 from datagen.select import Rule
 from datagen.select.contamination import Benchmark, BenchmarkIndex, BenchmarkTable, Hit, read_benchmarks
@@ -28,7 +30,7 @@ from datagen.select.dedup import EXACT, NO_DEDUP, Dedup, read_dedup
 from datagen.select.diversity import NOT_DIVERSE, Selection
 from datagen.select.heuristics import FILTERS, REASONS, as_seen
 from datagen.select.meaning import SIMILAR, THRESHOLD, Meaning
-from datagen.select.novelty import FamilyOf, NewDocuments, Novelty, itself, seed_family
+from datagen.select.novelty import FamilyOf, NewDocuments, Novelty, itself, scan_notice, seed_family
 from datagen.select.subjects import Subject, SubjectReader, read_any, read_subjects
 from datagen.select.vectors import EmbeddedRow, Vectors
 from datagen.verify import VERIFIERS, Verifier, pick_verifier, verdict_of
@@ -59,12 +61,15 @@ class Options:
         False, "With --dedup: compare a row with the rows of its own seed as well; of these the first one is kept."
     )
     pool: list[str] = option(
-        [], "With --dedup: compare with the rows of this file as well, as if they had been kept before. Repeatable."
+        [],
+        "With --dedup: compare with the rows of this file as well, as if they had been kept before. Repeatable.",
+        file=True,
     )
     against: list[str] = option(
         [],
         "Decontaminate: drop rows that contain a question of this benchmark file; FILE#FIELD,FIELD names the fields "
         "of its questions. Repeatable.",
+        file=True,
     )
     tag: bool = option(False, "Keep the rows (except near-duplicates), and write the reasons into details.tags.")
 
@@ -167,6 +172,15 @@ class Filter(Method):
             return "vectors of several models cannot be compared: give one --embedder"
         is_document = isinstance(record, Subject) and record.is_document
         return "documents hold no answers for --verify" if is_document and self.verifiers else None
+
+    def notice(self, reader: Reader[Record]) -> str | None:
+        if self.word_threshold >= EXACT or reader.kind.name == DOCUMENTS.name:
+            return None
+        texts = reader.count_lines() or 0
+        for path in self.options.pool:
+            with open_input(path) as file:
+                texts += count_rows(path, file) or 0
+        return scan_notice(texts)
 
     def check(self) -> None:
         """Look up the rules and verifiers, and read the benchmarks."""

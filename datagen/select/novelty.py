@@ -40,6 +40,10 @@ FIRST, GROWTH = 32, 4
 ROUNDING = 1e-9
 ANSWERS = ("response", "responses", "chosen", "rejected")
 """The columns of a row that hold its answers, whatever its kind."""
+LARGE_POOL = 1_000_000
+"""Texts from which on a run says how long they take to be compared."""
+SECONDS_PER_TEXT = 3.7e-9
+"""Of the processor, to compare a new text with one of a pool: measured with a million (docs/novelty.md)."""
 NO_FAMILY = 0
 """The family number of a text that is compared with all others."""
 Encoded = str | list[int]
@@ -182,8 +186,8 @@ class Novelty:
         text_of: Callable[[Text], str] = request_text,
         family_of: FamilyOf = itself,
     ) -> None:
-        self._exact, self._pool = Seen(), Pool(threshold)
-        self._threshold, self._text_of, self._family_of = threshold, text_of, family_of
+        self._exact, self._pool = Seen(), Pool(threshold) if threshold < 1 else None
+        self._text_of, self._family_of = text_of, family_of
 
     def drops(self, row: Row) -> str | None:
         reason = self.objection(row)
@@ -199,7 +203,7 @@ class Novelty:
         # Accepted rows with the same prompt are all of one family: this one, or another.
         if [key, family, answers_of(row)] in self._exact or (key in self._exact and [key, family] not in self._exact):
             return "duplicate"
-        if self._threshold < 1 and not self._pool.is_novel(text, family=short_digest(family)):
+        if self._pool is not None and not self._pool.is_novel(text, family=short_digest(family)):
             return "similar"
         return None
 
@@ -209,12 +213,24 @@ class Novelty:
             text, key, family = self._keys(row)
             for value in (key, [key, family], [key, family, answers_of(row)]):
                 self._exact.add(value)
-            self._pool.add(text, short_digest(family))
+            if self._pool is not None:
+                self._pool.add(text, short_digest(family))
 
     def _keys(self, row: Row) -> tuple[str, str, str]:
         """Return the text that is compared, its exact key, and the family of a row."""
         text = self._text_of(row["prompt"])
         return text, exact_key(text), self._family_of(row)
+
+
+def scan_notice(texts: int) -> str | None:
+    """Say how long it takes to compare so many texts with each other; None for fewer than LARGE_POOL."""
+    if texts < LARGE_POOL:
+        return None
+    last = texts * SECONDS_PER_TEXT
+    return (
+        f"Each prompt is compared with all kept before it, up to {texts:,}: about {1000 * last:.1f} ms for the last "
+        f"ones, {texts * last / 2 / 3600:,.1f} hours of a processor in all. docs/novelty.md says how to divide the work"
+    )
 
 
 def answers_of(row: Row) -> list[object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.engine.job import Outcome, open_job, run_job
@@ -96,6 +96,33 @@ def test_like_prompts_are_dropped_after_the_first_and_equal_ones_whatever_their_
     assert reasons() == ["duplicate", "similar"]
     run(path, "exact.jsonl", dedup=["1.0"])
     assert [row["prompt"] for row in rows("exact.jsonl")] == [prompts[0], *prompts[2:]]
+
+
+@settings(max_examples=4)
+@given(st.lists(st.text("abcd ", min_size=4, max_size=12).filter(str.strip), min_size=3, max_size=24))
+def test_parts_that_are_filtered_one_against_the_others_hold_no_near_duplicates(prompts: list[str]) -> None:
+    """The way of docs/novelty.md to divide the work over a large pool."""
+    for part in range(3):
+        write(*({"prompt": " ".join(text)} for text in prompts[part::3]), path=f"part{part}.jsonl")
+        run(Path(f"part{part}.jsonl"), f"kept{part}.jsonl", rule=["none"], dedup=["0.7"])
+        pool = [f"kept{before}.jsonl" for before in range(part)]
+        run(Path(f"kept{part}.jsonl"), f"new{part}.jsonl", rule=["none"], dedup=["0.7"], pool=pool)
+    left = [row for part in range(3) for row in rows(f"new{part}.jsonl")]
+    write(*left, path="left.jsonl")
+    run(Path("left.jsonl"), "again.jsonl", rule=["none"], dedup=["0.7"])
+    assert rows("again.jsonl") == left
+    assert left[0]["prompt"] == " ".join(prompts[0])
+
+
+def test_a_large_pool_says_its_time_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datagen.select.novelty.LARGE_POOL", 4)
+    path, pool = write(GOOD, {"prompt": SONG}), write({"prompt": "a"}, {"prompt": "b"}, path="pool.jsonl")
+    notices = []
+    for options in (Options(), Options(dedup=["1"]), Options(dedup=["0.7"]), Options(dedup=["0.7"], pool=[str(pool)])):
+        with open_job(Filter, str(path), options, RunOptions(), {}) as job:
+            notices.append(job.method.notice(job.reader))
+    assert notices[:3] == [None] * 3
+    assert "up to 4: about 0.0 ms" in str(notices[3])
 
 
 def test_chinese_prompts_are_compared_by_their_characters() -> None:

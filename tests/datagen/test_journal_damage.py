@@ -243,7 +243,8 @@ def test_a_damaged_file_is_kept_under_another_name_and_said(whole: Path) -> None
 
 def test_damage_that_shows_in_mid_run_is_mended_in_mid_run(whole: Path) -> None:
     shutil.copytree(whole / ".datagen", ".datagen")
-    damaged = pages_of(13)[5]
+    leaves = pages_of(13)
+    damaged = leaves[len(leaves) // 2]
     overwrite(damaged * PAGE, b"\xff" * PAGE)
     layer = Source()
     journal = Journal(FOLDER, {"m": layer})

@@ -95,5 +95,19 @@ def test_files_of_other_tools_in_the_folder_are_passed_over(content: str) -> Non
         Path(f"{name}.jsonl").write_text(f'{content}\n[1]\n{{"id": 5}}\n{{"id": "0123456789abcdef"}}\n')
         Path(f"{name}.rejected.jsonl").write_text('{"record": [1]}\n{"record": "x"}\nnull\n')
     Path("out.rejected.jsonl").write_bytes(Path("out.rejected.jsonl").read_bytes() + b'{"record": "x"}\n{\n')
+    archive, name = Archive(Path()), rows("out.jsonl")[0]["id"]
+    assert archive.outputs == [Path("out.jsonl")]
+    assert [step.file.partition(":")[0] for step in archive.path(archive.find(name))] == ["seeds.jsonl", "out.jsonl"]
+
+
+def test_a_prefix_of_two_ids_is_refused_and_a_whole_id_is_found() -> None:
+    respond(write_seeds(2), "sim", strategy="cot")
+    first, second = rows("out.jsonl")
+    seed = first["meta"]["parents"][0]
+    near = seed[:15] + ("0" if seed[15] != "0" else "1")
+    Path("out.jsonl").write_text(Path("out.jsonl").read_text().replace(second["id"], near))
     archive = Archive(Path())
-    assert archive.rows
+    with pytest.raises(InputError, match="2 rows have an id that begins so"):
+        archive.find(seed[:8])
+    assert (archive.find(near), archive.find(seed)) == (near, seed)
+    assert [step.row["id"] for step in archive.path(near)] == [second["meta"]["parents"][0], near]

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,20 +92,28 @@ def teach_habit(folder: Path, seed: int) -> None:
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model; its answers have no meaning and no end."""
-    return save(make(), tmp_path_factory.mktemp("models") / "fresh")
+    return once(tmp_path_factory, "fresh", lambda folder: save(make(), folder))
 
 
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has memorised the colours."""
+    return once(tmp_path_factory, "taught", teach_colours)
+
+
+def teach_colours(folder: Path) -> None:
     loaded = make()
     teach(loaded, colour_rows())
-    return save(loaded, tmp_path_factory.mktemp("models") / "taught")
+    save(loaded, folder)
 
 
 @pytest.fixture(scope="session")
 def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter for `taught`, trained on permuted colours."""
+    return once(tmp_path_factory, "adapter", lambda folder: teach_permuted(folder, taught))
+
+
+def teach_permuted(folder: Path, taught: Path) -> None:
     from datagen_train.models.load import choose_trained
     from datagen_train.options import ModelOptions
     from datagen_train.tools.evaluate import load_trained
@@ -116,7 +123,7 @@ def adapter(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     turned = {"blue": "red", "green": "blue", "red": "green"}
     rows = [Record(row.id, row.prompt, turned[row.response or ""]) for row in colour_rows()]
     teach(loaded, rows)
-    return save(loaded, tmp_path_factory.mktemp("models") / "adapter")
+    save(loaded, folder)
 
 
 @pytest.fixture
@@ -130,49 +137,47 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model after six steps on sums, for tests that do not need a good one."""
+    return str(once(tmp_path_factory, "sums", train_briefly) / "base")
+
+
+def train_briefly(folder: Path) -> None:
     from datagen_train import sft
     from tests.train.runs import train
     from tests.train.tasks import problems, write_sft
 
-    folder = tmp_path_factory.mktemp("models")
     write_sft(folder / "few.jsonl", problems(0)[:200])
     train(sft, folder / "few.jsonl", output=str(folder / "base"), steps=6)
-    return str(folder / "base")
 
 
 @pytest.fixture(scope="session")
 def teacher(base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model with the vocabulary of `base`, after more steps on the same sums."""
+    return str(once(tmp_path_factory, "teacher", lambda folder: train_longer(folder, base)) / "model")
+
+
+def train_longer(folder: Path, base: str) -> None:
     from datagen_train import sft
     from tests.train.runs import train
 
-    folder = tmp_path_factory.mktemp("models") / "teacher"
-    train(sft, Path(base).parent / "few.jsonl", model=base, output=str(folder), steps=10, held_out=0)
-    return str(folder)
+    rows = Path(base).parent / "few.jsonl"
+    train(sft, rows, model=base, output=str(folder / "model"), steps=10, held_out=0)
 
 
-@pytest.fixture
-def loaded_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that forks processes in which the libraries are imported: a process costs no start."""
-    from tests.every_command import TRAINERS
-
-    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-    get_context("forkserver").set_forkserver_preload([f"datagen_train.{name}" for name in TRAINERS])
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def habit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small sums, and a model whose answers are one too high."""
+    return once(tmp_path_factory, "habit", teach_small_habit)
+
+
+def teach_small_habit(folder: Path) -> None:
     from datagen_train import sft
     from tests.train.runs import train
     from tests.train.tasks import biased, problems, with_small_numbers, write_sft
 
-    folder, sums = tmp_path_factory.mktemp("habit"), with_small_numbers(problems(0))
+    sums = with_small_numbers(problems(0))
     write_sft(folder / "biased.jsonl", biased(sums, 2))
     write_sft(folder / "sums.jsonl", sums)
     train(sft, folder / "biased.jsonl", output=str(folder / "base"), seed=2, steps=160, eval_every=160)
-    return folder
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ class SamplingServer:
     """Added to every log-probability."""
     faults: int = 0
     """So many requests end in HTTP 500 first."""
+    last: int | None = None
+    """After so many requests all others end in HTTP 500."""
     reply: Any = None
     """Sent in place of every answer."""
     lock: Lock = field(default_factory=Lock)
@@ -45,6 +47,8 @@ class SamplingServer:
             if self.faults:
                 self.faults -= 1
                 return 500, {"error": "busy"}
+            if self.last is not None and len(self.requests) > self.last:
+                return 500, {"error": "dead"}
             if path == "/v1/load_lora_adapter":
                 if body["lora_name"] in self.adapters:
                     return 400, {"error": "already loaded"}

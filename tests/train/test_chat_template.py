@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from datagen.records.record import Messages
 from datagen.signals import STOP_SIGNALS
 from datagen_train.models.tiny import CHAT_TEMPLATE
 from datagen_train.models.tokens import PLAIN_TEMPLATE
+from tests.forked import Forked
 
 CHAT: Messages = [{"role": "user", "content": 'Say "好" \ud800 {{ x }}'}, {"role": "assistant", "content": "好\n"}]
 TOOLS = "{% generation %}{{ messages | tojson }}{% endgeneration %}{{ bos_token }}{{ strftime_now('%Y') }}"
@@ -107,9 +106,8 @@ def test_an_endless_template_ends_a_command_with_one_line(command: str, fresh: P
     shutil.copytree(fresh, "foreign")
     Path("foreign/chat_template.jinja").write_text(ENDLESS["loops"])
     Path("rows.jsonl").write_text(json.dumps({"prompt": "What colour is the sky?", "response": "blue"}) + "\n")
-    ran = subprocess.run(
-        [sys.executable, "-m", "datagen", *command.split()], capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 1
-    assert "error: the chat template of the model did not end within 10 s" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    run = Forked(command)
+    _, stderr = run.communicate(timeout=300)
+    assert run.returncode == 1
+    assert "error: the chat template of the model did not end within 10 s" in stderr
+    assert "Traceback" not in stderr

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, pipeline
 
@@ -20,6 +21,7 @@ from datagen.records.record import BadLine
 from datagen_train import classify
 from datagen_train.data.labels import LabelledExample
 from datagen_train.data.split import is_held_out
+from datagen_train.models.classifier import open_classifier
 from datagen_train.options import ClassifyOptions, TrainOptions
 from datagen_train.rewards.classifier import Classifier
 from datagen_train.run.label_metrics import by_label, measure_labels
@@ -108,6 +110,21 @@ def test_a_classifier_learns_labels(base: str, lora: bool, rows: str) -> None:
     assert result["end"]["eval_accuracy"] > 0.9
     assert not Path("out", "adapter_config.json").exists()
     check_folder("out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("base", "lora"), [("encoder", False), ("GPT-2", True)])
+def test_a_base_in_16_bits_gives_a_classifier_in_16_bits(base: str, lora: bool, rows: str) -> None:
+    if base == "encoder":
+        BertForMaskedLM.from_pretrained(write_encoder("base")).to(torch.bfloat16).save_pretrained("base")
+    else:
+        model, tokenizer = make_real(base, [row["text"] for row in reviews()])
+        model.to(torch.bfloat16).save_pretrained("base")
+        tokenizer.save_pretrained("base")
+    train(classify, rows, output="out", **{**SHORT, "steps": 2, "model": "base", "lora": lora})
+    tensors = load_file("out/model.safetensors")
+    assert {tensor.dtype for name, tensor in tensors.items() if not name.startswith("score.")} == {torch.bfloat16}
+    assert open_classifier("out")[2] == sorted(WORDS)
 
 
 def test_the_card_says_how_to_use_the_model_and_what_to_expect(rows: str) -> None:

@@ -7,11 +7,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from datagen.records.record import Messages, Record
-from datagen_train.data.encode import IGNORED, Encoder, conversation
-from datagen_train.data.split import Account, encode_rows, is_held_out, measure_sequence, split_group
+from datagen_train.data import split
+from datagen_train.data.encode import IGNORED, Encoded, Encoder, conversation
+from datagen_train.data.layouts import SEQUENCES
+from datagen_train.data.split import Account, choose_sides, is_held_out, split_group, split_rows
+from datagen_train.data.table import EncodeJob, in_memory
+from datagen_train.data.workers import encode_parts
 from datagen_train.errors import UnusableRow
 from datagen_train.models.tiny import make_tokenizer
-from datagen_train.models.tokens import PLAIN_TEMPLATE
+from datagen_train.models.tokens import PLAIN_TEMPLATE, TokenSequence
 
 TEXTS = ["What is 3 + 4? The answer is 7.", "Name a river near the old town, please."]
 TALK: Messages = [
@@ -32,7 +36,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast, max_length: int = 256) -> Encode
     return Encoder(tokenizer, {tokenizer.eos_token_id}, max_length)
 
 
-def trained_text(tokenizer: PreTrainedTokenizerFast, labels: list[int]) -> str:
+def trained_text(tokenizer: PreTrainedTokenizerFast, labels: TokenSequence) -> str:
     return str(tokenizer.decode([label for label in labels if label != IGNORED]))
 
 
@@ -74,7 +78,7 @@ def test_a_template_that_writes_a_start_token_gives_one_and_not_two() -> None:
     )
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     encoded = encoder(tokenizer).answer(TALK)
-    assert encoded.ids.count(tokenizer.bos_token_id) == 1
+    assert list(encoded.ids).count(tokenizer.bos_token_id) == 1
 
 
 def test_a_separator_ends_an_answer_where_the_tokenizer_has_nothing_else() -> None:
@@ -155,15 +159,12 @@ def test_backward_asks_for_the_prompt() -> None:
 def test_equal_prompts_stay_on_one_side_and_rows_are_accounted_for(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [Record(f"{i:016x}", f"Name river {i % 100}.", f"River {i}." if i % 10 else None) for i in range(500)]
     account = Account(read=len(rows))
-    encoded = encode_rows(
-        ((row, is_held_out(split_group(row), 0.2)) for row in rows),
-        lambda row: [encoder(tokenizer).answer(conversation(row))],
-        measure_sequence,
-        account,
-    )
+    job = EncodeJob(rows, lambda row: [encoder(tokenizer).answer(conversation(row))], SEQUENCES)
+    encoded = in_memory(job, encode_parts(job, 1, lambda done, total: None))
+    split = split_rows(((row, is_held_out(split_group(row), 0.2)) for row in rows), encoded, account)
     assert account.dropped == Counter({"no response": 50})
     assert account.train + account.held_out + account.dropped.total() == 500
-    held_out = {str(row.prompt) for row in encoded.held_out_rows}
+    held_out = {str(row.prompt) for row in split.held_out_rows}
     assert held_out.isdisjoint({str(row.prompt) for row in rows if not is_held_out(row.prompt, 0.2)})
     assert 0.1 < account.held_out / 450 < 0.3
 
@@ -183,3 +184,26 @@ def test_prompts_that_evolved_from_one_seed_are_on_one_side() -> None:
     assert 15 <= sum(family[0] for family in families) <= 45
     assert 70 <= sum(sides[400:]) <= 170
     assert sides[400:] == [is_held_out(row.prompt, 0.3) for row in rows[400:]]
+
+
+def test_of_many_held_out_rows_some_are_measured_on_and_none_of_the_others_is_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [Record(f"{i:016x}", f"Question {i}?", "yes") for i in range(1000)]
+    all_held = {str(row.prompt): side for row, side in choose_sides(rows, [], 0.2, 1000)}
+    assert set(all_held.values()) == {True, False}, "a small file is measured whole"
+    monkeypatch.setattr(split, "MOST_MEASURED", 50)
+    sides = {str(row.prompt): side for row, side in choose_sides(rows, [], 0.2, 1000)}
+    assert {prompt for prompt, side in sides.items() if side is False} == {
+        p for p, held in all_held.items() if not held
+    }
+    measured = [prompt for prompt, side in sides.items() if side]
+    assert 30 < len(measured) < 70
+    backwards = choose_sides(rows[::-1], [], 0.2, 1000)
+    assert all(sides[str(row.prompt)] is side for row, side in backwards), "the order of the rows changes nothing"
+    account, job = Account(), EncodeJob(rows, lambda row: [Encoded([1], [1])], SEQUENCES)
+    encoded = in_memory(job, encode_parts(job, 1, lambda done, total: None))
+    divided = split_rows(choose_sides(rows, [], 0.2, 1000), encoded, account)
+    assert (account.held_out, account.train) == (len(measured), sum(not held for held in all_held.values()))
+    assert [row.prompt for row in divided.held_out_rows] == measured
+    assert all(side for _, side in choose_sides([], rows, 0.2, 0)), "all rows of --eval-data are measured on"

@@ -1,7 +1,5 @@
 """Distillation: the divergence is that of the paper, the student comes near to the teacher, and refusals are clear."""
 
-import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -22,9 +20,8 @@ from datagen_train import distill
 from datagen_train.distill import answer_logits, answer_means, divergence
 from datagen_train.models.actor_critic import make_batch
 from datagen_train.policy_options import DistillOptions
-from tests.every_command import ENV
 from tests.train.conftest import colour_rows
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 from tests.train.tasks import problems, write_rows, write_sft
 
 BETAS = st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])
@@ -165,14 +162,8 @@ def test_two_processes_learn_what_one_learns(base: str, teacher: str, few: str) 
     """From the same sampled answers: those of a row do not depend on its process."""
     curves = []
     for name, processes, batch in (("one", 1, 8), ("two", 2, 4)):
-        line = (
-            f"train distill {few} --model {base} --teacher {teacher} --max-tokens 6 --steps 2 --log-every 1 -o {name}"
-        )
-        ran = subprocess.run(
-            [sys.executable, "-m", "datagen", *line.split(), "--nproc", str(processes), "--batch-size", str(batch)],
-            env=ENV, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert ran.returncode in (0, 3), ran.stderr
+        line = f"distill {few} --model {base} --teacher {teacher} --max-tokens 6 --steps 2 --log-every 1 -o {name}"
+        train_line(f"{line} --batch-size {batch}", processes)
         curves.append([line["eval_loss"] for line in metrics(name) if "eval_loss" in line])
     assert len(curves[0]) == 3
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)

@@ -194,7 +194,7 @@ def write_unequal_lengths(count: int = 120) -> str:
     return "unequal.jsonl"
 
 
-def log_probability(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> float:
+def log_probability(model: PreTrainedModel, prompt: Any, answer: Any) -> float:
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     return sum(float(logits[len(prompt) + i - 1, token]) for i, token in enumerate(answer))

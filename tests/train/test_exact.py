@@ -1,8 +1,5 @@
 """A loss is that of the whole: of all held-out rows, and of a batch, however either is split. A curve has no seams."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +10,7 @@ from datagen_train import dpo, pretrain, reward, sft
 from datagen_train.options import DpoOptions
 from datagen_train.tools import evaluate
 from datagen_train.tools.options import EvalOptions
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 from tests.train.tasks import problems, write_rows
 
 MODULES = {"sft": sft, "pretrain": pretrain, "dpo": dpo, "reward": reward}
@@ -35,15 +32,6 @@ def files() -> dict[str, str]:
     pairs = [{"prompt": p, "chosen": words(i), "rejected": words(5 * i + 3)} for i, p in enumerate(prompts)]
     write_rows("pairs.jsonl", pairs)
     return {"sft": "rows.jsonl", "pretrain": "texts.jsonl", "dpo": "pairs.jsonl", "reward": "pairs.jsonl"}
-
-
-def run_processes(trainer: str, data: str, *options: str) -> str:
-    """Train in two processes; return what they write to standard error."""
-    command = [sys.executable, "-m", "datagen", "train", trainer, data, "--nproc", "2", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert ran.returncode in (0, 3), ran.stderr  # 3: so few steps need not make a better model
-    return ran.stderr
 
 
 def evals(values: dict[str, float]) -> dict[str, float]:
@@ -97,9 +85,9 @@ def test_two_processes_measure_and_learn_as_one(name: str, files: dict[str, str]
     """9 rows are held out, no multiple of the batch; the 16 others are two whole batches."""
     common: dict[str, Any] = {"model": base, "steps": 2, "held_out": HELD_OUT, "limit": LIMIT, "log_every": 1}
     train(MODULES[name], files[name], LOSSES.get(name), output="one", batch_size=8, learning_rate=1e-4, **common)
-    options = [f"--{key.replace('_', '-')}={value}" for key, value in common.items()]
-    options += ["--loss=sigmoid+sft"] if name == "dpo" else []
-    run_processes(name, files[name], "-o", "two", "--batch-size=4", "--learning-rate=1e-4", *options)
+    options = " ".join(f"--{key.replace('_', '-')}={value}" for key, value in common.items())
+    options += " --loss=sigmoid+sft" if name == "dpo" else ""
+    train_line(f"{name} {files[name]} -o two --batch-size=4 --learning-rate=1e-4 {options}", 2)
     one, two = metrics("one"), metrics("two")
     assert len(one) == len(two) > 4
     for line, other in zip(one, two, strict=True):

@@ -191,7 +191,7 @@ def test_what_a_model_generates_is_split_into_what_was_trained(family: str, thou
     maker = encoder(family)
     sequence = maker.answer([user("How much?"), answer("It is 2.", thought)])
     start = sequence.prompt_length
-    reasoning, text = split_answer(maker.tokenizer, sequence.ids[:start], sequence.ids[start:])
+    reasoning, text = split_answer(maker.tokenizer, list(sequence.ids[:start]), list(sequence.ids[start:]))
     assert (reasoning, text.lstrip()) == (thought, "It is 2.")
 
 
@@ -202,7 +202,7 @@ def test_a_model_that_is_cut_while_it_thinks_has_no_answer_yet(family: str) -> N
     start = sequence.prompt_length
     whole = maker.tokenizer.decode(sequence.ids[start:])
     ids = maker.ids(whole[: whole.index("and 1.")])
-    assert split_answer(maker.tokenizer, sequence.ids[:start], ids) == ("I add 1", "")
+    assert split_answer(maker.tokenizer, list(sequence.ids[:start]), ids) == ("I add 1", "")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,13 +6,13 @@ import pickle
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import open_model
+from tests.forked import program
 
 EVIL = """
 from pathlib import Path
@@ -74,9 +74,8 @@ def test_no_command_runs_code_of_a_folder_or_asks_whether_it_may(name: str, fold
     Path("rows.jsonl").write_text(json.dumps(row) + "\n")
     Path("samples.jsonl").write_text(json.dumps({"prompt": "What?", "responses": ["a", "b"]}) + "\n")
     arguments = COMMANDS[name].format(folder, base=fresh)
-    ran = subprocess.run(
-        ["sh", "-c", f"yes | {sys.executable} -m datagen {arguments}"], capture_output=True, text=True, timeout=300
-    )
+    with program(Path()):
+        ran = subprocess.run(["sh", "-c", f"yes | ./datagen {arguments}"], capture_output=True, text=True, timeout=300)
     assert not Path("ran").exists()
     assert (ran.returncode, "needs code of its own (auto_map), which is not run" in ran.stderr) == (2, True), ran.stderr
     assert "[y/N]" not in ran.stdout + ran.stderr and "Traceback" not in ran.stderr

@@ -1,8 +1,5 @@
 """A reward that pays for gibberish: the policy learns it, and the metrics and alarms show it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from datagen_train.policy_options import GrpoOptions, PpoOptions
 from datagen_train.run.rollout import NGRAM, repetition
 from datagen_train.tools.evaluate import load_trained
 from tests.train.conftest import colour_rows
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 from tests.train.tasks import write_rows
 from tests.train.test_ppo import plain_log_probs
 
@@ -124,13 +121,8 @@ def test_of_two_processes_each_answers_and_scores_its_share(taught: Path, colour
     lines, counts = {}, {}
     for processes in (1, 2):
         name = f"of-{processes}"
-        command = [*arguments.split(), "--nproc", str(processes), "--batch-size", str(8 // processes), "-o", name]
-        ran = subprocess.run(
-            [sys.executable, "-m", "datagen", "train", "ppo", *command],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COUNTED": name + ".txt"}, capture_output=True, text=True,
-            timeout=300,
-        )  # fmt: skip
-        assert ran.returncode in (0, 3), ran.stderr
+        line = f"ppo {arguments} --batch-size {8 // processes} -o {name}"
+        train_line(line, processes, COUNTED=name + ".txt")
         lines[processes] = [line for line in metrics(name) if "eval_reward" in line]
         counts[processes] = sorted(Path(name + ".txt").read_text().splitlines())
     assert counts[1].count("What colour is the moon?") == counts[2].count("What colour is the moon?") == 4

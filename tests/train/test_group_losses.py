@@ -37,7 +37,7 @@ class Batch:
     def gradient(self, **options: Any) -> Tensor:
         """Return the gradient of the trainer's loss with other options."""
         chosen = settings(**options)
-        bounds, loss = grpo.ratio_arguments(chosen), grpo.loss_arguments(chosen)
+        bounds, loss = chosen.ratio_arguments(), chosen.loss_arguments()
         self.trainer.epsilon_low, self.trainer.epsilon_high = bounds["epsilon"], bounds["epsilon_high"]
         self.trainer.loss_type = loss["loss_type"]
         self.trainer.importance_sampling_level = loss["importance_sampling_level"]
@@ -165,7 +165,7 @@ def compare_elsewhere(batch: Batch) -> None:
     ],
 )
 def test_bounds_of_the_ratio(options: dict[str, Any], bounds: tuple[float, float]) -> None:
-    assert tuple(grpo.ratio_arguments(settings(**options)).values()) == bounds
+    assert tuple(settings(**options).ratio_arguments().values()) == bounds
 
 
 @pytest.mark.parametrize(

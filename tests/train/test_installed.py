@@ -12,6 +12,7 @@ import pytest
 
 from tests.train.tasks import problems, write_sft
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 SHADOW = "raise SystemExit('a file of the user was imported')\n"
@@ -70,7 +71,7 @@ def test_sdist_and_wheel_hold_the_package_under_its_own_name(dist: Path) -> None
     ("built", "shadows", "path"),
     [
         pytest.param(".", ("train", "datagen", "random"), "", id="wheel"),
-        pytest.param("editable", ("train",), ".", id="editable, PYTHONPATH=.", marks=pytest.mark.slow),
+        pytest.param("editable", ("train",), ".", id="editable, PYTHONPATH=."),
     ],
 )
 def test_files_of_the_user_and_other_packages_do_not_get_in_the_way(

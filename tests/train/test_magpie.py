@@ -13,6 +13,7 @@ from datagen.llm.local.generation import open_model
 from datagen.llm.local.model import TURN, Local
 from datagen.records.record import Messages
 from tests.jobs import digest, perform, rows
+from tests.once import once
 from tests.train.conftest import COLOURS, colour_rows, make, save
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ def teach_both_sides(loaded: "Loaded", steps: int) -> None:
 @pytest.fixture(scope="session")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has learned both user turns and answers."""
+    return once(tmp_path_factory, "aligned", align)
+
+
+def align(folder: Path) -> None:
     loaded = make()
     teach_both_sides(loaded, 80)
-    return save(loaded, tmp_path_factory.mktemp("models") / "aligned")
+    save(loaded, folder)
 
 
 def run(folder: Path, output: str = "out.jsonl", *, options: dict[str, Any] | None = None, **settings: Any) -> Outcome:

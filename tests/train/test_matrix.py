@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import sys
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datagen.signals import LIFELINE
 from datagen_train import dpo, grpo, ppo, pretrain, reward, sft
-from datagen_train.launch import shared_variables
 from datagen_train.options import DpoOptions, PretrainOptions, RewardOptions, SftOptions
 from datagen_train.policy_options import GrpoOptions, PpoOptions
 from datagen_train.rewards.reward_model import load_reward
@@ -22,7 +17,7 @@ from datagen_train.tools import evaluate
 from datagen_train.tools.options import EvalOptions
 from tests.train.conftest import COLOURS, colour_rows
 from tests.train.real_models import REAL, make_real
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 from tests.train.tasks import write_rows
 
 pytestmark = pytest.mark.slow
@@ -168,42 +163,14 @@ def test_packed_rows_learn_as_separate_ones(family: str) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-def train_rank(variables: dict[str, str], arguments: list[str]) -> None:
-    """Be one of the processes of a run."""
-    from datagen.__main__ import main
-
-    os.environ.update(variables)
-    with open(f"stderr.{variables['RANK']}", "w") as file:
-        os.dup2(file.fileno(), 2)
-        os.dup2(file.fileno(), 1)
-    sys.argv = ["tests", *arguments]
-    main()
-
-
-def train_on_two(*arguments: str) -> None:
-    """Run a trainer in two processes that have its libraries already."""
-    new = shared_variables(2).keys() - os.environ.keys() - {LIFELINE}  # there is no pipe to the first process
-    shared = {name: value for name, value in shared_variables(2).items() if name in new}
-    context = get_context("forkserver")
-    ranks = [
-        context.Process(target=train_rank, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, list(arguments)))
-        for rank in "01"
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-    assert all(rank.exitcode in (0, 3) for rank in ranks), Path("stderr.0").read_text() + Path("stderr.1").read_text()
-
-
-@pytest.mark.usefixtures("family", "length", "loaded_libraries")
+@pytest.mark.usefixtures("family", "length")
 @columns(("Mistral", "sft dpo reward grpo"), ("OPT", "pretrain reward ppo"))
 def test_two_processes_train_one_model(trainers: list[str]) -> None:
     """Three rows of six are held out, so that one process measures more than the other one."""
-    common = ["--model=model", "--steps=2", "--batch-size=1", "--held-out=0.3", "--log-every=1", "--eval-every=1"]
+    common = "--model model --steps 2 --batch-size 1 --held-out 0.3 --log-every 1 --eval-every 1"
     for trainer in trainers:
-        on_policy = ["--reward=length.py:length", "--max-tokens=6"] if trainer in ("ppo", "grpo") else []
-        on_policy += ["--group-size=2"] if trainer == "grpo" else []
-        train_on_two("train", trainer, TRAINERS[trainer][1], "-o", trainer, "--nproc=2", *common, *on_policy)
+        on_policy = "--reward length.py:length --max-tokens 6" if trainer in ("ppo", "grpo") else ""
+        groups = "--group-size 2" if trainer == "grpo" else ""
+        train_line(f"{trainer} {TRAINERS[trainer][1]} -o {trainer} {common} {on_policy} {groups}", 2)
         report = json.loads(Path(trainer, "run", "report.json").read_text())
         assert report["run"]["processes"] == 2 and report["result"]["steps"] == 2, trainer

@@ -105,7 +105,7 @@ def test_a_reward_model_of_ours_is_named_as_it_is() -> None:
         ("--peft_path outputs", "merge the adapters first"),
         ("--dataset_name shibing624/medical", "name the data set as DATA: hf://NAME"),
         ("--optim adafactor", "the optimiser is AdamW"),
-        ("--deepspeed zero2.json", "use --nproc on this machine"),
+        ("--deepspeed zero2.json", "say --deepspeed FILE before --from-medicalgpt, or --fsdp"),
         ("--lr_scheduler_type polynomial", "say --schedule, one of cosine"),
         ("--warmup_steps 100", "say --warmup_ratio, or --max_steps"),
         ("--max_source_length 100", "say --max-length"),

@@ -36,6 +36,17 @@ def test_the_merged_model_says_what_the_adapter_says(adapter: Path, taught: Path
     assert greedy(adapter) != greedy(taught)
 
 
+def test_the_card_names_the_base_and_the_adapter(adapter: Path) -> None:
+    run(str(adapter), MergeOptions(output="merged"))
+    card = Path("merged/README.md").read_text()
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert f"the adapter `{adapter.name}` is folded into its base `{Path(base).name}`" in card
+    assert "weights are in float32" in card
+    head = card.split("---\n")[1]
+    assert "library_name: transformers" in head and "pipeline_tag: text-generation" in head and "- merge" in head
+    assert str(adapter.parent) not in card, "no path of the user's"
+
+
 def test_the_merged_model_needs_nothing_else(adapter: Path) -> None:
     run(str(adapter), MergeOptions(output="merged"))
     out, (_, tokenizer) = Path("merged"), open_model(adapter)

@@ -97,7 +97,7 @@ def test_padding_and_batch_do_not_change_what_a_row_costs() -> None:
         encoder.answer([{"role": "user", "content": text}, {"role": "assistant", "content": "7"}]).ids
         for text in ("Hi", "What is 3 + 4, and why?")
     )
-    padded = short + [loaded.tokenizer.pad_token_id] * (len(long) - len(short))
+    padded = [*short] + [loaded.tokenizer.pad_token_id] * (len(long) - len(short))
     mask = [[1] * len(short) + [0] * (len(long) - len(short)), [1] * len(long)]
     with torch.no_grad():
         alone = loaded.model(torch.tensor([short])).logits[0]
@@ -210,11 +210,11 @@ def test_checks_say_what_is_wrong_before_the_first_step() -> None:
     loaded.tokenizer.unk_token = "<|unused|>"
     unknown = [loaded.tokenizer.unk_token_id] * len(good.ids)
     assert "does not know this text" in failing(
-        sequences=[type(good)([*unknown, *good.ids], [-100] * len(unknown) + good.labels)]
+        sequences=[type(good)([*unknown, *good.ids], [-100] * len(unknown) + [*good.labels])]
     )
     bad = Account(read=10)
     bad.dropped["no response"] = 9
     assert "9 because: no response" in failing(account=bad)
     loaded.tokenizer.bos_token = "<|unused|>"
     two = [loaded.tokenizer.bos_token_id] * 2
-    assert "two start tokens" in failing(sequences=[type(good)(two + good.ids, [-100, -100, *good.labels])])
+    assert "two start tokens" in failing(sequences=[type(good)([*two, *good.ids], [-100, -100, *good.labels])])

@@ -20,6 +20,7 @@ from datagen_train.tools import evaluate, merge
 from datagen_train.tools.chat import Chat
 from datagen_train.tools.evaluate import load_trained
 from datagen_train.tools.options import ChatOptions, EvalOptions, MergeOptions
+from tests.once import once
 from tests.train.conftest import colour_rows, encode
 from tests.train.real_models import REAL, make_real
 from tests.train.runs import train
@@ -45,11 +46,16 @@ class Folders(NamedTuple):
     """An adapter on `sft` that answers with other colours."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="session", params=FAMILIES)
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Train a family on the colours, and an adapter on the result."""
-    path = tmp_path_factory.mktemp("families")
-    model, tokenizer = make_real(request.param, [" ".join(row.values()) for row in ROWS])
+    """A family trained on the colours, and an adapter on the result."""
+    name: str = request.param
+    path = once(tmp_path_factory, f"colours of {name}", lambda folder: train_family(name, folder))
+    return Folders(name, str(path / "sft"), str(path / "lora"))
+
+
+def train_family(name: str, path: Path) -> None:
+    model, tokenizer = make_real(name, [" ".join(row.values()) for row in ROWS])
     model.save_pretrained(path / "base")
     tokenizer.save_pretrained(path / "base")
     rows = write_rows(path / "rows.jsonl", ROWS)
@@ -58,7 +64,6 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     train(sft, rows, model=str(path / "base"), output=str(path / "sft"), steps=60, learning_rate=6e-3, **common)
     adapting: dict[str, Any] = {"model": str(path / "sft"), "steps": 30, "learning_rate": 2e-2, "lora": True}
     train(sft, turned, output=str(path / "lora"), **adapting, **common)
-    return Folders(request.param, str(path / "sft"), str(path / "lora"))
 
 
 def chat(folder: str, text: str) -> str:

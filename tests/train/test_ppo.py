@@ -231,7 +231,7 @@ def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, abso
     head = value_head(loaded.model.config.hidden_size)
     torch.nn.init.normal_(head.weight)
     model = ActorCritic(loaded.model, None, head, Distribution(temperature=0.7))
-    completions = sample(model, loaded.tokenizer, prompts, [1, 2, 3], 6)
+    completions = sample(model.policy, loaded.tokenizer, model.distribution, prompts, [1, 2, 3], 6)
     together = score_tokens(model, loaded.model, [], prompts, completions)
     for i in range(3):
         alone = score_tokens(model, loaded.model, [], prompts[i : i + 1], completions[i : i + 1])
@@ -240,7 +240,7 @@ def test_what_is_known_of_an_answer_does_not_depend_on_its_batch(base: str, abso
             one, several = getattr(alone, name)[0, :n], getattr(together, name)[i, :n]
             assert torch.allclose(one, several, atol=1e-4), name
         assert together.mask[i].sum() == n
-        again = sample(model, loaded.tokenizer, prompts[i : i + 1], [i + 1], 6)
+        again = sample(model.policy, loaded.tokenizer, model.distribution, prompts[i : i + 1], [i + 1], 6)
         assert again == completions[i : i + 1], "nor does what is said"
 
 

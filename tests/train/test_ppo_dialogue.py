@@ -4,10 +4,7 @@ The model is a GPT-2 with a BERT tokenizer: [SEP] ends a turn, no chat template,
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -27,6 +24,7 @@ from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import BadLine
 from datagen_train.tools.evaluate import load_trained
+from tests.forked import Forked
 
 QUESTIONS = [
     "今天好吗",
@@ -41,7 +39,6 @@ QUESTIONS = [
     "我们好吗",
 ]
 GLAD, SAD = ["我很开心", "他很好", "今天很好"], ["我很难过", "他不好", "今天不好"]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def write_dialogues() -> None:
@@ -101,15 +98,14 @@ def test_a_chinese_dialogue_model_is_steered_by_a_sentiment_classifier() -> None
     write_dialogues()
     make_dialogue_model()
     make_sentiment_classifier()
-    ran = subprocess.run(
-        [sys.executable, "-m", "datagen", "train", "ppo", "dialogues.jsonl", "--model", "dialogue",
-         "--reward", "classifier:mood#开心", "--stop-token", "[SEP]", "--suppress", "[UNK]", "--max-tokens", "8",
-         "--steps", "16", "--batch-size", "32", "--kl-coef", "0.1", "--log-every", "1", "--held-out", "0.2",
-         "--eval-every", "16", "--ppo-epochs", "2", "--learning-rate", "6e-4", "-o", "glad"],
-        env=ENV, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    assert "that of dialogue models" in ran.stderr
+    run = Forked(
+        "train ppo dialogues.jsonl --model dialogue --reward classifier:mood#开心 --stop-token [SEP] --suppress [UNK] "
+        "--max-tokens 8 --steps 16 --batch-size 32 --kl-coef 0.1 --log-every 1 --held-out 0.2 --eval-every 16 "
+        "--ppo-epochs 2 --learning-rate 6e-4 -o glad"
+    )
+    _, stderr = run.communicate(timeout=300)
+    assert run.returncode == 0, stderr
+    assert "that of dialogue models" in stderr
     lines = [json.loads(line) for line in Path("glad/run/metrics.jsonl").read_text().splitlines()]
     rewards = [line["reward"] for line in lines if "reward" in line]
     print(f"reward {rewards[0]:.2f} to {rewards[-1]:.2f}")

@@ -1,8 +1,5 @@
 """PPO resumes as if it had not been interrupted; gradient accumulation and checkpointing change nothing."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from datagen.errors import InputError
 from datagen_train import ppo
 from datagen_train.policy_options import PpoOptions
 from datagen_train.tools.evaluate import load_trained
-from tests.train.runs import Notes, metrics, train
+from tests.train.runs import Notes, metrics, train, train_line
 
 REWARD = """
 def of_length(prompts, completions, completion_ids, **_):
@@ -102,13 +99,11 @@ def test_the_saved_critic_is_where_another_run_begins(base: str, few: str) -> No
 def test_two_processes_learn_as_one_policy_with_one_coefficient(base: str, few: str) -> None:
     """It adapts to the answers of both processes, as in one process with twice the rows."""
     ppo_options()
-    ran = subprocess.run(
-        [sys.executable, "-m", "datagen", "train", "ppo", few, "--model", base, "--reward", "rewards.py:of_length",
-         "--nproc", "2", "--batch-size", "8", "--steps", "3", "--log-every", "1", "--max-tokens", "6",
-         "--adaptive-kl", "0.5", "--kl-horizon", "50", "--scale-reward", "--warmup", "0", "-o", "two"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ran.returncode in (0, 3), ran.stderr  # 3: so few steps need not make a better model
+    train_line(
+        f"ppo {few} --model {base} --reward rewards.py:of_length --batch-size 8 --steps 3 --log-every 1 --max-tokens 6 "
+        "--adaptive-kl 0.5 --kl-horizon 50 --scale-reward --warmup 0 -o two",
+        2,
+    )
     train(ppo, few, ppo_options(ppo_epochs=4), model=base, output="one", **{**RUN, "steps": 3, "batch_size": 16})
     two, one = ([line for line in metrics(name) if "kl_coef" in line] for name in ("two", "one"))
     assert [line["kl_coef"] for line in two] == pytest.approx([line["kl_coef"] for line in one], rel=1e-3)

@@ -17,6 +17,7 @@ import pytest
 from datagen.errors import InputError
 from datagen_train.launch import process_count
 from tests.every_command import wait_until_it_listens
+from tests.train.runs import metrics, train_line
 from tests.train.tasks import problems, write_preferences, write_sft
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -83,24 +84,43 @@ def test_two_processes_train_and_one_speaks() -> None:
 
 def test_one_process_decides_about_a_folder_that_is_overwritten() -> None:
     """No folder, then that of another run, then that of exactly this run, which is finished."""
+    write_sft(Path("sums.jsonl"), problems(0)[:200])
     for steps in (2, 3, 3):
-        ran = run("--steps", str(steps), "--overwrite", "--json")
-        assert ran.returncode in (0, 3), ran.stderr
-        assert "Nothing to do" not in ran.stderr
-        assert json.loads(ran.stdout)["result"]["steps"] == steps
+        stderr = train_line(f"sft sums.jsonl -o out --batch-size 8 --steps {steps} --overwrite", 2)
+        assert "Nothing to do" not in stderr
+        assert json.loads(Path("out/run/report.json").read_text())["result"]["steps"] == steps
         assert Path("out/model.safetensors").exists()
 
 
 def test_a_reward_model_with_adapters_trains_on_two_processes(taught: Path) -> None:
     """Its head has a frozen twin among the adapters, which no step may wait for."""
     write_preferences(Path("pairs.jsonl"), problems(0)[:60])
-    arguments = ["train", "reward", "pairs.jsonl", "-o", "rm", "--lora", "--nproc", "2", "--steps", "4", "--json"]
-    arguments += ["--model", str(taught)]
+    train_line(f"reward pairs.jsonl -o rm --lora --steps 4 --model {taught}", 2)
+    assert Path("rm/adapter_model.safetensors").exists()
+    assert json.loads(Path("rm/run/report.json").read_text())["run"]["processes"] == 2
+
+
+RANK = """
+import os
+
+def by_rank(prompts, completion_ids, log_metric, **_):
+    log_metric("rank", float(os.environ["RANK"]))
+    return [float(len(ids)) for ids in completion_ids]
+"""
+
+
+def test_what_grpo_logs_is_a_mean_over_the_processes(taught: Path) -> None:
+    Path("by_rank.py").write_text(RANK)
+    write_sft(Path("sums.jsonl"), problems(0)[:40])
+    arguments = ["train", "grpo", "sums.jsonl", "-o", "out", "--nproc", "2", "--steps", "1", "--log-every", "1"]
+    arguments += ["--model", str(taught), "--reward", "by_rank.py:by_rank", "--batch-size", "2", "--group-size", "2"]
     ran = subprocess.run(
-        [sys.executable, "-m", "datagen", *arguments], env=ENV, capture_output=True, text=True, timeout=300
-    )
-    assert Path("rm/adapter_model.safetensors").exists(), ran.stderr
-    assert json.loads(ran.stdout)["run"]["processes"] == 2
+        [sys.executable, "-m", "datagen", *arguments, "--max-tokens", "4"], env=ENV, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert Path("out/run/report.json").exists(), ran.stderr
+    lines = [line for line in metrics("out") if "rank" in line]
+    assert [line["rank"] for line in lines] == [0.5]
 
 
 def test_what_is_wrong_is_reported_once_with_its_exit_code() -> None:

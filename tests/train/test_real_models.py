@@ -128,7 +128,7 @@ def test_a_text_begins_with_the_start_token_where_the_family_was_trained_behind_
     assert document.ids[-1] == tokenizer.eos_token_id
     if name in STARTED:
         assert (document.ids[0], prompt[0]) == (start, start)
-    assert document.ids.count(start) == document.ids[:1].count(start) + (start == tokenizer.eos_token_id)
+    assert list(document.ids).count(start) == list(document.ids[:1]).count(start) + (start == tokenizer.eos_token_id)
     assert prompt[:2] != [start, start]
 
 

@@ -64,7 +64,7 @@ def test_preferences_that_are_refused_are_left_out(module: Any, options: Any, st
 def test_a_file_of_which_every_row_is_refused_says_so(strict: str) -> None:
     with pytest.raises(InputError, match=f"no row is left to train on: 4 dropped: {REASON}"):
         train(sft, sft_rows(4, refused=4), model=strict, output="out", steps=1)
-    with pytest.raises(InputError, match=f"no row could be trained on: 4 dropped: {REASON}"):
+    with pytest.raises(InputError, match=f"no row is left to train on: 4 dropped: {REASON}"):
         check.run("rows.jsonl", CheckOptions(model=strict))
     with pytest.raises(InputError, match=f"no row is left to measure on: 4 dropped: {REASON}"):
         evaluate.run(strict, "rows.jsonl", EvalOptions())

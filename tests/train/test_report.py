@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen_train.run.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
+from datagen.report.plot import BOTTOM, HEIGHT, LINE, TOP, page, plot
 from datagen_train.run.report import worse
 
 SVG = "{http://www.w3.org/2000/svg}"

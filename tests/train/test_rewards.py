@@ -123,7 +123,7 @@ def test_a_public_reward_model_reads_the_prompt_too(classifier: str, template: s
 def test_a_model_without_a_head_is_no_reward(classifier: str) -> None:
     config = BertConfig.from_pretrained(classifier)
     BertModel(config).save_pretrained(classifier)
-    with pytest.raises(InputError, match="has no head that was trained"):
+    with pytest.raises(InputError, match="weights are missing"):
         score([f"classifier:{classifier}#positive"], ["good film"])
 
 

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.forked import program
 from tests.jobs import evolve, rows, write_seeds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,17 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_rounds_end_when_the_score_falls() -> None:
     evolve(write_seeds(40, "other.jsonl"), "sim", "dev.jsonl", rounds=1, style="code", seed=5)
-    command = Path("bin/datagen")
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m datagen "$@"\n')
-    command.chmod(0o755)
-    here = {"PATH": f"{command.parent.resolve()}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "ROUNDS": "3"}
-    ran = subprocess.run(
-        ["sh", ROOT / "examples/rounds.sh", write_seeds(6), "dev.jsonl", "tiny", "--style", "code", "--model", "sim"],
-        capture_output=True,
-        text=True,
-        env=os.environ | here,
-    )
+    options = ("--style", "code", "--model", "sim")
+    recipe = ["sh", str(ROOT / "examples/rounds.sh"), str(write_seeds(6)), "dev.jsonl", "tiny", *options]
+    with program(Path()):
+        settings = os.environ | {"PATH": f"{Path().resolve()}:{os.environ['PATH']}", "ROUNDS": "3"}
+        ran = subprocess.run(recipe, capture_output=True, text=True, env=settings)
     assert ran.returncode == 0, ran.stderr
     *progress, best = ran.stdout.splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in progress]

@@ -12,7 +12,7 @@ from datagen.records.record import Messages, Row
 from datagen_train.data.encode import IGNORED, Encoded, Encoder
 from datagen_train.errors import UnusableRow
 from datagen_train.models.tiny import make_tokenizer
-from datagen_train.models.tokens import call_closer, turn_closer
+from datagen_train.models.tokens import TokenSequence, call_closer, turn_closer
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 FAMILIES = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
@@ -112,7 +112,7 @@ def encoded_or_explained(encoder: Encoder, messages: Messages, tools: list[Row])
         return []
 
 
-def trained_turns(encoder: Encoder, ids: list[int], labels: list[int]) -> list[tuple[str, str]]:
+def trained_turns(encoder: Encoder, ids: TokenSequence, labels: TokenSequence) -> list[tuple[str, str]]:
     """Return each trained turn of a sequence with all that stands before it; each must end in an end token."""
     turns = []
     for i, token in enumerate(ids):

@@ -12,6 +12,8 @@ from datagen_train.data.sources import Sources, parse_sources
 from datagen_train.data.split import is_held_out
 from datagen_train.data.trained import digest, read_trained
 from datagen_train.policy_options import GrpoOptions, PpoOptions
+from datagen_train.tools import check
+from datagen_train.tools.options import CheckOptions
 from tests.train.conftest import colour_rows
 from tests.train.runs import train
 from tests.train.tasks import problems, write_rows, write_sft
@@ -54,6 +56,28 @@ def test_a_weight_is_epochs_of_its_file() -> None:
     card = Path("out/README.md").read_text()
     assert "`a.jsonl`, `2.5*b.jsonl`" in card
     assert json.loads(Path("out/run/report.json").read_text())["run"]["files"] == ["a.jsonl", "2.5*b.jsonl"]
+
+
+def test_check_says_of_several_files_what_a_trainer_says() -> None:
+    data = [numbered("a.jsonl", range(3)), f"0.5*{numbered('b.jsonl', range(8))}"]
+    trained = train(sft, data, output="out", **FAST)
+    shown = check.run(data, CheckOptions(rows=0))
+    assert shown["files"] == trained["checks"]["files"]
+    assert shown["rows"]["read"] == trained["rows"]["read"] == 11
+    Path("empty.jsonl").write_text("{}\n")
+    for refuse in (lambda: train(sft, ["a.jsonl", "empty.jsonl"], output="no", **FAST), check_empty):
+        with pytest.raises(InputError, match=r"^empty\.jsonl: "):
+            refuse()
+
+
+def check_empty() -> None:
+    check.run(["a.jsonl", "empty.jsonl"], CheckOptions())
+
+
+def test_check_refuses_what_the_trainer_refuses() -> None:
+    write_rows("texts.jsonl", [{"text": "one"}, {"text": "two"}])
+    with pytest.raises(InputError, match="--template: documents are no conversations"):
+        check.run("texts.jsonl", CheckOptions(trainer="pretrain", template="chatml"))
 
 
 def test_the_rows_are_drawn_by_the_seed_and_only_those_count_as_trained_on() -> None:

@@ -3,15 +3,15 @@
 import os
 import signal
 import sys
-from multiprocessing import get_context
 from pathlib import Path
 from shutil import copytree, rmtree
 
 import pytest
 
+from datagen.__main__ import main
 from tests.every_command import STEPS, output_of
+from tests.forked import run_forked
 from tests.train.tasks import problems, write_sft
-from tests.train.test_kills import run_trainer
 
 pytestmark = pytest.mark.slow
 COMMAND = f"train sft sums.jsonl --model tiny {STEPS}"
@@ -38,18 +38,17 @@ def run_and_stop(output: str, nth: int, number: int) -> None:
                 os.truncate("changes", seen + 1)  # its size is their number
 
     sys.addaudithook(look)
-    run_trainer(f"{COMMAND} -o {output}", os.devnull)
+    sys.argv = ["datagen", *f"{COMMAND} -o {output}".split()]
+    main()
 
 
 def run(output: str, nth: int = 0, number: int = 0) -> int | None:
     """Run `run_and_stop` in a process of its own; return its exit code."""
-    process = get_context("forkserver").Process(target=run_and_stop, args=(output, nth, number))
-    process.start()
+    process = run_forked(run_and_stop, output, nth, number)
     process.join()
     return process.exitcode
 
 
-@pytest.mark.usefixtures("loaded_libraries")
 def test_a_run_stopped_while_it_ends_is_ended_by_the_same_command() -> None:
     write_sft(Path("sums.jsonl"), problems(0)[:200])
     Path("changes").touch()

@@ -26,6 +26,12 @@ METHODS = [
     (RLOOTrainer, "_tokenize_prompts", ["prompts"]),
     (GRPOTrainer, "_generate_and_score_completions", ["inputs"]),
     (RLOOTrainer, "_generate_and_score_completions", ["inputs"]),
+    (
+        GRPOTrainer,
+        "_generate_single_turn",
+        ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+    ),
+    (RLOOTrainer, "_generate_single_turn", ["prompt_ids", "images", "multimodal_fields"]),
     (Trainer, "_get_train_sampler", ["train_dataset"]),
     (Trainer, "_prepare_inputs", ["inputs"]),
     (Trainer, "_run_epoch", None),
@@ -33,9 +39,19 @@ METHODS = [
     (Trainer, "_load_from_checkpoint", ["resume_from_checkpoint", "model"]),
     (Trainer, "_load_best_model", []),
     (Trainer, "save_model", ["output_dir", "_internal_call"]),
+    (Trainer, "_move_model_to_device", ["model", "device"]),
+    (Trainer, "_defer_fsdp_gradient_reduction", []),
+    (Trainer, "_save_optimizer_and_scheduler", ["output_dir"]),
+    (Trainer, "_load_optimizer_and_scheduler", ["checkpoint"]),
 ]
 """Methods that are replaced, and their parameters; None where all are handed on."""
+CALLS = ["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"]
+"""The first parameters of `_get_per_token_logps_and_entropies`, which is called."""
 USES = [
+    (GRPOTrainer, r"completion_ids, logprobs = self\._generate_single_turn\("),
+    (RLOOTrainer, r"completion_ids = self\._generate_single_turn\("),
+    (GRPOTrainer, r"per_token_loss1 = coef_1 \* advantages"),
+    (RLOOTrainer, r"per_sequence_loss1 = coef_1 \* advantages"),
     (GRPOTrainer, r"prompt_ids, images, multimodal_fields = self\._tokenize_prompts\(prompts\)"),
     (RLOOTrainer, r"prompt_ids, images, multimodal_fields = self\._tokenize_prompts\(prompts\)"),
     (GRPOTrainer, r"self\._metrics = \{\"train\": defaultdict\(list\)"),
@@ -45,11 +61,17 @@ USES = [
     (Trainer, r"self\._tr_loss \+= "),
     (Trainer, r"self\._globalstep_last_logged = self\.state\.global_step"),
     (Trainer, r"self\.save_model\(output_dir, _internal_call=True\)"),
+    (Trainer, r"self\._move_model_to_device\(model, args\.device\)"),
+    (Trainer, r"if self\.is_distributed_loading_by_transformers:\n.*\n.*\n +model = self\.accelerator\.prepare_model"),
+    (Trainer, r"sync_context = self\._defer_fsdp_gradient_reduction"),
 ]
 """What the library does with these names."""
 OURS = {
     "_prepare_dataset", "_tokenize_prompts", "_run_epoch", "_load_from_checkpoint", "_load_best_model", "_metrics",
     "_step", "_internal_call", "_save", "_get_train_sampler", "_prepare_inputs", "_generate_and_score_completions",
+    "_move_model_to_device", "_defer_fsdp_gradient_reduction", "_save_optimizer_and_scheduler",
+    "_load_optimizer_and_scheduler",
+    "_generate_single_turn", "_get_per_token_logps_and_entropies",
 }  # fmt: skip
 """All that is used of the libraries and not public."""
 WAY_OUT = (
@@ -66,6 +88,13 @@ def test_a_method_that_is_replaced_has_the_parameters_of_the_override(
     assert method is not None, f"{WAY_OUT}no {trainer.__name__}.{name}"
     names = list(inspect.signature(method).parameters)[1:]
     assert parameters in (None, names), f"{WAY_OUT}{trainer.__name__}.{name} takes {names}"
+
+
+@pytest.mark.parametrize("trainer", [GRPOTrainer, RLOOTrainer])
+def test_a_method_that_is_called_has_the_parameters_of_the_call(trainer: type) -> None:
+    name = "_get_per_token_logps_and_entropies"
+    names = list(inspect.signature(vars(trainer)[name]).parameters)[1:]
+    assert names[: len(CALLS)] == CALLS, f"{WAY_OUT}{trainer.__name__}.{name} takes {names}"
 
 
 @pytest.mark.parametrize(("trainer", "use"), USES)

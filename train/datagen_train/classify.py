@@ -26,13 +26,15 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.labelled import LABELLED, Labelled
 from datagen_train.data.labels import LabelledExample, collate_labelled, encode_labelled, encode_text
+from datagen_train.data.layouts import LABELLED_TEXTS
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.classifier import load_classifier, without_adapters
 from datagen_train.models.load import HEADS, choose_trained, count_parameters
 from datagen_train.models.precision import held_in
 from datagen_train.models.reward_model import Numbers, label_logits
-from datagen_train.options import ClassifyOptions, Rates, TrainOptions
+from datagen_train.options import ClassifyOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.label_metrics import by_label, measure_labels, quality_table
 from datagen_train.run.progress import Terminal
 from datagen_train.run.report import code
@@ -68,7 +70,9 @@ def run(data: Data, training: TrainOptions, options: ClassifyOptions, terminal: 
         split = session.encode(
             rows,
             lambda row: [encode_labelled(session.loaded.tokenizer, row, numbers, longest)],
-            lambda example: (len(example.ids), 1, example.cut),
+            LABELLED_TEXTS,
+            labels=labels,
+            longest=longest,
         )
         check(session, split, labels)
 
@@ -193,9 +197,9 @@ class ClassifyTrainer(WholeBatch, Watched):
         """Save a checkpoint if the library calls, else the whole model, its adapters merged."""
         if _internal_call or not self.is_world_process_zero():
             return super().save_model(output_dir, _internal_call)
-        model: Any = self.accelerator.unwrap_model(self.model)
+        model = without_adapters(self.accelerator.unwrap_model(self.model))
         with held_in(model, self.saved_dtype):
-            without_adapters(model).save_pretrained(output_dir)
+            model.save_pretrained(output_dir)
         self.processing_class.save_pretrained(output_dir)
         return None
 

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -144,9 +144,11 @@ ARGUMENTS = {
     "eval": (("model", "Folder of a model."), ("data", "Rows with prompts and responses.")),
     "merge": (("adapter", "Folder of the adapter."),),
     "chat": (("model", "Folder of a model."),),
-    "check": (("data", ROWS),),
+    "check": (("data", FILES),),
 }
 """Positional arguments of the tools."""
+SEVERAL = ("check",)
+"""Tools that take several files of rows, as the trainers do."""
 
 
 class Commands(CommandGroup):
@@ -173,7 +175,8 @@ class Commands(CommandGroup):
             from datagen_train.tools.score import RewardRanking
 
             return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
-        parameters = [*(argument(*pair) for pair in ARGUMENTS[name]), *flags(OPTIONS[name])]
+        arguments = (argument(*pair, several=name in SEVERAL) for pair in ARGUMENTS[name])
+        parameters = [*arguments, *flags(OPTIONS[name])]
         check = partial(fill_options, OPTIONS[name])
         return make_command(name, line, parameters, lambda values: run_tool(name, values), check)
 
@@ -244,11 +247,11 @@ def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     Raises:
         InputError: they do not fit together, or a file or model that they name cannot be read.
     """
-    from datagen_train.data.sources import parse_sources
+    from datagen_train.division import check_launcher
 
+    check_launcher()
     training, options = fill_training(name, values)
-    for source in parse_sources(values["data"]):
-        check_readable(source.name)
+    check_sources(values["data"])
     check_model(training.model)
     if name == "distill":
         check_model(options.teacher)
@@ -320,7 +323,9 @@ def run_tool(name: str, values: dict[str, Any]) -> int:
     from datagen.printing import printable, printable_json
 
     options = fill_options(OPTIONS[name], values)
-    if "data" in values:
+    if name in SEVERAL:
+        check_sources(values["data"])
+    elif "data" in values:
         check_readable(values["data"])
     check_model(values.get("adapter") or values["model"])
     module = load(name, TOOLS[name].module)
@@ -354,6 +359,14 @@ def load(name: str, module: str) -> Any:
         return import_extra(module, f"datagen train {name}")
     finally:
         terminal.end()
+
+
+def check_sources(data: Sequence[str]) -> None:
+    """Raise InputError if one of several files cannot be read, or has no such weight."""
+    from datagen_train.data.sources import parse_sources
+
+    for source in parse_sources(data):
+        check_readable(source.name)
 
 
 def check_readable(name: str) -> None:

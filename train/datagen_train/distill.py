@@ -36,24 +36,18 @@ from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.actor_critic import Batch, before_answer_tokens, forward_batch, make_batch
 from datagen_train.models.load import has_bf16, load, model_identity, without_dropout
-from datagen_train.options import ModelOptions, Rates, TrainOptions
+from datagen_train.options import ModelOptions, TrainOptions
 from datagen_train.policy_options import DistillOptions
+from datagen_train.rates import Rates
 from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
-from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.progress import ANSWERING, Terminal, token_counter
 from datagen_train.run.report import code
 from datagen_train.run.rollout import SAMPLING_BATCH, answer_seeds
-from datagen_train.run.session import ANSWERING, Session, open_session
+from datagen_train.run.session import Session, open_session
 from datagen_train.run.whole_batch import WholeBatch
 
 RATES = Rates(full=1e-5, lora=1e-4, tiny=1e-3)
-
-
-@dataclass(frozen=True)
-class Identified(DistillOptions):
-    """The options with a digest of the teacher's weights, so that a run with another teacher is another run."""
-
-    teacher_weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,10 +61,9 @@ class Example:
 def run(data: Data, training: TrainOptions, options: DistillOptions, terminal: Terminal) -> dict[str, Any]:
     """Train on a file of prompts, with responses unless --on-policy is 1; return the report."""
     options.check(training)  # before the teacher is looked for
-    identified = Identified(**vars(options), teacher_weights=model_identity(str(options.teacher)))
-    if identified.teacher_weights == model_identity(training.model):
+    if model_identity(str(options.teacher)) == model_identity(training.model):
         raise InputError(f"--teacher {options.teacher}: has the weights of --model; there is nothing to learn")
-    with open_session("distill", data, PROMPTS, training, identified, RATES, terminal) as session:
+    with open_session("distill", data, PROMPTS, training, options, RATES, terminal) as session:
         # 1. Read the rows, and load the student. Dropout is off: it would be a divergence that no learning removes.
         rows: list[Record] = session.read()
         if options.on_policy < 1 and (missing := sum(row.response is None for row in rows)):
@@ -213,7 +206,7 @@ class Distill(HeldOut, WholeBatch):
 
 def with_answer(prompt: EncodedPrompt) -> Example:
     """Return a prompt with the answer of its row."""
-    return Example(prompt.ids, prompt.conversation.ids[len(prompt.ids) :])
+    return Example(prompt.ids, list(prompt.conversation.ids[len(prompt.ids) :]))
 
 
 def answer_logits(model: Any, batch: Batch, temperature: float) -> Tensor:

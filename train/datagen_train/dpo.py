@@ -41,14 +41,16 @@ from datagen.records.reader import PREFERENCES, PROMPTS
 from datagen.records.record import Preference, Record, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import EncodedAnswer, EncodedPair, encode_answers, encode_preference
+from datagen_train.data.layouts import ANSWERS, PAIRS
 from datagen_train.data.sources import Data
-from datagen_train.data.split import Split, measure_answer, measure_pair, read_rows
+from datagen_train.data.split import Split, read_rows
 from datagen_train.errors import CheckFailed
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import ANSWER_METRICS, DpoOptions, Rates, TrainOptions
+from datagen_train.options import ANSWER_METRICS, DpoOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.session import Metrics, Session, open_session
-from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset
+from datagen_train.run.trl_adapter import Dpo, Kto, make_dataset, table_dataset
 
 RATES = Rates(full=5e-7, lora=5e-6, tiny=6e-4, toy_steps=40)
 START_TOLERANCE = 1e-3
@@ -80,8 +82,8 @@ def run(data: Data, training: TrainOptions, options: DpoOptions, terminal: Termi
 
 def prepare_pairs(session: Session, rows: list[Preference], options: DpoOptions) -> Dpo:
     """Encode both answers of each pair after the same prompt ids; make the trainer of all losses but KTO."""
-    split = session.encode(rows, lambda row: [encode_preference(session.encoder, row)], measure_pair)
-    sequences = [sequence for pair in split.train + split.held_out for sequence in pair.sequences()]
+    split = session.encode(rows, lambda row: [encode_preference(session.encoder, row)], PAIRS)
+    sequences = (sequence for pair in split.train + split.held_out for sequence in pair.sequences())
     session.check(CheckInput(session.loaded, sequences, session.account))
     session.report_check("lengths", compare_lengths(split.train))
     return dpo_trainer(session, loss_arguments(options), split)
@@ -93,9 +95,15 @@ def prepare_kto(session: Session, rows: list[Preference | Record], options: DpoO
     Raises:
         InputError: All answers are good, or all are bad.
     """
-    split = session.encode(rows, lambda row: encode_answers(session.encoder, row), measure_answer)
-    sequences = [answer.sequence() for answer in split.train + split.held_out]
+    split = session.encode(rows, lambda row: encode_answers(session.encoder, row), ANSWERS)
+    sequences = (answer.sequence() for answer in split.train + split.held_out)
     session.check(CheckInput(session.loaded, sequences, session.account))
+    if session.options.accumulate > 1:
+        size = session.options.batch_size // session.options.accumulate
+        session.terminal.say(
+            f"--loss kto: its reference point is estimated from {size} answers at a time, so --accumulate changes "
+            "what is learned"
+        )
     good = sum(answer.is_good for answer in split.train)
     session.report_check("labels", f"{good} good answers and {len(split.train) - good} bad ones to train on")
     if good in (0, len(split.train)):
@@ -123,25 +131,16 @@ def dpo_trainer(session: Session, loss: dict[str, Any], split: Split[Any, Encode
     arguments = session.arguments(split)
     passes = arguments["max_steps"] * session.options.batch_size / len(split.train)
     cached = passes > 1 and session.options.nproc == 1  # log-probs of the reference: once, not in every pass
-    train, held_out = (
-        make_dataset(
-            {
-                "prompt_ids": [pair.prompt for pair in pairs],
-                "chosen_ids": [pair.chosen for pair in pairs],
-                "rejected_ids": [pair.rejected for pair in pairs],
-            }
-        )
-        for pairs in (split.train, split.held_out)
-    )
     if cached:
         session.terminal.phase("computing log-probabilities of the reference")
     return Dpo(
         model=session.loaded.model,
         ref_model=None if cached else frozen_reference(session.loaded.model),
         args=DPOConfig(**arguments, **loss, precompute_ref_log_probs=cached, max_length=None),
+        fsdp=session.options.fsdp,
         processing_class=session.loaded.tokenizer,
-        train_dataset=train,
-        eval_dataset=held_out,
+        train_dataset=table_dataset(split.train, PAIRS),
+        eval_dataset=table_dataset(split.held_out, PAIRS),
     )
 
 
@@ -153,13 +152,14 @@ def kto_trainer(session: Session, options: DpoOptions, split: Split[Any, Encoded
         model=session.loaded.model,
         ref_model=frozen_reference(session.loaded.model),
         args=KTOConfig(**arguments, beta=options.beta, max_length=None),
+        fsdp=session.options.fsdp,
         processing_class=session.loaded.tokenizer,
         train_dataset=make_dataset(kto_columns(split.train, size, session.options.seed)),
         eval_dataset=make_dataset(kto_columns(split.held_out, size, session.options.seed)),
     )
 
 
-def kto_columns(answers: list[EncodedAnswer], batch: int, seed: int) -> dict[str, list[Any]]:
+def kto_columns(answers: Sequence[EncodedAnswer], batch: int, seed: int) -> dict[str, list[Any]]:
     """Return the columns of TRL's KTO trainer. It reads in order, so rows are shuffled here.
 
     The KL term needs every prompt with an unrelated answer: that of the row before it in its batch.

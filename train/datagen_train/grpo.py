@@ -24,20 +24,24 @@ Where answers are used more than once (--updates), ratios leave 1, and GRPO's re
 With --importance sequence rho is one number for an answer of n tokens, (pi(answer) / pi_old(answer))^(1/n), and the
 loss a mean over answers (GSPO, 2507.18071); with --loss luspo each answer is weighted by n (2602.05261).
 
-The losses are TRL's. Prompts as tokens, rewards, measurements, samples and the reference model are those of `train
-ppo`. Departures from TRL: --batch-size counts prompts, so groups are always complete; the reference is a frozen copy of
-the start, not a model loaded again by name; a run in which most answers get no score ends. As in TRL, GRPO's mean is
-over all tokens of a batch (2503.14476); in the first paper every answer weighs the same (--loss grpo).
+The losses are TRL's. Prompts as tokens, sampling, rewards, measurements, samples and the reference model are those of
+`train ppo`. Departures from TRL: --batch-size counts prompts, so groups are always complete; the reference is a frozen
+copy of the start, not a model loaded again by name; a run in which most answers get no score ends. As in TRL, GRPO's
+mean is over all tokens of a batch (2503.14476); in the first paper every answer weighs the same (--loss grpo).
 """
 
 import json
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
+from torch import Tensor
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -49,19 +53,9 @@ from datagen.records.record import Record
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.options import Rates, TrainOptions
-from datagen_train.policy_options import (
-    CISPO_CLIP_HIGH,
-    GRPO_CLIP,
-    GRPO_KL_COEF,
-    GRPO_LOSSES,
-    GRPO_SCALES,
-    GSPO_CLIP,
-    GSPO_CLIP_HIGH,
-    IMPORTANCE,
-    OF_SEQUENCES,
-    GrpoOptions,
-)
+from datagen_train.options import TrainOptions
+from datagen_train.policy_options import GRPO_KL_COEF, GrpoOptions
+from datagen_train.rates import Rates
 from datagen_train.rewards.specs import Rewards, identity
 from datagen_train.run.folder import step_of
 from datagen_train.run.impartial import refuse_partial_judges
@@ -74,8 +68,9 @@ from datagen_train.run.on_policy import (
     load_policy,
     loop_arguments,
 )
-from datagen_train.run.progress import Terminal
-from datagen_train.run.rollout import repetition
+from datagen_train.run.progress import Terminal, token_counter
+from datagen_train.run.rollout import answer_seeds, repetition
+from datagen_train.run.sampler import LogProbs, Sampler, compare, open_sampler, truncated_weight
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=1e-6, lora=1e-5, tiny=2e-4)
@@ -90,6 +85,11 @@ METRIC_NAMES = {
 """TRL's metrics that are logged, and their names here."""
 OURS = "ours/"
 """Prefix of the metrics that are added to TRL's."""
+OVERRIDES = (
+    "_tokenize_prompts", "_generate_single_turn", "_generate_and_score_completions", "_get_train_sampler",
+    "_get_per_token_logps_and_entropies",
+)  # fmt: skip
+"""Methods of TRL's that are replaced, or called."""
 
 
 def run(data: Data, options: TrainOptions, algorithm: GrpoOptions, terminal: Terminal) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def run(data: Data, options: TrainOptions, algorithm: GrpoOptions, terminal: Ter
 
 def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str, Any]:
     """Load the policy and the prompts; train."""
-    rows, _ = load_policy(session, rewards, options.temperature, options.stop_token)
+    rows, distribution = load_policy(session, rewards, options.temperature, options.stop_token)
     without_dropout(session.loaded.model)
     split = encode_prompts(session, rows, options.max_tokens)
     shared, prompts = session.options, len(split.train)
@@ -114,32 +114,9 @@ def train(session: Session, options: GrpoOptions, rewards: Rewards) -> dict[str,
             f"--batch-size {shared.batch_size}: there are only {prompts} prompts to train on"
             f"{f' for {shared.nproc} processes' if shared.nproc > 1 else ''}; lower it"
         )
-    trainer: Any = (Grpo if options.algorithm == "grpo" else Rloo)(session, options, split, rewards)
-    return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
-
-
-def ratio_arguments(options: GrpoOptions) -> dict[str, float]:
-    """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
-    is_sequence = options.importance == "sequence"
-    clip = options.clip if options.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
-    high = clip
-    if options.clip_high is not None:
-        high = options.clip_high
-    elif options.loss == "cispo":
-        high = CISPO_CLIP_HIGH
-    elif is_sequence and options.clip is None:
-        high = GSPO_CLIP_HIGH
-    return {"epsilon": clip, "epsilon_high": high}
-
-
-def loss_arguments(options: GrpoOptions) -> dict[str, str]:
-    """Return TRL's arguments for GRPO's loss."""
-    importance = options.importance or IMPORTANCE[0]
-    return {
-        "loss_type": options.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
-        "importance_sampling_level": importance,
-        "scale_rewards": options.scale_rewards or GRPO_SCALES[0],
-    }
+    with closing(open_sampler(session, options, distribution)) as sampler:
+        trainer: Any = (Grpo if options.algorithm == "grpo" else Rloo)(session, options, split, rewards, sampler)
+        return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
 
 
 class GroupTrainer(OnPolicyTrainer):
@@ -156,7 +133,12 @@ class GroupTrainer(OnPolicyTrainer):
     _metrics: dict[str, dict[str, list[float]]]
 
     def __init__(
-        self, session: Session, options: GrpoOptions, split: Split[Record, EncodedPrompt], rewards: Rewards
+        self,
+        session: Session,
+        options: GrpoOptions,
+        split: Split[Record, EncodedPrompt],
+        rewards: Rewards,
+        sampler: Sampler,
     ) -> None:
         model, shared = session.loaded.model, session.options
         penalty = GRPO_KL_COEF[options.algorithm] if options.kl_coef is None else options.kl_coef
@@ -170,12 +152,12 @@ class GroupTrainer(OnPolicyTrainer):
             "max_completion_length": options.max_tokens,
             "temperature": options.temperature,
             "beta": 0.0,  # or TRL would load a reference of its own
-            **ratio_arguments(options),
+            **options.ratio_arguments(),
             "num_iterations": options.updates,
             "mask_truncated_completions": options.mask_cut,
         }
         if self.loss_options:
-            arguments |= loss_arguments(options)
+            arguments |= options.loss_arguments()
         numbers = Dataset.from_dict({"prompt": [str(i) for i in range(len(split.train))]})
         super().__init__(
             session, options, split, rewards,
@@ -190,6 +172,13 @@ class GroupTrainer(OnPolicyTrainer):
             model.delete_adapter("ref")  # TRL's copy of new adapters; the model without adapters is the start as well
         if penalty:
             self.set_reference(reference, penalty)
+        self.sampler = sampler
+        self.seeds: list[int] = []
+        """Of the answers that are sampled next."""
+        self.texts: list[str] = []
+        """Of the answers that were sampled last."""
+        self.of_sampler: LogProbs | None = None
+        """Log-probabilities under which a server sampled them."""
         self.silent = 0
         """Iterations in a row without any signal."""
         self.unwatched: dict[str, float] = {}
@@ -202,7 +191,7 @@ class GroupTrainer(OnPolicyTrainer):
         self.beta = coef
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.args.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            self.ref_model = self.accelerator.prepare_model(self.place(reference), evaluation_mode=True)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         """TRL's sampler draws one order of the prompts after the other: pass by those of the epochs that are done."""
@@ -212,16 +201,30 @@ class GroupTrainer(OnPolicyTrainer):
         return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        self.session.terminal.phase("sampling")
-        return [self.prompts[int(number)].ids for number in prompts], None, {}
+        """Return the token ids of prompts that are given by their numbers, and settle the seed of each answer."""
+        numbers, size = list(map(int, prompts)), self.options.group_size
+        places = [number * size + i % size for i, number in enumerate(numbers)]
+        self.seeds = answer_seeds(self.args.seed, self.state.global_step + 1, places)
+        return [self.prompts[number].ids for number in numbers], None, {}
+
+    def sample(self, prompts: list[list[int]]) -> list[list[int]]:
+        """Sample an answer to each prompt."""
+        terminal = self.session.terminal
+        terminal.phase("sampling")
+        answers, self.of_sampler = self.sampler.sample(prompts, self.seeds, token_counter(terminal))
+        self.texts = [answer.text for answer in answers]
+        return [answer.ids for answer in answers]
 
     def score(
         self, prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: Any
     ) -> list[float | None]:
-        """Score the answers of some groups, one group after the other. TRL calls this as its reward function."""
+        """Score the answers of some groups, one group after the other. TRL calls this as its reward function.
+
+        Its `completions` hold what a model thought as well, which rewards are not shown.
+        """
         rows, step = [self.prompts[int(number)].row for number in prompts], self.state.global_step + 1
         self.session.terminal.phase("scoring")
-        scored = self.rewards.score(rows, completions, completion_ids, self.state)
+        scored = self.rewards.score(rows, self.texts, completion_ids, self.state)
         self.check_scored(scored)
         size = self.options.group_size
 
@@ -240,7 +243,7 @@ class GroupTrainer(OnPolicyTrainer):
             self.session.terminal.say(self.alarms.alarm(step, "no signal", text))
         samples = [
             {"prompt": row.prompt, "response": text, "reward": reward}
-            for row, text, reward in zip(rows, completions, scored.total, strict=True)
+            for row, text, reward in zip(rows, self.texts, scored.total, strict=True)
         ]
         self.write_samples(step, samples[::size])  # the first of each group
         scores = [score for score in scored.total if score is not None]
@@ -266,10 +269,31 @@ class GroupTrainer(OnPolicyTrainer):
             if tokens:  # with --mask-cut there may be none
                 self.unwatched["fluency"] = log_prob / tokens
                 self.keep_metrics({"fluency": log_prob / tokens})
+        if self.of_sampler is not None:
+            self.correct(output, self.of_sampler)
         return output
 
-    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+    def correct(self, output: dict[str, Any], of_sampler: LogProbs) -> None:
+        """Weigh the advantages of answers that a server sampled (run/sampler.py), and keep the gap."""
+        ids, mask = (
+            torch.cat([output[f"prompt_{name}"], output[f"completion_{name}"]], dim=1) for name in ("ids", "mask")
+        )
+        answers = output["completion_mask"]
+        with torch.no_grad():
+            log_probs, _, _ = self._get_per_token_logps_and_entropies(
+                self.model, ids, mask, answers.shape[1], self.args.per_device_train_batch_size
+            )
+        log_ratio, gap = compare(log_probs, answers.bool(), of_sampler, self.accelerator)
+        output["advantages"] = self.weigh(output["advantages"], log_ratio)
+        self.unwatched["sampler_gap"] = gap
+        self.keep_metrics({"sampler_gap": gap})
+
+    def reference_log_prob(self, output: dict[str, Any]) -> Tensor:
         """Return the log-probability under the reference of all answers of this process together."""
+        raise NotImplementedError
+
+    def weigh(self, advantages: Tensor, log_ratio: Tensor) -> Tensor:
+        """Return the advantages (answers,) times importance weights, from log(pi_old / pi_sampler) of each token."""
         raise NotImplementedError
 
     def watch(self) -> None:
@@ -279,7 +303,7 @@ class GroupTrainer(OnPolicyTrainer):
             self.session.terminal.say(text)
         self.unwatched = {}
 
-    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+    def training_step(self, *arguments: Any, **keywords: Any) -> Tensor:
         """Keep the loss with the other metrics, which are in checkpoints; the library forgets its running sum."""
         loss = super().training_step(*arguments, **keywords)
         self.keep_metrics({"loss": float(loss) * self.args.gradient_accumulation_steps})
@@ -290,15 +314,22 @@ class GroupTrainer(OnPolicyTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of the iterations since the last log; TRL would add them to measurements as well."""
         if "loss" in logs:
-            for name, values in self._metrics["train"].items():
-                known = [value for value in values if not math.isnan(value)]
-                if known and (name in METRIC_NAMES or name.startswith(OURS)):
-                    logs[METRIC_NAMES.get(name, name.removeprefix(OURS))] = sum(known) / len(known)
+            logs |= self.logged_means()
             if "cut" in logs:
                 logs["ended"] = 1 - logs.pop("cut")
             self._metrics["train"].clear()
             logs["num_tokens"] = self.state.num_input_tokens_seen
         Trainer.log(self, logs, start_time)
+
+    def logged_means(self) -> dict[str, float]:
+        """Return the means of the metrics since the last log, over all processes: TRL gathers its own, not ours."""
+        means = {}
+        for name, values in self._metrics["train"].items():
+            known = [value for value in values if not math.isnan(value)]
+            if known and (name in METRIC_NAMES or name.startswith(OURS)):
+                means[METRIC_NAMES.get(name, name.removeprefix(OURS))] = fmean(known)
+        of_processes = gather_object([means])
+        return {name: fmean(other[name] for other in of_processes if name in other) for name in means}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint with the state of this class if the library calls, else the model."""
@@ -319,25 +350,39 @@ class GroupTrainer(OnPolicyTrainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **keywords)
 
 
-@overrides("_tokenize_prompts", "_get_train_sampler", "_generate_and_score_completions")
+@overrides(*OVERRIDES)
 class Grpo(GroupTrainer, GRPOTrainer):
     """GRPO: TRL's loss and advantages."""
 
     config_type = GRPOConfig
     loss_options = True
 
-    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
-        log_probs: torch.Tensor = output["ref_per_token_logps"]
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any) -> tuple[list[list[int]], None]:
+        return self.sample(prompt_ids), None
+
+    def reference_log_prob(self, output: dict[str, Any]) -> Tensor:
+        log_probs: Tensor = output["ref_per_token_logps"]
         return torch.where(output["completion_mask"].bool(), log_probs.float(), 0.0).sum()
 
+    def weigh(self, advantages: Tensor, log_ratio: Tensor) -> Tensor:
+        """Return (answers, tokens): each token has its own weight."""
+        return advantages[:, None] * truncated_weight(log_ratio)
 
-@overrides("_tokenize_prompts", "_get_train_sampler", "_generate_and_score_completions")
+
+@overrides(*OVERRIDES)
 class Rloo(GroupTrainer, RLOOTrainer):
     """RLOO: TRL's loss and advantages."""
 
     config_type = RLOOConfig
 
-    def reference_log_prob(self, output: dict[str, Any]) -> torch.Tensor:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any) -> list[list[int]]:
+        return self.sample(prompt_ids)
+
+    def reference_log_prob(self, output: dict[str, Any]) -> Tensor:
         """TRL keeps the mean KL per token, log pi - log pi_ref over all processes, in place of the reference's part."""
-        log_prob: torch.Tensor = output["old_logps"].sum()
+        log_prob: Tensor = output["old_logps"].sum()
         return log_prob.float() - self._metrics["train"]["kl"][-1] * output["completion_mask"].sum()
+
+    def weigh(self, advantages: Tensor, log_ratio: Tensor) -> Tensor:
+        """Return (answers,): the ratio is that of the whole answer, and so is the weight."""
+        return advantages * truncated_weight(log_ratio.sum(1))

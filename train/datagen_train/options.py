@@ -3,18 +3,20 @@
 Nothing heavy is imported here: the help of a command and every mistake in its options need no library of the extra.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datagen.engine.options import MAP_HELP, check_choices, option, template_values
 from datagen.errors import InputError, unknown_value
+from datagen_train.division import check_deepspeed, check_sharding
 
-TOY_BYTES = 20_000_000
-"""Below this size of its weights a model is a toy; the smallest language model in use is ten times as large."""
 MODEL, STEPS, RUN, DATA = "Model", "Optimisation", "Run", "Data"
 """Headings in `--help`."""
+NOT_SHAPING = (
+    *("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler", "batch_size", "nproc", "encode_workers"),
+)
+"""Options that do not decide the model; a server that samples may move to another port."""
 DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 OPTIMIZERS = {"adamw": None, "adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
@@ -33,6 +35,11 @@ REWARD_HELP = (
     "Reward: FOLDER, classifier:PATH#LABEL, file.py:NAME, verifier:NAME, judge:MODEL or http://..., "
     "with an optional weight, 0.5*FOLDER. Repeat it for a weighted sum."
 )
+FSDP_HELP = (
+    "Divide the model, its gradients and optimiser states among the processes (FSDP2); each holds a part of them. "
+    "pretrain, sft, dpo, reward, ppo, grpo."
+)
+DEEPSPEED_HELP = "DeepSpeed's configuration, a JSON file (pretrain, sft, dpo); in place of --fsdp."
 ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
 
 
@@ -89,12 +96,18 @@ class TrainOptions:
     limit: int | None = option(None, "Read only the first N rows.", least=1, panel=DATA)
     held_out: float = option(0.05, "Fraction of the prompts held out for evaluation.", least=0, most=0.5, panel=DATA)
     eval_data: str | None = option(
-        None, "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).", panel=DATA
+        None,
+        "File of rows to measure on; then all rows of DATA are trained on (--held-out has no effect).",
+        file=True,
+        panel=DATA,
+    )
+    encode_workers: int | None = option(
+        None, "Processes that encode the rows. [one for each core, where there are many rows]", least=1, panel=DATA
     )
     max_length: int = option(1024, "Maximum sequence length in tokens; longer ones are cut.", least=8, panel=DATA)
 
     model: str = option(
-        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", panel=MODEL
+        "tiny", "Base model: a folder, a Hugging Face name, or tiny (an untrained toy model).", file=True, panel=MODEL
     )
     lora: bool = option(False, "Train low-rank adapters (LoRA) instead of all weights.", panel=MODEL)
     lora_rank: int = option(16, "LoRA rank.", least=1, panel=MODEL)
@@ -107,7 +120,7 @@ class TrainOptions:
         None, "Train only parameters whose names match this regular expression.", panel=MODEL
     )
     dtype: str = option("auto", "Data type of the weights: auto, float32 or bfloat16.", choices=DTYPES, panel=MODEL)
-    template: str | None = option(None, TEMPLATE_NAME_HELP, panel=MODEL)
+    template: str | None = option(None, TEMPLATE_NAME_HELP, file=True, panel=MODEL)
     attention: str | None = option(
         None,
         "Implementation of attention: eager, sdpa or flash_attention_2. [the library's choice]",
@@ -156,6 +169,8 @@ class TrainOptions:
     )
     report_to: str = option("none", "Also report metrics to tensorboard, wandb, trackio or others.", panel=RUN)
     nproc: int = option(1, "Number of training processes, one per device.", least=1, panel=RUN)
+    fsdp: bool = option(False, FSDP_HELP, panel=RUN)
+    deepspeed: str | None = option(None, DEEPSPEED_HELP, file=True, panel=RUN)
     json: bool = option(False, "Print the result as JSON on standard output.", panel=RUN)
     quiet: bool = option(False, "Print only warnings and errors.", short="-q", panel=RUN)
 
@@ -172,52 +187,15 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Peak learning rates of a trainer, by what is trained."""
-
-    full: float
-    lora: float
-    tiny: float
-    epochs: float = 3.0
-    """Default of --epochs."""
-    toy_steps: int = 1
-    """Least number of steps of a toy, where neither --steps nor --epochs is given."""
-
-    keeps_last_of_tiny: bool = False
-    """Default of --best for a model made from nothing: the last one. Its held-out loss is least when it knows the form
-    of the answers only, long before it knows any answer."""
-
-    def fill(self, options: TrainOptions) -> TrainOptions:
-        """Return the options with the defaults of the trainer."""
-        best = "last" if self.keeps_last_of_tiny and options.is_tiny else "loss"
-        return replace(options, epochs=options.epochs or self.epochs, best=options.best or best)
-
-    def pick(self, options: TrainOptions) -> float:
-        """Return the peak learning rate of a run: the given one, or the default for what is trained."""
-        if options.learning_rate is not None:
-            return options.learning_rate
-        if is_toy(options):  # rates for real models would hardly change a toy
-            return self.tiny
-        return self.lora if options.lora or options.qlora else self.full
-
-    def least_steps(self, options: TrainOptions) -> int:
-        """Return the least number of steps of a run."""
-        return self.toy_steps if options.epochs is None and is_toy(options) else 1
-
-
-def is_toy(options: TrainOptions) -> bool:
-    """Is the model `tiny`, or a trained one of that size?"""
-    folder = Path(options.model.removeprefix("hf:"))
-    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
-    return options.is_tiny or 0 < sum(sizes) < TOY_BYTES
-
-
-@dataclass(frozen=True)
 class TrainerOptions:
     """Options of one trainer alone; a subclass for each."""
 
     has_dropout: ClassVar[bool] = False
     """Whether the trainer may train with dropout of the model."""
+    can_shard: ClassVar[bool] = False
+    """Whether the trainer trains a model that is divided among the processes."""
+    takes_deepspeed: ClassVar[bool] = False
+    """Whether the trainer trains a model that DeepSpeed has wrapped."""
 
     def check(self, training: TrainOptions) -> None:
         """Raise InputError for a value that does not exist, and for options that do not fit together.
@@ -228,6 +206,10 @@ class TrainerOptions:
         check_choices(training)
         check_measured(training)
         check_size(training, has_dropout=self.has_dropout)
+        if training.fsdp:
+            check_sharding(training, can_shard=self.can_shard, sampler=getattr(self, "sampler", None))
+        if training.deepspeed:
+            check_deepspeed(training, takes_deepspeed=self.takes_deepspeed)
         template_values(training.chat_template_kwargs)
         check_template_name(training.template)
         if training.batch_size % training.accumulate:
@@ -245,6 +227,13 @@ class TrainerOptions:
     def answers_held_out(self, training: TrainOptions) -> bool:
         """Are held-out prompts answered at every measurement?"""
         return training.generate > 0
+
+
+def shaping(training: TrainOptions, options: TrainerOptions) -> dict[str, Any]:
+    """Return the options that decide the model. How many processes share the rows of a step does not."""
+    values = asdict(training) | asdict(options)
+    rows = {"rows_per_step": training.batch_size * training.nproc}
+    return rows | {name: value for name, value in values.items() if name not in NOT_SHAPING}
 
 
 def is_template_file(spec: str) -> bool:
@@ -287,6 +276,8 @@ class PretrainOptions(TrainerOptions):
     """Options of `datagen train pretrain` alone: none."""
 
     has_dropout: ClassVar[bool] = True
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -301,6 +292,8 @@ class SftOptions(TrainerOptions):
     """Options of `datagen train sft` alone."""
 
     has_dropout: ClassVar[bool] = True
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     all_turns: bool = option(
         False, "Train on every assistant turn of a conversation instead of those after the last user turn only."
     )
@@ -319,12 +312,14 @@ class SftOptions(TrainerOptions):
 class RewardOptions(TrainerOptions):
     """Options of `datagen train reward` alone."""
 
+    can_shard: ClassVar[bool] = True
     ties: str = option("skip", "Answers of equal rank: skip them, or train on a target of 1/2 (soft).", choices=TIES)
     margin: float = option(0.0, "Weight of the comparison's margin in the ranking loss (Llama 2).", least=0)
     reference: str | None = option(
         None,
         "File of prompts with responses whose scores are normalised to mean 0 and variance 1. "
         "[the best answers of the training rows]",
+        file=True,
     )
 
     def check(self, training: TrainOptions) -> None:
@@ -360,12 +355,14 @@ class ClassifyOptions(TrainerOptions):
 class DpoOptions(TrainerOptions):
     """Options of `datagen train dpo` alone."""
 
+    can_shard: ClassVar[bool] = True
+    takes_deepspeed: ClassVar[bool] = True
     loss: str = option("sigmoid", f"Loss, or several joined by +: {', '.join(DPO_LOSSES)}; or kto.")
     beta: float = option(0.1, "DPO beta (strength of the KL constraint).", least=0)
     reasoning: str = option("train", REASONING_HELP, choices=REASONING)
     label_smoothing: float = option(0.0, "Share of the pairs assumed to be mislabelled (cDPO).", least=0, most=0.49)
     gate: str | None = option(
-        None, "File of prompts with reference responses; the run fails if the metric on them gets worse."
+        None, "File of prompts with reference responses; the run fails if the metric on them gets worse.", file=True
     )
 
     @property

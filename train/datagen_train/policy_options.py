@@ -1,13 +1,14 @@
 """Options of the trainers on a policy's own answers, with their help texts. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.llm.spec import SECRET
 from datagen_train.options import ALLOW_SELF_HELP, REWARD_HELP, TrainerOptions, TrainOptions
 
-REWARD, PPO, GRPO, DISTILL = "Reward", "PPO", "GRPO", "Distillation"
+REWARD, SAMPLING, PPO, GRPO, DISTILL = "Reward", "Sampling", "PPO", "GRPO", "Distillation"
 """Headings in `--help`."""
 UNSCORED = ("drop", "fail")
 PPO_KL_COEF, PPO_ADAPTIVE_KL_COEF = 0.05, 0.15
@@ -39,10 +40,19 @@ ALSO_HELP = (
 class PolicyOptions(TrainerOptions):
     """Options of the trainers on a policy's own answers."""
 
-    reward: list[str] = option([], REWARD_HELP, panel=REWARD)
+    can_shard: ClassVar[bool] = True
+    reward: list[str] = option([], REWARD_HELP, file=True, panel=REWARD)
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=REWARD)
     unscored: str = option("drop", "Answers without a score: drop (counted) or fail.", choices=UNSCORED, panel=REWARD)
-    also: str | None = option(None, ALSO_HELP, panel=REWARD)
+    also: str | None = option(None, ALSO_HELP, file=True, panel=REWARD)
+
+    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=SAMPLING)
+    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=SAMPLING)
+    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=SAMPLING)
+    sampler: str | None = option(
+        None, "vLLM server of the base model that samples the answers, http://HOST:8000/v1; needs --lora.",
+        panel=SAMPLING,
+    )  # fmt: skip
 
     def check(self, training: TrainOptions) -> None:
         super().check(training)
@@ -55,9 +65,19 @@ class PolicyOptions(TrainerOptions):
             raise InputError("--reward: name what scores the answers, such as a reward model's folder")
         if self.also and not (training.held_out or training.eval_data):
             raise InputError("--also: with --held-out 0 nothing is measured; raise --held-out, or name --eval-data")
+        if self.sampler is not None:
+            check_sampler(self.sampler, training)
 
     def answers_held_out(self, training: TrainOptions) -> bool:
         return True
+
+
+def check_sampler(url: str, training: TrainOptions) -> None:
+    """Raise InputError if `--sampler` names no server, or one that could not be handed what is trained."""
+    if not url.startswith(("http://", "https://")) or SECRET.search(url):
+        raise InputError("--sampler: name the URL of a vLLM server, http://HOST:8000/v1, without a user or a query")
+    if not training.lora:
+        raise InputError("--sampler: a server is handed adapters, not whole models: add --lora")
 
 
 @dataclass(frozen=True)
@@ -70,16 +90,11 @@ class PpoOptions(PolicyOptions):
     missing_end_penalty: float = option(1.0, "Penalty on the score of a truncated answer.", least=0, panel=REWARD)
     missing_end_score: float | None = option(None, "Score of a truncated answer, instead of its own.", panel=REWARD)
 
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=PPO)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=PPO)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=PPO)
-    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=PPO)
-    sampler: str | None = option(
-        None, "vLLM server of the base model that samples the answers, http://HOST:8000/v1; needs --lora.", panel=PPO
-    )
+    suppress: list[str] = option([], "Token that is never sampled, such as [UNK]. Repeatable.", panel=SAMPLING)
+
     critic: str | None = option(
         None, "Critic (value model): shared, a value head on the policy; or the folder of a reward model, a critic "
-        "or a model. [the reward model if its tokenizer fits, else shared]", panel=PPO,
+        "or a model. [the reward model if its tokenizer fits, else shared]", file=True, panel=PPO,
     )  # fmt: skip
     ppo_epochs: int = option(4, "Epochs over the answers of an iteration.", least=1, panel=PPO)
     minibatches: int = option(1, "Mini-batches per PPO epoch.", least=1, panel=PPO)
@@ -101,17 +116,8 @@ class PpoOptions(PolicyOptions):
         None, "End the updates of an iteration once the approximate KL is above 1.5 times this.", panel=PPO
     )
     whiten_rewards: bool = option(False, "Whiten the rewards of tokens: scale them to variance 1.", panel=PPO)
-    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", panel=PPO)
+    ptx_data: str | None = option(None, "PPO-ptx: rows or documents whose loss is added.", file=True, panel=PPO)
     ptx_coef: float = option(1.0, "PPO-ptx: weight of the loss on --ptx-data.", least=0, panel=PPO)
-
-    def check(self, training: TrainOptions) -> None:
-        super().check(training)
-        if self.sampler is None:
-            return
-        if not self.sampler.startswith(("http://", "https://")) or SECRET.search(self.sampler):
-            raise InputError("--sampler: name the URL of a vLLM server, http://HOST:8000/v1, without a user or a query")
-        if not training.lora:
-            raise InputError("--sampler: a server is handed adapters, not whole models: add --lora")
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,6 @@ class GrpoOptions(PolicyOptions):
         "grpo", "Algorithm: grpo, or rloo (leave-one-out baseline).", choices=tuple(GRPO_KL_COEF), panel=GRPO
     )
     group_size: int = option(8, "Group size: answers per prompt.", least=2, panel=GRPO)
-    max_tokens: int = option(64, "Maximum length of an answer in tokens.", least=1, panel=GRPO)
-    temperature: float = option(1.0, "Temperature of the policy in sampling and training.", least=0.01, panel=GRPO)
-    stop_token: list[str] = option([], "Additional token that ends an answer. Repeatable.", panel=GRPO)
     kl_coef: float | None = option(
         None, "Coefficient of the KL penalty; 0 needs no reference model. "
         f"[{GRPO_KL_COEF['grpo']}; rloo: {GRPO_KL_COEF['rloo']}]", least=0, panel=GRPO,
@@ -165,6 +168,28 @@ class GrpoOptions(PolicyOptions):
         if self.loss == "luspo" and self.importance != "sequence":
             raise InputError("--loss luspo needs --importance sequence")
 
+    def ratio_arguments(self) -> dict[str, float]:
+        """Return TRL's arguments for the bounds of the ratio, with the constants of the papers."""
+        is_sequence = self.importance == "sequence"
+        clip = self.clip if self.clip is not None else GSPO_CLIP if is_sequence else GRPO_CLIP
+        high = clip
+        if self.clip_high is not None:
+            high = self.clip_high
+        elif self.loss == "cispo":
+            high = CISPO_CLIP_HIGH
+        elif is_sequence and self.clip is None:
+            high = GSPO_CLIP_HIGH
+        return {"epsilon": clip, "epsilon_high": high}
+
+    def loss_arguments(self) -> dict[str, str]:
+        """Return TRL's arguments for GRPO's loss."""
+        importance = self.importance or IMPORTANCE[0]
+        return {
+            "loss_type": self.loss or (OF_SEQUENCES[0] if importance == "sequence" else GRPO_LOSSES[0]),
+            "importance_sampling_level": importance,
+            "scale_rewards": self.scale_rewards or GRPO_SCALES[0],
+        }
+
     def check_clips(self) -> None:
         """Raise InputError for a clip range that the loss does not have."""
         clips = {"--clip": self.clip, "--clip-high": self.clip_high}
@@ -182,7 +207,7 @@ class DistillOptions(TrainerOptions):
     """Options of `datagen train distill` alone."""
 
     teacher: str | None = option(
-        None, "Teacher: a folder or a Hugging Face name, with the tokenizer of --model.", panel=DISTILL
+        None, "Teacher: a folder or a Hugging Face name, with the tokenizer of --model.", file=True, panel=DISTILL
     )
     beta: float = option(
         1.0, "Divergence: 0 = KL(teacher, student), 1 = KL(student, teacher), between them generalised JSD.",

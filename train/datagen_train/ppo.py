@@ -38,9 +38,10 @@ from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic
 from datagen_train.models.heads import hidden_width, value_head
 from datagen_train.models.load import frozen_reference, without_dropout
-from datagen_train.models.precision import held_in
-from datagen_train.options import Rates, TrainOptions
+from datagen_train.models.sharding import saved_state
+from datagen_train.options import TrainOptions
 from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
+from datagen_train.rates import Rates
 from datagen_train.rewards.specs import Rewards, RunningStd, Scored, identity, split_weight
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.impartial import refuse_partial_judges
@@ -55,7 +56,7 @@ from datagen_train.run.on_policy import (
 )
 from datagen_train.run.progress import Terminal, token_counter
 from datagen_train.run.rollout import Rollout, answer_seeds, repetition, score_tokens
-from datagen_train.run.sampler import LocalSampler, Sampler, ServerSampler, weigh
+from datagen_train.run.sampler import Sampler, compare, open_sampler, truncated_weight
 from datagen_train.run.session import Session, open_session
 
 RATES = Rates(full=3e-6, lora=3e-5, tiny=3e-4, toy_steps=20)
@@ -108,18 +109,9 @@ def train(session: Session, options: PpoOptions, rewards: Rewards) -> dict[str, 
     ptx = read_ptx(options.ptx_data, session.encoder) if options.ptx_data else None
     if ptx:
         session.terminal.say(f"--ptx-data: {len(ptx.sequences)} sequences, {ptx.dropped} rows dropped")
-    with closing(make_sampler(session, options, model)) as sampler:
+    with closing(open_sampler(session, options, distribution)) as sampler:
         trainer = Ppo(session, options, split, rewards, model, sampler, ptx)
         return session.train(trainer, conclude=lambda start, end: {"alarms": trainer.alarms.raised})
-
-
-def make_sampler(session: Session, options: PpoOptions, model: ActorCritic) -> Sampler:
-    """Return what samples answers: the policy itself, or the server of --sampler."""
-    tokenizer = session.loaded.tokenizer
-    if options.sampler is None:
-        return LocalSampler(model, tokenizer, options.max_tokens)
-    folder = session.folder.path / "run" / "sampler"
-    return ServerSampler(options.sampler, folder, model, tokenizer, session.encoder.ends, options.max_tokens)
 
 
 class UpdateSums(NamedTuple):
@@ -150,6 +142,7 @@ class Ppo(OnPolicyTrainer):
         ptx: PtxData | None,
     ) -> None:
         rows = [{"row": torch.tensor(i)} for i in range(len(split.train))]
+        reference = frozen_reference(session.loaded.model)
         super().__init__(
             session, options, split, rewards,
             model=model,
@@ -159,7 +152,7 @@ class Ppo(OnPolicyTrainer):
             eval_dataset=rows[:1] if split.held_out else None,  # `evaluate` answers the held-out prompts
         )  # fmt: skip
         self.suppressed = model.distribution.suppressed
-        self.reference = frozen_reference(session.loaded.model)
+        self.reference = None if reference is None else self.place(reference)
         self.sampler, self.ptx = sampler, ptx
         coef = PPO_ADAPTIVE_KL_COEF if options.adaptive_kl else PPO_KL_COEF
         self.kl = KlController(
@@ -188,7 +181,10 @@ class Ppo(OnPolicyTrainer):
         rollout = score_tokens(self.model, self.reference, rows, prompts, completions, self.accelerator.autocast)
         if step == 1:
             self.check_reference(rollout)
-        gap = {} if of_sampler is None else weigh(rollout, of_sampler)
+        gap = {}
+        if of_sampler is not None:
+            log_ratio, gap["sampler_gap"] = compare(rollout.log_probs, rollout.mask, of_sampler, self.accelerator)
+            rollout.weights = truncated_weight(log_ratio)
 
         # 3. Score the answers. One without a score is masked out: nothing is learned from it.
         texts, ids = [completion.text for completion in completions], [completion.ids for completion in completions]
@@ -357,21 +353,29 @@ class Ppo(OnPolicyTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint if the library calls, else the policy, ready to be used, and its critic."""
         folder = Path(output_dir or self.args.output_dir)
-        if not self.args.should_save:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
         if _internal_call:
+            if self.args.should_save:
+                self.save_state(folder)
+            return
+        policy, critic = saved_state(self.model.policy, self.saved_dtype), self.model.critic_states()
+        if self.args.should_save:
+            self.model.policy.save_pretrained(folder, state_dict=policy)
+            self.session.loaded.tokenizer.save_pretrained(folder)
+            self.model.save_critic(folder / "value", *critic)
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a run goes on from; the parts of a sharded model are written with the optimiser's states."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.is_sharded:
             trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
             save_file(trained, folder / TRAINED)
-            state = {"kl": asdict(self.kl), "spread": asdict(self.reward_std), "alarms": self.alarms.as_dict()}
-            (folder / STATE).write_text(json.dumps({**state, "pending": self.pending}))
-            return
-        with held_in(self.model.policy, self.saved_dtype):
-            self.model.policy.save_pretrained(folder)
-        self.session.loaded.tokenizer.save_pretrained(folder)
-        self.model.save_critic(folder / "value")
+        state = {"kl": asdict(self.kl), "spread": asdict(self.reward_std), "alarms": self.alarms.as_dict()}
+        (folder / STATE).write_text(json.dumps({**state, "pending": self.pending}))
 
     def _load_weights(self, checkpoint: Path) -> None:
+        if self.is_sharded:
+            super()._load_from_checkpoint(str(checkpoint))
+            return
         weights = load_file(checkpoint / TRAINED)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():

@@ -31,6 +31,7 @@ from datagen.records.ranked import RANKED, Ranked
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, canonical, request_text
 from datagen_train.data.checks import CheckInput
+from datagen_train.data.layouts import RANKINGS
 from datagen_train.data.rankings import EncodedRanking, RankingEncoder, as_sequences, scored_ids
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split, read_rows
@@ -50,7 +51,8 @@ from datagen_train.models.reward_model import (
     with_score_head,
 )
 from datagen_train.models.tokens import attention_mask, pad
-from datagen_train.options import Rates, RewardOptions, TrainOptions
+from datagen_train.options import RewardOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.reward_report import compare, describe, paragraphs, reservations, wins
 from datagen_train.run.session import Metrics, Session, open_session
@@ -96,7 +98,8 @@ def train(session: Session, options: RewardOptions) -> dict[str, Any]:
 
     # 2. Encode every answer once and the comparisons of each prompt, hold some prompts out, and check.
     encoder = RankingEncoder(session.encoder, options.ties, options.margin)
-    split = session.encode(rows, lambda row: [encoder.encode(row)], EncodedRanking.size)
+    shape = {"ties": options.ties, "margin": options.margin}
+    split = session.encode(rows, lambda row: [encoder.encode(row)], RANKINGS, encoder.left_out, **shape)
     if encoder.left_out:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in sorted(encoder.left_out.items()))
         session.terminal.say(f"answers left out: {reasons}")
@@ -200,6 +203,7 @@ class RewardTrainer(WholeBatch, Watched):
             model=session.loaded.model,
             args=TrainingArguments(**arguments, remove_unused_columns=False),
             data_collator=partial(collate, pad_id=pad_id),
+            fsdp=session.options.fsdp,
             processing_class=session.loaded.tokenizer,
             train_dataset=split.train,
             eval_dataset=split.held_out or None,
@@ -237,7 +241,8 @@ class RewardTrainer(WholeBatch, Watched):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the comparisons trained on since the last log."""
         if "loss" in logs and self._since_log:
-            accuracy, margin, tokens = torch.stack(self._since_log).mean(0).tolist()
+            means = self.accelerator.reduce(torch.stack(self._since_log).mean(0), "mean")  # over all processes
+            accuracy, margin, tokens = means.tolist()
             self._tokens += tokens * len(self._since_log) * self.args.world_size
             logs |= {"accuracy": accuracy, "margin": margin, "num_tokens": self._tokens}
             self._since_log.clear()

@@ -16,12 +16,13 @@ from datagen.records.reader import PROMPTS
 from datagen.records.record import Record
 from datagen_train.data.checks import CheckInput, check_packing
 from datagen_train.data.encode import conversation, texts
+from datagen_train.data.layouts import SEQUENCES
 from datagen_train.data.sources import Data
-from datagen_train.data.split import measure_sequence
-from datagen_train.options import Rates, SftOptions, TrainOptions
+from datagen_train.options import SftOptions, TrainOptions
+from datagen_train.rates import Rates
 from datagen_train.run.progress import Terminal
 from datagen_train.run.session import open_session
-from datagen_train.run.trl_adapter import Sft, sequence_dataset
+from datagen_train.run.trl_adapter import Sft, sequence_dataset, whole_labels
 
 RATES = Rates(full=2e-5, lora=2e-4, tiny=6e-3, toy_steps=60, keeps_last_of_tiny=True)
 
@@ -44,7 +45,9 @@ def run(data: Data, training: TrainOptions, options: SftOptions, terminal: Termi
                 () if options.backward else row.tools,
                 all_turns=options.all_turns,
             ),
-            measure_sequence,
+            SEQUENCES,
+            backward=options.backward,
+            all_turns=options.all_turns,
         )
         session.check(CheckInput(loaded, split.train + split.held_out, session.account))
         if options.packing:
@@ -54,7 +57,7 @@ def run(data: Data, training: TrainOptions, options: SftOptions, terminal: Termi
         sequences = sequence_dataset(split.train)
         assert sequences is not None
         if options.packing:
-            sequences = pack_dataset(sequences, session.encoder.max_length)
+            sequences = pack_dataset(whole_labels(sequences), session.encoder.max_length)
         trainer = Sft(
             model=loaded.model,
             args=SFTConfig(
@@ -64,6 +67,7 @@ def run(data: Data, training: TrainOptions, options: SftOptions, terminal: Termi
                 max_length=None,
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
+            fsdp=training.fsdp,
             processing_class=loaded.tokenizer,
             train_dataset=sequences,
             eval_dataset=sequence_dataset(split.held_out),

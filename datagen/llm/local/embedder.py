@@ -24,7 +24,7 @@ from datagen.errors import InputError, Outage
 from datagen.llm.call import Call, Reply, refusal
 from datagen.llm.local.generation import Ids, context_length, in_batches, inference_mode
 from datagen.llm.local.hub import POOLING, model_name
-from datagen.llm.local.loading import load_network, load_part
+from datagen.llm.local.loading import load_network, load_part, refuse_missing
 from datagen.llm.local.weights import is_adapter, language_model
 from datagen.llm.vectors import vector_reply
 
@@ -145,8 +145,7 @@ def open_encoder(folder: Path) -> tuple[Any, Any]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         message = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
         raise InputError(f"model {folder}: cannot be loaded: {message}") from error
-    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
-        raise InputError(f"model {folder}: {len(missing)} weights are missing, such as {missing[0]}")
+    refuse_missing(folder, (name for name in report["missing_keys"] if "pooler" not in name))
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from datagen.errors import InputError
-from datagen.llm.local.loading import load_adapter, load_network, load_part
+from datagen.llm.local.loading import load_adapter, load_network, load_part, refuse_missing
 from datagen.llm.local.weights import adapter_base, is_adapter, model_files
 from datagen.reasoning import MARKS, OPENING, Thought, split_thinking, without_end_tokens
 
@@ -320,6 +320,5 @@ def load_full_model(path: Path, dtype: Any) -> PreTrainedModel:
     """Load a model that is not an adapter; raise InputError if weights are missing, which the library would invent."""
     loaded: Any = load_network(AutoModelForCausalLM, path, dtype=dtype, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
-    if missing := sorted(loaded[1]["missing_keys"]):
-        raise InputError(f"model {path}: {len(missing)} weights are missing, such as {missing[0]}")
+    refuse_missing(path, loaded[1]["missing_keys"])
     return model

@@ -6,6 +6,7 @@ programs. The libraries run the first two after a question at the terminal, whic
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def load_network(kind: Any, folder: str | Path, **options: Any) -> Any:
     """Load a model with one of the library's Auto classes, as `load_part` does, from safetensors only."""
     refuse_pickles(Path(folder))
     return load_part(kind, folder, use_safetensors=True, **options)
+
+
+def refuse_missing(name: str | Path, missing: Iterable[str]) -> None:
+    """Raise InputError if weights of a model are missing, which the library would make up."""
+    if names := sorted(missing):
+        raise InputError(f"model {name}: {len(names)} weights are missing, such as {names[0]}")
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

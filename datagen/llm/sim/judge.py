@@ -12,11 +12,14 @@ from datagen.llm.sim import Fields, Handler, SimRandom
 from datagen.llm.sim.answer import answer, unmet
 from datagen.llm.sim.families import solve
 from datagen.llm.sim.reason import write_chain
+from datagen.text import count_words
 from datagen.verify.answers import final_answer
 from datagen.verify.equality import same_answer
 
 MAX_POINTS = 5
 """Points per aspect."""
+WORDS_PER_POINT = 8
+"""Words of a request that raise its difficulty by one."""
 MAX_PROBABILITY = 0.99
 """The highest probability of a verdict."""
 
@@ -91,6 +94,14 @@ def points_for(label: str, highest: int, fields: Fields, rng: SimRandom) -> int:
     return min(points, highest)
 
 
+def rate_difficulty(fields: Fields, rng: SimRandom) -> str:
+    """Rate a request by its length, since every operator of Evol-Instruct adds words."""
+    label, highest = re.findall(r"^(\w{3}) difficulty: \(1 to (\d+)\)$", fields["form"])[0]
+    rating = 1 + count_words(fields["request"]) // WORDS_PER_POINT
+    rating = rng.randint(1, int(highest)) if rng.errs() else min(rating, int(highest))
+    return f"I counted what it asks for.\n{label} difficulty: {rating}"
+
+
 def logprobs(text: str, fields: Fields, skill: float) -> list[dict[str, Any]]:
     """Return the log-probabilities of a reply's tokens. Where a token is a verdict or a number of points, the judge
     gives the alternatives a probability too, the lower the higher its skill."""
@@ -130,6 +141,7 @@ HANDLERS: dict[str, Handler] = {
     "judge/screen": screen,
     "judge/score": score,
     "judge/aspects": score_aspects,
+    "judge/difficulty": rate_difficulty,
     "improve/edit": revise,
     "improve/revise": revise,
     "improve/rewrite": revise,

@@ -11,10 +11,12 @@ Packing has a check of its own. It puts several short rows in one sequence, so i
 keeps the rows apart. Whether it does depends on the attention implementation, the library's version and the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from datagen_train.data.encode import BY_CHOICE, Encoded
 from datagen_train.data.split import Account
@@ -37,10 +39,48 @@ class CheckInput:
     """What the checks read."""
 
     loaded: Loaded
-    sequences: Sequence[Encoded]
+    sequences: Iterable[Encoded]
+    """Read once."""
     account: Account
     documents: bool = False
     """The sequences are windows of documents: only the last one of a document ends in an end token."""
+
+
+@dataclass
+class Facts:
+    """What is known of all sequences."""
+
+    sequences: int = 0
+    uncut: int = 0
+    ending: int = 0
+    """Uncut ones that end in a trained end token."""
+    twice: int = 0
+    """Those that begin with two start tokens."""
+    tokens: int = 0
+    trained: int = 0
+    """Tokens with a loss."""
+    unknown: int = 0
+    """Tokens for unknown text."""
+    highest: int = 0
+    """The highest token."""
+
+
+def find_facts(inputs: CheckInput, ends: set[int]) -> Facts:
+    """Read all sequences once."""
+    tokenizer, facts = inputs.loaded.tokenizer, Facts()
+    start, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
+    for sequence in inputs.sequences:
+        ids = np.asarray(sequence.ids)
+        facts.sequences += 1
+        if not sequence.cut:
+            facts.uncut += 1
+            facts.ending += int(sequence.labels[-1]) in ends
+        facts.twice += start is not None and list(ids[:2]) == [start, start]
+        facts.tokens += len(ids)
+        facts.trained += sequence.trained
+        facts.unknown += int(np.count_nonzero(ids == unknown))
+        facts.highest = max(facts.highest, int(ids.max()))
+    return facts
 
 
 def run_checks(inputs: CheckInput) -> dict[str, str]:
@@ -52,48 +92,48 @@ def run_checks(inputs: CheckInput) -> dict[str, str]:
     Raises:
         CheckFailed: training would not do what it should; the message says what to change.
     """
-    model, tokenizer, sequences = inputs.loaded.model, inputs.loaded.tokenizer, inputs.sequences
-    findings = {"end": check_end(inputs)}
+    model = inputs.loaded.model
+    facts = find_facts(inputs, turn_end_ids(model, inputs.loaded.tokenizer))
+    findings = {"end": check_end(inputs, facts)}
 
-    start = tokenizer.bos_token_id
-    if start is not None and any(sequence.ids[:2] == [start, start] for sequence in sequences):
+    if facts.twice:
         raise CheckFailed("start: sequences begin with two start tokens; the chat template writes one already")
     findings["start"] = "no sequence begins with two start tokens"
 
-    findings["length"] = check_length(inputs)
+    findings["length"] = check_length(inputs.account, facts.sequences)
 
     rows = model.get_input_embeddings().weight.shape[0]
-    highest = max(max(sequence.ids) for sequence in sequences)
-    if highest >= rows:
-        raise CheckFailed(f"vocabulary: token {highest} has no embedding ({rows} rows); tokenizer and model do not fit")
-    findings["vocabulary"] = f"tokens up to {highest} of {rows}"
-    findings |= check_unknown(inputs)
+    if facts.highest >= rows:
+        raise CheckFailed(
+            f"vocabulary: token {facts.highest} has no embedding ({rows} rows); tokenizer and model do not fit"
+        )
+    findings["vocabulary"] = f"tokens up to {facts.highest} of {rows}"
+    findings |= check_unknown(inputs.loaded.tokenizer, facts)
 
     trained, total = count_parameters(model)
-    tokens = sum(sequence.trained for sequence in sequences)
-    if not tokens or not trained:
-        raise CheckFailed(f"trained: {tokens} tokens and {trained} parameters are trained; nothing would be learned")
-    findings["trained"] = f"{tokens:,} tokens, {trained:,} of {total:,} parameters"
+    if not facts.trained or not trained:
+        raise CheckFailed(
+            f"trained: {facts.trained} tokens and {trained} parameters are trained; nothing would be learned"
+        )
+    findings["trained"] = f"{facts.trained:,} tokens, {trained:,} of {total:,} parameters"
     return findings
 
 
-def check_end(inputs: CheckInput) -> str:
+def check_end(inputs: CheckInput, facts: Facts) -> str:
     """Check that answers end in a trained end token, and that generation stops there; name hardly trained ones."""
     model, tokenizer = inputs.loaded.model, inputs.loaded.tokenizer
     ends = turn_end_ids(model, tokenizer)
-    uncut = [sequence for sequence in inputs.sequences if not sequence.cut]
-    ending = sum(sequence.labels[-1] in ends for sequence in uncut)
-    if not inputs.documents and ending < len(uncut):
+    if not inputs.documents and facts.ending < facts.uncut:
         raise CheckFailed(
-            f"end: {len(uncut) - ending} of {len(uncut)} answers do not end in a trained end token; the model would "
-            "never stop. Its chat template must close an assistant's turn with an end token"
+            f"end: {facts.uncut - facts.ending} of {facts.uncut} answers do not end in a trained end token; the model "
+            "would never stop. Its chat template must close an assistant's turn with an end token"
         )
     generation = model.generation_config
     eos = generation.eos_token_id if generation is not None else None
     stops = set(eos if isinstance(eos, list) else [eos])
     if generation is not None and not ends <= stops:
         raise CheckFailed(f"end: generation would not stop at {sorted(ends - stops)}: set eos_token_id of the model")
-    finding = f"{ending} of {len(uncut)} uncut sequences end in a trained end token"
+    finding = f"{facts.ending} of {facts.uncut} uncut sequences end in a trained end token"
 
     norms = model.get_input_embeddings().weight.detach().float().norm(dim=1)
     usual = norms.median()
@@ -106,15 +146,12 @@ def check_end(inputs: CheckInput) -> str:
     return finding
 
 
-def check_unknown(inputs: CheckInput) -> dict[str, str]:
+def check_unknown(tokenizer: PreTrainedTokenizerBase, facts: Facts) -> dict[str, str]:
     """Check that few tokens are those for unknown text; nothing is said of a tokenizer that has none."""
-    tokenizer, unknown = inputs.loaded.tokenizer, inputs.loaded.tokenizer.unk_token_id
-    if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):
+    if tokenizer.unk_token_id in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):
         return {}
-    tokens = sum(len(sequence.ids) for sequence in inputs.sequences)
-    number = sum(token == unknown for sequence in inputs.sequences for token in sequence.ids)
-    finding = f"{number:,} of {tokens:,} tokens are {tokenizer.unk_token}"
-    if number > MAX_UNKNOWN * tokens:
+    finding = f"{facts.unknown:,} of {facts.tokens:,} tokens are {tokenizer.unk_token}"
+    if facts.unknown > MAX_UNKNOWN * facts.tokens:
         raise CheckFailed(
             f"unknown: {finding}: the tokenizer does not know this text, and the model would learn to write nothing "
             "else. Is its vocabulary damaged, or for another language? Choose another --model"
@@ -122,9 +159,9 @@ def check_unknown(inputs: CheckInput) -> dict[str, str]:
     return {"unknown": finding}
 
 
-def check_length(inputs: CheckInput) -> str:
+def check_length(account: Account, sequences: int) -> str:
     """Check that most rows are neither cut nor dropped."""
-    account, total = inputs.account, max(1, len(inputs.sequences))
+    total = max(1, sequences)
     by_choice = sum(account.dropped[reason] for reason in BY_CHOICE)
     dropped, readable = account.dropped.total() - by_choice, account.read - account.unreadable - by_choice
     if account.cut / total > MAX_CUT:
@@ -146,7 +183,7 @@ def check_packing(loaded: Loaded, sequences: Sequence[Encoded]) -> float:
     Raises:
         CheckFailed: it is larger than rounding explains.
     """
-    first, second = (torch.tensor([sequence.ids]) for sequence in (sequences[0], sequences[-1]))
+    first, second = (torch.tensor([list(sequence.ids)]) for sequence in (sequences[0], sequences[-1]))
     model = loaded.model
     was_training = model.training
     model.eval()

@@ -6,7 +6,7 @@ answers that repeat another one, prompts without any comparison.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
@@ -15,9 +15,10 @@ import numpy as np
 
 from datagen.records.ranked import Ranked
 from datagen.records.record import Row, Text, as_messages
-from datagen_train.data.encode import IGNORED, Encoded, Encoder, Ids
+from datagen_train.data.encode import Encoded, Encoder, answered
 from datagen_train.errors import UnusableRow
 from datagen_train.models.reward_model import TokenIds, end_token
+from datagen_train.models.tokens import TokenSequence
 
 UNKNOWN = "unknown"
 """The source of a row that names none."""
@@ -58,13 +59,15 @@ class EncodedAnswer(NamedTuple):
 
     place: int
     """Its index among the row's responses."""
-    ids: Ids
+    ids: TokenSequence
     length: int
     """Tokens of the answer alone."""
     cut: bool
 
 
-def scored_ids(encoder: Encoder, prompt: Text, response: str, tools: Sequence[Row] = ()) -> tuple[Ids, int, bool]:
+def scored_ids(
+    encoder: Encoder, prompt: Text, response: str, tools: Sequence[Row] = ()
+) -> tuple[TokenSequence, int, bool]:
     """Return (ids, tokens of the answer, cut?); the last id is the token where the score is read."""
     encoded = encoder.whole([*as_messages(prompt), {"role": "assistant", "content": response}], tools)
     ids = [*encoded.ids[:-1], end_token(encoder.tokenizer)] if encoded.cut else encoded.ids
@@ -146,10 +149,7 @@ def _margin(row: Ranked, better: int, worse: int) -> float:
     return 0.0 if higher is None or lower is None else max(0.0, higher - lower)
 
 
-def as_sequences(rankings: Sequence[EncodedRanking]) -> list[Encoded]:
-    """Return the sequences that go through the model, for the checks; the token that is scored is the last."""
-    return [
-        Encoded(ids.tolist(), [IGNORED] * (len(ids) - 1) + [int(ids[-1])], ranking.cut)
-        for ranking in rankings
-        for ids in ranking.answers
-    ]
+def as_sequences(rankings: Sequence[EncodedRanking]) -> Iterator[Encoded]:
+    """Yield the sequences that go through the model, for the checks; the token that is scored is the last."""
+    for ranking in rankings:
+        yield from (answered(ids[:-1], ids[-1:], ranking.cut) for ids in ranking.answers)

@@ -112,10 +112,15 @@ class Sources:
         return len(self.listed) == 1 and self.listed[0].weight == 1
 
     @cached_property
+    def digests(self) -> list[str]:
+        """The digest of each file."""
+        return [input_digest(file) for file in self.files]
+
+    @property
     def identity(self) -> str:
         """Return the digests of all files with their weights; of one file without a weight its digest alone."""
-        pairs = zip(self.listed, self.files, strict=True)
-        return ", ".join(source.label(input_digest(file)) for source, file in pairs)
+        pairs = zip(self.listed, self.digests, strict=True)
+        return ", ".join(source.label(digest) for source, digest in pairs)
 
     def draw(self, places: Sequence[int], seed: int) -> list[int]:
         """Choose the rows of one epoch, and count them.

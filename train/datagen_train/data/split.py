@@ -1,4 +1,4 @@
-"""Reading and encoding all rows of a file, and splitting them into a training and a held-out side.
+"""Reading all rows of a file, encoding some, and splitting them into a training and a held-out side.
 
 Rows are split by prompt, and those that evolved from one seed stay together: no held-out prompt is trained on, nor a
 prompt that is derived from the same seed.
@@ -9,21 +9,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import chain
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from datagen.printing import printable
 from datagen.records.columns import parse_map
 from datagen.records.files import open_input
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine, Document, canonical
-from datagen_train.data.encode import CONTENTS, Encoded, EncodedAnswer, EncodedPair
+from datagen_train.data.encode import CONTENTS
+from datagen_train.data.table import Chosen, EncodedRows
 from datagen_train.data.trained import digests
 from datagen_train.errors import UnusableRow
 
 Row = TypeVar("Row")
 Example = TypeVar("Example")
 """What a row is encoded into: a sequence, a pair, a ranking."""
+MOST_MEASURED = 2000
+"""Held-out rows that are measured on, about: the standard error of a share is then about 1 %."""
 
 
 @dataclass
@@ -68,10 +72,10 @@ class Account:
 class Split(Generic[Row, Example]):
     """Encoded rows on both sides, and the held-out rows as they were read."""
 
-    train: list[Example] = field(default_factory=list)
-    held_out: list[Example] = field(default_factory=list)
-    held_out_rows: list[Row] = field(default_factory=list)
-    trained: set[int] = field(default_factory=set)
+    train: Chosen[Example]
+    held_out: Chosen[Example]
+    held_out_rows: list[Row]
+    trained: set[int]
     """Digests of the rows that are trained on (data/trained.py)."""
 
 
@@ -82,17 +86,21 @@ def read_rows(
 
     What is not used of the columns is printed. For the other arguments see `Reader` and `parse_map`.
     """
+    with open_input(name) as file:
+        return read_some(Reader(name, file, kind, shape, parse_map(mapping)), limit)
+
+
+def read_some(reader: Reader[Row], limit: int | None) -> tuple[list[Row], Counter[str]]:
+    """Return the first rows and the lines before their end that cannot be used; see `read_rows`."""
     rows: list[Row] = []
     unreadable = Counter[str]()
-    with open_input(name) as file:
-        reader = Reader(name, file, kind, shape, parse_map(mapping))
-        for item in reader.read():
-            if isinstance(item, BadLine):
-                unreadable[item.reason] += 1
-            else:
-                rows.append(item)
-            if len(rows) == limit:
-                break
+    for item in reader.read():
+        if isinstance(item, BadLine):
+            unreadable[item.reason] += 1
+        else:
+            rows.append(item)
+        if len(rows) == limit:
+            break
     for line in reader.account.lines():
         print(printable(line), file=sys.stderr)
     return rows, unreadable
@@ -124,16 +132,24 @@ def is_held_out(group: object, share: float) -> bool:
     return int.from_bytes(sha256(canonical(group)).digest()[:4]) < share * 2**32
 
 
-def choose_sides(rows: Iterable[Row], measured: Sequence[Row], share: float) -> Iterator[tuple[Row, bool]]:
-    """Yield rows, each with whether it is held out.
+def choose_sides(
+    rows: Iterable[Row], measured: Sequence[Row], share: float, number: int
+) -> Iterator[tuple[Row, bool | None]]:
+    """Yield rows, each with whether it is held out; None if it is held out and not measured on.
 
     Args:
         rows: those to train on, of which a share is held out if `measured` is empty.
         measured: those to measure on, of a file of their own.
         share: of the groups, 0 to 1.
+        number: of the rows.
     """
+    measured_share = MOST_MEASURED / max(1, number)
     for row in rows:
-        yield row, not measured and is_held_out(split_group(row), share)
+        group = split_group(row)
+        if measured or not is_held_out(group, share):
+            yield row, False
+        else:
+            yield row, True if is_held_out(group, measured_share) else None
     yield from ((row, True) for row in measured)
 
 
@@ -143,59 +159,42 @@ def count_repeated(rows: Iterable[Row], measured: Sequence[Row]) -> int:
     return sum(canonical(split_group(row)) in trained for row in measured)
 
 
-def encode_rows(
-    rows: Iterable[tuple[Row, bool]],
-    encode: Callable[[Row], Iterable[Example]],
-    measure: Callable[[Example], tuple[int, int, bool]],
+def split_rows(
+    rows: Iterable[tuple[Row, bool | None]],
+    encoded: EncodedRows[Example],
     account: Account,
     draw: Callable[[Sequence[int]], Sequence[int]] = lambda places: range(len(places)),
 ) -> Split[Row, Example]:
-    """Encode rows, on both sides; unusable rows are counted, never fatal.
+    """Put encoded rows on their sides; unusable rows are counted, never fatal.
 
     Args:
-        rows: as datagen's reader yields them, each with whether it is held out.
-        encode: makes the examples of a row; raises UnusableRow.
-        measure: returns an example's tokens, the trained ones among them, and whether it was cut.
+        rows: each with its side (`choose_sides`), in the order in which they were encoded.
+        encoded: what they are encoded into.
         account: counts are added to it.
         draw: gets the numbers of the rows that can be trained on, and returns which of them are, by index.
     """
-    split: Split[Row, Example] = Split()
-    places, encoded = list[int](), list[tuple[Row, list[Example]]]()
-    for place, (row, held_out) in enumerate(rows):
-        try:
-            examples = list(encode(row))
-        except UnusableRow as reason:
-            account.dropped[str(reason)] += 1
+    places, usable, held_out_rows = list[int](), list[tuple[Row, range]](), list[Row]()
+    trained, train, held_out = set[int](), list[int](), list[int]()
+    for place, (row, is_held_out) in enumerate(rows):
+        if is_held_out is None:
             continue
-        if held_out:
-            split.held_out += examples
-            split.held_out_rows.append(row)
+        if place in encoded.dropped:
+            account.dropped[encoded.dropped[place]] += 1
+            continue
+        examples = range(encoded.starts[place], encoded.starts[place + 1])
+        if is_held_out:
+            held_out += examples
+            held_out_rows.append(row)
         else:
             places.append(place)
-            encoded.append((row, examples))
+            usable.append((row, examples))
     for index in draw(places):
-        row, examples = encoded[index]
-        split.train += examples
-        split.trained.update(digests(row))
-    for tokens, trained, cut in map(measure, chain(split.train, split.held_out)):
-        account.tokens += tokens
-        account.trained_tokens += trained
-        account.cut += cut
-    account.train, account.held_out = len(split.train), len(split.held_out)
-    return split
-
-
-def measure_sequence(sequence: Encoded) -> tuple[int, int, bool]:
-    """Return (tokens, trained tokens, cut)."""
-    return len(sequence.ids), sequence.trained, sequence.cut
-
-
-def measure_pair(pair: EncodedPair) -> tuple[int, int, bool]:
-    """Return (tokens of both sequences, trained tokens, cut)."""
-    answers = len(pair.chosen) + len(pair.rejected)
-    return 2 * len(pair.prompt) + answers, answers, pair.cut
-
-
-def measure_answer(answer: EncodedAnswer) -> tuple[int, int, bool]:
-    """Return (tokens, trained tokens, cut)."""
-    return len(answer.prompt) + len(answer.answer), len(answer.answer), answer.cut
+        row, examples = usable[index]
+        train += examples
+        trained.update(digests(row))
+    tokens, trained_tokens, cut = encoded.sizes[[*train, *held_out]].sum(0, dtype=np.int64).tolist()
+    account.tokens += tokens
+    account.trained_tokens += trained_tokens
+    account.cut += cut
+    account.train, account.held_out = len(train), len(held_out)
+    return Split(encoded.choose(train), encoded.choose(held_out), held_out_rows, trained)

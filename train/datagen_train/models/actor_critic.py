@@ -26,6 +26,7 @@ from datagen.llm.local.weights import CONTRACT, is_classifier
 from datagen_train.errors import first_line
 from datagen_train.models.heads import Head, hidden_width, value_head
 from datagen_train.models.load import load_tokenizer
+from datagen_train.models.sharding import saved_state
 from datagen_train.models.tokens import attention_mask, pad
 
 SHARED = "shared"
@@ -154,13 +155,17 @@ class ActorCritic(nn.Module):
                 model.gradient_checkpointing_enable()
                 model.enable_input_require_grads()
 
-    def save_critic(self, folder: Path) -> None:
-        """Save the critic, so that another run can start from it (--critic FOLDER)."""
+    def critic_states(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weights of the critic's head and trunk, as `saved_state` does."""
+        return saved_state(self.head), {} if self.critic is None else saved_state(self.critic)
+
+    def save_critic(self, folder: Path, head: dict[str, Tensor], trunk: dict[str, Tensor]) -> None:
+        """Save the critic by its weights, so that another run can start from it (--critic FOLDER)."""
         folder.mkdir(exist_ok=True)
-        save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD)
+        save_file({name: value.contiguous() for name, value in head.items()}, folder / HEAD)
         if self.critic is not None:
             critic: Any = self.critic
-            critic.save_pretrained(folder)
+            critic.save_pretrained(folder, state_dict=trunk)
 
 
 def default_critic(rewards: Iterable[str], vocabulary: dict[str, int]) -> str:

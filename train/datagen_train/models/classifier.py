@@ -15,10 +15,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from datagen.errors import InputError
 from datagen.llm.local.hub import resolve_model
-from datagen.llm.local.loading import load_network
+from datagen.llm.local.loading import load_network, refuse_missing
 from datagen.llm.local.weights import architectures, model_files
 from datagen_train.errors import first_line
 from datagen_train.models.load import HEADS, Loaded, load, load_tokenizer, pick_dtype
+from datagen_train.models.precision import saved_dtype
 from datagen_train.models.reward_model import with_score_head
 from datagen_train.options import ModelOptions
 
@@ -66,47 +67,51 @@ def load_encoder(spec: str, options: ModelOptions, labels: int) -> Loaded:
     tokenizer = load_tokenizer(folder)
     if tokenizer.pad_token is None:
         raise InputError(f"model {spec}: its tokenizer has no pad token; choose another --model")
-    try:
-        model, report = load_network(
-            AutoModelForSequenceClassification,
-            folder,
-            dtype=pick_dtype(options),
-            num_labels=labels,
-            ignore_mismatched_sizes=True,  # the head of another task
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"model {spec}: cannot be loaded as a classifier: {first_line(error)}") from error
-    beside_head = sorted(name for name in report["missing_keys"] if not name.startswith(HEADS))
+    model, missing = load_form(  # ignoring the head of another task
+        spec, folder, dtype=pick_dtype(options), num_labels=labels, ignore_mismatched_sizes=True
+    )
+    beside_head = sorted(name for name in missing if not name.startswith(HEADS))
     if beside_head and options.lora:
         raise InputError(
             f"--lora adapts trained weights, and {beside_head[0]} of {spec} is new: leave --lora out, such models are "
             "small"
         )
     notes = [f"new weights beside the head: {', '.join(beside_head)}"] if beside_head else []
-    return Loaded(model, tokenizer, notes)
+    return Loaded(model, tokenizer, notes, saved_dtype(folder))
 
 
-def open_classifier(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
-    """Load a trained classifier onto the GPU if there is one; return it, its tokenizer and its labels.
+def open_classifier(spec: str, dtype: Any = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """Load a trained classifier onto the GPU if there is one.
+
+    Args:
+        spec: a folder, or a name on the hub.
+        dtype: of the weights; auto: that in which they were saved.
+
+    Returns:
+        The classifier, its tokenizer and its labels, in the order of the logits.
 
     Raises:
         InputError: it cannot be loaded, or its head is missing, which the library would make up.
     """
+    folder = resolve_model(spec)
     tokenizer = load_tokenizer(folder)
-    try:
-        model, report = load_network(
-            AutoModelForSequenceClassification,
-            folder,
-            dtype=pick_dtype(ModelOptions(dtype=dtype)),
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
+    model, missing = load_form(spec, folder, dtype=dtype)
+    refuse_missing(spec, missing)
     labels = [str(label) for _, label in sorted(model.config.id2label.items())]
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, labels
+
+
+def load_form(spec: str, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """Load a model in its form for classification; return it and the names of the weights that are drawn anew.
+
+    Raises:
+        InputError: it cannot be loaded, or has no such form.
+    """
+    try:
+        model, report = load_network(AutoModelForSequenceClassification, folder, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"model {spec}: cannot be loaded as a classifier: {first_line(error)}") from error
+    return model, list(report["missing_keys"])
 
 
 def without_adapters(model: Any) -> PreTrainedModel:

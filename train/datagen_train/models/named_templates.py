@@ -44,8 +44,9 @@ def template_text(spec: str) -> str:
 
 
 def template_identity(spec: str) -> str:
-    """Return a template's name with the digest of its text: an edited file makes another run."""
-    return f"{spec} {sha256(template_text(spec).encode()).hexdigest()}"
+    """Return the digest of a template's text, after its name if it has one: an edited file makes another run."""
+    digest = sha256(template_text(spec).encode()).hexdigest()
+    return digest if is_template_file(spec) else f"{spec} {digest}"
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, spec: str) -> list[str]:

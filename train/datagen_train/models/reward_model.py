@@ -27,7 +27,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from datagen.errors import InputError
 from datagen.llm.local.generation import in_batches, inference_mode, load_full_model
-from datagen.llm.local.loading import load_adapter, load_network
+from datagen.llm.local.loading import load_adapter, load_network, refuse_missing
 from datagen.llm.local.weights import CONTRACT, adapter_base, is_adapter, weights_digest
 from datagen.records.files import write_json
 from datagen.records.record import digest
@@ -233,8 +233,7 @@ def load_weights(folder: Path, contract: Contract) -> PreTrainedModel:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise InputError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}; train it again")
+        refuse_missing(folder, info["missing_keys"])
         model.score = load_head(model.score, folder)
     else:
         base = adapter_base(folder)

@@ -106,11 +106,11 @@ def call_closer(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def pad(sequences: Sequence[TokenSequence], filler: int, *, left: bool = False) -> torch.Tensor:
     """Put sequences into one int64 tensor of shape (sequences, longest), filled up on the right or on the left."""
     width = max(map(len, sequences))
-    padded = torch.full((len(sequences), width), filler)
+    padded = np.full((len(sequences), width), filler, dtype=np.int64)
     for row, ids in enumerate(sequences):
         start = width - len(ids) if left else 0
-        padded[row, start : start + len(ids)] = torch.as_tensor(ids, dtype=torch.long)
-    return padded
+        padded[row, start : start + len(ids)] = ids
+    return torch.from_numpy(padded)
 
 
 def attention_mask(sequences: Sequence[TokenSequence], *, left: bool = False) -> torch.Tensor:

@@ -4,19 +4,16 @@ It reads the answer's text with its own tokenizer, which adds the special tokens
 it reads prompt and answer, as public reward models do: by its chat template, or as a pair of texts if it has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from datagen.errors import InputError
 from datagen.llm.local.chat_template import TemplateRefusal, render_chat
 from datagen.llm.local.generation import in_batches, inference_mode
-from datagen.llm.local.hub import resolve_model
-from datagen.llm.local.loading import load_network, load_part
 from datagen.records.record import Text, as_messages, request_text
-from datagen_train.errors import first_line
+from datagen_train.models.classifier import open_classifier
 from datagen_train.rewards.functions import Score, completion_text
 
 MAX_BATCH, MAX_TOKENS = 64, 1 << 15
@@ -41,17 +38,12 @@ class Classifier:
         name, *forms = label.split(",")
         if unknown := sorted(set(forms) - {LOG_PROB, CHAT}):
             raise InputError(f"--reward classifier:{path}#{label}: {unknown[0]} is none of {LOG_PROB}, {CHAT}")
-        folder = resolve_model(path)
-        try:
-            self._tokenizer = load_part(AutoTokenizer, folder)
-            model, info = load_network(AutoModelForSequenceClassification, folder, output_loading_info=True)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--reward classifier:{path}: cannot be loaded: {first_line(error)}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise InputError(f"--reward classifier:{path}: has no head that was trained ({missing[0]} is missing)")
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        tokenizer: Any
+        model: Any
+        model, tokenizer, labels = open_classifier(path)
+        self._model, self._tokenizer = model, tokenizer
         self._log_prob, self._has_prompt = LOG_PROB in forms, CHAT in forms
-        self._label = label_index(path, name, {int(i): str(n) for i, n in model.config.id2label.items()})
+        self._label = label_index(path, name, labels)
         positions = getattr(model.config, "max_position_embeddings", None)
         self._max_length = min(positions or self._tokenizer.model_max_length, self._tokenizer.model_max_length)
         self._most = MAX_BATCH if model.config.pad_token_id is not None else 1
@@ -98,12 +90,12 @@ class Classifier:
         return self._tokenizer.pad(encodings, return_tensors="pt").to(self._model.device)
 
 
-def label_index(path: str, name: str, names: Mapping[int, str]) -> int:
+def label_index(path: str, name: str, labels: Sequence[str]) -> int:
     """Return the index of a label, by its name or number; a classifier with one label needs no name."""
-    if name in names.values():
-        return next(index for index, label in names.items() if label == name)
-    if name.isdecimal() and int(name) in names:
+    if name in labels:
+        return labels.index(name)
+    if name.isdecimal() and int(name) < len(labels):
         return int(name)
-    if not name and len(names) == 1:
+    if not name and len(labels) == 1:
         return 0
-    raise InputError(f"--reward classifier:{path}#{name}: name one of its labels: {', '.join(names.values())}")
+    raise InputError(f"--reward classifier:{path}#{name}: name one of its labels: {', '.join(labels)}")

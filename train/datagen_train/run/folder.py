@@ -214,8 +214,8 @@ def step_of(checkpoint: Path) -> int:
 
 def mark_complete(checkpoint: Path) -> None:
     """Write the mark of a complete checkpoint: the size in bytes of each of its files."""
-    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.is_file() and path.name != MARK}
-    write_json(checkpoint / MARK, sizes)
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK]
+    write_json(checkpoint / MARK, {str(path.relative_to(checkpoint)): path.stat().st_size for path in files})
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from datagen_train.models.sharding import as_many_everywhere
 from datagen_train.run.steps import Watched
 
 
@@ -70,16 +71,19 @@ class HeldOut(Watched):
         rows: Any = self.eval_dataset
         size, accelerator = self.args.eval_batch_size, self.accelerator
         starts = range(0, len(rows), size)[self.args.process_index :: self.args.world_size]
+        passes = as_many_everywhere(starts, 0, self.args.device) if self.is_divided else starts
         self.callback_handler.eval_dataloader = starts  # for the count of batches that is shown
         self.accelerator = OwnBatches(accelerator)
         try:
-            for start in starts:
+            for number, start in enumerate(passes):
                 batch = [rows[i] for i in range(start, min(start + size, len(rows)))]
                 inputs = self._prepare_inputs(self.data_collator(batch))
                 with torch.no_grad(), accelerator.autocast():
                     loss = float(self.compute_loss(self.model, inputs))
                 values = {"loss": loss, **{name: value for name, (value,) in self._metrics["eval"].items()}}
                 self._metrics["eval"].clear()
+                if number == len(starts):  # computed for the others' sake
+                    break
                 yield from ((name, value, self.weight(name, inputs)) for name, value in values.items())
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         finally:

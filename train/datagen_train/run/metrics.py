@@ -22,7 +22,10 @@ from datagen.records.record import Record
 from datagen.text import CJK
 from datagen_train.data.encode import Encoder, texts
 from datagen_train.data.split import Account, encode_usable
+from datagen_train.models.sharding import in_step
 from datagen_train.models.tokens import turn_end_ids
+from datagen_train.options import TrainOptions
+from datagen_train.run.progress import ANSWERING, Terminal, token_counter
 
 TOKEN = re.compile(rf"[a-z0-9]+|{CJK.pattern}")
 MAX_TOKENS_FACTOR = 4
@@ -48,6 +51,28 @@ class Answers:
     def expected(self) -> list[str]:
         """The answers of the rows, without any reasoning in them."""
         return [split_thinking(row.response or "").answer for row in self.rows]
+
+
+def answer_measure(
+    rows: Sequence[Record], encoder: Encoder, options: TrainOptions, terminal: Terminal
+) -> Callable[[PreTrainedModel], dict[str, float]]:
+    """Return a function that answers the first rows with a response with a model, and measures the answers."""
+    answered = [row for row in rows if row.response is not None][: options.generate]
+    max_tokens = most_tokens(encoder, answered)
+
+    def measure_answers(model: PreTrainedModel) -> dict[str, float]:
+        terminal.phase(ANSWERING)
+        with in_step(model):
+            return evaluate_generation(
+                model,
+                encoder.tokenizer,
+                answered,
+                max_tokens=max_tokens,
+                batch_size=options.batch_size,
+                on_tokens=token_counter(terminal),
+            )
+
+    return measure_answers
 
 
 def evaluate_generation(

@@ -23,17 +23,19 @@ from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, as_messages, request_text
 from datagen_train.data.checks import CheckInput
 from datagen_train.data.encode import Encoded
+from datagen_train.data.layouts import Layout
 from datagen_train.data.split import Split, encode_usable, read_rows
 from datagen_train.errors import TrainingStopped, UnusableRow
 from datagen_train.models.actor_critic import Distribution
+from datagen_train.models.sharding import in_step
 from datagen_train.options import ANSWER_METRICS
 from datagen_train.rewards.specs import Rewards, Scored
 from datagen_train.run.alarms import Alarms
 from datagen_train.run.folder import drop_later_lines, step_of
 from datagen_train.run.metrics import Answers, measure, most_tokens
-from datagen_train.run.progress import token_counter
+from datagen_train.run.progress import ANSWERING, token_counter
 from datagen_train.run.schedule import Scheduled
-from datagen_train.run.session import ANSWERING, Session
+from datagen_train.run.session import Session
 
 Item = TypeVar("Item")
 STATE = "state.json"
@@ -102,9 +104,9 @@ def encode_prompts(session: Session, rows: Sequence[Record], max_tokens: int) ->
         ids = conversation.ids[: conversation.prompt_length]
         if len(ids) > room:
             raise UnusableRow(f"the prompt leaves no room for --max-tokens {max_tokens}")
-        return [EncodedPrompt(row, ids, conversation)]
+        return [EncodedPrompt(row, list(ids), conversation)]
 
-    split = session.encode(rows, encode, lambda prompt: (len(prompt.ids), 0, False))
+    split = session.encode(rows, encode, Layout(measure=lambda prompt: (len(prompt.ids), 0, False)))
     conversations = [prompt.conversation for prompt in split.train + split.held_out]
     session.check(CheckInput(session.loaded, conversations, session.account))
     return split
@@ -182,7 +184,7 @@ class OnPolicyTrainer(Scheduled):
     def __init__(
         self, session: Session, options: Any, split: Split[Record, EncodedPrompt], rewards: Rewards, **arguments: Any
     ) -> None:
-        super().__init__(processing_class=session.loaded.tokenizer, **arguments)
+        super().__init__(fsdp=session.options.fsdp, processing_class=session.loaded.tokenizer, **arguments)
         self.session, self.options, self.rewards, self.alarms = session, options, rewards, Alarms()
         self.prompts, self.held_out = split.train, split.held_out[: session.options.generate or HELD_OUT]
         self.suppressed: tuple[int, ...] = ()
@@ -214,10 +216,11 @@ class OnPolicyTrainer(Scheduled):
         """Answer prompts greedily, by default with at most `--max-tokens`."""
         loaded, terminal = self.session.loaded, self.session.terminal
         terminal.phase(ANSWERING)
-        return generate(
-            loaded.model, loaded.tokenizer, prompts, max_tokens=max_tokens or self.options.max_tokens,
-            suppressed=self.suppressed, on_tokens=token_counter(terminal),
-        )  # fmt: skip
+        with in_step(loaded.model):
+            return generate(
+                loaded.model, loaded.tokenizer, prompts, max_tokens=max_tokens or self.options.max_tokens,
+                suppressed=self.suppressed, on_tokens=token_counter(terminal),
+            )  # fmt: skip
 
     def summarise(self, answers: Sequence[tuple[Generated, float | None]]) -> dict[str, float]:
         """Return the metrics of the answers to all held-out prompts, with their scores."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from datagen.errors import InputError
+from datagen_train.models.sharding import local
 from datagen_train.options import LABEL_METRICS
 from datagen_train.run.metrics import MAX_LABELS, MIN_PER_LABEL
 
@@ -147,7 +148,7 @@ def fingerprint(model: Any) -> dict[str, int]:
 
 
 def bits(parameter: torch.Tensor) -> int:
-    values = parameter.detach().contiguous()
+    values = local(parameter.detach()).contiguous()
     return int(values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64))
 
 

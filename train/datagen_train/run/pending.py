@@ -27,8 +27,8 @@ class Pending(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._checkpoint is None:
             return
-        saved = json.loads(self._file(args, self._checkpoint).read_bytes())
-        self._trainer._tr_loss += torch.tensor(saved["loss"], device=args.device)
+        saved, loss = self._read(args, self._checkpoint)
+        self._trainer._tr_loss += torch.tensor(loss, device=args.device)
         self._trainer._globalstep_last_logged = saved["last_log"]
         if hasattr(self._trainer, "restore_pending"):
             self._trainer.restore_pending(saved["metrics"])
@@ -40,8 +40,17 @@ class Pending(TrainerCallback):
             "metrics": self._trainer.pending_state() if hasattr(self._trainer, "pending_state") else None,
         }
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._file(args, checkpoint).write_text(json.dumps(values))
+        self._file(checkpoint, args.process_index).write_text(json.dumps(values))
+
+    def _read(self, args: TrainingArguments, checkpoint: Path) -> tuple[dict[str, Any], float]:
+        """Return the sums of this process, and its loss. Where another number of processes has written them, each takes
+        the mean of their losses, which the library averages, and the metrics of one of them."""
+        number = len(list(checkpoint.glob("pending-*.json")))
+        every = [json.loads(self._file(checkpoint, index).read_bytes()) for index in range(number)]
+        mine: dict[str, Any] = every[args.process_index % number]
+        same = number == args.world_size
+        return mine, mine["loss"] if same else sum(saved["loss"] for saved in every) / number
 
     @staticmethod
-    def _file(args: TrainingArguments, checkpoint: Path) -> Path:
-        return checkpoint / f"pending-{args.process_index}.json"
+    def _file(checkpoint: Path, process: int) -> Path:
+        return checkpoint / f"pending-{process}.json"

@@ -2,17 +2,15 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datagen.commands.live import MAX_BAR, MIN_BAR, SEPARATOR, clock, draw_bar, flow, short
 
 if TYPE_CHECKING:
     from transformers import TrainerState
-
-Row = TypeVar("Row")
 
 LINE_METRICS = (
     "reward",
@@ -37,6 +35,7 @@ LINE_METRICS = (
 """Metrics that are shown, in this order."""
 TRAINING = "training"
 """The phase of an optimiser step, which needs no name beside the number of the step."""
+ANSWERING = "answering held-out prompts"
 MAX_NUMBER_LINES = 2
 """Lines of numbers below the first line; numbers beyond them are left out."""
 Numbers = Mapping[str, float]
@@ -156,10 +155,3 @@ def memory() -> float:
         return float(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
-def counted(rows: Sequence[Row], terminal: Terminal) -> Iterator[Row]:
-    """Yield rows, and show how many there have been."""
-    for number, row in enumerate(rows):
-        terminal.count(number, len(rows))
-        yield row

@@ -3,16 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from datagen.engine.options import file_values
 from datagen.errors import InputError, nothing_usable
+from datagen.llm.local.weights import weights_digest
 from datagen.records.columns import parse_map
 from datagen.records.files import content_digest, dump_line, open_input
 from datagen.records.makers import makers
 from datagen.records.reader import Kind, Reader
 from datagen.records.record import BadLine
 from datagen_train.data.sources import Sources
-from datagen_train.data.split import Account, count_repeated
+from datagen_train.data.split import MOST_MEASURED, Account, count_repeated
+from datagen_train.models.load import model_identity
 from datagen_train.models.named_templates import template_identity
 from datagen_train.options import TrainOptions
 from datagen_train.run.progress import Terminal
@@ -88,10 +92,26 @@ def read_usable(
     return rows
 
 
-def file_digests(options: TrainOptions) -> dict[str, str]:
-    """Return the digests of what `--eval-data` and `--template` name, as far as they are given."""
-    digests = {"eval_data": content_digest(options.eval_data)} if options.eval_data else {}
-    return digests | ({"template": template_identity(options.template)} if options.template else {})
+def file_digests(*groups: Any) -> dict[str, str]:
+    """Return what the options of a run name by its content, which decides; where a file is does not.
+
+    The data, the base model and the rewards have digests of their own (`Session.config`).
+    """
+    named = {name: value for options in groups for name, value in file_values(options).items()}
+    return {
+        name: IDENTITIES.get(name, content_digest)(value)
+        for name, value in named.items()
+        if name not in ("model", "reward")
+    }
+
+
+def critic_identity(spec: str) -> str:
+    """Return the digest of a critic's folder; the spec where it is none."""
+    return weights_digest(Path(spec)) if Path(spec, "config.json").exists() else spec
+
+
+IDENTITIES = {"template": template_identity, "critic": critic_identity, "teacher": model_identity}
+"""Options that do not simply name a file or a folder."""
 
 
 def read_measured(options: TrainOptions, kinds: Sequence[Kind[Any]], terminal: Terminal) -> list[Any]:
@@ -118,6 +138,11 @@ def check_measured(
     if not measured:
         if options.held_out and not is_any:
             terminal.say(f"No row is held out, so nothing is measured: raise --held-out {options.held_out}")
+        if len(rows) * options.held_out > MOST_MEASURED:
+            terminal.say(
+                f"--held-out {options.held_out:g}: about {MOST_MEASURED} of the rows are measured on, the same ones "
+                "each time; datagen train eval --held-out measures on all that are held out"
+            )
         return
     if not is_any:
         raise InputError("--eval-data: no row of it can be measured on; datagen train check shows why")

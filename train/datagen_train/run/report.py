@@ -10,52 +10,13 @@ from typing import Any
 from datagen.engine.output import read_meta
 from datagen.printing import printable
 from datagen.records.makers import is_sim
+from datagen.report.plot import page, plot
+from datagen.report.training import PANELS
 from datagen_train.data.sources import Source
 from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import RunFolder
 from datagen_train.run.manifest import CARD
-from datagen_train.run.plot import page, plot
 
-PANELS = {
-    "loss": ("loss", "eval_loss"),
-    "reward": (
-        "reward",
-        "reward_after_kl",
-        "eval_reward",
-        "rewards/chosen",
-        "rewards/rejected",
-        "eval_rewards/chosen",
-        "eval_rewards/rejected",
-    ),
-    "log-probability of answers": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
-    "margin": ("margin", "eval_margin"),
-    "KL to the start per answer, entropy per token, in nats": ("kl", "kl_k3", "kl_token", "entropy", "sampler_gap"),
-    "log-probability per token of the answers under the start, in nats": ("fluency",),
-    "share": (
-        "eval_exact_match",
-        "eval_rouge_l",
-        "eval_also_exact_match",
-        "eval_also_rouge_l",
-        "rewards/accuracies",
-        "eval_rewards/accuracies",
-        "accuracy",
-        "eval_accuracy",
-        "eval_macro_f1",
-        "mean_token_accuracy",
-        "eval_mean_token_accuracy",
-    ),
-    "answers that end, repetition, ratios clipped, variance explained, groups without signal": (
-        "ended",
-        "repetition",
-        "clip_fraction",
-        "explained_variance",
-        "no_signal",
-    ),
-    "tokens per answer": ("response_length", "eval_response_length"),
-    "learning rate": ("learning_rate",),
-    "gradient norm": ("grad_norm",),
-}
-"""Plots, and the metrics drawn in each."""
 BETTER = {
     "loss": -1, "exact_match": 1, "rouge_l": 1, "also_exact_match": 1, "also_rouge_l": 1, "accuracy": 1,
     "macro_f1": 1, "reward": 1,
@@ -68,12 +29,14 @@ NOT_ON_CARD = ("eval_entropy", "eval_logits")
 """Beginnings of the names of metrics that say nothing about how good a model is."""
 
 
-def circumstances(accelerator: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
+def circumstances(trainer: Any, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return what may differ between two runs of one command: times, devices, versions of the libraries."""
     return {
         **{name: round(value, 2) for name, value in seconds.items()},
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
+        "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
+        "sharded": trainer.is_sharded,
+        "local_parameters": trainer.count_local(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
 

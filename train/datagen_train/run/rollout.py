@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.llm.local.generation import Generated, Ids, generate, in_batches
 from datagen.records.record import Record
-from datagen_train.models.actor_critic import ActorCritic, Batch, answer_log_probs, make_batch
+from datagen_train.models.actor_critic import ActorCritic, Batch, Distribution, answer_log_probs, make_batch
+from datagen_train.models.sharding import as_many_everywhere, in_step, is_sharded
 from datagen_train.rewards.specs import Scored
 
 MAX_BATCH, MAX_TOKENS, MAX_LOGITS = 256, 1 << 15, 1 << 27
@@ -86,8 +87,9 @@ def answer_seeds(seed: int, step: int, rows: Sequence[int]) -> list[int]:
 
 
 def sample(
-    model: ActorCritic,
+    policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    distribution: Distribution,
     prompts: list[Ids],
     seeds: list[int],
     max_tokens: int,
@@ -97,17 +99,18 @@ def sample(
 
     `on_tokens` is that of `generate`.
     """
-    return generate(
-        model.policy,
-        tokenizer,
-        prompts,
-        max_tokens=max_tokens,
-        temperature=model.distribution.temperature,
-        suppressed=model.distribution.suppressed,
-        seeds=seeds,
-        batch_size=SAMPLING_BATCH,
-        on_tokens=on_tokens,
-    )
+    with in_step(policy):
+        return generate(
+            policy,
+            tokenizer,
+            prompts,
+            max_tokens=max_tokens,
+            temperature=distribution.temperature,
+            suppressed=distribution.suppressed,
+            seeds=seeds,
+            batch_size=SAMPLING_BATCH,
+            on_tokens=on_tokens,
+        )
 
 
 @torch.no_grad()
@@ -139,7 +142,10 @@ def score_tokens(
     vocabulary = int(model.policy.config.get_text_config().vocab_size)
     max_tokens = min(MAX_TOKENS, max(1, MAX_LOGITS // vocabulary))
     lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, completions, strict=True)]
-    for indices in in_batches(lengths, MAX_BATCH, max_tokens):
+    batches = in_batches(lengths, MAX_BATCH, max_tokens)
+    if is_sharded(model):
+        batches = as_many_everywhere(batches, batches[-1], device)
+    for indices in batches:
         batch = make_batch([prompts[i] for i in indices], [completions[i].ids for i in indices], device)
         with autocast():
             output, _ = model(batch)

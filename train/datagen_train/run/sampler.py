@@ -8,7 +8,7 @@ difference is measured in every iteration (`sampler_gap`), and each token is wei
     w = min(pi_old(token) / pi_sampler(token), C)
 
 the truncated importance weight (Espeholt et al., arXiv 1802.01561, section 4.1; Yao et al. 2025 for samplers that
-differ by rounding).
+differ by rounding). Where a whole answer has one ratio (RLOO), so has its weight: the quotient of the answer.
 """
 
 import math
@@ -21,13 +21,15 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datagen.llm.local.generation import Generated, Ids, split_answer
 from datagen.llm.spec import without_proxy
 from datagen_train.errors import TrainingStopped, first_line
-from datagen_train.models.actor_critic import ActorCritic
-from datagen_train.run.rollout import Rollout, sample
+from datagen_train.models.actor_critic import Distribution
+from datagen_train.run.rollout import sample
+from datagen_train.run.session import Session
 
 LARGEST_WEIGHT = 2.0
 """C: what a token counts at most."""
@@ -41,7 +43,6 @@ TOKEN = "token_id:"
 OnTokens = Callable[[int], None] | None
 LogProbs = list[list[float]]
 """Of each answer's tokens, in nats."""
-Metrics = dict[str, float]
 
 
 class Sampler(Protocol):
@@ -60,13 +61,17 @@ class Sampler(Protocol):
 
 
 class LocalSampler:
-    """Samples with the policy itself, in this process."""
+    """Samples with the policy itself, in this process. For the arguments see `ServerSampler`."""
 
-    def __init__(self, model: ActorCritic, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        self._model, self._tokenizer, self._max_tokens = model, tokenizer, max_tokens
+    def __init__(
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, distribution: Distribution, max_tokens: int
+    ) -> None:
+        self._policy, self._tokenizer = policy, tokenizer
+        self._distribution, self._max_tokens = distribution, max_tokens
 
     def sample(self, prompts: list[Ids], seeds: list[int], on_tokens: OnTokens) -> tuple[list[Generated], None]:
-        return sample(self._model, self._tokenizer, prompts, seeds, self._max_tokens, on_tokens), None
+        answers = sample(self._policy, self._tokenizer, self._distribution, prompts, seeds, self._max_tokens, on_tokens)
+        return answers, None
 
     def close(self) -> None:
         """Do nothing: the policy is the run's."""
@@ -78,8 +83,9 @@ class ServerSampler:
     Args:
         url: up to and with `/v1`.
         folder: where the adapters are written for the server; it must see the same path.
-        model: the policy.
+        policy: with the adapters.
         tokenizer: of the policy.
+        distribution: what answers are sampled from.
         ends: token ids that end an answer.
         max_tokens: the most tokens of an answer.
     """
@@ -88,19 +94,19 @@ class ServerSampler:
         self,
         url: str,
         folder: Path,
-        model: ActorCritic,
+        policy: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        distribution: Distribution,
         ends: set[int],
         max_tokens: int,
     ) -> None:
         import httpx2
 
-        self.url, self._folder, self._model, self._tokenizer = url.rstrip("/"), folder, model, tokenizer
+        self.url, self._folder, self._policy, self._tokenizer = url.rstrip("/"), folder, policy, tokenizer
         self._client = httpx2.Client(timeout=SECONDS, mounts=without_proxy(url))
         self._fault = httpx2.TransportError
         self._ends, self._name = ends, ""
         rmtree(folder, ignore_errors=True)  # of a run that was killed
-        distribution = model.distribution
         self._request: dict[str, Any] = {
             "max_tokens": max_tokens,
             "temperature": distribution.temperature,
@@ -128,7 +134,7 @@ class ServerSampler:
         """Write the adapters and have the server load them under a new name, in place of those before."""
         before, self._name = self._name, f"policy-{uuid4().hex}"  # a server may still hold those of another run
         path = (self._folder / self._name).resolve()
-        self._model.policy.save_pretrained(path, save_embedding_layers=False)
+        self._policy.save_pretrained(path, save_embedding_layers=False)
         self._post("load_lora_adapter", {"lora_name": self._name, "lora_path": str(path)})
         if before:
             self._post("unload_lora_adapter", {"lora_name": before})
@@ -180,25 +186,47 @@ class ServerSampler:
         return TrainingStopped(f"--sampler {self.url}: {problem}: {reply.text[:200]!r}")
 
 
-def weigh(rollout: Rollout, of_sampler: LogProbs) -> Metrics:
-    """Give each token of a rollout its truncated importance weight; return the gap of the log-probabilities.
+def open_sampler(session: Session, options: Any, distribution: Distribution) -> Sampler:
+    """Return what samples answers: the policy of a session itself, or the server of `--sampler`."""
+    policy, tokenizer = session.loaded.model, session.loaded.tokenizer
+    if options.sampler is None:
+        return LocalSampler(policy, tokenizer, distribution, options.max_tokens)
+    folder = session.folder.path / "run" / "sampler"
+    return ServerSampler(
+        options.sampler, folder, policy, tokenizer, distribution, session.encoder.ends, options.max_tokens
+    )
+
+
+def compare(log_probs: Tensor, mask: Tensor, of_sampler: LogProbs, accelerator: Any) -> tuple[Tensor, float]:
+    """Compare the log-probabilities of the model that learns with those of the sampler.
 
     Args:
-        rollout: the answers, with the log-probabilities of the training model.
+        log_probs: (answers, tokens), of the model that learns.
+        mask: (answers, tokens): True at the tokens to learn from.
         of_sampler: those under which the tokens were sampled.
+        accelerator: of the run.
+
+    Returns:
+        log(pi_old / pi_sampler) of each token, 0 outside of the mask; and the mean of its absolute values over the
+        tokens of all processes.
 
     Raises:
-        TrainingStopped: the gap is that of another model.
+        TrainingStopped: the mean is that of another model.
     """
-    sampled = torch.zeros_like(rollout.log_probs)
+    sampled = torch.zeros_like(log_probs)
     for row, values in enumerate(of_sampler):
         sampled[row, : len(values)] = torch.tensor(values)
-    difference = torch.where(rollout.mask, rollout.log_probs - sampled, 0.0)
-    gap = float(difference.abs().sum() / rollout.mask.sum().clamp_min(1))
+    log_ratio = torch.where(mask, log_probs - sampled, 0.0)
+    total, tokens = accelerator.reduce(torch.stack([log_ratio.abs().sum(), mask.sum()]), "sum").tolist()
+    gap = total / max(1, tokens)
     if gap > ANOTHER_MODEL:
         raise TrainingStopped(
             f"--sampler: its log-probabilities are {gap:.2f} nats a token from those of the model that learns: does it "
             "serve the base model of this run, with --logprobs-mode processed_logprobs?"
         )
-    rollout.weights = difference.exp().clamp_max(LARGEST_WEIGHT)
-    return {"sampler_gap": gap}
+    return log_ratio, gap
+
+
+def truncated_weight(log_ratio: Tensor) -> Tensor:
+    """Return the truncated importance weight of log(pi_old / pi_sampler)."""
+    return log_ratio.exp().clamp_max(LARGEST_WEIGHT)

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
 
 from datagen_train.models.precision import held_in
 from datagen_train.run.library_names import overrides
+from datagen_train.run.sharded import Sharded
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
@@ -40,12 +40,10 @@ def rate_factor(step: int, schedule: str, warmup: int, steps: int) -> float:
 
 
 @overrides("_run_epoch", "_save")
-class Scheduled(Trainer):
+class Scheduled(Sharded):
     """A trainer with the schedules of this module; the base of every trainer here."""
 
     lr_scheduler: Any
-    saved_dtype: torch.dtype | None = None
-    """Of the weights that are saved (models/precision.py). None: as they are; so it is for checkpoints."""
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:

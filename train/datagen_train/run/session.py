@@ -4,10 +4,9 @@ A trainer's file calls these in order, so that it reads from top to bottom; what
 """
 
 import os
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -26,20 +25,24 @@ from datagen.records.record import Record
 from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
 from datagen_train.data.encode import Encoder
+from datagen_train.data.layouts import Layout
 from datagen_train.data.sources import Data, Sources
-from datagen_train.data.split import Account, Example, Row, Split, choose_sides, encode_rows
+from datagen_train.data.split import Account, Example, Row, Split, choose_sides, split_rows
+from datagen_train.data.table import EncodeJob
 from datagen_train.data.trained import trained_by, write_trained
 from datagen_train.errors import Finished, Interrupted
 from datagen_train.launch import is_main
 from datagen_train.models.load import Loaded, choose_trained, count_parameters, load, model_identity
 from datagen_train.models.precision import round_weights
 from datagen_train.models.tokens import turn_end_ids
-from datagen_train.options import Rates, TrainerOptions, TrainOptions
+from datagen_train.options import TrainerOptions, TrainOptions, shaping
+from datagen_train.rates import Rates
+from datagen_train.run.encoding import encode_all, encoding_key
 from datagen_train.run.folder import RunFolder, drop_later_lines, step_of
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
 from datagen_train.run.overfitting import with_alarm
 from datagen_train.run.pending import Pending
-from datagen_train.run.progress import Terminal, counted, token_counter
+from datagen_train.run.progress import Terminal
 from datagen_train.run.reading import check_measured, file_digests, read_measured, read_sources
 from datagen_train.run.report import circumstances, write_card, write_curves
 from datagen_train.run.schedule import Scheduled
@@ -53,9 +56,6 @@ from datagen_train.run.trl_adapter import (
     shared_arguments,
 )
 
-NOT_SHAPING = ("output", "overwrite", "json", "quiet", "report_to", "keep", "sampler")
-"""Options that do not decide the model; a server that samples may move to another port."""
-ANSWERING = "answering held-out prompts"
 Metrics = dict[str, float]
 """Numbers by name. Those measured on held-out rows begin with "eval_"."""
 
@@ -99,15 +99,14 @@ class Session:
 
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
-        options = asdict(self.options) | asdict(self._algorithm)
         return {
             "command": f"train {self.name}",
-            **{name: value for name, value in options.items() if name not in NOT_SHAPING},
+            **shaping(self.options, self._algorithm),
             **({"reward": self._rewards} if self._rewards else {}),
             "learning_rate": self.rate,
             "model": model_identity(self.options.model),
             "data": self.sources.identity,
-            **file_digests(self.options),
+            **file_digests(self.options, self._algorithm),
         }
 
     def read(self, *others: Kind[Any]) -> list[Any]:
@@ -167,17 +166,28 @@ class Session:
         self,
         rows: Sequence[Row],
         encode: Callable[[Row], Iterable[Example]],
-        measure: Callable[[Example], tuple[int, int, bool]],
+        layout: Layout[Example],
+        *counts: Counter[str],
+        **shape: Any,
     ) -> Split[Row, Example]:
-        """Encode rows and hold some out; say how many were dropped and cut. For the arguments see `encode_rows`.
+        """Encode rows and hold some out; say how many were dropped and cut.
+
+        Args:
+            rows, encode, layout, counts: see `EncodeJob`.
+            shape: options of this trainer that decide what a row is encoded into.
 
         Raises:
             InputError: no row is left to train on, or to measure on.
         """
         self.terminal.phase("encoding")
-        sides = choose_sides(counted(rows, self.terminal), self._measured, self.options.held_out)
+        job = EncodeJob([*rows, *self._measured], encode, layout, (self.account.contents, *counts))
+        encoder = getattr(self, "encoder", None)  # a classifier has none
+        others = [self.name, list(layout.columns), self.sources.digests, shape]
+        key = partial(encoding_key, self.loaded.tokenizer, encoder, self.options, others)
+        encoded = encode_all(job, key, self.folder.path, self.options.encode_workers, self.terminal)
+        sides = choose_sides(rows, self._measured, self.options.held_out, len(rows))
         draw = partial(self.sources.draw, seed=self.options.seed)
-        split = encode_rows(sides, encode, measure, self.account, draw)
+        split = split_rows(sides, encoded, self.account, draw)
         if not split.train:
             raise InputError(f"{self.sources}: no row is left to train on: {self.account.losses()}")
         if is_main():
@@ -219,23 +229,9 @@ class Session:
         """
         if not self.options.generate or not rows:
             return None
-        from datagen_train.run.metrics import evaluate_generation, most_tokens
+        from datagen_train.run.metrics import answer_measure
 
-        answered = [row for row in rows if row.response is not None][: self.options.generate]
-        max_tokens = most_tokens(self.encoder, answered)
-
-        def measure_answers(model: Any) -> Metrics:
-            self.terminal.phase(ANSWERING)
-            return evaluate_generation(
-                model,
-                self.loaded.tokenizer,
-                answered,
-                max_tokens=max_tokens,
-                batch_size=self.options.batch_size,
-                on_tokens=token_counter(self.terminal),
-            )
-
-        return measure_answers
+        return answer_measure(rows, self.encoder, self.options, self.terminal)
 
     def train(
         self,
@@ -334,7 +330,7 @@ class Session:
                 "end": course.end,
                 **conclusion,
             },
-            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer.accelerator, seconds)},
+            "run": {**self.sources.as_dict(), "model": model, **circumstances(trainer, seconds)},
         }
         if trainer.is_world_process_zero():
             write_curves(self.folder)

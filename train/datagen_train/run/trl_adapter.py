@@ -8,9 +8,9 @@ filtered from the log, resuming from whatever folder has the highest number.
 import logging
 import math
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from secrets import token_hex
 from time import monotonic
 from typing import Any
 
@@ -19,12 +19,15 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 
 from datagen.errors import InputError
 from datagen_train.data.encode import IGNORED, Encoded
+from datagen_train.data.layouts import SEQUENCES, Layout
+from datagen_train.data.table import Chosen, TableExamples
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.load import has_bf16
 from datagen_train.options import OPTIMIZERS, TrainOptions
@@ -96,6 +99,7 @@ def shared_arguments(options: TrainOptions, folder: RunFolder, *, rate: float, s
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,
+        **({"deepspeed": options.deepspeed} if options.deepspeed else {}),
     }
 
 
@@ -114,11 +118,34 @@ def make_dataset(columns: dict[str, list[Any]]) -> Dataset | None:
     return Dataset.from_dict(columns) if next(iter(columns.values())) else None
 
 
-def sequence_dataset(sequences: Sequence[Encoded]) -> Dataset | None:
-    """Make the dataset that TRL's SFT trainer reads, 4 bytes a token."""
-    ids = [np.array(sequence.ids, dtype=np.int32) for sequence in sequences]
-    labels = [np.array(sequence.labels, dtype=np.int32) for sequence in sequences]
-    return make_dataset({"input_ids": ids, "labels": labels})
+def table_dataset(examples: Chosen[Any], layout: Layout[Any]) -> Dataset | None:
+    """Make a dataset of the columns of a layout, which reads from the table of the examples; None without rows."""
+    if not examples:
+        return None
+    assert isinstance(examples.source, TableExamples)
+    columns = InMemoryTable(examples.source.table.select(list(layout.columns)))  # a table of a file stays in its pages
+    return Dataset(columns, fingerprint=token_hex(8)).select(examples.numbers)  # the library's would read all of it
+
+
+def sequence_dataset(sequences: Chosen[Encoded]) -> Dataset | None:
+    """Make the dataset that TRL's SFT trainer reads."""
+    dataset = table_dataset(sequences, SEQUENCES)
+    return dataset and dataset.with_transform(expand_labels)
+
+
+def expand_labels(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Make labels of the spans that the table holds in their place."""
+    labels = [[IGNORED] * len(ids) for ids in batch["input_ids"]]
+    for row, ids, spans in zip(labels, batch["input_ids"], batch["labels"], strict=True):
+        for start, end in zip(spans[::2], spans[1::2], strict=True):
+            row[start:end] = ids[start:end]
+    return batch | {"labels": labels}
+
+
+def whole_labels(dataset: Dataset) -> Dataset:
+    """Return a dataset of sequences in memory, with labels in place of their spans, 8 bytes a token."""
+    columns = {name: [np.array(row[name], dtype=np.int32) for row in dataset] for name in ("input_ids", "labels")}
+    return Dataset.from_dict(columns)
 
 
 class PreTokenized(Trainer):

@@ -130,7 +130,7 @@ def evaluate_classifier(folder: Path, data: str, options: EvalOptions) -> dict[s
     Raises:
         InputError: no row can be measured on, or one has a label that the classifier does not know.
     """
-    model, tokenizer, labels = open_classifier(folder, options.dtype)
+    model, tokenizer, labels = open_classifier(str(folder), pick_dtype(ModelOptions(dtype=options.dtype)))
     numbers = {label: number for number, label in enumerate(labels)}
     rows, counts = read(data, LABELLED, str(folder), options)
     longest = min(options.max_length, context_length(model))

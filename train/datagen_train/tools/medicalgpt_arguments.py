@@ -74,7 +74,7 @@ COMBINED = {
 """Arguments that are translated together with others, or by their value; and the option that they become."""
 ONE_DEVICE = "one process uses one device; CUDA_VISIBLE_DEVICES selects it"
 STEPS_DECIDE = "measurements and checkpoints go by steps: --eval-every, --save-every"
-IN_MEMORY = "rows are encoded in memory, without a cache"
+ENCODED_ONCE = "rows are encoded once, by as many processes as there are cores (--encode-workers)"
 ALWAYS = "the command trains and evaluates"
 IGNORED = {
     "model_type": "the folder of the model states its architecture",
@@ -91,10 +91,10 @@ IGNORED = {
     "modules_to_save": "the head of a reward model is always trained and saved",
     "ignore_pad_token_for_loss": "padding is never in the loss",
     "pad_to_multiple_of": "padding is never in the loss",
-    "preprocessing_num_workers": IN_MEMORY,
-    "dataset_num_proc": IN_MEMORY,
-    "dataloader_num_workers": IN_MEMORY,
-    "overwrite_cache": IN_MEMORY,
+    "preprocessing_num_workers": ENCODED_ONCE,
+    "dataset_num_proc": ENCODED_ONCE,
+    "dataloader_num_workers": ENCODED_ONCE,
+    "overwrite_cache": ENCODED_ONCE,
     "keep_linebreaks": "documents are trained as they are",
     "remove_unused_columns": "unknown fields of a row are kept for reward functions",
     "per_device_eval_batch_size": "measurements use --batch-size",
@@ -132,8 +132,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "streaming": (FALSE, "rows are read whole; read fewer of them with --limit"),
     "packing": (FALSE, "say --packing (sft), or leave it out (pretrain cuts documents into windows of --max-length)"),
     "optim": (("adamw_torch", "adamw_hf", "adamw_torch_fused"), "the optimiser is AdamW: leave it out"),
-    "deepspeed": ((), "is not offered: use --nproc on this machine, --qlora or --checkpointing for memory"),
-    "fsdp": ((), "is not offered: use --nproc on this machine, --qlora or --checkpointing for memory"),
+    "deepspeed": ((), "say --deepspeed FILE before --from-medicalgpt, or --fsdp"),
+    "fsdp": ((), "say --fsdp before --from-medicalgpt"),
     "group_by_length": (FALSE, "rows are shuffled: leave it out"),
     "max_grad_norm": (("1", "1.0"), "gradients are cut at a norm of 1: leave it out"),
     "total_episodes": ((), "say how many iterations: --steps, each of --batch-size answers"),

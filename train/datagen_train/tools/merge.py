@@ -31,8 +31,10 @@ from datagen_train.models.precision import held_in, round_weights, saved_dtype, 
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.models.tokens import fit_tokenizer
 from datagen_train.rewards.reward_model import RewardModel, load_reward
+from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import lock_folder
-from datagen_train.run.manifest import Manifest, remove_empty
+from datagen_train.run.manifest import CARD, Manifest, remove_empty
+from datagen_train.run.report import code, plain
 from datagen_train.tools.options import MergeOptions
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -77,7 +79,8 @@ def merge_language_model(folder: Path, out: Path, options: MergeOptions) -> dict
     model, tokenizer = open_model(folder, base=options.base, dtype=pick_dtype(options.dtype, folder, options.base))
     merged, after_merge = merge(model, tokenizer)
     notes = fit_tokenizer(merged, tokenizer)
-    after_reload = write(merged, tokenizer, out, read_trained(folder))
+    card = merge_card(out, folder, adapter_base(folder, options.base), merged.dtype)
+    after_reload = write(merged, tokenizer, out, read_trained(folder), card)
     return {
         "output": str(out),
         "dtype": str(merged.dtype).removeprefix("torch."),
@@ -126,8 +129,19 @@ def list_of(out: Path) -> Manifest:
     return Manifest(out, out / "merge.json")
 
 
+def merge_card(out: Path, adapter: Path, base: Path, dtype: torch.dtype | None, *, is_reward: bool = False) -> str:
+    """Return the model card of a merged model: what it is made of, and in which data type."""
+    written = f" The weights are in {str(dtype).removeprefix('torch.')}." if dtype else ""
+    return (
+        f"{head('reward' if is_reward else 'merge', [], str(base), base)}# {plain(out.name)}\n\n"
+        f"Made by `datagen train merge`: the adapter {code(adapter.resolve().name)} is folded into its base "
+        f"{code(shown_base(str(base)))}, and needs neither any more.{written} The card of the adapter says what it was "
+        "trained on.\n"
+    )
+
+
 @contextmanager
-def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
+def saving(out: Path, trained: Collection[int], card: str) -> Iterator[Path]:
     """Yield a new folder to save to; at the end its files move to `out`, where they replace those of an earlier merge.
 
     A stop before that leaves nothing, and one while they move lets them move.
@@ -135,6 +149,7 @@ def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
     Args:
         out: the final folder.
         trained: digests of the prompts that the model was trained on; they are saved with it.
+        card: its README.md.
 
     Raises:
         DatagenError: Another merge is writing `out`.
@@ -147,6 +162,7 @@ def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
             try:
                 yield model
                 write_trained(model, trained)
+                (model / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
                 with on_stop(lambda _: True):
                     list_of(place).remove()
                     list_of(place).move_in(model)
@@ -155,10 +171,10 @@ def saving(out: Path, trained: Collection[int]) -> Iterator[Path]:
 
 
 def write(
-    merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path, trained: Collection[int]
+    merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path, trained: Collection[int], card: str
 ) -> Difference:
     """Write to a temporary folder beside the final one, load it again, compare, and move it to its place."""
-    with saving(out, trained) as part:
+    with saving(out, trained, card) as part:
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
         texts = encode_texts(tokenizer)
@@ -174,7 +190,8 @@ def merge_reward(folder: Path, out: Path) -> dict[str, Any]:
     before = reward.score(REWARD_PROMPTS, REWARD_ANSWERS)
     adapted: Any = reward.model
     merged = RewardModel(adapted.merge_and_unload(safe_merge=True), reward.tokenizer, reward.contract)
-    with saving(out, read_trained(folder)) as part:
+    card = merge_card(out, folder, adapter_base(folder), dtype, is_reward=True)
+    with saving(out, read_trained(folder), card) as part:
         round_weights(merged.model, dtype)
         with held_in(merged.model, dtype):
             merged.model.save_pretrained(part)

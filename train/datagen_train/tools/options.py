@@ -38,7 +38,7 @@ class EvalOptions:
     generate: int | None = option(None, "Answer only the first N prompts; 0 = none. [all]", least=0, panel=MEASURE)
     max_tokens: int = option(256, "Maximum length of an answer in tokens.", least=1, panel=MEASURE)
     reward: list[str] = option(
-        [], "Reward of the answers, as in 'datagen train ppo'. Repeat it for a weighted sum.", panel=MEASURE
+        [], "Reward of the answers, as in 'datagen train ppo'. Repeat it for a weighted sum.", file=True, panel=MEASURE
     )
     allow_self: bool = option(False, ALLOW_SELF_HELP, panel=MEASURE)
     ignore_case: bool = option(False, "Ignore case in exact-match accuracy.", panel=MEASURE)
@@ -54,7 +54,7 @@ class EvalOptions:
 class ScoreOptions:
     """Options of `datagen train score` alone."""
 
-    reward: list[str] = option([], REWARD_HELP)
+    reward: list[str] = option([], REWARD_HELP, file=True)
     allow_self: bool = option(False, ALLOW_SELF_HELP)
 
 
@@ -63,7 +63,7 @@ class MergeOptions:
     """Options of `datagen train merge`."""
 
     output: str | None = option(None, "Output folder of the merged model. [ADAPTER.merged]", short="-o")
-    base: str | None = option(None, "Base model, instead of the one named in the adapter.")
+    base: str | None = option(None, "Base model, instead of the one named in the adapter.", file=True)
     dtype: str = option(
         "auto", "Data type of the weights: auto (that of the base model), float32 or bfloat16.", choices=DTYPES
     )
@@ -89,7 +89,7 @@ class CheckOptions:
     """Options of `datagen train check`."""
 
     trainer: str = option("sft", f"Trainer to check for: {', '.join(CHECKED)}.", choices=CHECKED)
-    model: str = option("tiny", "Base model: a folder, a Hugging Face name, or tiny.")
+    model: str = option("tiny", "Base model: a folder, a Hugging Face name, or tiny.", file=True)
     rows: int = option(2, "Number of sequences to print.", least=0)
     max_length: int = option(1024, "Maximum sequence length in tokens.", least=8)
     format: str | None = option(None, "Format of the data. [detected]")
@@ -97,7 +97,7 @@ class CheckOptions:
     limit: int | None = option(None, "Read only the first N rows.", least=1)
     all_turns: bool = option(False, "Train on every assistant turn, as 'datagen train sft --all-turns' does.")
     reasoning: str = option("train", "Reasoning that rows hold: train on it or drop it.", choices=REASONING)
-    template: str | None = option(None, TEMPLATE_NAME_HELP)
+    template: str | None = option(None, TEMPLATE_NAME_HELP, file=True)
     chat_template_kwargs: str | None = option(None, TEMPLATE_HELP)
 
 

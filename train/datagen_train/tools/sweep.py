@@ -76,7 +76,7 @@ DPO_ACCURACY = "eval_rewards/accuracies"
 """Share of the held-out pairs of which the chosen answer has the higher reward: it compares losses of any form."""
 ROWS = {
     "output", "overwrite", "json", "quiet", "nproc", "format", "map", "limit", "held_out", "eval_data", "max_length",
-    "generate", "best", "backward", "keep", "report_to", "log_every",
+    "generate", "best", "backward", "keep", "report_to", "log_every", "encode_workers",
 }  # fmt: skip
 """Options that are never swept: they change which rows are measured, or nothing about the model."""
 REWARDS = {"reward", "allow_self", "unscored"}
