@@ -1,6 +1,5 @@
 """Write the toy tasks of the recipes into the folder of this file: small worlds that a toy model can learn.
 
-    sums/    sums in words, whose demonstrations err by habit; and a second skill that gets no reward
     posts/   forum posts with summaries, and people's choices between two summaries
     moods/   questions and replies in Chinese, in a good or a bad mood
 
@@ -14,23 +13,8 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo June Kai Lea".split()
-ITEMS = "apples books coins cups keys pens shells stamps".split()
-SUMS = (
-    ("{name} has {a} + {b} {items}. How many?", 1),
-    ("There are {a} + {b} {items}, says {name}. How many in all?", 1),
-    ("{name} had {a} - {b} {items}. How many are left?", -1),
-    ("Of {items}, {name} keeps {a} - {b}. How many stay?", -1),
-)
-OTHERS = (
-    ("{name} sells {items}. What does {name} sell?", "{items}"),
-    ("{name} collects {items}. Who collects {items}?", "{name}"),
-    ("No {items} for {name}. What is {name} without?", "{items}"),
-)
 HABIT = 0.6
-"""Share of the demonstrated sums whose answer is one too many."""
-SECOND_SKILL = 0.25
-"""Share of the demonstrations that show the second skill."""
+"""Share of the demonstrations that are worse than they could be."""
 HERE = Path(__file__).parent
 PEOPLE = "my sister|my boss|a neighbour|my flatmate|an old friend|my cousin".split("|")
 THINGS = "a bike|the garden|some money|a dog|the car|a piano|old books|the kitchen".split("|")
@@ -65,29 +49,6 @@ REPLIES = (
 Row = dict[str, str]
 
 
-def make_sums(most: int) -> list[Row]:
-    """Return every sum of two numbers up to `most` whose result is not below 0."""
-    numbers = range(most + 1)
-    tasks = (
-        (text.format(name=name, items=items, a=a, b=b), a + sign * b)
-        for (text, sign), name, items, a, b in product(SUMS, NAMES, ITEMS, numbers, numbers)
-    )
-    return [{"prompt": prompt, "response": str(n), "answer": str(n)} for prompt, n in tasks if n >= 0]
-
-
-def make_others() -> list[Row]:
-    """Return every task of the second skill."""
-    return [
-        {"prompt": text.format(name=name, items=items), "response": answer.format(name=name, items=items)}
-        for (text, answer), name, items in product(OTHERS, NAMES, ITEMS)
-    ]
-
-
-def demonstrate(row: Row, random: Random) -> Row:
-    """Answer a sum as in the demonstrations: one too many in HABIT of the cases."""
-    return {**row, "response": str(int(row["response"]) + (random.random() < HABIT))}
-
-
 def make_posts() -> list[Row]:
     """Return forum posts, each with its summary and a worse one, which leaves the question out."""
     return [
@@ -115,25 +76,6 @@ def write(name: str, rows: Iterable[Row]) -> None:
     path.parent.mkdir(exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
-
-
-def write_sums() -> None:
-    random = Random("sums 0")
-    sums, others = make_sums(5), make_others()
-    random.shuffle(sums)
-    random.shuffle(others)
-    other_test, other_train = others[: len(others) // 5], others[len(others) // 5 :]
-    test, sums = sums[:200], sums[200:]
-    second = int(SECOND_SKILL * 3000)
-    demonstrations = [demonstrate(row, random) for row in random.sample(sums, 3000 - second)]
-    demonstrations += random.choices(other_train, k=second)
-    random.shuffle(demonstrations)
-    write("sums/demonstrations", demonstrations)
-    write("sums/prompts", sums[:2000])
-    for part in range(3):  # for recipes with rounds: no round answers a prompt that was trained on
-        write(f"sums/prompts-{part + 1}", sums[part * 666 : (part + 1) * 666])
-    write("sums/test", test)
-    write("sums/other.test", other_test)
 
 
 def write_posts() -> None:
@@ -170,6 +112,5 @@ def write_moods() -> None:
 
 
 if __name__ == "__main__":
-    write_sums()
     write_posts()
     write_moods()

@@ -1,7 +1,7 @@
 """What a recipe would do, before anything is sent: the calls and dollars of each step that asks models.
 
-The input of a later step is not there yet. So the steps are rehearsed in a folder that is removed afterwards: a few rows
-go through each of them, answered by `sim`, and the calls are counted for as many rows as are then expected.
+The input of a later step is not there yet. So the steps are rehearsed in a folder that is removed afterwards: a few
+rows go through each of them, answered by `sim`, and the calls are counted for as many rows as are then expected.
 """
 
 import os

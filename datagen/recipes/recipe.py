@@ -101,7 +101,11 @@ def bundled() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Return the file of a recipe from its path, or from the name of a bundled one; raise InputError if there is none."""
+    """Return the file of a recipe from its path, or from the name of a bundled one.
+
+    Raises:
+        InputError: There is none.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():

@@ -46,12 +46,6 @@ def shown(value: Any) -> str:
     """Return a value as the table has it."""
     if value is None:
         return "-"
-    return (
-        f"{value:,.3f}"
-        if isinstance(value, float) and value != int(value)
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -40,10 +40,8 @@ class Line:
 
     def typed(self, folder: Path) -> str:
         """Return what to type to run the step alone."""
-        command = f"{program()} {shlex.join(self.words)}" + (
-            f" > {shlex.quote(self.output)}" if self.is_printed else ""
-        )
-        return f"(cd {shlex.quote(str(folder))} && {command})"
+        target = f" > {shlex.quote(self.output)}" if self.is_printed else ""
+        return f"(cd {shlex.quote(str(folder))} && {program()} {shlex.join(self.words)}{target})"
 
 
 def plan(recipe: Recipe) -> list[Line]:

@@ -1,0 +1,86 @@
+"""Write the task of these recipes into the working folder: small sums, and a second skill that gets no reward.
+
+demonstrations.jsonl   responses to learn from: the second skill, and sums whose answer is one too many in 60 % of the
+                       cases; a model trained on them knows sums, and makes this error by habit
+prompts.jsonl          sums with the right answer, for verifiers and for exact match
+sums.test.jsonl        sums that are in no other file
+other.test.jsonl       the same for the second skill
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from random import Random
+
+NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo June Kai Lea".split()
+ITEMS = "apples books coins cups keys pens shells stamps".split()
+SUMS = (
+    ("{name} has {a} + {b} {items}. How many?", 1),
+    ("There are {a} + {b} {items}, says {name}. How many in all?", 1),
+    ("{name} had {a} - {b} {items}. How many are left?", -1),
+    ("Of {items}, {name} keeps {a} - {b}. How many stay?", -1),
+)
+OTHERS = (
+    ("{name} sells {items}. What does {name} sell?", "{items}"),
+    ("{name} collects {items}. Who collects {items}?", "{name}"),
+    ("No {items} for {name}. What is {name} without?", "{items}"),
+)
+HABIT = 0.6
+"""Share of the demonstrated sums whose answer is one too many."""
+SECOND_SKILL = 0.25
+"""Share of the demonstrations that show the second skill."""
+Row = dict[str, str]
+
+
+def make_sums(most: int) -> list[Row]:
+    """Return every sum of two numbers up to `most` whose result is not below 0."""
+    numbers = range(most + 1)
+    tasks = (
+        (text.format(name=name, items=items, a=a, b=b), a + sign * b)
+        for (text, sign), name, items, a, b in product(SUMS, NAMES, ITEMS, numbers, numbers)
+    )
+    return [{"prompt": prompt, "response": str(n), "answer": str(n)} for prompt, n in tasks if n >= 0]
+
+
+def make_others() -> list[Row]:
+    """Return every task of the second skill."""
+    return [
+        {"prompt": text.format(name=name, items=items), "response": answer.format(name=name, items=items)}
+        for (text, answer), name, items in product(OTHERS, NAMES, ITEMS)
+    ]
+
+
+def demonstrate(row: Row, random: Random) -> Row:
+    """Answer a sum as in the demonstrations: one too many in HABIT of the cases."""
+    return {**row, "response": str(int(row["response"]) + (random.random() < HABIT))}
+
+
+def write(name: str, rows: Iterable[Row]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the task of the recipes.")
+    for name, default in (("most", 5), ("prompts", 3000), ("demonstrations", 3000), ("test", 200), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    random = Random(f"sums {options.seed}")
+    sums, others = make_sums(options.most), make_others()
+    random.shuffle(sums)
+    random.shuffle(others)
+    other_test, other_train = others[: len(others) // 5], others[len(others) // 5 :]
+    sums_test, sums = sums[: options.test], sums[options.test :]
+    second = int(SECOND_SKILL * options.demonstrations)
+    demonstrations = [demonstrate(row, random) for row in random.sample(sums, options.demonstrations - second)]
+    demonstrations += random.choices(other_train, k=second)
+    random.shuffle(demonstrations)
+    write("demonstrations.jsonl", demonstrations)
+    write("prompts.jsonl", sums[: options.prompts])
+    write("sums.test.jsonl", sums_test)
+    write("other.test.jsonl", other_test)
+
+
+if __name__ == "__main__":
+    main()
