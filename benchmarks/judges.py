@@ -17,7 +17,7 @@ from statistics import fmean
 
 from benchmarks.common import Line, main
 from datagen.commands.main import load_methods
-from datagen.judge.agreement import Pair, counts, measure
+from datagen.judge.agreement import Pair, RowSums, counts, measure
 from datagen.judge.compare import Comparison
 from datagen.judge.replies import FIRST
 from datagen.records.files import dump_line
@@ -55,7 +55,7 @@ def as_pair(forward: Row, backward: Row) -> Pair:
 def real_judges() -> Iterator[Line]:
     """Measure the five real judges."""
     for (model, strategy), judged_pairs in read_recorded_replies().items():
-        measured = measure([counts(pair) for pair in judged_pairs])
+        measured = measure(RowSums(map(counts, judged_pairs)))
         unread = sum(share is None for pair in judged_pairs for order in pair.orders for share in order)
         figures = (
             f"{name} {measured[name]['value']:.2f} ({measured[name]['low']:.2f} to {measured[name]['high']:.2f})"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from datagen.engine import ray_driver
+from datagen.engine import ray_crew
 from datagen.engine.ray_cluster import RayAddress
 
 
@@ -110,7 +110,7 @@ def ray_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayHere]:
     def joined(address: RayAddress) -> Iterator[RayHere]:
         yield ray
 
-    monkeypatch.setattr(ray_driver, "joined", joined)
+    monkeypatch.setattr(ray_crew, "joined", joined)
     yield ray
     ray.actors.clear()
     gc.collect()  # a worker that is lost closes nothing: what Python says about that belongs to this test

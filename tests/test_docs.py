@@ -12,8 +12,9 @@ FOREIGN = {
     *("--accuracy", "--quick", "--trl112", "--demonstrations"),
     *("--enable-lora", "--max-lora-rank", "--max-loras", "--logprobs-mode", "--array", "--sshlogin", "--workdir"),
     *("--head", "--port", "--address", "--include-dashboard", "--model-path", "--parallel", "--ctx-size"),
+    *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),
 }
-"""Options of benchmarks and examples, of vLLM, SGLang, llama.cpp, Ray, Slurm and GNU parallel."""
+"""Options of benchmarks and examples, of vLLM, SGLang, llama.cpp, Ray, Slurm, GNU parallel and torchrun."""
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 

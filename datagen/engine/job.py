@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from time import gmtime, monotonic, strftime
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from datagen.engine.batches import batch_options, batch_states, run_with_batches, with_earlier
 from datagen.engine.fold import RunObserver
@@ -37,6 +37,9 @@ from datagen.records.files import content_digest, input_digest
 from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import Reader
 from datagen.records.record import Record, Row
+
+if TYPE_CHECKING:
+    from datagen.engine.ray_driver import Driver
 
 GC_THRESHOLDS = 50_000, 20, 100
 """Thousands of open calls are no garbage, and scanning them again and again took a fifth of a run."""
@@ -286,7 +289,8 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
         DatagenError: Another process is writing the output, or the journal cannot be used.
         InputError: A model cannot be opened.
     """
-    from datagen.engine.ray_driver import Driver, crew_of  # which imports this module
+    from datagen.engine.ray_crew import crew_of  # which imports this module
+    from datagen.engine.ray_driver import Driver
 
     run, method, output, name = job.run, job.method, job.output, job_digest(job.fingerprint)
     with output.open_parts(), crew_of(job) as crew:
@@ -315,7 +319,7 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
             finally:
                 if driver:
                     await driver.close(ended=ended)
-            reason, traffic, drained = engine.stop.reason, stack.traffic, True
+            reason, drained = engine.stop.reason, True
         finally:
             await stack.close(drained=drained, ended=ended)
         seconds = round(monotonic() - start, 3)
@@ -334,25 +338,7 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
             "table": fold.table.as_dict(),
         }
         tables = fold.table.tables()
-        run_row = {
-            "input": job.reader.name,
-            "models": job.models,
-            "began": began,
-            "seconds": seconds,
-            "ended": reason or "input",
-            "records": engine.records,
-            "usage": engine.usage.as_row(),
-            **stack.purse.account(),
-            **({"cap": engine.cap} if reason == "cap" else {}),
-            "requests": traffic.sent,
-            "retries": sum(limiter.retries for limiter in stack.limiters),
-            "replayed": max(0, stack.journal.replayed - (driver.replayed if driver else 0)),
-            **({"shipped": driver.shipped} if driver else {}),
-            "unanswered": stack.budget.cap.unanswered,
-            "surplus": engine.surplus,
-            "peak_in_flight": traffic.peak,
-            **({"batches": batch_states(stack)} if job.batch.is_on else {}),
-        }
+        run_row = {"began": began, "seconds": seconds, **account_of(job, engine, driver)}
         run_row, rows_in_place = with_earlier(run_row, earlier.run if earlier else None), None
         if reason != "batch":
             rows_in_place = output.finish({"result": result, "run": run_row}, complete=reason in COMPLETE)
@@ -361,3 +347,25 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
     lost, notes = (driver.lost_before, driver.notes) if driver else (0, [])
     account = stack.journal.unrecorded + lost, [*stack.notes, *notes, *fold.table.warnings()]
     return Outcome(status, reason, result, run_row, tables, *account, engine.stop.error, rows_in_place)
+
+
+def account_of(job: Job, engine: Engine, driver: "Driver | None") -> Row:
+    """Return the numbers of a run, for x.meta.json."""
+    stack = engine.stack
+    return {
+        "input": job.reader.name,
+        "models": job.models,
+        "ended": engine.stop.reason or "input",
+        "records": engine.records,
+        "usage": engine.usage.as_row(),
+        **stack.purse.account(),
+        **({"cap": engine.cap} if engine.stop.reason == "cap" else {}),
+        "requests": stack.traffic.sent,
+        "retries": sum(limiter.retries for limiter in stack.limiters),
+        "replayed": max(0, stack.journal.replayed - (driver.replayed if driver else 0)),
+        **({"shipped": driver.shipped} if driver else {}),
+        "unanswered": stack.budget.cap.unanswered,
+        "surplus": engine.surplus,
+        "peak_in_flight": stack.traffic.peak,
+        **({"batches": batch_states(stack)} if job.batch.is_on else {}),
+    }

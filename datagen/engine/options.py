@@ -63,7 +63,9 @@ def file_values(options: Any) -> dict[str, Any]:
     """Return the values of options that name files or folders, as far as they are given."""
     values = ((item, getattr(options, item.name)) for item in fields(options))
     return {
-        item.name: value for item, value in values if value and (item.metadata.get("file") or isinstance(value, Path))
+        item.name: value
+        for item, value in values
+        if value and value != item.default and (item.metadata.get("file") or isinstance(value, Path))
     }
 
 

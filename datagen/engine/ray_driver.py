@@ -13,28 +13,22 @@ if the driver is lost.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_DOWN, Decimal
-from enum import Enum
 from heapq import heappop, heappush
-from typing import Any
 
 import datagen
 from datagen.engine.job import Job
-from datagen.engine.ray_cluster import count_workers, environment, joined, share, with_own_share, with_share
-from datagen.engine.ray_worker import UNSETTLED_PER_SLOT, Assignment, Order, Plan, Report, Worker
+from datagen.engine.ray_crew import Crew, Entry, Recorded, Seat, State
+from datagen.engine.ray_worker import UNSETTLED_PER_SLOT, Assignment, Order, Report, Worker
 from datagen.engine.scheduler import OPEN_PER_SLOT, Engine, most_records
 from datagen.errors import DatagenError, InputError, Outage, Stopped
 from datagen.llm.budget import Stop
-from datagen.llm.call import Call, Reply
+from datagen.llm.call import Reply
 from datagen.llm.claims import Name
-from datagen.llm.journal import Journal
 from datagen.llm.limiter import ADAPTIVE_START
 from datagen.llm.model import ATTEMPTS, Model, Roles
 from datagen.llm.purse import Purse
-from datagen.llm.spec import Spec
 from datagen.llm.stack import Stack
 from datagen.records.record import BadLine, Record
 from datagen.text import count_of
@@ -45,114 +39,6 @@ MOST_LOSSES = 5
 """Times in a row that a worker is lost before it has shipped anything, after which its place stays empty."""
 CENT = Decimal("1e-12")
 """Dollars are leased in whole numbers of so many."""
-
-
-class State(Enum):
-    """Where an item of the input is."""
-
-    WAITING, OUT, READY, OWN = range(4)
-    """Not handed out; with a worker; recorded; left to the engine."""
-
-
-@dataclass(eq=False)
-class Entry:
-    """An item of the input that the engine has not begun."""
-
-    number: int
-    item: Record | BadLine
-    places: int
-    """The most calls of its record, attempts included."""
-    state: State = State.WAITING
-    calls: int = 0
-    """Of a record that is recorded: the calls that it makes with these answers."""
-    fresh: int = 0
-    """The part of them that a worker of this run has sent."""
-
-    def __lt__(self, other: "Entry") -> bool:
-        return self.number < other.number
-
-
-@dataclass(eq=False)
-class Seat:
-    """The place of a worker. One that is lost is replaced by another."""
-
-    number: int
-    limit: int
-    """Requests that its worker may have in flight now."""
-    life: int = 0
-    is_ready: bool = False
-    out: dict[int, Entry] = field(default_factory=dict)
-    waiting: list[Assignment] = field(default_factory=list)
-    """Handed out, and not sent yet."""
-    settled: int = 0
-    unsettled: int = 0
-    """The most requests whose replies need not be recorded, of all orders to this worker."""
-    leased: Decimal = Decimal(0)
-    """Dollars in all, those that are spent included."""
-    report: Report | None = None
-    """The last one."""
-    losses: int = 0
-
-    @property
-    def at_risk(self) -> int:
-        """The most calls that are paid for and not recorded, if the worker is lost now."""
-        return min(self.unsettled, sum(entry.places for entry in self.out.values()))
-
-    @property
-    def rest(self) -> Decimal:
-        """The dollars of its lease that are not known to be spent."""
-        return self.leased - (self.report.paid if self.report else 0)
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Ray, and how many workers are to be there."""
-
-    ray: Any
-    workers: int
-    devices: int
-    """That each worker takes."""
-
-    def own_roles(self, job: Job) -> Mapping[str, Sequence[Spec]]:
-        """Return the models of a job with the limits of the driver."""
-        return {role: [with_own_share(spec, self.workers) for spec in specs] for role, specs in job.roles.items()}
-
-    def own_concurrency(self, job: Job) -> int | None:
-        """Return how many requests the driver itself may have in flight."""
-        total = job.run.in_flight
-        return None if total is None else share(total, self.workers)[0]
-
-    def plan(self, job: Job) -> Plan:
-        """Return what each worker needs to know."""
-        roles = {role: [with_share(spec, self.workers) for spec in specs] for role, specs in job.roles.items()}
-        total, specs = job.run.in_flight, [spec for of_role in roles.values() for spec in of_role]
-        each = None if total is None else share(total, self.workers)[1]
-        return Plan(job.method, job.run, roles, job.tags, each, environment(specs))
-
-
-@contextmanager
-def crew_of(job: Job) -> Iterator[Crew | None]:
-    """Start or join Ray while a job runs; None without --ray."""
-    if job.ray is None:
-        yield None
-        return
-    with joined(job.ray) as ray:
-        yield Crew(ray, *count_workers(ray, job.ray, job.roles, job.run.in_flight))
-
-
-class Recorded:
-    """A layer that answers from the journal alone, and keeps what it has answered."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.replies: dict[Name, Reply] = {}
-
-    async def send(self, call: Call) -> Reply:
-        reply = self._journal.recorded(call.key, call.attempt)
-        if reply is None:
-            raise Stopped
-        self.replies[call.key, call.attempt] = reply
-        return reply
 
 
 class Driver:
@@ -195,6 +81,13 @@ class Driver:
         engine.stop.callbacks += [self.look, self._moved.set]
         self._tasks = {asyncio.ensure_future(self._serve(seat)): seat for seat in self._seats}
         self._hand_out_task = asyncio.ensure_future(self._hand_out())
+        for task in (*self._tasks, self._hand_out_task):
+            task.add_done_callback(self._stop_at_error)
+
+    def _stop_at_error(self, task: "asyncio.Task[None]") -> None:
+        """End the run if a task of the driver has failed: nothing would be handed out or recorded any more."""
+        if not task.cancelled() and (error := task.exception()):
+            self._engine.stop.now("error", error)
 
     def look(self) -> None:
         """See whether more can be handed out."""

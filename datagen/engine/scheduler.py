@@ -12,8 +12,9 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
+from datagen.engine.ahead import Ahead
 from datagen.engine.fold import CANDIDATES_PER_ROW, Fold, RunObserver
 from datagen.engine.method import GrowingMemory, Method
 from datagen.engine.options import RunOptions
@@ -33,26 +34,6 @@ SLOTS_WITHOUT_MODEL = 64
 """Requests in flight assumed for a method that calls no model, so that many records are open together."""
 MARGIN = 1.2
 """With `-n`, records are begun while the pending ones are expected to yield less than this times the missing rows."""
-
-
-class Ahead(Protocol):
-    """What workers elsewhere ask for, ahead of the engine."""
-
-    async def wait(self) -> int | None:
-        """Wait until the answers of the next item are recorded, as far as somebody else asks for them.
-
-        Returns:
-            The calls that its record makes with these answers; None if the engine is to ask, and to mind the caps.
-        """
-        ...
-
-    def look(self) -> None:
-        """A record has ended."""
-
-    @property
-    def calls(self) -> int:
-        """The calls of records that are recorded and not begun."""
-        ...
 
 
 @dataclass(eq=False, slots=True)

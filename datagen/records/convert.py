@@ -313,7 +313,7 @@ CONVERTERS: Mapping[str, Mapping[str, Target]] = {
 def audit_sheet(rows: Spool) -> str:
     """Draw rows for people to check; return them as CSV, with the four questions as empty columns."""
     places = Random("audit").sample(range(rows.count), min(AUDIT_ROWS, rows.count))
-    drawn = dict.fromkeys(places)
+    drawn: dict[int, Row] = {place: {} for place in places}
     drawn |= {place: row for place, row in enumerate(rows) if place in drawn}
     sheet = StringIO()
     writer = csv.writer(sheet)

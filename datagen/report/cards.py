@@ -19,6 +19,8 @@ SHORT, SHORT_REST = 260, 600
 """Characters of the texts of rejected rows and of ancestors, as FIRST and REST in text.py."""
 ROW = "row"
 """What made a row that does not say it."""
+MOST_LETTERS = 100
+"""Characters of what stands above the texts of a row, each: our own rows have fewer."""
 Sentence = Callable[[str], str | None]
 
 
@@ -108,8 +110,8 @@ def labelled_texts(row: Row) -> list[tuple[str, str]]:
     responses, scores, ranks = (list_of(row.get(name)) for name in ("responses", "scores", "ranks"))
     for place, text in enumerate(responses[:MOST_ANSWERS]):
         if isinstance(text, str):
-            marks = [f"rank {value}" for value in ranks[place : place + 1]]
-            marks += [f"score {value}" for value in scores[place : place + 1]]
+            marks = [f"rank {value}"[:MOST_LETTERS] for value in ranks[place : place + 1]]
+            marks += [f"score {value}"[:MOST_LETTERS] for value in scores[place : place + 1]]
             texts.append((" · ".join(["response", *marks]), text))
     return texts
 
@@ -126,7 +128,10 @@ def card(row: Row) -> Card:
     notes = [str(meta["op"])] if meta.get("op") else []
     notes += [f"{name} {meta[name]}" for name in ("round", "difficulty", "margin") if meta.get(name) is not None]
     notes += [str(meta["model"])] if meta.get("model") else []
-    return Card(str(meta.get("method") or ROW), str(row.get("id") or ""), notes, [])
+    title, name, *notes = (
+        str(text)[:MOST_LETTERS] for text in (meta.get("method") or ROW, row.get("id") or "", *notes)
+    )
+    return Card(title, name, notes, [])
 
 
 def rejected_groups(path: Path, funnel: Row, sentence: Sentence, budget: int) -> list[RejectedGroup]:
@@ -165,7 +170,7 @@ def rejected_card(row: Row) -> Card:
     texts += [("reply", row["reply"])] if row.get("reply") else []
     views = [(name, shown(str(text), SHORT, SHORT_REST)) for name, text in texts]
     view = card({"id": record.get("id"), "meta": row.get("meta")})
-    return replace(view, title=str(row.get("stage") or ""), texts=views)
+    return replace(view, title=str(row.get("stage") or "")[:MOST_LETTERS], texts=views)
 
 
 def parsed_record(record: Row) -> Row:

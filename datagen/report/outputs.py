@@ -207,12 +207,12 @@ def charts(figures: RowFigures, similarity: Similarity) -> list[tuple[Markup, st
         shares = ", ".join(f"{share:.2f} of {n}-grams" for n, share in similarity.distinct.items() if share is not None)
         near = f"{100 * float(np.mean(similarity.nearest > NEAR)):.0f} % above {NEAR}"
         sentence = f"{near}, {sample}. Different ones: {shares}"
-        drawn.append(share_chart("ROUGE-L with the nearest prompt of another seed", similarity.nearest, 2, sentence))
+        drawn.append(share_chart(similarity.nearest, "ROUGE-L with the nearest prompt of another seed", 2, sentence))
     if len(similarity.to_seed):
         sentence = (
             f"mean {float(similarity.to_seed.mean()):.2f}, {sample}: {len(similarity.to_seed):,} with a known seed"
         )
-        drawn.append(share_chart("ROUGE-L with its own seed", similarity.to_seed, 3, sentence))
+        drawn.append(share_chart(similarity.to_seed, "ROUGE-L with its own seed", 3, sentence))
     return drawn
 
 
@@ -250,11 +250,11 @@ def score_chart(counts: Counter[float]) -> tuple[Markup, str]:
     return Markup(bars("scores", heights.tolist(), ticks, 4)), sentence
 
 
-def share_chart(title: str, values: Any, colour: int, sentence: str) -> tuple[Markup, str]:
+def share_chart(values: Any, title: str, colour: int, caption: str) -> tuple[Markup, str]:
     """Draw values from 0 to 1."""
     heights, _ = np.histogram(np.clip(values, 0, 1), 20, (0, 1))
     ticks: dict[float, str] = {place: f"{place / 20:g}" for place in range(0, 21, 5)}
-    return Markup(bars(title, heights.tolist(), ticks, colour)), sentence
+    return Markup(bars(title, heights.tolist(), ticks, colour)), caption
 
 
 def output_section(

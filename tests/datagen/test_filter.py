@@ -110,7 +110,7 @@ def test_parts_that_are_filtered_one_against_the_others_hold_no_near_duplicates(
     left = [row for part in range(3) for row in rows(f"new{part}.jsonl")]
     write(*left, path="left.jsonl")
     run(Path("left.jsonl"), "again.jsonl", rule=["none"], dedup=["0.7"])
-    assert rows("again.jsonl") == left
+    assert [row["id"] for row in rows("again.jsonl")] == [row["id"] for row in left]
     assert left[0]["prompt"] == " ".join(prompts[0])
 
 

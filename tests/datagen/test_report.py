@@ -88,6 +88,12 @@ class Page(HTMLParser):
     def handle_comment(self, data: str) -> None:
         raise AssertionError(f"a comment: {data}")
 
+    def unknown_decl(self, data: str) -> None:
+        raise AssertionError(f"a section: {data}")
+
+    def handle_pi(self, data: str) -> None:
+        raise AssertionError(f"an instruction: {data}")
+
 
 def report(*files: str | Path, **options: Any) -> str:
     """Write a page, and return it."""
@@ -178,6 +184,10 @@ def test_the_difficulty_of_each_round_is_shown_beside_that_of_the_seeds() -> Non
         mean = sum(int(value) * number for value, number in counts.items()) / total
         assert f"{name}{total}{mean:.2f}" in text
     assert "--by difficulty" not in text
+
+    evolve(write_seeds(5, "others.jsonl"), "sim", "other.jsonl", rounds=1)
+    other = section(report("other.jsonl", "judged.jsonl", "seeds-judged.jsonl"), "other.jsonl")
+    assert "--by difficulty" in other and "Judged difficulty" not in other, "that of another file"
 
 
 def test_files_stand_in_the_order_of_their_flow_whatever_the_order_of_their_names() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.judges import read_recorded_replies
 from datagen.errors import ParseError
-from datagen.judge.agreement import counts, measure
+from datagen.judge.agreement import RowSums, counts, measure
 from datagen.judge.replies import FIRST, SECOND, TIE, read_verdict
 from datagen.records.record import Row
 from tests.judge.llmbar import winner
@@ -138,7 +138,7 @@ ACCURACY = {
 
 def test_the_accuracies_of_the_recorded_judges_are_those_of_the_page(real_data: Path) -> None:
     judges = read_recorded_replies()
-    measured = {judge: measure([counts(pair) for pair in judges[judge]])["accuracy"]["value"] for judge in ACCURACY}
+    measured = {judge: measure(RowSums(map(counts, judges[judge])))["accuracy"]["value"] for judge in ACCURACY}
     assert measured == pytest.approx(ACCURACY, abs=0.005)
 
 

@@ -153,7 +153,7 @@ def test_another_teacher_under_the_same_name_is_another_run(base: str, teacher: 
     train(distill, few, chosen, **options)
     link.unlink()
     link.symlink_to(Path(copytree("out", "another")).resolve())
-    with pytest.raises(InputError, match="teacher_weights"):
+    with pytest.raises(InputError, match="teacher: other contents"):
         train(distill, few, chosen, **options)
 
 

@@ -262,9 +262,9 @@ def test_two_users_in_turn_are_refused_in_the_words_of_the_template() -> None:
 def test_both_answers_of_a_preference_have_their_reasoning_or_neither(family: str) -> None:
     maker = encoder(family)
     both = maker.preference("How much?", "It is 2.", "It is 3.", thoughts=("I add 1 and 1.", "I add 1 and 2."))
-    assert both.sequences()[0].ids == maker.answer(THOUGHTFUL).ids
+    assert list(both.sequences()[0].ids) == list(maker.answer(THOUGHTFUL).ids)
     one = maker.preference("How much?", "It is 2.", "It is 3.", thoughts=("I add 1 and 1.", None))
-    assert one.sequences()[0].ids == maker.answer(PLAIN).ids
+    assert list(one.sequences()[0].ids) == list(maker.answer(PLAIN).ids)
     assert maker.contents == {"reasoning": 1, "reasoning_left_out": 1}
 
 

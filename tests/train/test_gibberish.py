@@ -70,7 +70,7 @@ def test_groups_that_end_in_gibberish_raise_alarms(taught: Path, colours: str, a
     settings = GrpoOptions(reward=["rewards.py:of_vowels"], algorithm=algorithm, max_tokens=12, kl_coef=0.001)
     options = {**RUN, "batch_size": 4, "learning_rate": 3e-3}
     result = train(grpo, colours, settings, model=str(taught), **options)
-    assert result["alarms"].keys() >= {*ALARMS, "repetition"}
+    assert result["alarms"].keys() >= ALARMS
     lines = [line for line in metrics("out") if "fluency" in line]
     assert len(lines) == RUN["steps"]
     assert lines[-1]["fluency"] < lines[0]["fluency"] - 3

@@ -50,7 +50,7 @@ def test_options_whose_help_names_a_file_are_taken_for_files() -> None:
     }
     assert of_a_run == {
         "model", "eval_data", "template", "reward", "also", "critic", "ptx_data", "gate", "reference", "teacher",
-        "base",
+        "base", "deepspeed",
     }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_not_there_is_one_line() -> None:
 
 
 def test_a_value_that_is_no_file_may_be_the_name_of_the_output() -> None:
-    assert file_values(TrainOptions(lora_targets="q_proj")) == {"model": "tiny"}
+    assert file_values(TrainOptions(lora_targets="q_proj")) == {}
     Path("prompts.jsonl").touch()
     options = DpoOptions(loss="hinge", gate="prompts.jsonl")
     refuse_overlap([Path("hinge")], paths_in([file_values(options)]))
