@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -34,20 +34,72 @@ INPUT_FLAGS = ("input", "format", "map", "limit", "strict")
 """Parameters of commands that read an input."""
 
 
-def make_command(name: str, help: str, parameters: Parameters, action: Callable[[dict[str, Any]], int]) -> TyperCommand:
-    """Make a command that passes the values of its parameters to `action` and exits with the code that it returns."""
+class CheckedCommand(TyperCommand):
+    """A command that can check its words without running."""
+
+    only_checks = False
+    checked: object = None
+    """What `check` has returned."""
+
+    def check_words(self, words: Sequence[str], name: str) -> object:
+        """Check a command line without running it; files that it reads need not be there yet.
+
+        Args:
+            words: What stands behind the name.
+            name: The words before, for messages.
+
+        Returns:
+            What the check of `make_command` returns: of a method a MethodCall.
+
+        Raises:
+            InputError: The command does not take these words.
+        """
+        from datagen.commands.usage import usage_message
+
+        self.only_checks = True
+        try:
+            self.main(list(words), name, standalone_mode=False)
+        except typer.TyperException as error:
+            raise InputError(usage_message(error)) from None
+        return self.checked
+
+
+def make_command(
+    name: str,
+    help: str,
+    parameters: Parameters,
+    action: Callable[[dict[str, Any]], int],
+    check: Callable[[dict[str, Any]], object] = lambda values: None,
+) -> CheckedCommand:
+    """Make a command that passes the values of its parameters to `action` and exits with the code that it returns.
+
+    `check` gets the values where they are only checked: it raises InputError for those that do not fit together.
+    """
 
     def run(**values: Any) -> None:
-        raise typer.Exit(action(values))
+        if command.only_checks:
+            command.checked = check(values)
+        else:
+            raise typer.Exit(action(values))
 
     run.__doc__ = help
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(run)
+    single.command(name, cls=CheckedCommand, context_settings={"help_option_names": ["-h", "--help"]})(run)
     command = typer.main.get_command(single)
-    assert isinstance(command, TyperCommand)
+    assert isinstance(command, CheckedCommand)
     return command
+
+
+class MethodCall(NamedTuple):
+    """A method with all that a command line says, as `run_method` takes it."""
+
+    method: type[Method]
+    input: str | None
+    options: Any
+    run: RunOptions
+    role_models: Mapping[str, Sequence[str]]
 
 
 def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]], selector: str = "") -> TyperCommand:
@@ -60,21 +112,25 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
         selector: The option that selects one by its variant; empty where there is only one.
     """
 
-    def run(values: dict[str, Any]) -> int:
-        from datagen.commands.run import run_method
+    first = next(iter(methods))
 
-        first = next(iter(methods))
+    def choose(values: dict[str, Any]) -> MethodCall:
         variant = values[selector] if selector else first
         if variant not in methods:
             raise unknown_value(f"--{selector}", variant, methods)
-        method = methods[variant]
         refuse_options_of_others(values, methods, variant, f"{name} --{selector} {variant}")
-        options: Any = fill_options(method.options_type, values)
+        method = methods[variant]
         role_models = {role: values[role] for other in methods.values() for role in other.roles if values[role]}
-        word = name if variant == first else f"{name}-{variant}"
-        return run_method(method, values.get("input"), options, fill_options(RunOptions, values), role_models, word)
+        options: Any = fill_options(method.options_type, values)
+        return MethodCall(method, values.get("input"), options, fill_options(RunOptions, values), role_models)
 
-    return make_command(name, help, method_parameters(list(methods.values()), selector), run)
+    def run(values: dict[str, Any]) -> int:
+        from datagen.commands.run import run_method
+
+        call = choose(values)
+        return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}")
+
+    return make_command(name, help, method_parameters(list(methods.values()), selector), run, choose)
 
 
 def refuse_options_of_others(

@@ -131,6 +131,18 @@ COMMANDS = {
         example="datagen pairs samples.judge.jsonl",
         page="docs/pairs.md",
     ),
+    "run": Command(
+        "datagen.recipes.command",
+        "Run a recipe: commands written down in a file, with one budget.",
+        example="datagen run wizard --model qwen3:8b@http://127.0.0.1:11434/v1",
+        page="docs/recipes.md",
+    ),
+    "recipes": Command(
+        "datagen.recipes.listing",
+        "List the recipes that come with the package.",
+        example="datagen recipes --show wizard",
+        page="docs/recipes.md",
+    ),
     "review": Command(
         "datagen.commands.review",
         "Rank answers by hand, blind, on a local page.",

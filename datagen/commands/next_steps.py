@@ -5,6 +5,7 @@ from the runs that made its input: the teacher of the seeds is known when the an
 """
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -25,11 +26,18 @@ from datagen.records.record import Row
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 TOY = "tiny is a toy that is made from nothing, to try the tool with: --model also takes a folder or a hub name"
 SELF_JUDGING = "no other model is known here, so this one judges its own answers, and may prefer them: name another"
+IN_RECIPE = "DATAGEN_RECIPE"
+"""Set for a command that is a step of a recipe."""
 SAMPLES = 4
 """Answers to a prompt, to be compared."""
 LONGEST_LINEAGE = 50
 Models = Mapping[str, Sequence[str]]
 """Model specs: "model" for every role, and roles with models of their own."""
+
+
+def is_step() -> bool:
+    """Is this command a step of a recipe, which says what comes next?"""
+    return IN_RECIPE in os.environ
 
 
 def after_rows(path: Path, method: Method, models: Models) -> list[str]:
@@ -41,7 +49,7 @@ def after_rows(path: Path, method: Method, models: Models) -> list[str]:
         models: The models of the run.
     """
     row = first_row(path)
-    if method.next_step == "" or row is None:
+    if method.next_step == "" or row is None or is_step():
         return []
     return after_kind(path, method.next_step or step_for(row), models)
 
@@ -118,6 +126,8 @@ def after_training(command: str, folder: Path, data: Path, model: str, *, is_ada
         model: The model that the training started from, as it was given.
         is_adapter: Whether the folder holds LoRA adapters alone.
     """
+    if is_step():
+        return []
     if is_adapter and command != "reward":
         return [line(f"train merge {shown(folder)}")]
     row = (first_row(data) if data.is_file() else None) or {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from datagen.commands.dry_run import report_dry_run
 from datagen.commands.endings import SHORT, Ending, ending_of, ending_of_input, ending_of_shard
-from datagen.commands.next_steps import after_rows
+from datagen.commands.next_steps import after_rows, is_step
 from datagen.commands.terminal import Display, funnel_lines
 from datagen.engine.forecast import dry_run
 from datagen.engine.job import Job, Outcome, models_of, open_job, run_job, tune_garbage_collector
@@ -83,7 +83,7 @@ def run_method(
             lines.append(f"Rows: {job.output.path}   rejected: {job.output.rejected_path}")
         if is_demonstration:
             lines.append(SIM_AFTER)
-        if ending.again:
+        if ending.again and not is_step():
             lines.append(f"Next: {ending.again}")
         elif ending.rows_are_next and not run.quiet and not job.output.piped:
             lines += after_rows(job.output.path, job.method, job.models)

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ class Commands(CommandGroup):
 
     def build(self, name: str) -> Any:
         """Build a command from its options; what it runs is imported when it runs."""
-        from datagen.commands.flags import argument, flags, make_command, method_parameters
+        from datagen.commands.flags import argument, fill_options, flags, make_command, method_parameters
 
         line = self.table[name].line
         if name in SWEEP:
@@ -176,7 +177,8 @@ class Commands(CommandGroup):
             return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
         arguments = (argument(*pair, several=name in SEVERAL) for pair in ARGUMENTS[name])
         parameters = [*arguments, *flags(OPTIONS[name])]
-        return make_command(name, line, parameters, lambda values: run_tool(name, values))
+        check = partial(fill_options, OPTIONS[name])
+        return make_command(name, line, parameters, lambda values: run_tool(name, values), check)
 
 
 class Sweeps(CommandGroup):
@@ -201,7 +203,9 @@ def trainer_command(name: str, line: str, action: Callable[[str, dict[str, Any]]
 
     types = (*options, OPTIONS[name], TrainOptions)
     parameters = [argument("data", FILES, several=True), *(flag for group in types for flag in flags(group))]
-    return make_command(name, line, parameters, lambda values: action(name, values))
+    return make_command(
+        name, line, parameters, lambda values: action(name, values), lambda values: fill_training(name, values)
+    )
 
 
 def translated(name: str, words: list[str]) -> list[str]:
@@ -226,20 +230,27 @@ def translated(name: str, words: list[str]) -> list[str]:
     return ours
 
 
+def fill_training(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
+    """Return the options of a trainer; raise InputError if they do not fit together."""
+    from datagen.commands.flags import fill_options
+    from datagen_train.launch import process_count
+
+    training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
+    training = replace(training, nproc=process_count(training.nproc))
+    options.check(training)
+    return training, options
+
+
 def read_options(name: str, values: dict[str, Any]) -> tuple[TrainOptions, Any]:
     """Return the options of a trainer.
 
     Raises:
         InputError: they do not fit together, or a file or model that they name cannot be read.
     """
-    from datagen.commands.flags import fill_options
     from datagen_train.division import check_launcher
-    from datagen_train.launch import process_count
 
     check_launcher()
-    training, options = fill_options(TrainOptions, values), fill_options(OPTIONS[name], values)
-    training = replace(training, nproc=process_count(training.nproc))
-    options.check(training)
+    training, options = fill_training(name, values)
     check_sources(values["data"])
     check_model(training.model)
     if name == "distill":

@@ -1,0 +1,33 @@
+"""`datagen recipes`: the recipes that come with the package."""
+
+from dataclasses import dataclass
+
+from datagen.engine.options import option
+from datagen.errors import unknown_value
+from datagen.installation import program
+from datagen.recipes.recipe import Source, bundled, read_document
+
+ARGUMENTS = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `datagen recipes`."""
+
+    show: str | None = option(None, "Print the file of this recipe, to change a copy of it.")
+
+
+def run(options: Options) -> int:
+    """List the recipes, or print one."""
+    recipes = bundled()
+    if options.show is not None:
+        if options.show not in recipes:
+            raise unknown_value("--show", options.show, recipes)
+        print(recipes[options.show].read_text(encoding="utf-8"), end="")
+        return 0
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
+        about = str(read_document(Source(path))["about"]).strip().partition("\n")[0]
+        print(f"{name.ljust(width)}  {about}")
+    print(f"\n{program()} run NAME runs one; {program()} recipes --show NAME > FILE.yaml makes a copy to change")
+    return 0

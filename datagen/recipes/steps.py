@@ -1,0 +1,142 @@
+"""From a step of a recipe to the command line of it, checked before anything runs."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from datagen.commands.main import COMMANDS, Commands
+from datagen.errors import InputError, unknown_value
+from datagen.installation import program
+from datagen.recipes.recipe import Recipe, Step
+
+WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review")
+"""Commands that are no step: they talk to somebody, or leave no file for the next one."""
+CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
+PRINTED = ("train eval",)
+"""Commands that print their result; it goes to a file."""
+ROLE_OF_ALL = "model"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A step as it will run."""
+
+    step: Step
+    words: tuple[str, ...]
+    """The command line without `datagen`."""
+    output: str
+    """The file or folder that it writes."""
+    is_printed: bool
+    """Whether the output is what the command prints."""
+    asks_models: bool
+    """Whether it asks models with `datagen`; a trainer does not."""
+    can_overwrite: bool
+    parsed: object
+    """The command line as its command reads it: of a method a MethodCall."""
+
+    def typed(self, folder: Path) -> str:
+        """Return what to type to run the step alone."""
+        target = f" > {shlex.quote(self.output)}" if self.is_printed else ""
+        return f"(cd {shlex.quote(str(folder))} && {program()} {shlex.join(self.words)}{target})"
+
+
+def plan(recipe: Recipe) -> list[Line]:
+    """Return the command lines of a recipe.
+
+    Raises:
+        InputError: A step names no command, an option that its command does not take, or a value that it refuses.
+    """
+    lines = [command_line(step, recipe.models) for step in recipe.steps]
+    outputs: dict[str, str] = {}
+    for line in lines:
+        if other := outputs.get(line.output):
+            raise InputError(f"{line.step.place}: {line.step.name} writes {line.output}, as {other} does")
+        outputs[line.output] = line.step.name
+    return lines
+
+
+def command_line(step: Step, models: Mapping[str, Any]) -> Line:
+    """Return the command line of a step."""
+    command, context = find_command(step)
+    parameters = {name: parameter for parameter in command.params for name in names_of(parameter)}
+    for name in step.values:
+        if name not in parameters or name in CHOSEN_BY_RUN:
+            known = sorted({p.name for p in command.params} - {"help", *CHOSEN_BY_RUN})
+            near = get_close_matches(name, known, 1)
+            raise InputError(
+                f"{step.place}: step {step.name}: `{step.run}` takes no `{name}`"
+                + (f"; did you mean `{near[0]}`?" if near else f". See: {context} --help")
+            )
+    asks = "max_calls" in parameters and not step.run.startswith("train ")
+    output = step.output or default_output(step)
+    is_printed = step.run in PRINTED
+    values = {parameters[name].name: value for name, value in step.values.items()}
+    if asks:
+        values = {role: model for role, model in models.items() if role in parameters} | values
+    words = [*step.run.split(), *value_words(command, values)]
+    if not is_printed:
+        words += ["-o", output]
+    try:
+        parsed = command.check_words(words[len(step.run.split()) :], context)
+    except InputError as error:
+        raise InputError(f"{step.place}: step {step.name}: {error}") from None
+    return Line(step, tuple(words), output, is_printed, asks, "overwrite" in parameters, parsed)
+
+
+def find_command(step: Step) -> tuple[Any, str]:
+    """Return the typer command of a step, and its name."""
+    names = step.run.split()
+    group: Any = Commands(name="datagen")
+    for depth, name in enumerate(names):
+        table = getattr(group, "table", {})
+        if name not in table or (name in WRITES_NOTHING):
+            known = [*(key for key in COMMANDS if key not in (*WRITES_NOTHING, "train")), "train TRAINER"]
+            known = known if depth == 0 else [f"train {key}" for key in table if key not in WRITES_NOTHING]
+            raise unknown_value(f"{step.place}: step {step.name}: run:", step.run, known)
+        group = group.build(name)
+    if hasattr(group, "table"):
+        raise InputError(f"{step.place}: step {step.name}: `{step.run}` is a group: name its command")
+    return group, f"datagen {step.run}"
+
+
+def names_of(parameter: Any) -> Iterator[str]:
+    """Yield the names of a parameter: its own, and those of its flags."""
+    yield parameter.name
+    for flag in parameter.opts:
+        yield flag.lstrip("-").replace("-", "_")
+
+
+def default_output(step: Step) -> str:
+    """Return the name of what a step writes: a folder for a model, JSON for what is printed, else rows."""
+    if step.run in PRINTED:
+        return f"{step.name}.json"
+    is_folder = step.run.startswith("train ") and step.run != "train score"
+    return step.name if is_folder else f"{step.name}.jsonl"
+
+
+def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
+    """Return the words for the values of a command: its arguments first, then its options in their order."""
+    arguments, options = [], []
+    for parameter in command.params:
+        value = values.get(parameter.name)
+        items = [str(item) for item in (value if isinstance(value, list) else [value])]
+        flag = max(parameter.opts, key=len)
+        if value is None or value is False:
+            continue
+        if parameter.param_type_name == "argument":
+            arguments += items
+        elif value is True:
+            options.append(flag)
+        else:
+            options += [word for item in items for word in (flag, item)]
+    return [*arguments, *options]
+
+
+def missing_extra(lines: Sequence[Line]) -> str | None:
+    """Return the extra that a recipe needs and that is not installed; None if nothing is missing."""
+    trains = any(line.words[0] == "train" for line in lines)
+    return "train" if trains and find_spec("torch") is None else None
