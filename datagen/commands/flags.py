@@ -77,6 +77,7 @@ def make_command(
     """
 
     def run(**values: Any) -> None:
+        assert isinstance(command, CheckedCommand)
         if command.only_checks:
             command.checked = check(values)
         else:

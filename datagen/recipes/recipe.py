@@ -281,7 +281,7 @@ def read_result(source: Source, name: str, values: Any) -> Result:
     return Result(name, str(values["file"]), tuple(str(values["value"]).split(".")), bounds)
 
 
-def number(source: Source, document: Mapping[str, Any], key: str, kind: type) -> Any:
+def number(source: Source, document: Mapping[str, Any], key: str, kind: type[int] | type[float]) -> Any:
     """Return a cap of the whole recipe; None if there is none."""
     value = document[key]
     if value is None:
