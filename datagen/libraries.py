@@ -12,7 +12,8 @@ from datagen.errors import InputError
 from datagen.installation import install_line
 
 LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "huggingface_hub",
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow", "safetensors", "tokenizers",
+    "huggingface_hub",
 )  # fmt: skip
 """What our code imports of the train extra. An import that fails for another name is a fault of ours."""
 
