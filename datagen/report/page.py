@@ -56,9 +56,9 @@ def render(overview: Overview, outputs: Sequence[OutputSection], runs: Sequence[
     return page
 
 
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text in the form of a content security policy."""
-    return b64encode(sha256(text.encode()).digest()).decode()
+def digest(style_sheet: str) -> str:
+    """Return the SHA-256 of a style sheet in the form of a content security policy."""
+    return b64encode(sha256(style_sheet.encode()).digest()).decode()
 
 
 def is_page(path: Path) -> bool:

@@ -156,7 +156,7 @@ def test_a_translated_command_runs(fresh: Path) -> None:
     assert ran.exit_code == 0, ran.stderr
     assert Path("out/adapter_model.safetensors").exists()
     config = Path("out/run/config.json").read_text()
-    assert '"lora_rank": 8' in config and '"batch_size": 32' in config and '"seed": 42' in config
+    assert '"lora_rank": 8' in config and '"rows_per_step": 32' in config and '"seed": 42' in config
 
 
 def test_the_page_lists_the_arguments_of_the_tables_and_what_becomes_of_each() -> None:

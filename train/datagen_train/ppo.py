@@ -38,6 +38,7 @@ from datagen_train.errors import CheckFailed, TrainingStopped
 from datagen_train.models.actor_critic import SHARED, ActorCritic, default_critic, load_critic
 from datagen_train.models.heads import hidden_width, value_head
 from datagen_train.models.load import frozen_reference, without_dropout
+from datagen_train.models.precision import name_dtype
 from datagen_train.models.sharding import saved_state
 from datagen_train.options import TrainOptions
 from datagen_train.policy_options import KL_HORIZON, PPO_ADAPTIVE_KL_COEF, PPO_KL_COEF, PpoOptions
@@ -360,6 +361,7 @@ class Ppo(OnPolicyTrainer):
         policy, critic = saved_state(self.model.policy, self.saved_dtype), self.model.critic_states()
         if self.args.should_save:
             self.model.policy.save_pretrained(folder, state_dict=policy)
+            name_dtype(folder, self.saved_dtype)
             self.session.loaded.tokenizer.save_pretrained(folder)
             self.model.save_critic(folder / "value", *critic)
 

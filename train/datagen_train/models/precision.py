@@ -6,6 +6,7 @@ before the last measurement: what the report says is true of the saved weights. 
 are.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoConfig
 
 from datagen.llm.local.loading import load_part
+from datagen.records.files import replace_file
 from datagen_train.models.heads import Head
 
 HALF = (torch.bfloat16, torch.float16)
@@ -51,6 +53,17 @@ def round_weights(model: Any, dtype: torch.dtype | None) -> None:
         with torch.no_grad():
             for parameter in weights(model):
                 parameter.copy_(parameter.to(dtype))
+
+
+def name_dtype(folder: Path, dtype: torch.dtype | None) -> None:
+    """Name a data type in the config of a saved model: the library names that of the model in memory.
+
+    Nothing for None, and for adapters, which have no such config.
+    """
+    path = folder / "config.json"
+    if dtype is not None and path.exists():
+        config = json.loads(path.read_bytes()) | {"dtype": str(dtype).removeprefix("torch.")}
+        replace_file(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
 
 
 @contextmanager

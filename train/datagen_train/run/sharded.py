@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 
+from datagen_train.models.precision import name_dtype
 from datagen_train.models.sharding import local_parameters, saved_state, shard
 from datagen_train.run.library_names import overrides, require_attributes
 
@@ -95,6 +96,7 @@ class Sharded(Trainer):
             state = saved_state(self.model, self.saved_dtype)
             if self.args.should_save:
                 super()._save(str(folder), state_dict=state)
+                name_dtype(folder, self.saved_dtype)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_sharded:
