@@ -26,6 +26,7 @@ from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import ID_LENGTH, Record, Row, request_text
 
 ARGUMENTS = (("id", "The id of a row, or a prefix of it."),)
+PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 LEAST_LETTERS = 4
 MOST_WORDS = 5_000
 """Words of a prompt that are compared with its parent's."""
@@ -125,13 +126,11 @@ class Archive:
 
 
 def read_rows(path: Path, texts: list[str]) -> Iterator[Row]:
-    """Yield those rows of one of our files, which somebody may have edited, that hold one of the texts as JSON has it;
-    none if the file does not exist. Other lines are not parsed, which takes far longer than to search them."""
+    """Yield those rows of one of our files, which somebody may have edited, that may hold one of the texts; none if
+    the file does not exist. Other lines are not parsed, which takes far longer than to search them."""
     if not path.is_file():
         return
-    search = re.compile(
-        b"|".join(re.escape(json.dumps(text, ensure_ascii=False)[1:-1].encode()) for text in texts)
-    ).search
+    search = re.compile("|".join(map(plain_part, texts)).encode()).search
     with open_file(str(path)) as file:
         for _, raw in raw_lines(file):
             if search(raw):
@@ -139,6 +138,11 @@ def read_rows(path: Path, texts: list[str]) -> Iterator[Row]:
                     row = loads_strictly(raw.decode())
                     if isinstance(row, dict):
                         yield unpack_row(row)
+
+
+def plain_part(text: str) -> str:
+    """Return the longest part of a text that JSON spells in one way, whoever writes it."""
+    return max(PLAIN.findall(text), key=len, default="")
 
 
 def run(id: str, options: Options) -> int:

@@ -67,7 +67,7 @@ class State:
         write_json(self._folder / STATE, {"steps": self._steps})
 
     def _inputs(self, line: Line) -> Row:
-        names = {PREFIX.sub("", word, count=1) for word in line.words} - {line.output}
+        names = {word[prefix.end() if (prefix := PREFIX.match(word)) else 0 :] for word in line.words} - {line.output}
         digests = {name: self._digest(name) for name in sorted(names)}
         return {"words": list(line.words), "inputs": {name: digest for name, digest in digests.items() if digest}}
 
