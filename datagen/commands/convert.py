@@ -31,6 +31,7 @@ from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.reader import DOCUMENTS, KINDS, PROMPTS, Kind, Reader, kind_of_row
 from datagen.records.record import BadLine, Row
 from datagen.records.spool import spooled
+from datagen.signals import interrupt, on_stop
 from datagen.text import count_of
 
 ARGUMENTS = (("input", "A file or a folder of rows, hf://NAME, or - for standard input."),)
@@ -127,7 +128,8 @@ def run(input: str, options: Options) -> int:
         rows = written.count(converted(reader, target, options.limit, left))
         first = next(rows, None)
         if first is not None:
-            write(chain([first], rows), path, options.to)
+            with on_stop(interrupt):  # what is written so far is removed
+                write(chain([first], rows), path, options.to)
     dropped = [
         f'{count_of(count, "row")} with "{column}", for which {options.to} has no place'
         for column, count in sorted(left.columns.items())

@@ -183,7 +183,9 @@ def test_killed_shards(seeds: Path) -> None:
                     kills += 1
                 run.communicate()
                 wait_until_idle(server)
-            assert start(words).wait(300) == 0
+            run = start(words)
+            _, stderr = run.communicate(timeout=300)
+            assert run.returncode == 0, stderr
             Path("all").mkdir(exist_ok=True)
             gather(find_journal(f"s{number}"), Path("all"))
         answers = paid(server, begin)
