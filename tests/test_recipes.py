@@ -1,5 +1,6 @@
 """Recipes: read strictly, checked as a whole, run once, continued after every kind of stop, within one budget."""
 
+import gzip
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from datagen.errors import InputError
-from datagen.recipes.recipe import bundled, load_recipe
+from datagen.recipes.recipe import bundled, bundled_folder, load_recipe
 from datagen.recipes.steps import plan
 from tests.jobs import rows, write_seeds
 
@@ -251,6 +252,16 @@ def test_every_bundled_recipe_is_whole(name: str) -> None:
     written = {line.output for line in plan(recipe)}
     for result in recipe.results:
         assert {result.file.partition("/")[0], result.file.replace(".meta.json", ".jsonl")} & written, result
+
+
+def test_the_tasks_of_the_recipes_are_what_their_script_writes(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text((bundled_folder() / "tasks.py").read_text())
+    subprocess.run([sys.executable, tmp_path / "tasks.py"], check=True)
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.gz"))
+    assert len(written) == 8
+    for path in written:
+        ours, shipped = (gzip.decompress((folder / path).read_bytes()) for folder in (tmp_path, bundled_folder()))
+        assert ours == shipped, path
 
 
 def test_yaml_of_a_bundled_recipe_can_be_copied_and_run_elsewhere() -> None:

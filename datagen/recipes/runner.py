@@ -65,7 +65,12 @@ def run_steps(
             continue
         caps = caps_left(recipe, line, lines[: lines.index(line)], folder)
         must_replace = state.begin(line) and line.can_overwrite
-        words = [*line.words, *caps, *(["--overwrite"] if must_replace else []), *(["-q"] if quiet else [])]
+        words = [
+            *line.words,
+            *caps,
+            *(["--overwrite"] if must_replace else []),
+            *(["-q"] if quiet and line.can_be_quiet else []),
+        ]
         say(f"{place}: {line.typed(folder)}")
         code, text = run_command(words, folder, is_printed=line.is_printed)
         if code not in line.step.accept:

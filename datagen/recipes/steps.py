@@ -35,6 +35,7 @@ class Line:
     asks_models: bool
     """Whether it asks models with `datagen`; a trainer does not."""
     can_overwrite: bool
+    can_be_quiet: bool
     parsed: object
     """The command line as its command reads it: of a method a MethodCall."""
 
@@ -84,7 +85,7 @@ def command_line(step: Step, models: Mapping[str, Any]) -> Line:
         parsed = command.check_words(words[len(step.run.split()) :], context)
     except InputError as error:
         raise InputError(f"{step.place}: step {step.name}: {error}") from None
-    return Line(step, tuple(words), output, is_printed, asks, "overwrite" in parameters, parsed)
+    return Line(step, tuple(words), output, is_printed, asks, "overwrite" in parameters, "quiet" in parameters, parsed)
 
 
 def find_command(step: Step) -> tuple[Any, str]:
