@@ -17,6 +17,7 @@ from typing import Any
 
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
+from datagen.engine.shards import refuse_undivided
 from datagen.errors import DatagenError, InputError
 from datagen.libraries import check_library, import_library
 from datagen.llm.keys import key_variables
@@ -78,11 +79,8 @@ def choose_ray(method: Method, run: RunOptions, roles: Mapping[str, Sequence[Spe
     """
     if run.ray is None:
         return None
-    address, name = parse_ray(run.ray), f"{method.name} {method.variant}".strip()
-    if method.lag is not None or method.endless:
-        raise InputError(f"--ray: what {name} asks next depends on the rows before, so it cannot be divided")
-    if not roles:
-        raise InputError(f"--ray: with these options, {name} asks no model, so there is nothing to divide")
+    address = parse_ray(run.ray)
+    refuse_undivided("--ray", method, asks_models=bool(roles))
     if replay := next((spec for specs in roles.values() for spec in specs if spec.name.startswith("replay:")), None):
         raise InputError(
             f"--ray: {replay.name} is a file of this machine and asks nobody, so there is nothing to divide"

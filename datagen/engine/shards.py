@@ -61,16 +61,22 @@ def choose_shard(method: Method, run: RunOptions, *, asks_models: bool) -> Shard
     """
     if run.shard is None:
         return None
-    shard, name = parse_shard(run.shard), f"{method.name} {method.variant}".strip()
-    if method.lag is not None or method.endless:
-        raise InputError(f"--shard: what {name} asks next depends on the rows before, so it cannot be divided")
-    if not asks_models:
-        raise InputError(f"--shard: with these options, {name} asks no model, so there is nothing to divide")
+    shard = parse_shard(run.shard)
+    refuse_undivided("--shard", method, asks_models=asks_models)
     if run.n is not None:
         raise InputError("--shard with -n: only the whole run knows when it has enough rows; use --limit")
     if run.json:
         raise InputError("--shard with --json: a shard writes no report; the command without --shard does")
     return shard
+
+
+def refuse_undivided(option: str, method: Method, *, asks_models: bool) -> None:
+    """Raise InputError if the records of a method cannot be divided, or if there is nothing to divide."""
+    name = f"{method.name} {method.variant}".strip()
+    if method.lag is not None or method.endless:
+        raise InputError(f"{option}: what {name} asks next depends on the rows before, so it cannot be divided")
+    if not asks_models:
+        raise InputError(f"{option}: with these options, {name} asks no model, so there is nothing to divide")
 
 
 class NoFiles(Output):

@@ -1,10 +1,9 @@
 """From a step of a recipe to the command line of it, checked before anything runs."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review"
 CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
 PRINTED = ("train eval",)
 """Commands that print their result; it goes to a file."""
-ROLE_OF_ALL = "model"
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,3 @@ def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
         else:
             options += [word for item in items for word in (flag, item)]
     return [*arguments, *options]
-
-
-def missing_extra(lines: Sequence[Line]) -> str | None:
-    """Return the extra that a recipe needs and that is not installed; None if nothing is missing."""
-    trains = any(line.words[0] == "train" for line in lines)
-    return "train" if trains and find_spec("torch") is None else None
