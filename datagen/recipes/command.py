@@ -58,7 +58,7 @@ def run(recipe: str, options: Options) -> int:
         check_extra(f"datagen run {recipe}")
     folder.mkdir(parents=True, exist_ok=True)
     code = run_steps(loaded, lines, chosen, folder, (lambda text: None) if options.quiet else say, options.quiet)
-    if code == 0 and (table := result_lines(loaded, folder)):
+    if code == 0 and options.only is None and (table := result_lines(loaded, folder)):
         print(printable("\n".join(table)))
     return code
 
