@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
 from datagen.engine.job import Outcome
+from datagen.engine.output import read_meta
 from datagen.errors import InputError
 from datagen.generators.self_instruct import SelfInstruct
 from datagen.llm.batches.comparison import break_even
@@ -105,11 +106,17 @@ def run_killed(server: BatchServer, step: str, seeds: Path, output: str) -> bool
     return server.kills > before
 
 
+def is_finished(output: str) -> bool:
+    """Whether a run has put all of its files in place: a kill can come between two of them."""
+    meta = read_meta(Path(output).with_suffix(".meta.json"))
+    return meta is not None and meta["result"]["status"] == "finished"
+
+
 def kill_and_compare(seeds: Path, steps: list[str], number: int, *, can_delete: bool = True) -> int:
     """Kill a command at one step after the other until it has ended; return the number of kills."""
     output, runs = f"killed-{number}/out.jsonl", 0
     with running(BatchServer(can_delete=can_delete)) as server:
-        while not Path(output).exists():
+        while not is_finished(output):
             run_killed(server, steps[runs % len(steps)], seeds, output)
             runs += 1
             assert runs < 5 * MOST_RUNS
