@@ -17,9 +17,9 @@ from statistics import fmean
 
 from benchmarks.common import Line, main
 from datagen.commands.main import load_methods
-from datagen.judge.agreement import Pair, RowSums, counts, measure
-from datagen.judge.compare import Comparison
-from datagen.judge.replies import FIRST
+from datagen.judges.agreement import Pair, RowSums, counts, measure
+from datagen.judges.compare import Comparison
+from datagen.judges.replies import FIRST
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.select import pairs

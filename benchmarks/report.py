@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.common import ROOT, Line, main
 from datagen.generators.evolve import RoundTable
-from datagen.judge.difficulty import DifficultyTable
+from datagen.judges.difficulty import DifficultyTable
 from datagen.records.files import content_digest, dump_line, write_json
 from datagen.records.layout import pack_rejected, pack_row
 from datagen.records.record import Row, keep, reject, row_id

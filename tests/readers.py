@@ -19,7 +19,7 @@ from datagen import json_replies
 from datagen.commands.trace import word_diff
 from datagen.errors import CallFailed, InputError, ParseError
 from datagen.generators import backtranslate, improve
-from datagen.judge import difficulty, points, rank, replies
+from datagen.judges import difficulty, points, rank, replies
 from datagen.llm.batches.lines import read_result
 from datagen.llm.call import BadAnswer, Completion, Reply, TokenLogprobs, read_reply
 from datagen.llm.dialects import read_message

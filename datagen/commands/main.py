@@ -109,7 +109,7 @@ COMMANDS = {
         page="docs/improve.md",
     ),
     "judge": Command(
-        "datagen.judge",
+        "datagen.judges",
         "Score, compare and rank answers.",
         ("score:Score", "compare:Compare", "rank:Rank", "verify:Verify", "human:Human", "difficulty:Difficulty"),
         "by",

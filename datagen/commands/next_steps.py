@@ -14,7 +14,7 @@ from pathlib import Path
 from datagen.engine.method import Method
 from datagen.errors import InputError
 from datagen.installation import install_line, program, shown
-from datagen.judge.judges import impartial
+from datagen.judges.judges import impartial
 from datagen.llm.default import default_models
 from datagen.llm.spec import parse_spec
 from datagen.records import kinds

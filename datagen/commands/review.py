@@ -1,4 +1,4 @@
-"""`datagen review SAMPLES`: a page on this machine where people rank answers, blind (judge/review/).
+"""`datagen review SAMPLES`: a page on this machine where people rank answers, blind (judges/review/).
 
 `datagen judge --by human` reads the log of votes.
 """
@@ -16,9 +16,9 @@ from datagen.commands.terminal import columns
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.installation import shown
-from datagen.judge.review.server import Review, Server
-from datagen.judge.review.summary import Summary, summarize
-from datagen.judge.review.votes import Log
+from datagen.judges.review.server import Review, Server
+from datagen.judges.review.summary import Summary, summarize
+from datagen.judges.review.votes import Log
 from datagen.printing import printable
 from datagen.records.files import open_input, output_stem
 from datagen.records.places import paths_in, refuse_overlap

@@ -19,7 +19,7 @@ from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.errors import CallFailed, InputError
-from datagen.judge.preferences import PreferenceTable
+from datagen.judges.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.records.record import (
     Candidate,

@@ -29,7 +29,7 @@ from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed, InputError
-from datagen.judge.judges import REMINDER
+from datagen.judges.judges import REMINDER
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
 from datagen.records.record import (

@@ -5,7 +5,7 @@
     rewrite         the response is a text; write the answer that it holds (back-and-forth, arXiv 2408.04614)
     constitution    critique and revision under drawn principles, several times (Constitutional AI, arXiv 2212.08073)
 
-A new answer is accepted only if the judge prefers it to the old one in both orders (judge/compare.py), it is not much
+A new answer is accepted only if the judge prefers it to the old one in both orders (judges/compare.py), it is not much
 longer, and it does not change a result for the worse: without a signal from outside, models make as many answers
 worse as better. Where it is not accepted the old answer stays, and `meta.kept_because` says why. `--pairs` writes
 preferences, new over old, instead of responses; the calls are the same, so it costs nothing more.
@@ -26,13 +26,13 @@ from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed, InputError
-from datagen.judge import compare
-from datagen.judge.agreement import judge_key, read_checks
-from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judges import REMINDER, Judges, first_equals, impartial, partial_judge
-from datagen.judge.preferences import PreferenceTable
-from datagen.judge.replies import FIRST, SECOND
-from datagen.judge.summary import OrderCounts, percent
+from datagen.judges import compare
+from datagen.judges.agreement import judge_key, read_checks
+from datagen.judges.compare import COMPARE, Compare
+from datagen.judges.judges import REMINDER, Judges, first_equals, impartial, partial_judge
+from datagen.judges.preferences import PreferenceTable
+from datagen.judges.replies import FIRST, SECOND
+from datagen.judges.summary import OrderCounts, percent
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reasoning_field, reject, request_text, row_id

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from datagen.judge.difficulty import HIGHEST, LOWEST, interval_of
-from datagen.judge.summary import LARGE_BIAS, NO_BIAS, percent
+from datagen.judges.difficulty import HIGHEST, LOWEST, interval_of
+from datagen.judges.summary import LARGE_BIAS, NO_BIAS, percent
 from datagen.llm.prices import dollars
 from datagen.records.makers import is_sim
 from datagen.records.record import Row

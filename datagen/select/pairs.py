@@ -26,8 +26,8 @@ from rapidfuzz.distance import Indel
 from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import is_weak, judge_key, read_checks
-from datagen.judge.preferences import PreferenceTable
+from datagen.judges.agreement import is_weak, judge_key, read_checks
+from datagen.judges.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.llm.names import is_same_model
 from datagen.llm.sim import VERSION as SIM_VERSION

@@ -19,7 +19,7 @@ from datagen.select.meaning import SIMILAR
 from datagen_train.tools.score import RewardRanking
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("datagen/engine", "datagen/judge", "datagen/select", "datagen/sources", "datagen/strategies",
+FOLDERS = ("datagen/engine", "datagen/judges", "datagen/select", "datagen/sources", "datagen/strategies",
            "datagen/generators", "datagen/llm", "train/datagen_train/tools")  # fmt: skip
 METHODS: list[type[Method]] = [
     *(method for name in COMMANDS if COMMANDS[name].methods for method in load_methods(name).values()),
@@ -29,7 +29,7 @@ NAME = re.compile(r"[a-z]+(?:[_ ][a-z]+)*\Z")
 NO_REASONS = {
     "datagen/select/pairs.py": {"model"},
     "datagen/llm/endpoint.py": {"unsupported"},
-    "datagen/judge/judge_method.py": {"no statement in it"},
+    "datagen/judges/judge_method.py": {"no statement in it"},
 }
 """What such functions return, or such variables hold, that is no reason."""
 

@@ -20,7 +20,7 @@ from datagen.commands.main import load_methods
 from datagen.commands.report import Options, run
 from datagen.engine.reasons import reason_sentence
 from datagen.errors import InputError
-from datagen.judge.difficulty import Options as DifficultyOptions
+from datagen.judges.difficulty import Options as DifficultyOptions
 from datagen.records.files import dump_line
 from datagen.records.lines import BOM
 from datagen.records.record import Row

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import InputError
-from datagen.judge.review.summary import summarize
-from datagen.judge.review.votes import Log, Vote, parse_vote, placement, read_votes
+from datagen.judges.review.summary import summarize
+from datagen.judges.review.votes import Log, Vote, parse_vote, placement, read_votes
 from datagen.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +132,7 @@ def test_the_page_may_load_nothing_but_its_own_files(serve: Any) -> None:
     _, body, headers = serve().ask("/")
     assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert headers["X-Content-Type-Options"] == "nosniff"
-    pages = [path.read_text() for path in (ROOT / "datagen/judge/review/pages").iterdir()]
+    pages = [path.read_text() for path in (ROOT / "datagen/judges/review/pages").iterdir()]
     assert body.decode() in pages
     assert not any(re.search(r"https?://|innerHTML|eval\(| on\w+=", text) for text in pages)
 

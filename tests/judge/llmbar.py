@@ -7,7 +7,7 @@ line `Verdict: ...`, and nothing else of a reply: a preference in other words st
 import re
 
 from datagen.errors import ParseError
-from datagen.judge.replies import FIRST, SECOND, read_verdict
+from datagen.judges.replies import FIRST, SECOND, read_verdict
 from datagen.records.record import Row
 
 LABELS = {"Output (a)": "K7B", "Output (b)": "R3D"}

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from datagen.errors import ParseError
-from datagen.judge.points import read_points
-from datagen.judge.replies import read_verdict
+from datagen.judges.points import read_points
+from datagen.judges.replies import read_verdict
 from datagen.records.record import Row
 
 PATH = Path(__file__).parents[1] / "data" / "judge_replies.jsonl"

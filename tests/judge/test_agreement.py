@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
-from datagen.judge.agreement import Agreement, Pair, RowSums, counts, measure, read_checks, save_checks
+from datagen.judges.agreement import Agreement, Pair, RowSums, counts, measure, read_checks, save_checks
 from datagen.records.files import dump_line
 from datagen.records.record import Row, keep
 from datagen.select import pairs

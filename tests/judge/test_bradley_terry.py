@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datagen.judge import bradley_terry
-from datagen.judge.bradley_terry import PRIOR, Outcome, count_cycles, strengths
+from datagen.judges import bradley_terry
+from datagen.judges.bradley_terry import PRIOR, Outcome, count_cycles, strengths
 
 GAMES = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from((0.0, 0.5, 1.0))).filter(lambda g: g[0] != g[1]),

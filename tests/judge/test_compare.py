@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
 from datagen.errors import InputError
-from datagen.judge.compare import Comparison
-from datagen.judge.judges import LETTERS, draw_labels, impartial
-from datagen.judge.replies import soft_share
-from datagen.judge.vendors import families
+from datagen.judges.compare import Comparison
+from datagen.judges.judges import LETTERS, draw_labels, impartial
+from datagen.judges.replies import soft_share
+from datagen.judges.vendors import families
 from datagen.llm.call import Completion, read_logprobs
 from datagen.records.layout import pack_meta
 from datagen.records.ranked import RANKED, Ranked

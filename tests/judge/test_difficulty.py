@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datagen.commands.main import load_methods
 from datagen.errors import ParseError
-from datagen.judge.difficulty import Options, interval_of, read_difficulty
+from datagen.judges.difficulty import Options, interval_of, read_difficulty
 from tests.jobs import evolve, perform, rows, write_seeds
 from tests.judge.rows import write
 from tests.server import Message, Server, running

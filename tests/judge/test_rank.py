@@ -9,7 +9,7 @@ import pytest
 
 from datagen.commands.main import load_methods
 from datagen.errors import InputError, ParseError
-from datagen.judge.rank import merge_ranks, read_order
+from datagen.judges.rank import merge_ranks, read_order
 from datagen.records.record import Row
 from datagen.select import pairs
 from tests.jobs import digest, perform, rows

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from benchmarks.judges import read_recorded_replies
 from datagen.errors import ParseError
-from datagen.judge.agreement import RowSums, counts, measure
-from datagen.judge.replies import FIRST, SECOND, TIE, read_verdict
+from datagen.judges.agreement import RowSums, counts, measure
+from datagen.judges.replies import FIRST, SECOND, TIE, read_verdict
 from datagen.records.record import Row
 from tests.judge.llmbar import winner
 from tests.judge.reply_corpus import outcomes_by_family, read_corpus, reading

@@ -13,7 +13,7 @@ from datagen.commands.main import load_methods
 from datagen.engine.job import open_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError
-from datagen.judge.replies import expected_value
+from datagen.judges.replies import expected_value
 from datagen.llm.call import Completion, read_logprobs
 from datagen.records.record import Row
 from tests.jobs import rows

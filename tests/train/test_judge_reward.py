@@ -31,7 +31,7 @@ def by_length(model: str, messages: list[Message], sample: int, task: str) -> st
 
 
 def test_the_points_are_those_of_the_command() -> None:
-    from datagen.judge.score import Score
+    from datagen.judges.score import Score
 
     samples = [{"prompt": row.prompt, "responses": [answer]} for row, answer in zip(SUMS, ANSWERS, strict=True)]
     Path("samples.jsonl").write_bytes(b"".join(map(dump_line, samples)))

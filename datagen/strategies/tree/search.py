@@ -17,7 +17,7 @@ from typing import Any
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.errors import UNPARSED, CallFailed
-from datagen.judge.judges import draw_labels, label_texts
+from datagen.judges.judges import draw_labels, label_texts
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles, gather_all
 from datagen.parse import parse_verdict

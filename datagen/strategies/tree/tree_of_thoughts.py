@@ -23,7 +23,7 @@ from typing import Any
 from datagen.engine.method import Table
 from datagen.engine.unobtained import ask
 from datagen.errors import InputError
-from datagen.judge.preferences import PreferenceTable
+from datagen.judges.preferences import PreferenceTable
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, keep, request_text, row_id
 from datagen.strategies.strategy import Answer, Strategy

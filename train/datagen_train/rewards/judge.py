@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from datagen.errors import CallFailed, InputError, Stopped
-from datagen.judge import score
-from datagen.judge.agreement import describe_judge, judge_key
-from datagen.judge.judges import Judges
+from datagen.judges import score
+from datagen.judges.agreement import describe_judge, judge_key
+from datagen.judges.judges import Judges
 from datagen.llm.model import Roles
 from datagen.llm.spec import Spec, parse_spec
 from datagen.llm.stack import Stack, StackOptions, build_stack

@@ -1,4 +1,4 @@
-"""No judge scores answers of its own model family as a reward, as none does in `datagen judge` (judge/vendors.py).
+"""No judge scores answers of its own model family as a reward, as none does in `datagen judge` (judges/vendors.py).
 
 The family of a policy is that of the model that its training began with, where its folder or its run names that; else
 what the type in its config names. A model made from nothing (`tiny`) has none, nor has one whose name says nothing.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datagen.errors import InputError
-from datagen.judge.vendors import families, vendors
+from datagen.judges.vendors import families, vendors
 from datagen.llm.local.hub import model_name, resolve_model
 from datagen.llm.local.weights import adapter_base, is_adapter, weights_digest
 from datagen.llm.spec import Spec

@@ -22,8 +22,8 @@ from datagen.commands.flags import fill_options
 from datagen.commands.run import run_method
 from datagen.engine.method import Method, Table
 from datagen.engine.options import RunOptions
-from datagen.judge.judge_method import DIGITS, ranked_row, ranking_order
-from datagen.judge.judges import answer_metas, impartial
+from datagen.judges.judge_method import DIGITS, ranked_row, ranking_order
+from datagen.judges.judges import answer_metas, impartial
 from datagen.llm.model import Roles
 from datagen.records.ranked import SAMPLES
 from datagen.records.record import Candidate, Record, reject

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from datagen.engine.method import Method, Table
 from datagen.errors import CallFailed, ParseError
-from datagen.judge.judges import ASKS, REMINDER, UNREAD, Judges, draw_labels, label_texts
-from datagen.judge.points import read_points
+from datagen.judges.judges import ASKS, REMINDER, UNREAD, Judges, draw_labels, label_texts
+from datagen.judges.points import read_points
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, fail, keep, reject, request_text, row_id
 

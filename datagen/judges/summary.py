@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datagen.engine.method import Table
-from datagen.judge.replies import TIE
+from datagen.judges.replies import TIE
 from datagen.records.record import Candidate, Row
 from datagen.text import count_of
 

@@ -22,11 +22,11 @@ from typing import ClassVar, NamedTuple
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.agreement import Orders
-from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
-from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
-from datagen.judge.judges import REMINDER, Judges, draw_labels, first_equals
-from datagen.judge.replies import TIE, TOP_LOGPROBS, read_verdict, soft_share
+from datagen.judges.agreement import Orders
+from datagen.judges.bradley_terry import Outcome, count_cycles, strengths
+from datagen.judges.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge
+from datagen.judges.judges import REMINDER, Judges, draw_labels, first_equals
+from datagen.judges.replies import TIE, TOP_LOGPROBS, read_verdict, soft_share
 from datagen.llm.model import gather_all
 from datagen.records.record import Record, Row
 

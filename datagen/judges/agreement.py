@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.engine.method import Table
-from datagen.judge.replies import TIE
-from datagen.judge.vendors import families
+from datagen.judges.replies import TIE
+from datagen.judges.vendors import families
 from datagen.llm.database import JOURNAL_FOLDER, journal_folder, locked
 from datagen.records.files import replace_file
 from datagen.records.record import Candidate, Row

@@ -21,8 +21,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from datagen.judge.review.summary import summarize
-from datagen.judge.review.votes import Log, parse_vote, placement
+from datagen.judges.review.summary import summarize
+from datagen.judges.review.votes import Log, parse_vote, placement
 from datagen.records.record import Record, Row, as_messages
 
 PAGES = Path(__file__).with_name("pages")

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.errors import CallFailed, InputError
-from datagen.judge.agreement import Agreement, save_checks
-from datagen.judge.judges import ASKS, NO_PROBABILITIES, Judges, answer_metas, partial_judge
-from datagen.judge.summary import JudgeTable
+from datagen.judges.agreement import Agreement, save_checks
+from datagen.judges.judges import ASKS, NO_PROBABILITIES, Judges, answer_metas, partial_judge
+from datagen.judges.summary import JudgeTable
 from datagen.llm.model import Roles
 from datagen.prompts import Prompts, Template, read_template
 from datagen.records.ranked import SAMPLES, dense_ranks

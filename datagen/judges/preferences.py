@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datagen.engine.method import Table
-from datagen.judge.agreement import describe_judge
+from datagen.judges.agreement import describe_judge
 from datagen.records.record import Candidate, Row
 
 

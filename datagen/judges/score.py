@@ -17,10 +17,10 @@ from statistics import fmean
 from typing import Any
 
 from datagen.engine.options import option
-from datagen.judge.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
-from datagen.judge.judges import REMINDER, Judges, draw_labels, label_texts
-from datagen.judge.points import Points, find_points, read_points
-from datagen.judge.replies import TOP_LOGPROBS, expected_value
+from datagen.judges.judge_method import CHECK, DIGITS, LOGPROBS, Judgement, JudgeOptions, ModelJudge, statements
+from datagen.judges.judges import REMINDER, Judges, draw_labels, label_texts
+from datagen.judges.points import Points, find_points, read_points
+from datagen.judges.replies import TOP_LOGPROBS, expected_value
 from datagen.llm.call import Completion
 from datagen.llm.model import gather_all
 from datagen.records.record import Record

@@ -13,10 +13,10 @@ from functools import partial
 
 from datagen.engine.options import option
 from datagen.errors import ParseError
-from datagen.judge import compare
-from datagen.judge.compare import COMPARE, Compare
-from datagen.judge.judge_method import DIGITS, Judgement
-from datagen.judge.judges import REMINDER, Judges, draw_labels, first_equals, label_texts
+from datagen.judges import compare
+from datagen.judges.compare import COMPARE, Compare
+from datagen.judges.judge_method import DIGITS, Judgement
+from datagen.judges.judges import REMINDER, Judges, draw_labels, first_equals, label_texts
 from datagen.llm.model import Roles
 from datagen.records.record import Record
 

@@ -13,9 +13,9 @@ from typing import Any
 from datagen.engine.method import Table
 from datagen.engine.options import option
 from datagen.engine.unobtained import ask
-from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
-from datagen.judge.judges import answer_metas
-from datagen.judge.summary import authors
+from datagen.judges.judge_method import JudgeMethod, ranked_row, ranking_order
+from datagen.judges.judges import answer_metas
+from datagen.judges.summary import authors
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row
 from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from datagen.engine.unobtained import ask
 from datagen.errors import UNPARSED, CallFailed
-from datagen.judge.vendors import families
+from datagen.judges.vendors import families
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Prompt, Record, Row, request_text

@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from datagen.judge.agreement import kappa
-from datagen.judge.review.votes import ORDER, SKIP, TIE, VERDICTS, Vote
+from datagen.judges.agreement import kappa
+from datagen.judges.review.votes import ORDER, SKIP, TIE, VERDICTS, Vote
 from datagen.records.record import Record
 
 SIGNS = (1, 0, -1)

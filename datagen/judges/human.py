@@ -13,11 +13,11 @@ from statistics import fmean
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.judge.bradley_terry import Outcome, count_cycles, strengths
-from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
-from datagen.judge.judges import answer_metas
-from datagen.judge.review.votes import ALL_BAD, SKIP, LoggedVote, ranks_of, read_votes
-from datagen.judge.summary import JudgeTable
+from datagen.judges.bradley_terry import Outcome, count_cycles, strengths
+from datagen.judges.judge_method import JudgeMethod, ranked_row, ranking_order
+from datagen.judges.judges import answer_metas
+from datagen.judges.review.votes import ALL_BAD, SKIP, LoggedVote, ranks_of, read_votes
+from datagen.judges.summary import JudgeTable
 from datagen.llm.model import Roles
 from datagen.records.record import Candidate, Record, Row, reject
 
