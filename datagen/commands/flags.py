@@ -1,7 +1,7 @@
 """Builds commands from dataclasses of options: one place for the name, type, default, bounds and help of a flag."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
@@ -239,3 +239,28 @@ def fill_options(options_type: type[Options], values: Mapping[str, Any]) -> Opti
     options = options_type(**{name: values[name] for name in names if values.get(name) is not None})
     check_choices(options)
     return options
+
+
+def names_of(parameter: Any) -> Iterator[str]:
+    """Yield the names of a parameter: its own, and those of its flags."""
+    yield parameter.name
+    for flag in parameter.opts:
+        yield flag.lstrip("-").replace("-", "_")
+
+
+def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
+    """Return the words for the values of a command: its arguments first, then its options in their order."""
+    arguments, options = [], []
+    for parameter in command.params:
+        value = values.get(parameter.name)
+        items = [str(item) for item in (value if isinstance(value, list) else [value])]
+        flag = max(parameter.opts, key=len)
+        if value is None or value is False:
+            continue
+        if parameter.param_type_name == "argument":
+            arguments += items
+        elif value is True:
+            options.append(flag)
+        else:
+            options += [word for item in items for word in (flag, item)]
+    return [*arguments, *options]

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
 from rich.console import Console
 
@@ -165,6 +166,23 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Lines(Protocol):
+    """Lines that are drawn again and again in place."""
+
+    @property
+    def width(self) -> int:
+        """Characters that a line may have."""
+        ...
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Replace the lines."""
+        ...
+
+    def clear(self) -> None:
+        """Erase the lines."""
+        ...
 
 
 @dataclass(eq=False)

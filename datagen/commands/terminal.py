@@ -5,14 +5,14 @@ Text from files and models goes through `printable` first, since a terminal obey
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from rich.console import Console
 from rich.text import Text
 
-from datagen.commands.live import LiveLines, Progress
+from datagen.commands.live import Lines, LiveLines, Progress
 from datagen.engine.job import Job, Outcome
 from datagen.engine.scheduler import Engine
 from datagen.errors import nothing_usable
@@ -120,8 +120,10 @@ class Display:
 
     quiet: bool = False
     verbose: bool = False
+    live_lines: Callable[[], Lines] | None = None
+    """Makes the lines that are drawn in place; None for those of a terminal, if this is one."""
     _console: Console = field(default_factory=partial(Console, stderr=True, highlight=False, soft_wrap=True))
-    _live: LiveLines | None = None
+    _live: Lines | None = None
     _timer: asyncio.TimerHandle | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _bad_lines: int = 0
@@ -143,8 +145,8 @@ class Display:
         self._loop = asyncio.get_running_loop()
         if not self.quiet:
             rows_on_terminal = job.output.piped and sys.stdout.isatty()
-            if self._console.is_terminal and not rows_on_terminal:
-                self._live = LiveLines(self._console)
+            if self.live_lines or (self._console.is_terminal and not rows_on_terminal):
+                self._live = self.live_lines() if self.live_lines else LiveLines(self._console)
                 self._draw(self._live)
             self._refresh_later()
 
@@ -152,7 +154,7 @@ class Display:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(REFRESH_EVERY if self._live else LINE_EVERY, self._refresh)
 
-    def _draw(self, live: LiveLines) -> None:
+    def _draw(self, live: Lines) -> None:
         live.draw(self._progress.lines(live.width, ascii_only=not self._console.encoding.startswith("utf")))
 
     def _refresh(self) -> None:

@@ -61,6 +61,12 @@ class Spec:
     """It is asked for vectors, and writes no text."""
 
 
+class SpecName(str):
+    """The name of a model that is there already, such as a function in memory; it stands where specs stand."""
+
+    spec: Spec
+
+
 def parse_spec(text: str) -> Spec:
     """Parse a model spec. Nothing is sent.
 
@@ -70,6 +76,8 @@ def parse_spec(text: str) -> Spec:
     Raises:
         InputError: The text is no spec, its URL holds a secret, or the folder or file that it names cannot be used.
     """
+    if isinstance(text, SpecName):
+        return text.spec
     if text == "sim" or text.startswith("sim:"):
         from datagen.llm.sim import VERSION
 

@@ -1,12 +1,13 @@
 """From a step of a recipe to the command line of it, checked before anything runs."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from datagen.commands.flags import names_of, value_words
 from datagen.commands.main import COMMANDS, Commands
 from datagen.errors import InputError, unknown_value
 from datagen.installation import program
@@ -102,34 +103,9 @@ def find_command(step: Step) -> tuple[Any, str]:
     return group, f"datagen {step.run}"
 
 
-def names_of(parameter: Any) -> Iterator[str]:
-    """Yield the names of a parameter: its own, and those of its flags."""
-    yield parameter.name
-    for flag in parameter.opts:
-        yield flag.lstrip("-").replace("-", "_")
-
-
 def default_output(step: Step) -> str:
     """Return the name of what a step writes: a folder for a model, JSON for what is printed, else rows."""
     if step.run in PRINTED:
         return f"{step.name}.json"
     is_folder = step.run.startswith("train ") and step.run != "train score"
     return step.name if is_folder else f"{step.name}.jsonl"
-
-
-def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
-    """Return the words for the values of a command: its arguments first, then its options in their order."""
-    arguments, options = [], []
-    for parameter in command.params:
-        value = values.get(parameter.name)
-        items = [str(item) for item in (value if isinstance(value, list) else [value])]
-        flag = max(parameter.opts, key=len)
-        if value is None or value is False:
-            continue
-        if parameter.param_type_name == "argument":
-            arguments += items
-        elif value is True:
-            options.append(flag)
-        else:
-            options += [word for item in items for word in (flag, item)]
-    return [*arguments, *options]
