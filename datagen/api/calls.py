@@ -112,17 +112,20 @@ class Functions:
         """The keyword, and the model."""
         self._used: set[str] = set()
 
-    def add(self, keyword: str, function: Any) -> str:
-        """Return the name of a function; InputError if another one has it."""
+    def add(self, keyword: str, function: Any, name: str | None = None) -> str:
+        """Return the word for a function; InputError if it is another one that cannot be told apart."""
         from datagen.llm.functions import function_spec
 
-        spec = function_spec(function)
-        name = SpecName(spec.name)
-        name.spec = spec
-        _, other = self._by_name.setdefault(name, (keyword, name))
-        if other.spec.identity != spec.identity:
-            raise InputError(f"{keyword}: two functions are called {name}; give each a name of its own")
-        return str(name)
+        spec = function_spec(function, name)
+        word = SpecName(spec.identity)
+        word.spec = spec
+        _, other = self._by_name.setdefault(word, (keyword, word))
+        if other.spec.load and other.spec.load() is not function:
+            raise InputError(
+                f"{keyword}: two functions have the name {spec.name} and the same source; name them: "
+                f"{keyword}={{'NAME': FUNCTION, ...}}"
+            )
+        return str(word)
 
     def in_place(self, names: Sequence[str]) -> list[str]:
         """Return the models, with the functions where their names stand."""
@@ -140,7 +143,7 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
     """Return the value of a keyword as words can be made of it.
 
     An object of names and values is what the command line takes as text: `param={"top_k": 20}`,
-    `map={"prompt": "question"}`.
+    `map={"prompt": "question"}`. One of names and functions is models: `teacher={"mild": mild, "strict": strict}`.
     """
     if isinstance(value, list | tuple):
         return [spelled(keyword, item, functions) for item in value]
@@ -149,6 +152,8 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items())
         if keyword == TEMPLATE_PARAM:
             return json.dumps(value)
+        if value and all(map(callable, value.values())):
+            return [functions.add(keyword, function, name) for name, function in value.items()]
         return [f"{name}={json.dumps(item)}" for name, item in value.items()]
     return functions.add(keyword, value) if callable(value) else value
 

@@ -4,7 +4,7 @@ Nothing here touches the terminal: results are in the Outcome, and a RunObserver
 """
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -192,12 +192,23 @@ def choose_models(method: Method, run: RunOptions, role_models: Mapping[str, Seq
     if method.embeds:
         return {role: [embedding_spec(spec) for spec in specs] for role, specs in roles.items()}
     for role in method.speaks_as_user:
-        if endpoint := next((spec for spec in roles[role] if spec.urls), None):
+        if endpoint := next((spec for spec in roles[role] if spec.urls or spec.load), None):
+            what = "an endpoint" if endpoint.urls else "a function"
             raise InputError(
-                f"{method.name}: {endpoint.name} at {endpoint.urls[0]} cannot speak as the user, an endpoint only "
-                f"answers; use local weights: --{role} hf:PATH"
+                f"{method.name}: {endpoint.place} cannot speak as the user, {what} only answers; use local weights: "
+                f"--{role} hf:PATH"
             )
+    load_functions(spec for specs in roles.values() for spec in specs)
     return roles
+
+
+def load_functions(specs: Iterable[Spec]) -> None:
+    """Load the models that are functions, before anything is sent; InputError if one cannot be used."""
+    for spec in specs:
+        if spec.load is not None:
+            from datagen.llm.functions import load_function
+
+            load_function(spec)
 
 
 def embedding_spec(spec: Spec) -> Spec:
@@ -206,8 +217,9 @@ def embedding_spec(spec: Spec) -> Spec:
     Raises:
         InputError: It has none.
     """
-    if spec.name.startswith("replay:"):
-        raise InputError(f"--embedder {spec.name}: recorded replies hold answers, and no vectors")
+    if spec.name.startswith("replay:") or spec.load:
+        what = "a function" if spec.load else "recorded replies hold"
+        raise InputError(f"--embedder {spec.name}: {what} answers, and no vectors")
     return replace(spec, embeds=True)
 
 
@@ -223,7 +235,7 @@ def refuse_unknown_price(roles: Mapping[str, Sequence[Spec]], tags: Mapping[str,
     for spec in (spec for specs in roles.values() for spec in specs):
         if tags[spec.identity].look_up() is None:
             raise InputError(
-                f"--max-cost: the price of {spec.name} at {spec.urls[0]} is unknown. Give it in dollars per million "
+                f"--max-cost: the price of {spec.place} is unknown. Give it in dollars per million "
                 f"tokens: --price IN/OUT, or `price = {{input = IN, output = OUT}}` in {MODELS_FILE}"
             )
 

@@ -85,6 +85,8 @@ def choose_ray(method: Method, run: RunOptions, roles: Mapping[str, Sequence[Spe
         raise InputError(
             f"--ray: {replay.name} is a file of this machine and asks nobody, so there is nothing to divide"
         )
+    if function := next((spec for specs in roles.values() for spec in specs if spec.load), None):
+        raise InputError(f"--ray: {function.name} is a function of this process, which workers do not have")
     if run.shard is not None:
         raise InputError("--ray with --shard: both divide the records; use one of them")
     if run.in_flight == 1:

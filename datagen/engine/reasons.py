@@ -24,6 +24,8 @@ COMMON_REASONS: Mapping[str, str] = {
     "no_reasoning": "--reasoning only: an answer of the row came without reasoning. --reasoning keep takes every "
     "answer.",
     "timed out": "The server took longer than --timeout for one whole answer, twice. Raise --timeout.",
+    "function error": "The Python function that is the model has raised an exception, or returned no answer: "
+    "`record.error` has its words. The same command calls it again.",
     "no answer": "The server gave no answer in several tries. The same command tries again.",
 }
 """The reasons that every method can have: of a duplicate, of a call without a good answer, and of an answer

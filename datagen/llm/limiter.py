@@ -368,6 +368,8 @@ class Limiter:
                 continue
             except Transient as fault:
                 return BUSY if fault.rate_limited else NO_REPLY
+            except CallFailed:  # of a function, which is there
+                return 500
             except (Doubtful, Outage):
                 return NO_REPLY
             finally:

@@ -124,7 +124,7 @@ class PriceTag:
         self._task: asyncio.Task[Price | None] | None = None
         self.is_known = given is not None
         """Whether `look_up` has an answer at once; its answer may be that there is no price."""
-        if given is None and (spec is None or not spec.urls):
+        if given is None and (spec is None or not spec.has_price):
             self._price, self.is_known = FREE, True
         elif given is None and spec is not None and (spec.price or not is_listed(spec)):
             self._price, self.is_known = file_price(spec), True
@@ -164,11 +164,13 @@ def price_tags(specs: Iterable[Spec], options: Sequence[str]) -> dict[str, Price
     for text in options:
         name, _, value = text.rpartition("=")
         price = parse_price(text, value)
-        named = [spec for spec in served.values() if spec.urls and name in ("", spec.identity, spec.name, spec.alias)]
+        named = [
+            spec for spec in served.values() if spec.has_price and name in ("", spec.identity, spec.name, spec.alias)
+        ]
         if not name:  # it is that of the model without a price in models.toml
             named = [spec for spec in named if not spec.price] or named
         if len(named) != 1:
-            names = ", ".join(spec.identity for spec in served.values() if spec.urls) or "none"
+            names = ", ".join(spec.identity for spec in served.values() if spec.has_price) or "none"
             fault = "names no model of this run" if not named else "several models: write NAME=IN/OUT"
             raise InputError(f"--price {text}: {fault} (models with a price: {names})")
         given[named[0].identity] = price

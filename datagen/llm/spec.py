@@ -1,5 +1,5 @@
-"""A model spec names a model: NAME[#tag][@URL[,URL...]], a model of models.toml, hf:PATH, replay:FILE, or sim[:options]
-for the procedural teacher.
+"""A model spec names a model: NAME[#tag][@URL[,URL...]], a model of models.toml, hf:PATH, replay:FILE, a Python
+function, or sim[:options] for the procedural teacher.
 
 gpt-4o-mini                              the OpenAI API, or the server in OPENAI_BASE_URL
 qwen3:8b@http://127.0.0.1:11434/v1       any OpenAI-compatible server
@@ -8,12 +8,13 @@ teacher                                  [models.teacher] in models.toml
 my-model#2026-11@http://...              the tag separates versions that the server calls by one name
 hf:out/policy, hf:Qwen/Qwen3-0.6B        a folder, or a model of the hub, run in this process
 replay:replies.jsonl                     recorded replies
+mymodel.py:answer                        a function in a file, or the name that a package registers for one
 sim:refuse=0.05,leak=0.05                the procedural teacher with faults
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 from datagen.errors import InputError
 from datagen.llm.models_file import MODELS_FILE, Access, FileModel, read_models_file
+from datagen.plugins import find_plugin
 from datagen.records.files import content_digest
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -59,6 +61,18 @@ class Spec:
     """The name that models.toml gives it; empty for a model that is not there."""
     embeds: bool = False
     """It is asked for vectors, and writes no text."""
+    load: Callable[[], Any] | None = field(default=None, compare=False)
+    """Returns the function that is the model, of a model that is one. InputError: it cannot be loaded."""
+
+    @property
+    def has_price(self) -> bool:
+        """Whether its answers may cost something: what else runs here is free."""
+        return bool(self.urls) or self.load is not None
+
+    @property
+    def place(self) -> str:
+        """Where it is, behind its name, for messages."""
+        return f"{self.name} at {self.urls[0]}" if self.urls else self.name
 
 
 class SpecName(str):
@@ -71,7 +85,8 @@ def parse_spec(text: str) -> Spec:
     """Parse a model spec. Nothing is sent.
 
     Args:
-        text: NAME[#tag][@URL[,URL...]], a model of models.toml, hf:PATH, replay:FILE or sim[:options].
+        text: NAME[#tag][@URL[,URL...]], a model of models.toml, hf:PATH, replay:FILE, FILE.py:NAME, a registered name,
+            or sim[:options].
 
     Raises:
         InputError: The text is no spec, its URL holds a secret, or the folder or file that it names cannot be used.
@@ -94,6 +109,8 @@ def parse_spec(text: str) -> Spec:
     models = read_models_file().models
     if text in models:
         return replace(file_spec(models[text], f"{MODELS_FILE}: [models.{text}]"), alias=text)
+    if plugin := find_plugin("model", text):
+        return Spec(plugin.identity, text, load=plugin.load)
     refuse_paths(text)
     spec = server_spec(text)
     if models and "@" not in text:

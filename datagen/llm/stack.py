@@ -1,4 +1,5 @@
-"""Puts the layers together: Roles, Budget, Journal, Paying, Limiter, then Endpoint, Local, Replay or Sim.
+"""Puts the layers together: Roles, Budget, Journal, Paying, Limiter, then Endpoint, Local, Replay, Sim or a
+function.
 
 A run has one journal, one budget and one stop, and one limiter for each address, since servers limit requests. A model
 with several addresses has one more layer above their limiters (`replicas.py`).
@@ -306,6 +307,10 @@ def open_backend(spec: Spec, url: str | None, options: StackOptions) -> Layer:
 
         connections, kind = options.concurrency or ADAPTIVE_CEILING, EmbeddingEndpoint if spec.embeds else Endpoint
         return kind(url, spec.name, timeout=options.timeout, connections=connections, access=spec.access)
+    if spec.load is not None:
+        from datagen.llm.functions import FunctionModel
+
+        return FunctionModel(spec, options.timeout)
     if spec.name.startswith("hf:"):
         module, name = ("embedder", "Embedder") if spec.embeds else ("model", "Local")
         local: Layer = getattr(import_extra(f"datagen.llm.local.{module}", spec.name), name)(spec.name)

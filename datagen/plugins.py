@@ -1,0 +1,229 @@
+"""Code of others by its name: `FILE.py:NAME`, or a name that an installed package registers.
+
+A package registers in the entry-point group `datagen`; its names begin with the kind:
+
+    [project.entry-points.datagen]
+    "verifier.even" = "my_package.checks:even"
+
+A file is read once, and the bytes that its digest is of are the bytes that are run. Each version of a file is one
+module, so its classes are the same wherever they are named. While a file is run, its folder stands at the end of the
+search path: it can import its neighbours at its top, and nothing in it hides a module of Python or of a package.
+
+This is the user's code, run in this process with the user's rights. No name of it comes from a model or from a row.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, partial
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from traceback import extract_tb
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from datagen.errors import InputError
+
+GROUP = "datagen"
+"""The group of entry points."""
+REFERENCE = re.compile(r"(.+\.py):([^\W\d]\w*)", re.DOTALL)
+"""FILE.py:NAME."""
+DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An object of somebody else's code that was named, and not loaded yet."""
+
+    name: str
+    """As the user named it."""
+    identity: str
+    """Its name, where it comes from, and a digest of the file: an edited object is another one."""
+    load: Callable[[], Any]
+    """Runs the code, the first time, and returns the object; InputError if it cannot be loaded."""
+
+
+def find_plugin(kind: str, name: str) -> Plugin | None:
+    """Return what a name means, without running any of its code; None if it is no FILE.py:NAME and not registered.
+
+    Args:
+        kind: What is looked for, such as "verifier".
+        name: FILE.py:NAME, or a registered name without its kind.
+
+    Raises:
+        InputError: There is no such file, or several packages register the name.
+    """
+    if match := REFERENCE.fullmatch(name):
+        file, attribute = match.groups()
+        source = read_source(Path(file))
+        identity = f"{Path(file).name}:{attribute}/{digest_of(source)}"
+        return Plugin(name, identity, partial(load_attribute, file, source, attribute))
+    points = registered(kind).get(name)
+    return registered_plugin(kind, name, points) if points else None
+
+
+def load_object(name: str) -> Any:
+    """Run a file and return an object in it.
+
+    Args:
+        name: FILE.py:NAME.
+
+    Raises:
+        InputError: The text has another form, there is no such file or name, or the file cannot be run.
+    """
+    if not REFERENCE.fullmatch(name):
+        raise InputError(f"{name}: expected FILE.py:NAME")
+    plugin = find_plugin("", name)
+    assert plugin
+    return plugin.load()
+
+
+# Files
+
+
+def read_source(path: Path) -> bytes:
+    """Return the contents of a file of Python; InputError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def digest_of(source: bytes) -> str:
+    """Return the digest of a file's contents, as it stands in identities."""
+    return sha256(source).hexdigest()[:DIGEST_LENGTH]
+
+
+def load_attribute(file: str, source: bytes, attribute: str) -> Any:
+    """Return an object of a file's module; InputError if it cannot be run, or has no such name."""
+    path = Path(file).resolve()
+    module = run_file(path, source)
+    return attribute_of(module, attribute, str(path))
+
+
+def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
+    """Return an object of a module; InputError names the nearest if there is none of this name."""
+    if attribute in vars(module):
+        return vars(module)[attribute]
+    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    near = get_close_matches(attribute, names, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(names[:10]) or 'no function and no class'}."
+    raise InputError(f"{place}: has no {attribute}. {hint}")
+
+
+@cache
+def run_file(path: Path, source: bytes) -> ModuleType:
+    """Run a file as a module, once for each version of it.
+
+    The module is known to Python by a name of its own, which dataclasses and pickle look up.
+
+    Raises:
+        InputError: It cannot be run.
+    """
+    module = ModuleType(f"{path.stem}_{sha256(str(path).encode() + source).hexdigest()[:DIGEST_LENGTH]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    try:
+        with folder_at_end(str(path.parent)), failures_explained(str(path)):
+            exec(compile(source, path, "exec"), vars(module))
+    except InputError:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+@contextmanager
+def folder_at_end(folder: str) -> Iterator[None]:
+    """Let a folder be searched for modules after all others."""
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+@contextmanager
+def failures_explained(place: str) -> Iterator[None]:
+    """Turn whatever is raised while code of others is loaded into one line with the line of the file.
+
+    Args:
+        place: The file, or the module of a package.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise InputError(f"{line_of(error, place)}: cannot be loaded: {' '.join(problem.split())}") from error
+
+
+def line_of(error: BaseException, place: str) -> str:
+    """Return the file and the line where its code failed: the last line in the file itself, if there is one."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == place]
+    return f"{place}:{lines[-1]}" if lines else place
+
+
+# Packages
+
+
+@cache
+def all_registered() -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:
+    """Return what the installed packages register: by kind and name, several where several packages took one name."""
+    table: dict[str, dict[str, tuple[EntryPoint, ...]]] = {}
+    for point in entry_points(group=GROUP):
+        kind, _, name = point.name.partition(".")
+        names = table.setdefault(kind, {})
+        names[name] = (*names.get(name, ()), point)
+    return MappingProxyType(table)
+
+
+def registered(kind: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Return what is registered of a kind, by name. No code of the packages is run."""
+    return all_registered().get(kind, {})
+
+
+def registered_plugin(kind: str, name: str, points: tuple[EntryPoint, ...]) -> Plugin:
+    """Return a registered object; InputError if several packages register its name."""
+    if len(points) > 1:
+        packages = " and ".join(sorted(map(package_of, points)))
+        raise InputError(f"{kind} {name}: is registered by {packages}; uninstall one of them")
+    (point,) = points
+    return Plugin(name, f"{name}/{package_of(point)}/{module_digest(point)}", partial(load_registered, point))
+
+
+def package_of(point: EntryPoint) -> str:
+    """Return the package that registers something, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+
+
+def load_registered(point: EntryPoint) -> Any:
+    """Import the object of an entry point; InputError if it cannot be imported."""
+    place = f"{package_of(point)}: {point.value}"
+    try:
+        origin = module_file(point)
+        with failures_explained(str(origin or point.module)):
+            return point.load()
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def module_file(point: EntryPoint) -> Path | None:
+    """Return the file of an entry point's module; None if there is none."""
+    with failures_explained(point.module):
+        found = find_spec(point.module)
+    return Path(found.origin) if found and found.has_location and found.origin else None
+
+
+def module_digest(point: EntryPoint) -> str:
+    """Return the digest of the file of an entry point's module."""
+    try:
+        file = module_file(point)
+        return digest_of(read_source(file)) if file else "none"
+    except InputError as error:
+        raise InputError(f"{package_of(point)}: {point.value}: {error}") from error
