@@ -143,7 +143,7 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
     """Return the value of a keyword as words can be made of it.
 
     An object of names and values is what the command line takes as text: `param={"top_k": 20}`,
-    `map={"prompt": "question"}`. One of names and functions is models: `teacher={"mild": mild, "strict": strict}`.
+    `map={"prompt": "question"}`, `price={"m": "1/2"}`. One of names and functions is models: `teacher={"mild": mild, "strict": strict}`.
     """
     if isinstance(value, list | tuple):
         return [spelled(keyword, item, functions) for item in value]
@@ -152,6 +152,8 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items())
         if keyword == TEMPLATE_PARAM:
             return json.dumps(value)
+        if keyword == "price":
+            return [f"{name}={price}" for name, price in value.items()]
         if value and all(map(callable, value.values())):
             return [functions.add(keyword, function, name) for name, function in value.items()]
         return [f"{name}={json.dumps(item)}" for name, item in value.items()]

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from datagen.api.calls import check_folder, keyword_values
@@ -110,29 +111,20 @@ def run_process(words: list[str], shows: bool) -> tuple[int, str, list[str]]:
 
     A KeyboardInterrupt is passed on, and raised once the command has saved what it has.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "datagen", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, IN_RECIPE: "1"},
-    )
     last: deque[str] = deque(maxlen=LAST_LINES)
-    assert process.stdout and process.stderr
-    try:
-        for line in process.stderr:
-            last.append(line.rstrip("\n"))
-            if shows:
-                print(printable(last[-1]), file=sys.stderr, flush=True)
-        printed = process.stdout.read()
-        return process.wait(), printed, list(last)
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.communicate()  # it saves what it has
-        raise
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    command, environment = [sys.executable, "-P", "-m", "datagen", *words], {**os.environ, IN_RECIPE: "1"}
+    # A file takes the result: a pipe that nobody reads would block the command.
+    with TemporaryFile() as result:
+        with subprocess.Popen(command, stdout=result, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stderr
+            try:
+                for line in process.stderr:
+                    last.append(line.decode(errors="replace").rstrip("\n"))
+                    if shows:
+                        print(printable(last[-1]), file=sys.stderr, flush=True)
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)
+                process.communicate()  # it saves what it has
+                raise
+        result.seek(0)
+        return process.returncode, result.read().decode(), list(last)

@@ -50,8 +50,8 @@ def function_spec(function: ModelFunction, name: str | None = None, digest: str 
     Args:
         function: The model.
         name: How rows call it; without it, its qualified name.
-        digest: Tells its version apart from others of this name. Without it, that of its source code and of the plain
-            values that it closes over; what else it uses, such as the state of an object, is not seen.
+        digest: Tells its version apart from others of this name. Without it, that of its source code and of the texts
+            and numbers that it closes over; what else it uses, such as the state of an object, is not seen.
     """
     name = name or qualified_name(function)
     return Spec(f"{name}/{digest or source_digest(function)}", name, load=lambda: function)
@@ -68,27 +68,27 @@ def source_digest(function: Any) -> str:
     """Return a digest of the source code of a callable, and of the plain values that it closes over."""
     values: list[Any] = []
     if isinstance(function, partial):
-        values, function = [function.args, sorted(function.keywords.items())], function.func
+        values, function = [function.args, *sorted(function.keywords.items())], function.func
     named = function if hasattr(function, "__qualname__") else type(function)
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):
         source = ""
     plain = inspect.unwrap(named)
-    cells = [cell.cell_contents for cell in getattr(plain, "__closure__", None) or ()]
+    cells = tuple(cell.cell_contents for cell in getattr(plain, "__closure__", None) or ())
     code = getattr(plain, "__code__", None)  # its constants and names tell two lambdas of one line apart
-    values += [cells, getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)]
+    keywords = sorted((getattr(plain, "__kwdefaults__", None) or {}).items())
+    values += [cells, getattr(plain, "__defaults__", None), *keywords]
     values += [code.co_consts, code.co_names] if code else []
     return sha256(canonical([source, list(map(plain_value, values))])).hexdigest()[:DIGEST_LENGTH]
 
 
 def plain_value(value: Any) -> Any:
-    """Return the text of a plain value; of any other its type, since its text may change from run to run."""
-    if isinstance(value, list | tuple):
+    """Return a text, a number or a tuple of them as it is; of anything else its type: a list may be a state that changes
+    while the model works, and the text of an object changes from run to run."""
+    if isinstance(value, tuple):
         return list(map(plain_value, value))
-    if isinstance(value, dict):
-        return [[plain_value(key), plain_value(item)] for key, item in value.items()]
-    return repr(value) if value is None or isinstance(value, str | int | float | bool) else type(value).__qualname__
+    return value if value is None or isinstance(value, str | int | float | bool) else type(value).__qualname__
 
 
 class FunctionModel:
