@@ -1,17 +1,20 @@
-"""Write docs/commands.md and docs/reasons.md from the program itself, or check that they are up to date.
+"""Write docs/commands.md, docs/reasons.md and the stubs of the Python API from the program itself, or check that they
+are up to date.
 
 python docs/generate.py [--check]
 """
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any, get_args
 
 import typer
 
+from datagen import FUNCTIONS
+from datagen.api.functions import ONE_OR_MORE, command_name, parameters_of, reads_input
 from datagen.commands.flags import flags
 from datagen.commands.main import COMMANDS, Command, app, load_methods
 from datagen.engine.method import Method
@@ -51,6 +54,38 @@ how much was asked for, and how much of it is missing. Where that is more than h
 with exit code 3."""
 SHARED = {"run": ("Options of a run", RunOptions), "training": ("Options of training", TrainOptions)}
 """Options that many commands have, described once: the heading and the dataclass."""
+STUB_HEADING = """# Made by `make docs` from the command line; do not edit.
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datagen.api.rows import Rows as Rows
+
+Model = str | Callable[..., Any]
+Models = Model | Sequence[Model] | Mapping[str, Callable[..., Any]] | None
+Texts = str | float | Path | Sequence[str | float | Path] | Mapping[str, Any] | None
+"""
+STUB_OF_PACKAGE = """from datagen.api.rows import Account as Account
+from datagen.api.rows import Incomplete as Incomplete
+from datagen.api.training import Trained as Trained
+from datagen.api.training import train as train
+from datagen.errors import DatagenError as DatagenError
+from datagen.errors import InputError as InputError
+from datagen.errors import Outage as Outage
+
+__version__: str
+FUNCTIONS: tuple[str, ...]
+"""
+OWN_TYPES = {
+    "folder": "str | Path | None",
+    "progress": "bool | None",
+    "map": "str | Mapping[str, str] | None",
+    "chat_template_kwargs": "str | Mapping[str, Any] | None",
+    "concurrency": "str | int",
+    "max_failed": "str | int",
+    "output": "str | Path | None",
+}
+"""What a keyword takes where its option holds a text."""
 KINDS = {"int": "N", "float": "X", "str": "TEXT", "Path": "PATH"}
 
 
@@ -185,13 +220,50 @@ def anchor(heading: str) -> str:
     return heading.lower().replace(" ", "-")
 
 
-PAGES: dict[str, Callable[[], str]] = {"commands.md": commands_page, "reasons.md": reasons_page}
+def stub(*, is_async: bool) -> str:
+    """Return the stub of `datagen` or of `datagen.aio`, by which editors know the keywords of each function."""
+    functions = [function_stub(name, is_async=is_async) for name in FUNCTIONS]
+    return "\n".join([STUB_HEADING, *([] if is_async else [STUB_OF_PACKAGE]), *functions])
+
+
+def function_stub(name: str, *, is_async: bool) -> str:
+    """Return the declaration of a function of the API."""
+    roles = {"model", *(role for method in load_methods(command_name(name)).values() for role in method.roles)}
+    inputs = ["rows: Any", "/"] if reads_input(name) else []
+    keywords = [keyword_stub(keyword, roles) for keyword, _ in parameters_of(name)]
+    lines = "".join(f"    {parameter},\n" for parameter in [*inputs, "*", *keywords])
+    return f"{'async ' if is_async else ''}def {name}(\n{lines}) -> Rows: ...\n"
+
+
+def keyword_stub(keyword: inspect.Parameter, roles: Collection[str]) -> str:
+    """Return a keyword with the type of what it takes: more than its option holds, which is text."""
+    kind, name = keyword.annotation, keyword.name
+    if name in roles:
+        text = "Models"
+    elif kind == ONE_OR_MORE:
+        text = "Texts"
+    elif name in OWN_TYPES:
+        text = OWN_TYPES[name]
+    else:
+        text = " | ".join(dict.fromkeys(part.__name__ for part in get_args(kind) or (kind,)))
+        text = text.replace("NoneType", "None").replace("Path", "str | Path")
+        text += " | None" if keyword.default is None and "None" not in text else ""
+    default = "..." if isinstance(keyword.default, Path) else repr(keyword.default)
+    return f"{name}: {text} = {default}"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/commands.md": commands_page,
+    "docs/reasons.md": reasons_page,
+    "datagen/__init__.pyi": lambda: stub(is_async=False),
+    "datagen/aio.pyi": lambda: stub(is_async=True),
+}
 
 
 if __name__ == "__main__":
     for name, write_page in PAGES.items():
-        path = Path(__file__).with_name(name)
+        path = Path(__file__).parents[1] / name
         if "--check" not in sys.argv:
             path.write_text(write_page(), encoding="utf-8")
         elif path.read_text(encoding="utf-8") != write_page():
-            sys.exit(f"docs/{name} is out of date: make docs")
+            sys.exit(f"{name} is out of date: make docs")

@@ -92,7 +92,11 @@ def test_values_of_a_data_frame_become_json() -> None:
         }
     )
     first, second = respond(frame, model=echo)
-    assert {name: first[name] for name in ("score", "count", "words")} == {"score": 1.5, "count": 1, "words": ["a", "b"]}
+    assert {name: first[name] for name in ("score", "count", "words")} == {
+        "score": 1.5,
+        "count": 1,
+        "words": ["a", "b"],
+    }
     assert first["day"].startswith("2026-01-02")
     assert second.get("score") is None and second.get("day") is None
 
@@ -245,7 +249,7 @@ def fails_for_rivers(messages: list[dict[str, Any]]) -> str:
 
 
 def test_an_address_without_a_server_is_an_outage() -> None:
-    with pytest.raises(Outage, match="127.0.0.1:9"):
+    with pytest.raises(Outage, match=r"127\.0\.0\.1:9"):
         respond(PROMPTS, model="m@http://127.0.0.1:9/v1", patience=0)
 
 
@@ -363,7 +367,7 @@ def test_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.report == model.report
     answers = respond(["What is 2 + 3?"], model="hf:sft", max_tokens=4)
     assert answers.account.funnel["asked"] == 1
-    with pytest.raises(DatagenError, match="already holds|other options|made by"):
+    with pytest.raises(DatagenError, match=r"other options"):
         train("sft", rows, model="tiny", steps=30, learning_rate=0.1, output="sft")
 
 
@@ -375,7 +379,9 @@ def test_the_page_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
     assert len(blocks) > 6
     Path("session.py").write_text("\n".join(block for block in blocks if "# Not run here" not in block))
-    ran = subprocess.run([sys.executable, "-W", "ignore::datagen.Incomplete", "session.py"], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::datagen.Incomplete", "session.py"], capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     assert "127.0.0.1:9" in ran.stdout
 

@@ -143,7 +143,8 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
     """Return the value of a keyword as words can be made of it.
 
     An object of names and values is what the command line takes as text: `param={"top_k": 20}`,
-    `map={"prompt": "question"}`, `price={"m": "1/2"}`. One of names and functions is models: `teacher={"mild": mild, "strict": strict}`.
+    `map={"prompt": "question"}`, `price={"m": "1/2"}`. One of names and functions is models:
+    `teacher={"mild": mild, "strict": strict}`.
     """
     if isinstance(value, list | tuple):
         return [spelled(keyword, item, functions) for item in value]

@@ -84,8 +84,10 @@ def source_digest(function: Any) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a text, a number or a tuple of them as it is; of anything else its type: a list may be a state that changes
-    while the model works, and the text of an object changes from run to run."""
+    """Return a text, a number or a tuple of them as it is, and of anything else its type.
+
+    A list may be a state that changes while the model works; the text of an object changes from run to run.
+    """
     if isinstance(value, tuple):
         return list(map(plain_value, value))
     return value if value is None or isinstance(value, str | int | float | bool) else type(value).__qualname__
