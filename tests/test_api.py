@@ -365,7 +365,9 @@ def test_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured["rows"] == 100
     again = train("sft", rows, model="tiny", steps=20, output="sft")
     assert again.report == model.report
-    answers = respond(["What is 2 + 3?"], model="hf:sft", max_tokens=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Incomplete)
+        answers = respond(["What is 2 + 3?"], model="hf:sft", max_tokens=4)
     assert answers.account.funnel["asked"] == 1
     with pytest.raises(DatagenError, match=r"other options"):
         train("sft", rows, model="tiny", steps=30, learning_rate=0.1, output="sft")
