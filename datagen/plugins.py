@@ -29,7 +29,7 @@ from traceback import extract_tb
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from datagen.errors import InputError
+from datagen.errors import InputError, causes
 from datagen.text import count_of
 
 GROUP = "datagen"
@@ -41,6 +41,8 @@ MOST_WORDS = 200
 """Characters of what an exception says that stand in a row."""
 MOST_NOTES = 3
 """Different exceptions that the end of a run names."""
+LOADED: set[str] = set()
+"""The files whose code was loaded."""
 KINDS = {
     "generator": "datagen NAME",
     "strategy": "respond --strategy NAME",
@@ -149,6 +151,7 @@ def run_file(path: Path, source: bytes) -> ModuleType:
     module = ModuleType(f"{path.stem}_{sha256(str(path).encode() + source).hexdigest()[:DIGEST_LENGTH]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
+    LOADED.add(str(path))
     try:
         with folder_at_end(str(path.parent)), failures_explained(str(path)):
             exec(compile(source, path, "exec"), vars(module))
@@ -220,6 +223,13 @@ def find_function(kind: str, name: str) -> OutsideFunction | None:
     if inspect.iscoroutinefunction(function):
         raise InputError(f"{kind} {name}: is async; a {kind} is a plain function")
     return OutsideFunction(plugin, function)
+
+
+def plugin_line(error: BaseException) -> str | None:
+    """Return the file and line of code of others that an exception came through; None if it came through none."""
+    frames = [frame for cause in causes(error) for frame in extract_tb(cause.__traceback__)]
+    lines = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in LOADED]
+    return lines[-1] if lines else None
 
 
 def kind_of(value: object) -> str:
@@ -297,6 +307,7 @@ def load_registered(point: EntryPoint) -> Any:
     place = f"{package_of(point)}: {point.value}"
     try:
         origin = module_file(point)
+        LOADED.add(str(origin))
         with failures_explained(str(origin or point.module)):
             return point.load()
     except InputError as error:
