@@ -84,10 +84,16 @@ def find_plugin(kind: str, name: str) -> Plugin | None:
     if match := REFERENCE.fullmatch(name):
         file, attribute = match.groups()
         source = read_source(Path(file))
-        identity = f"{Path(file).name}:{attribute}/{digest_of(source)}"
+        identity = f"{short_name(name)}/{digest_of(source)}"
         return Plugin(name, identity, partial(load_attribute, file, source, attribute))
     points = registered(kind).get(name)
     return registered_plugin(kind, name, points) if points else None
+
+
+def short_name(name: str) -> str:
+    """Return the name of a plug-in as it stands in rows: that of a file without its folder."""
+    match = REFERENCE.fullmatch(name)
+    return f"{Path(match[1]).name}:{match[2]}" if match else name
 
 
 def load_object(name: str) -> Any:

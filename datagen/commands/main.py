@@ -296,6 +296,7 @@ class Commands(CommandGroup):
 
             if command := plugin_command(args[0], self.table):
                 return args[0], command, args[1:]
+            self.list_commands(ctx)  # a name that is nearly that of a package is suggested, too
         trainers = import_module(COMMANDS["train"].module).Commands.table if args[0] not in self.table else ()
         if args[0] in trainers and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean 'train {args[0]}'?")

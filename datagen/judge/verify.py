@@ -18,7 +18,7 @@ from datagen.judge.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judge.judges import answer_metas
 from datagen.judge.summary import authors
 from datagen.llm.model import Roles
-from datagen.plugins import FILE_NAME, OutsideFunction
+from datagen.plugins import FILE_NAME, OutsideFunction, short_name
 from datagen.records.record import Candidate, Record, Row
 from datagen.verify import (
     UNVERIFIED,
@@ -89,7 +89,7 @@ class Verify(JudgeMethod):
         order = ranking_order(scores)
         meta = self.row_meta(
             record,
-            judges=self.options.verify,
+            judges=list(self.verifiers),
             responses=[answers[at] for at in order],
         )
         yield ask(
@@ -98,8 +98,8 @@ class Verify(JudgeMethod):
 
     @cached_property
     def verifiers(self) -> dict[str, Verifier]:
-        """The verifiers of `--verify` by name."""
-        return {name: pick_verifier(name) for name in self.options.verify}
+        """The verifiers of `--verify`, by their names in rows."""
+        return {short_name(name): pick_verifier(name) for name in self.options.verify}
 
     @property
     def plugins(self) -> Sequence[OutsideFunction]:

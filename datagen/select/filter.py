@@ -20,7 +20,7 @@ from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed, InputError, unknown_value
 from datagen.llm.model import Roles
 from datagen.llm.vectors import NO_VECTOR
-from datagen.plugins import FILE_NAME, OutsideFunction, find_function, kind_of, registered
+from datagen.plugins import FILE_NAME, OutsideFunction, find_function, kind_of, registered, short_name
 from datagen.records.files import content_digest, open_input
 from datagen.records.kinds import count_rows
 from datagen.records.reader import DOCUMENTS, Reader
@@ -223,7 +223,7 @@ class Filter(Method):
         names = self.options.rule
         self.outside_rules = [outside_rule(name) for name in names if name not in (*FILTERS, ALL, NONE)]
         self.rules = {name: rule for name, rule in FILTERS.items() if ALL in names or name in names}
-        self.verifiers = [(name, pick_verifier(name)) for name in self.options.verify]
+        self.verifiers = [(short_name(name), pick_verifier(name)) for name in self.options.verify]
         self.dedup = read_dedup(self.options.dedup)
         if self.options.pool and self.dedup.words is None:
             raise InputError("--pool needs --dedup, such as --dedup 0.7")
