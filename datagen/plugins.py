@@ -181,8 +181,8 @@ class Faults:
 
     def add(self, error: BaseException) -> str:
         """Count an exception; return what it says, in one line of at most MOST_WORDS characters."""
-        said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        words = " ".join(f"{self._name}: {said}".split())[:MOST_WORDS]
+        words = f"{self._name}: {type(error).__name__}: {error}".removesuffix(": ")
+        words = " ".join(words.split())[:MOST_WORDS]
         place = f" at {line_of(error, self._file)}" if self._file and error.__traceback__ else ""
         self._counts[f"{words}{place}"] += 1
         return words
@@ -323,8 +323,8 @@ def load_registered(point: EntryPoint) -> Any:
 def module_file(point: EntryPoint) -> Path | None:
     """Return the file of an entry point's module; None if there is none."""
     with failures_explained(point.module):
-        found = find_spec(point.module)
-    return Path(found.origin) if found and found.has_location and found.origin else None
+        spec = find_spec(point.module)
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def module_digest(point: EntryPoint) -> str:

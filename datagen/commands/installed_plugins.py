@@ -53,8 +53,8 @@ def try_plugin(kind: str, name: str) -> None:
         load_function(Spec(plugin.identity, name, load=plugin.load))
     elif kind != "reward":
         load_method(plugin, kind)
-    elif not callable(found := plugin.load()):
-        raise InputError(f"reward {name}: is {kind_of(found)}, not a function")
+    elif not callable(function := plugin.load()):
+        raise InputError(f"reward {name}: is {kind_of(function)}, not a function")
 
 
 def built_in(kind: str) -> Container[str]:

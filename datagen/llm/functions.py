@@ -36,8 +36,6 @@ FIELDS = {"text": str, "reasoning": str, "finish_reason": str, "usage": dict, "t
 """What a returned dict may hold."""
 BUSY = (429, 503, 529)
 """The statuses of a server that takes no more requests for now."""
-FUNCTION_ERROR = "function error"
-"""The reason of a failed call whose function has raised, or has returned something that is no answer."""
 
 
 def function_spec(function: ModelFunction, name: str | None = None, digest: str | None = None) -> Spec:
@@ -124,11 +122,11 @@ class FunctionModel:
             words, status = self._faults.add(error), status_of(error)
             if status in BUSY or status >= 500 or is_of_connection(error):
                 raise Transient(words, rate_limited=status in BUSY) from error
-            raise CallFailed(FUNCTION_ERROR, stage=call.task, detail=words) from error
+            raise CallFailed("function error", stage=call.task, detail=words) from error
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
-            raise CallFailed(FUNCTION_ERROR, stage=call.task, detail=self._faults.add(error)) from error
+            raise CallFailed("function error", stage=call.task, detail=self._faults.add(error)) from error
 
     async def _call(self, messages: list[Row], params: Row) -> Any:
         if self._is_async:

@@ -95,10 +95,10 @@ class OutsideRule(OutsideFunction):
 
 def outside_rule(name: str) -> OutsideRule:
     """Return a rule of others by its name; InputError if there is none."""
-    found = find_function("filter", name)
-    if found is None:
+    rule = find_function("filter", name)
+    if rule is None:
         raise unknown_value("--rule", name, (ALL, NONE, *FILTERS, *registered("filter"), FILE_NAME))
-    return OutsideRule(found.plugin, found.function)
+    return OutsideRule(rule.plugin, rule.function)
 
 
 class Filter(Method):

@@ -131,8 +131,8 @@ def pick_verifier(name: str) -> Verifier:
         InputError: There is none of that name, or it cannot run here.
     """
     if name not in VERIFIERS:
-        if found := find_function("verifier", name):
-            return OutsideVerifier(found.plugin, found.function)
+        if outside := find_function("verifier", name):
+            return OutsideVerifier(outside.plugin, outside.function)
         raise unknown_value("verifier", name, (*VERIFIERS, *registered("verifier"), FILE_NAME))
     if VERIFIERS[name] is verify_tests and (problem := sandbox_problem()):
         raise InputError(f"verifier tests: {problem}")
