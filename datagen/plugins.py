@@ -12,8 +12,10 @@ search path: it can import its neighbours at its top, and nothing in it hides a 
 This is the user's code, run in this process with the user's rights. No name of it comes from a model or from a row.
 """
 
+import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +29,34 @@ from traceback import extract_tb
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from datagen.errors import InputError
+from datagen.errors import InputError, causes
+from datagen.text import count_of
 
 GROUP = "datagen"
 """The group of entry points."""
+FILE_NAME = "FILE.py:NAME"
 REFERENCE = re.compile(r"(.+\.py):([^\W\d]\w*)", re.DOTALL)
-"""FILE.py:NAME."""
 DIGEST_LENGTH = 16
+MOST_WORDS = 200
+"""Characters of what an exception says that stand in a row."""
+MOST_NOTES = 3
+"""Different exceptions that the end of a run names."""
+LOADED: set[str] = set()
+"""The files whose code was loaded."""
+KINDS = {
+    "generator": "datagen NAME",
+    "strategy": "respond --strategy NAME",
+    "judge": "judge --by NAME",
+    "self-instruct": "self-instruct --mode NAME",
+    "evolve": "evolve --style NAME",
+    "improve": "improve --by NAME",
+    "pairs": "pairs --by NAME",
+    "verifier": "--verify NAME, --reward verifier:NAME",
+    "filter": "filter --rule NAME",
+    "reward": "train --reward NAME",
+    "model": "--model NAME",
+}
+"""What a package can register, and where the name is then accepted."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +84,16 @@ def find_plugin(kind: str, name: str) -> Plugin | None:
     if match := REFERENCE.fullmatch(name):
         file, attribute = match.groups()
         source = read_source(Path(file))
-        identity = f"{Path(file).name}:{attribute}/{digest_of(source)}"
+        identity = f"{short_name(name)}/{digest_of(source)}"
         return Plugin(name, identity, partial(load_attribute, file, source, attribute))
     points = registered(kind).get(name)
     return registered_plugin(kind, name, points) if points else None
+
+
+def short_name(name: str) -> str:
+    """Return the name of a plug-in as it stands in rows: that of a file without its folder."""
+    match = REFERENCE.fullmatch(name)
+    return f"{Path(match[1]).name}:{match[2]}" if match else name
 
 
 def load_object(name: str) -> Any:
@@ -128,6 +157,7 @@ def run_file(path: Path, source: bytes) -> ModuleType:
     module = ModuleType(f"{path.stem}_{sha256(str(path).encode() + source).hexdigest()[:DIGEST_LENGTH]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
+    LOADED.add(str(path))
     try:
         with folder_at_end(str(path.parent)), failures_explained(str(path)):
             exec(compile(source, path, "exec"), vars(module))
@@ -135,6 +165,82 @@ def run_file(path: Path, source: bytes) -> ModuleType:
         del sys.modules[module.__name__]
         raise
     return module
+
+
+class Faults:
+    """The exceptions of a function of others, which end no run: they are counted, and named at its end.
+
+    Args:
+        function: It.
+        name: As the user named it.
+    """
+
+    def __init__(self, function: Any, name: str) -> None:
+        self._name, self._file = name, getattr(inspect.getmodule(function), "__file__", None)
+        self._counts = Counter[str]()
+
+    def add(self, error: BaseException) -> str:
+        """Count an exception; return what it says, in one line of at most MOST_WORDS characters."""
+        words = f"{self._name}: {type(error).__name__}: {error}".removesuffix(": ")
+        words = " ".join(words.split())[:MOST_WORDS]
+        place = f" at {line_of(error, self._file)}" if self._file and error.__traceback__ else ""
+        self._counts[f"{words}{place}"] += 1
+        return words
+
+    @property
+    def notes(self) -> list[str]:
+        """The most frequent ones, a sentence for each without its full stop."""
+        return [f"{words} ({count_of(number, 'time')})" for words, number in self._counts.most_common(MOST_NOTES)]
+
+
+class OutsideFunction:
+    """A function of others that is called for each row: a verifier, a rule.
+
+    Args:
+        plugin: Where it comes from.
+        function: It, loaded.
+    """
+
+    def __init__(self, plugin: Plugin, function: Callable[..., Any]) -> None:
+        self.plugin, self.function = plugin, function
+        self.faults = Faults(function, plugin.name)
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    @property
+    def identity(self) -> str:
+        return self.plugin.identity
+
+
+def find_function(kind: str, name: str) -> OutsideFunction | None:
+    """Load a plain function by its name; None if the name is no FILE.py:NAME and not registered.
+
+    Raises:
+        InputError: It cannot be loaded, or is something else than a function that is not async.
+    """
+    plugin = find_plugin(kind, name)
+    if plugin is None:
+        return None
+    function = plugin.load()
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"{kind} {name}: is {kind_of(function)}, not a function")
+    if inspect.iscoroutinefunction(function):
+        raise InputError(f"{kind} {name}: is async; a {kind} is a plain function")
+    return OutsideFunction(plugin, function)
+
+
+def plugin_line(error: BaseException) -> str | None:
+    """Return the file and line of code of others that an exception came through; None if it came through none."""
+    frames = [frame for cause in causes(error) for frame in extract_tb(cause.__traceback__)]
+    lines = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in LOADED]
+    return lines[-1] if lines else None
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {type(value).__name__}"
 
 
 @contextmanager
@@ -207,6 +313,7 @@ def load_registered(point: EntryPoint) -> Any:
     place = f"{package_of(point)}: {point.value}"
     try:
         origin = module_file(point)
+        LOADED.add(str(origin))
         with failures_explained(str(origin or point.module)):
             return point.load()
     except InputError as error:
@@ -216,8 +323,8 @@ def load_registered(point: EntryPoint) -> Any:
 def module_file(point: EntryPoint) -> Path | None:
     """Return the file of an entry point's module; None if there is none."""
     with failures_explained(point.module):
-        found = find_spec(point.module)
-    return Path(found.origin) if found and found.has_location and found.origin else None
+        spec = find_spec(point.module)
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def module_digest(point: EntryPoint) -> str:

@@ -114,31 +114,37 @@ def read_template(name: str, path: Path) -> Template:
 
 
 class Prompts:
-    """The prompt templates by name; a file in the user's folder replaces the shipped one of the same name.
+    """The prompt templates by name; a file in the user's folder replaces the one of the same name.
 
     Args:
         folder: The user's folder (`--prompts`), laid out as the shipped one.
+        own: The folder of a plug-in, whose templates stand beside the shipped ones.
 
     Raises:
-        InputError: There is no such folder, or a file in it replaces no shipped template.
+        InputError: There is no such folder, or a file in it replaces no template.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, own: Path | None = None) -> None:
+        self._folder, self._own = folder, own
         self._loaded: dict[str, Template] = {}
         self._texts: dict[str, str] = {}
         """Those of the folder, where this came from another machine; by their path in it."""
         if folder and not folder.is_dir():
             raise InputError(f"{folder}: no such folder of prompts")
         for path in sorted(folder.rglob("*.md")) if folder else ():
-            if not (SHIPPED / path.relative_to(folder or path)).is_file():
-                raise InputError(f"{path}: overrides no prompt; see the names in {SHIPPED}")
+            if not self._origin(str(path.relative_to(folder or path))).is_file():
+                raise InputError(f"{path}: overrides no prompt; see the names in {own or SHIPPED}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Take the user's templates along to a machine that does not have the folder."""
         paths = sorted(self._folder.rglob("*.md")) if self._folder else ()
         texts = {str(path.relative_to(self._folder or path)): read_text(path) for path in paths}
-        return {"_folder": None, "_loaded": {}, "_texts": self._texts | texts}
+        return {"_folder": None, "_own": None, "_loaded": {}, "_texts": self._texts | texts}
+
+    def _origin(self, file: str) -> Path:
+        """Return the path of a template that is not the user's: that of the plug-in, else the shipped one."""
+        own = self._own / file if self._own else None
+        return own if own and own.is_file() else SHIPPED / file
 
     def __getitem__(self, name: str) -> Template:
         """Return a template, such as `evolve/equal`; `.zh` at the end of its name asks for the Chinese one."""
@@ -146,7 +152,9 @@ class Prompts:
             stem, _, language = name.partition(".")
             file = f"{stem}.{language or 'en'}.md"
             replacement = self._folder / file if self._folder else None
-            path = replacement if replacement and replacement.is_file() else SHIPPED / file
+            path = replacement if replacement and replacement.is_file() else self._origin(file)
+            if file not in self._texts and not path.is_file():
+                raise InputError(f"prompt {name}: no such file {path}")
             text = self._texts[file] if file in self._texts else read_text(path)
             self._loaded[name] = parse_template(stem, text)
         return self._loaded[name]

@@ -188,7 +188,7 @@ CALLS: dict[str, Call] = {
     "sources.markup.drop_closed": markup.without_markup,
     "llm.sim.code.write_function": lambda text: code.write_function(text, SimRandom("seed")),
     "verify.verdict_of": lambda text: asyncio.run(verdict_of(VERIFIERS["equations"], record(), text)),
-    "verify.verify_all": lambda text: asyncio.run(verify_all(record(), [text], VERIFIERS)),
+    "verify.verify_all": lambda text: asyncio.run(verify_all(record(), [text], VERIFIERS.values())),
     **{f"verify.verify_{name}": partial(check, record()) for name, check in VERIFIERS.items()},
     "select.topics.read_topics": lambda text: read_topics(text, 3),
     "verify.code.verify_tests": lambda text: verify_tests(record(), text),

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])")
 FOREIGN = {
-    *("--accuracy", "--quick", "--trl112", "--demonstrations"),
+    *("--accuracy", "--quick", "--trl112", "--demonstrations", "--marks"),
     *("--enable-lora", "--max-lora-rank", "--max-loras", "--logprobs-mode", "--array", "--sshlogin", "--workdir"),
     *("--head", "--port", "--address", "--include-dashboard", "--model-path", "--parallel", "--ctx-size"),
     *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),

@@ -13,12 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from datagen.commands.installed_plugins import Installed, installed_plugins
 from datagen.commands.machine import describe_machine
 from datagen.engine.options import option
 from datagen.errors import InputError
 from datagen.installation import install_line, program, shown
 from datagen.libraries import LIBRARIES
 from datagen.llm.default import VARIABLE
+from datagen.llm.functions import load_function
 from datagen.llm.health import Health, journal_health, mend_journal
 from datagen.llm.keys import PROVIDERS
 from datagen.llm.local.hub import ADAPTER
@@ -27,6 +29,7 @@ from datagen.llm.parameters import Parameters
 from datagen.llm.prices import PriceTag, dollars
 from datagen.llm.servers import LOCAL_SERVERS, Local, Look, local_servers, look_at
 from datagen.llm.spec import Spec, parse_spec
+from datagen.plugins import KINDS
 from datagen.printing import printable, printable_json
 from datagen.text import count_of
 
@@ -64,11 +67,13 @@ class Findings:
     machine: dict[str, Any]
     servers: list[Local]
     models: list[Look]
+    plugins: list[Installed]
+    """What packages add."""
     journal: Health | None
     notes: list[str]
     """What was mended."""
     problems: list[str]
-    """What is broken of this machine, the journal and models.toml; those of the models stand there."""
+    """What is broken of this machine, plug-ins, the journal and models.toml; those of the models stand there."""
     next: str
     """The command to run next."""
 
@@ -95,8 +100,11 @@ def examine(options: Options) -> Findings:
         notes.append(mend_journal(options.folder))
         journal = journal_health(options.folder)
     add_remembered(models, journal)
+    plugins = list(installed_plugins())
     problems = [*machine.pop("problems"), *problems, *journal_problems(journal, options.folder)]
-    return Findings(machine, servers, models, journal, notes, problems, next_command(models, servers, machine["keys"]))
+    problems += [plugin.problem for plugin in plugins if plugin.problem]
+    next = next_command(models, servers, machine["keys"])
+    return Findings(machine, servers, models, plugins, journal, notes, problems, next)
 
 
 async def ask_servers(names: Sequence[str], *, send: bool) -> tuple[list[Local], list[Look]]:
@@ -146,11 +154,13 @@ def looks_of(name: str, *, send: bool) -> Iterator[Coroutine[Any, Any, Look]]:
     """Yield what finds out about a model, for each of its addresses."""
     try:
         spec = None if name.startswith(("hf:", "sim")) else parse_spec(name)
+        if spec and spec.load:
+            load_function(spec)
     except InputError as error:
         yield ready(Look(name, problems=[str(error)]))
         return
     if spec is None or not spec.urls:
-        yield ready(look_inside(name))
+        yield ready(Look(name, notes=["a Python function"]) if spec and spec.load else look_inside(name))
         return
     for url in spec.urls:
         yield look_outside(name, spec, url, send=send)
@@ -246,6 +256,9 @@ def report(findings: Findings, options: Options) -> Iterator[str]:
         for look in findings.models:
             yield f"  {in_line(look.model)}{f' at {look.url}' if look.url and look.url not in look.model else ''}"
             yield from indented(look_lines(look), 4)
+    if findings.plugins:
+        yield "Plug-ins"
+        yield from indented(map(plugin_line, findings.plugins))
     if options.send and findings.models:
         yield sent_words(findings.models)
     yield from indented(findings.notes, 0)
@@ -253,6 +266,12 @@ def report(findings: Findings, options: Options) -> Iterator[str]:
     if not (findings.models or findings.servers or findings.machine["keys"]):
         yield NO_MODEL
     yield f"Next: {in_line(findings.next)}"
+
+
+def plugin_line(plugin: Installed) -> str:
+    """Describe a plug-in."""
+    where = "" if plugin.problem else f": {KINDS[plugin.kind].replace('NAME', plugin.name)}"
+    return f"{plugin.kind} {plugin.name} of {plugin.package}{where or ': cannot be used'}"
 
 
 def sent_words(models: Sequence[Look]) -> str:

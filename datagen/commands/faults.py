@@ -19,6 +19,7 @@ import datagen
 from datagen import signals
 from datagen.errors import DatagenError
 from datagen.installation import shown
+from datagen.plugins import plugin_line
 
 DEBUG = "DATAGEN_DEBUG"
 KNOWN = (
@@ -46,6 +47,8 @@ def report_fault(error: BaseException) -> int:
     from datagen.printing import printable
 
     sentence = known_sentence(error)
+    if sentence is None and (place := plugin_line(error)):
+        sentence = f"{place}: {summary(error)}. This is code of a plug-in; {DEBUG}=1 shows the details"
     if sentence is None:
         file = write_report(error)
         more = f"details in {shown(file)}" if file else f"{DEBUG}=1 shows the details"

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from datagen.engine.method import Method
 from datagen.engine.options import FILES, MODELS, RunOptions, check_choices
 from datagen.errors import InputError, unknown_value
+from datagen.plugins import FILE_NAME
 
 Options = TypeVar("Options")
 Parameters = list[inspect.Parameter]
@@ -103,7 +104,9 @@ class MethodCall(NamedTuple):
     role_models: Mapping[str, Sequence[str]]
 
 
-def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]], selector: str = "") -> TyperCommand:
+def make_method_command(
+    name: str, help: str, methods: Mapping[str, type[Method]], selector: str = "", others: Sequence[str] = ()
+) -> TyperCommand:
     """Make a command that runs one of several methods.
 
     Args:
@@ -111,6 +114,7 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
         help: Its line in `--help`.
         methods: The method classes by variant; the first is the default.
         selector: The option that selects one by its variant; empty where there is only one.
+        others: The names of methods that packages register; one that is selected is among `methods`.
     """
 
     first = next(iter(methods))
@@ -118,7 +122,7 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
     def choose(values: dict[str, Any]) -> MethodCall:
         variant = values[selector] if selector else first
         if variant not in methods:
-            raise unknown_value(f"--{selector}", variant, methods)
+            raise unknown_value(f"--{selector}", variant, [*methods, *others, FILE_NAME])
         refuse_options_of_others(values, methods, variant, f"{name} --{selector} {variant}")
         method = methods[variant]
         role_models = {role: values[role] for other in methods.values() for role in other.roles if values[role]}
@@ -131,7 +135,13 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
         call = choose(values)
         return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}")
 
-    return make_command(name, help, method_parameters(list(methods.values()), selector), run, choose)
+    return make_command(
+        name,
+        help,
+        method_parameters(list(methods.values()), selector, list(dict.fromkeys((*methods, *others)))),
+        run,
+        choose,
+    )
 
 
 def refuse_options_of_others(
@@ -149,13 +159,13 @@ def refuse_options_of_others(
         raise InputError(f"{long}: {command} does not take it; only {', '.join(variants)} can")
 
 
-def method_parameters(methods: Sequence[type[Method]], selector: str) -> Parameters:
+def method_parameters(methods: Sequence[type[Method]], selector: str = "", variants: Sequence[str] = ()) -> Parameters:
     """Return the parameters of a command: input, selector, options of all its methods, models of the roles, and what
     all methods share. A method that calls no model has only those about files; one that reads nothing, no input."""
     parameters = [argument("input", "A file or a folder of rows, hf://NAME, or - for standard input.")]
     if selector:
-        variants = [method.variant for method in methods]
-        parameters.append(flag(selector, str, variants[0], help=f"One of: {', '.join(variants)}.", choices=variants))
+        help = f"One of: {', '.join(variants)}; or {FILE_NAME}."
+        parameters.append(flag(selector, str, variants[0], help=help, choices=variants))
     by_name: dict[str, inspect.Parameter] = {}
     for parameter in (parameter for method in methods for parameter in flags(method.options_type)):
         first = by_name.setdefault(parameter.name, parameter)

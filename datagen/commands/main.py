@@ -6,7 +6,7 @@ A command's module is imported when the command runs, so that `datagen --help` i
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -35,6 +35,8 @@ class Command(NamedTuple):
     """The method classes, as NAME in `module` or as MODULE:NAME. None: a tool, or a group of commands."""
     selector: str = ""
     """The option that selects one of several methods by its variant."""
+    kind: str = ""
+    """What a package registers to add a variant; empty for the name of the command."""
     example: str = ""
     """A command line to start from."""
     page: str = ""
@@ -96,6 +98,7 @@ COMMANDS = {
             "tree.tree_of_thoughts:TreeOfThoughts",
             "mcr:MetaReasoning",
         ),
+        "strategy",
         "strategy",
         example="datagen respond prompts.jsonl --strategy cot --model qwen3:8b@http://127.0.0.1:11434/v1",
         page="docs/strategies.md",
@@ -202,14 +205,19 @@ class CommandGroup(TyperGroup):
         self.commands = {name: TyperCommand(name, help=command.line) for name, command in self.table.items()}
         """Stubs, enough to list the commands and to suggest one."""
 
-    def build(self, name: str) -> Any:
-        """Build the command called `name`; raise InputError if something it needs is not installed."""
+    def build(self, name: str, words: Sequence[str] = ()) -> Any:
+        """Build the command called `name`; raise InputError if something it needs is not installed.
+
+        Args:
+            name: One of the table.
+            words: What stands behind it: a plug-in that they select adds options to the command.
+        """
         raise NotImplementedError
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name:
-            command = self.build(name)
+            command = self.build(name, () if ctx.resilient_parsing else rest)
             command.epilog = self.table[name].epilog
         return name, command, rest
 
@@ -272,20 +280,37 @@ class Commands(CommandGroup):
 
     table = COMMANDS
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, those of packages last."""
+        from datagen.plugins import package_of, registered
+
+        for name, points in registered("generator").items():
+            if name not in self.table:
+                self.commands[name] = TyperCommand(name, help=f"Added by {package_of(points[0])}.")
+        return super().list_commands(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find a command; one of `datagen train` that is called without its group is named."""
+        """Find a command, which may be a plug-in; one of `datagen train` that is called without its group is named."""
+        if args[0] not in self.table and not ctx.resilient_parsing:
+            from datagen.commands.plugin_methods import plugin_command
+
+            if command := plugin_command(args[0], self.table):
+                return args[0], command, args[1:]
+            self.list_commands(ctx)  # a name that is nearly that of a package is suggested, too
         trainers = import_module(COMMANDS["train"].module).Commands.table if args[0] not in self.table else ()
         if args[0] in trainers and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean 'train {args[0]}'?")
         return super().resolve_command(ctx, args)
 
-    def build(self, name: str) -> Any:
+    def build(self, name: str, words: Sequence[str] = ()) -> Any:
         """Build a command from its methods, or from its module: a group of commands, or a tool."""
         from datagen.commands.flags import argument, fill_options, flags, make_command, make_method_command
+        from datagen.plugins import registered
 
         command = COMMANDS[name]
         if command.methods:
-            return make_method_command(name, command.line, load_methods(name), command.selector)
+            methods, others = load_methods(name, words), registered(command.kind or name)
+            return make_method_command(name, command.line, methods, command.selector, list(others))
         module = import_module(command.module)
         if hasattr(module, "app"):
             return typer.main.get_command(module.app)
@@ -298,14 +323,23 @@ class Commands(CommandGroup):
         return make_command(name, command.line, parameters, run)
 
 
-def load_methods(name: str) -> "dict[str, type[Method]]":
-    """Import the methods of a command; return them by variant ("" where there is only one)."""
+def load_methods(name: str, words: Sequence[str] = ()) -> "dict[str, type[Method]]":
+    """Import the methods of a command; return them by variant ("" where there is only one).
+
+    Args:
+        name: The name of the command.
+        words: A command line of it; a plug-in that it selects is the last of the methods.
+    """
     command = COMMANDS[name]
     methods: dict[str, type[Method]] = {}
     for path in command.methods:
         file, _, class_name = path.rpartition(":")
         method: type[Method] = getattr(import_module(f"{command.module}.{file}".rstrip(".")), class_name)
         methods[method.variant] = method
+    if command.selector and words:
+        from datagen.commands.plugin_methods import plugin_variants
+
+        methods |= plugin_variants(command.kind or name, command.selector, words, methods)
     return methods
 
 

@@ -28,7 +28,8 @@ def usage_message(error: Any) -> str:
         message, hint = f"no such option {error.option_name}", did_you_mean(error.possibilities) or hint
     elif hasattr(error, "param_type"):
         message = f"{error.param.name.upper()} is missing"
-        hint = f"For example: {error.ctx.parent.command.table[error.ctx.info_name].example}"
+        command = error.ctx.parent.command.table.get(error.ctx.info_name)
+        hint = f"For example: {command.example}" if command else hint
     elif message.startswith("got unexpected extra argument"):
         hint = f"To read several files, name their folder. {hint}"
     elif error.__cause__ is not None:

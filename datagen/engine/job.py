@@ -116,7 +116,7 @@ def open_job(
         InputError: An option, the input, a prompt or a model cannot be used.
     """
     # 1. The prompts, the input and the method's options.
-    prompts = Prompts(run.prompts)
+    prompts = Prompts(run.prompts, method_type.prompt_folder)
     prompt_digests = {f"prompt {name}": prompts[name].digest for name in method_type.templates}
     method = method_type(options, prompts)
     with method.kind.open(input_name) if input_name else BytesIO() as file:
@@ -143,6 +143,8 @@ def open_job(
             "command": f"{method.name} {method.variant}".strip(),
             **{k: content_digest(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
             **method.identity(),
+            **({"code": method.origin} if method.origin else {}),
+            **{f"code of {function.name}": function.identity for function in method.plugins},
             "input": input_sha256,
             "format": reader.shape,
             **({"map": run.map} if run.map else {}),
@@ -357,8 +359,13 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
         if status == "finished" and rows_in_place is None and job.shard is None:
             method.finish(result)
     lost, notes = (driver.lost_before, driver.notes) if driver else (0, [])
-    account = stack.journal.unrecorded + lost, [*stack.notes, *notes, *fold.table.warnings()]
+    account = stack.journal.unrecorded + lost, [*stack.notes, *notes, *method_notes(method), *fold.table.warnings()]
     return Outcome(status, reason, result, run_row, tables, *account, engine.stop.error, rows_in_place)
+
+
+def method_notes(method: Method) -> list[str]:
+    """Return what is to be told about the functions of others that a method has called."""
+    return [note for function in method.plugins for note in function.faults.notes]
 
 
 def account_of(job: Job, engine: Engine, driver: "Driver | None") -> Row:

@@ -6,9 +6,11 @@ The table of commands (commands/main.py) names the classes: one, or one for each
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol
 
 from datagen.llm.model import Roles
+from datagen.plugins import OutsideFunction
 from datagen.prompts import Prompts
 from datagen.records.reader import PROMPTS, Kind, Reader
 from datagen.records.record import ID_LENGTH, BadLine, Candidate, Record, Row
@@ -115,6 +117,10 @@ class Method:
 
     name: ClassVar[str]
     """The name of the command, as in `datagen NAME`."""
+    origin: ClassVar[str] = ""
+    """Where the class comes from and the digest of its file, if it is a plug-in; part of the fingerprint."""
+    prompt_folder: ClassVar[Path | None] = None
+    """Where a plug-in has prompt templates of its own, laid out as the shipped ones."""
     variant: ClassVar[str] = ""
     """The value that selects this method if the command has several, such as `cot` in `--strategy cot`."""
     options_type: ClassVar[type]
@@ -171,6 +177,11 @@ class Method:
         The keys and values go into the fingerprint, so they are JSON values.
         """
         return {}
+
+    @property
+    def plugins(self) -> Sequence[OutsideFunction]:
+        """The functions of others that these options name; their digests are part of the fingerprint."""
+        return ()
 
     @property
     def roles_in_use(self) -> Mapping[str, str]:

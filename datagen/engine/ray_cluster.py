@@ -87,6 +87,10 @@ def choose_ray(method: Method, run: RunOptions, roles: Mapping[str, Sequence[Spe
         )
     if function := next((spec for specs in roles.values() for spec in specs if spec.load), None):
         raise InputError(f"--ray: {function.name} is a function of this process, which workers do not have")
+    if code := method.origin or next((function.name for function in method.plugins), ""):
+        raise InputError(
+            f"--ray: {code} is code of this machine, which workers do not have; --shard divides the run, too"
+        )
     if run.shard is not None:
         raise InputError("--ray with --shard: both divide the records; use one of them")
     if run.in_flight == 1:

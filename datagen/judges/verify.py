@@ -6,8 +6,9 @@ unknown if one of them does not know.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from datagen.engine.method import Table
@@ -17,8 +18,17 @@ from datagen.judges.judge_method import JudgeMethod, ranked_row, ranking_order
 from datagen.judges.judges import answer_metas
 from datagen.judges.summary import authors
 from datagen.llm.model import Roles
+from datagen.plugins import FILE_NAME, OutsideFunction, short_name
 from datagen.records.record import Candidate, Record, Row
-from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
+from datagen.verify import (
+    UNVERIFIED,
+    UNVERIFIED_WHY,
+    VERIFIERS,
+    Verifier,
+    outside_verifiers,
+    pick_verifier,
+    verify_all,
+)
 
 SCORES = {True: 1.0, False: 0.0, None: None}
 VERDICTS = {"right": True, "wrong": False, "unknown": None}
@@ -28,7 +38,7 @@ VERDICTS = {"right": True, "wrong": False, "unknown": None}
 class Options:
     """Options of `datagen judge --by verify`."""
 
-    verify: list[str] = option(["answer"], f"verify: verifier to use: {', '.join(VERIFIERS)}. Repeatable.")
+    verify: list[str] = option(["answer"], f"verify: verifier to use: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable.")
 
 
 @dataclass
@@ -73,19 +83,27 @@ class Verify(JudgeMethod):
 
     async def generate(self, record: Record, llm: Roles) -> AsyncIterator[Candidate]:
         """Yield the ranked row of a record."""
-        verdicts = await verify_all(record, record.responses, self.options.verify)
+        verdicts = await verify_all(record, record.responses, self.verifiers.values())
         answers = [entry | {"verified": verdict} for entry, verdict in zip(answer_metas(record), verdicts, strict=True)]
         scores = [SCORES[verdict] for verdict in verdicts]
         order = ranking_order(scores)
         meta = self.row_meta(
             record,
-            judges=self.options.verify,
+            judges=list(self.verifiers),
             responses=[answers[at] for at in order],
         )
         yield ask(
             ranked_row(record, self.variant, scores, order, meta), UNVERIFIED, len(verdicts), verdicts.count(None)
         )
 
+    @cached_property
+    def verifiers(self) -> dict[str, Verifier]:
+        """The verifiers of `--verify`, by their names in rows."""
+        return {short_name(name): pick_verifier(name) for name in self.options.verify}
+
+    @property
+    def plugins(self) -> Sequence[OutsideFunction]:
+        return outside_verifiers(self.verifiers.values())
+
     def check(self) -> None:
-        for name in self.options.verify:
-            pick_verifier(name)
+        _ = self.verifiers

@@ -17,7 +17,6 @@ import asyncio
 import inspect
 import json
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
@@ -26,11 +25,10 @@ from hashlib import sha256
 from typing import Any
 
 from datagen.errors import CallFailed, InputError
-from datagen.llm.call import MOST_DETAIL, Call, Reply, Transient, refusal
+from datagen.llm.call import Call, Reply, Transient, refusal
 from datagen.llm.spec import Spec
-from datagen.plugins import DIGEST_LENGTH, line_of
+from datagen.plugins import DIGEST_LENGTH, Faults, kind_of
 from datagen.records.record import Row, canonical
-from datagen.text import count_of
 
 ModelFunction = Callable[..., str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]]
 """Takes messages and parameters; returns an answer, or an awaitable of it."""
@@ -38,10 +36,6 @@ FIELDS = {"text": str, "reasoning": str, "finish_reason": str, "usage": dict, "t
 """What a returned dict may hold."""
 BUSY = (429, 503, 529)
 """The statuses of a server that takes no more requests for now."""
-MOST_NOTES = 3
-"""Different exceptions that the end of a run names."""
-FUNCTION_ERROR = "function error"
-"""The reason of a failed call whose function has raised, or has returned something that is no answer."""
 
 
 def function_spec(function: ModelFunction, name: str | None = None, digest: str | None = None) -> Spec:
@@ -107,16 +101,14 @@ class FunctionModel:
     def __init__(self, spec: Spec, timeout: float) -> None:
         self._name, self._timeout = spec.name, timeout
         self._function, self._names = load_function(spec)
-        self._faults = Counter[str]()
+        self._faults = Faults(self._function, spec.name)
         called = self._function if inspect.isroutine(self._function) else getattr(self._function, "__call__", None)  # noqa: B004
         self._is_async = inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(self._function)
 
     @property
     def notes(self) -> list[str]:
-        """What is to be told to the user: the exceptions that failed calls, most frequent first."""
-        return [
-            f"{words} ({count_of(number, 'call')} failed)" for words, number in self._faults.most_common(MOST_NOTES)
-        ]
+        """What is to be told to the user: the exceptions of the function."""
+        return self._faults.notes
 
     async def send(self, call: Call) -> Reply:
         if call.is_embedding:
@@ -129,14 +121,14 @@ class FunctionModel:
         except (Exception, SystemExit) as error:
             if limit.expired():
                 raise Transient(f"{self._name}: no answer in {self._timeout:g} s", timed_out=True) from error
-            status = status_of(error)
+            words, status = self._faults.add(error), status_of(error)
             if status in BUSY or status >= 500 or is_of_connection(error):
-                raise Transient(self._words(error), rate_limited=status in BUSY) from error
-            raise self._failure(call, error) from error
+                raise Transient(words, rate_limited=status in BUSY) from error
+            raise CallFailed("function error", stage=call.task, detail=words) from error
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
-            raise self._failure(call, error) from error
+            raise CallFailed("function error", stage=call.task, detail=self._faults.add(error)) from error
 
     async def _call(self, messages: list[Row], params: Row) -> Any:
         if self._is_async:
@@ -144,18 +136,6 @@ class FunctionModel:
         else:
             value = await in_thread(lambda: self._function(messages, **params))
         return await value if inspect.isawaitable(value) else value
-
-    def _failure(self, call: Call, error: BaseException) -> CallFailed:
-        """Return the failure of a call whose function has raised something."""
-        words = self._words(error)
-        file = getattr(inspect.getmodule(self._function), "__file__", None)
-        place = f" at {line_of(error, file)}" if file and error.__traceback__ else ""
-        self._faults[f"{words}{place}"] += 1
-        return CallFailed(FUNCTION_ERROR, stage=call.task, detail=words)
-
-    def _words(self, error: BaseException) -> str:
-        """Return what an exception says, in one line."""
-        return " ".join(f"{self._name}: {type(error).__name__}: {error}".removesuffix(": ").split())[:MOST_DETAIL]
 
 
 def status_of(error: BaseException) -> int:
@@ -199,11 +179,6 @@ def load_function(spec: Spec) -> tuple[ModelFunction, frozenset[str] | None]:
     if needed:
         raise InputError(f"model {name}: its parameter {needed[0]} has no default; {wanted}")
     return function, frozenset(p.name for p in others if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-
-
-def kind_of(value: object) -> str:
-    """Return what a value is, for a message."""
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {type(value).__name__}"
 
 
 def reply_body(value: Any, name: str) -> Row:

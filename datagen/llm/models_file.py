@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datagen.errors import InputError
+from datagen.plugins import REFERENCE
 
 MODELS_FILE = "models.toml"
 ALIAS = re.compile(r"[\w.-]+")
@@ -160,6 +161,8 @@ def read_models_file() -> ModelsFile:
     default = [value] if isinstance(value, str) else value
     if not isinstance(default, list) or not all(isinstance(model, str) and model for model in default):
         raise InputError(f"{MODELS_FILE}: default is the name of a model, or a list of names")
+    if code := next(filter(REFERENCE.fullmatch, default), None):
+        raise InputError(f"{MODELS_FILE}: default: {code} is code, which no file names for you: --model {code}")
     if not isinstance(models, dict):
         raise InputError(f"{MODELS_FILE}: models: expected tables, such as [models.teacher]")
     return ModelsFile(default, {alias: read_model(alias, model) for alias, model in models.items()})

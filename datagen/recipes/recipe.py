@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from datagen.errors import InputError, unknown_value
+from datagen.plugins import REFERENCE
 
 KEYS = ("about", "paper", "inputs", "models", "settings", "max_cost", "max_calls", "steps", "results")
 RUN, OUTPUT, ACCEPT = "run", "output", "accept"
@@ -22,6 +23,8 @@ RUN, OUTPUT, ACCEPT = "run", "output", "accept"
 NAMED = ("inputs", "models", "settings")
 """What `${NAME}` stands for, and `--set` changes."""
 STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+CODE = re.compile(rf"((?:-?[\d.]+\*)?(?:verifier:)?){REFERENCE.pattern}", re.DOTALL)
+"""FILE.py:NAME, as a reward with its weight, too."""
 PACKAGED = "examples:"
 """Before the name of an input that comes with the package."""
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -135,7 +138,10 @@ def load_recipe(path: Path, changes: Mapping[str, Any], folder: Path) -> Recipe:
     for key, value in document["inputs"].items():  # a path that the user gives is seen from the working folder
         document["inputs"][key] = from_folder(Path() if key in changes else path.parent, value, folder)
     names = {name: value for group in NAMED for name, value in document[group].items()}
-    models = {role: fill(value, names, source.at("models", role)) for role, value in document["models"].items()}
+    models = {
+        role: with_files(fill(value, names, source.at("models", role)), path.parent)
+        for role, value in document["models"].items()
+    }
     steps = tuple(read_step(source, name, values, names) for name, values in document["steps"].items())
     results = tuple(read_result(source, name, values) for name, values in document["results"].items())
     return Recipe(
@@ -232,7 +238,7 @@ def from_folder(base: Path, name: Any, folder: Path) -> str:
 
 def read_step(source: Source, name: str, values: Any, names: Mapping[str, Any]) -> Step:
     """Return one step, with every `${NAME}` replaced."""
-    place = source.at("steps", name)
+    place, base = source.at("steps", name), source.path.parent
     if not STEP_NAME.fullmatch(name):
         raise InputError(f"{place}: step {name}: a name has small letters, digits, - and _")
     if not isinstance(values, dict) or not isinstance(values.get(RUN), str):
@@ -242,12 +248,14 @@ def read_step(source: Source, name: str, values: Any, names: Mapping[str, Any]) 
     if not all(isinstance(code, int) for code in accept):
         raise InputError(f"{source.at('steps', name, ACCEPT)}: {ACCEPT}: expected exit codes, such as 3")
     filled = {
-        str(key).replace("-", "_"): fill(value, names, source.at("steps", name, str(key)))
+        str(key).replace("-", "_"): with_files(fill(value, names, source.at("steps", name, str(key))), base)
         for key, value in values.items()
         if key not in (RUN, ACCEPT)
     }
     output = filled.pop(OUTPUT, None)
-    return Step(name, values[RUN], filled, place, None if output is None else str(output), (0, *accept))
+    return Step(
+        name, with_files(values[RUN], base), filled, place, None if output is None else str(output), (0, *accept)
+    )
 
 
 def fill(value: Any, names: Mapping[str, Any], place: str) -> Any:
@@ -263,6 +271,21 @@ def fill(value: Any, names: Mapping[str, Any], place: str) -> Any:
         raise unknown_value(f"{place}: ${{...}}", str(error.args[0]), names) from None
     except ValueError:
         raise InputError(f"{place}: {value}: `$` begins a name, ${{NAME}}; write $$ for the sign itself") from None
+
+
+def with_files(value: Any, folder: Path) -> Any:
+    """Replace the FILE.py of each FILE.py:NAME in a value by its whole path, since a step runs in another folder.
+
+    A file is looked for in the folder of the recipe, then in the working folder; one that is in neither stays as it is.
+    """
+    if isinstance(value, list):
+        return [with_files(item, folder) for item in value]
+    match = CODE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    before, file, name = match.groups()
+    paths = (path.resolve() for path in (folder / file, Path(file)) if path.is_file())
+    return f"{before}{next(paths, file)}:{name}"
 
 
 def as_list(value: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from datagen.commands.flags import MethodCall
+from datagen.recipes.recipe import CODE
 from datagen.recipes.steps import Line
 from datagen.records.files import content_digest, write_json
 from datagen.records.record import Row
@@ -68,6 +69,7 @@ class State:
 
     def _inputs(self, line: Line) -> Row:
         names = {word[prefix.end() if (prefix := PREFIX.match(word)) else 0 :] for word in line.words} - {line.output}
+        names |= {code[2] for word in line.words if (code := CODE.fullmatch(word))}
         digests = {name: self._digest(name) for name in sorted(names)}
         return {"words": list(line.words), "inputs": {name: digest for name, digest in digests.items() if digest}}
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from datagen.commands.flags import names_of, value_words
 from datagen.commands.main import COMMANDS, Commands
+from datagen.commands.plugin_methods import plugin_command
 from datagen.errors import InputError, unknown_value
 from datagen.installation import program
+from datagen.plugins import REFERENCE
 from datagen.recipes.recipe import Recipe, Step
 
 WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review")
@@ -77,27 +79,35 @@ def command_line(step: Step, models: Mapping[str, Any]) -> Line:
     values = {parameters[name].name: value for name, value in step.values.items()}
     if asks:
         values = {role: model for role, model in models.items() if role in parameters} | values
-    words = [*step.run.split(), *value_words(command, values)]
+    words = [*run_words(step), *value_words(command, values)]
     if not is_printed:
         words += ["-o", output]
     try:
-        parsed = command.check_words(words[len(step.run.split()) :], context)
+        parsed = command.check_words(words[len(run_words(step)) :], context)
     except InputError as error:
         raise InputError(f"{step.place}: step {step.name}: {error}") from None
     return Line(step, tuple(words), output, is_printed, asks, "overwrite" in parameters, "quiet" in parameters, parsed)
 
 
+def run_words(step: Step) -> list[str]:
+    """Return the words of a step's command; FILE.py:NAME is one, whatever the path holds."""
+    return [step.run] if REFERENCE.fullmatch(step.run) else step.run.split()
+
+
 def find_command(step: Step) -> tuple[Any, str]:
     """Return the typer command of a step, and its name."""
-    names = step.run.split()
+    names = run_words(step)
     group: Any = Commands(name="datagen")
     for depth, name in enumerate(names):
         table = getattr(group, "table", {})
+        if depth == 0 and name not in table and (command := plugin_command(step.run, table)):
+            return command, f"datagen {step.run}"
         if name not in table or (name in WRITES_NOTHING):
             known = [*(key for key in COMMANDS if key not in (*WRITES_NOTHING, "train")), "train TRAINER"]
             known = known if depth == 0 else [f"train {key}" for key in table if key not in WRITES_NOTHING]
             raise unknown_value(f"{step.place}: step {step.name}: run:", step.run, known)
-        group = group.build(name)
+        selector = getattr(table[name], "selector", "")
+        group = group.build(name, [f"--{selector}={step.values.get(selector)}"] if selector else [])
     if hasattr(group, "table"):
         raise InputError(f"{step.place}: step {step.name}: `{step.run}` is a group: name its command")
     return group, f"datagen {step.run}"

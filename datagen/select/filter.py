@@ -9,7 +9,7 @@ its own seed: a rewrite is near its parent by construction. `--dedup semantic` (
 `--tag` rules, verifiers and benchmarks drop nothing: all their reasons are in `details.tags`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ from datagen.engine.unobtained import ask
 from datagen.errors import CallFailed, InputError, unknown_value
 from datagen.llm.model import Roles
 from datagen.llm.vectors import NO_VECTOR
+from datagen.plugins import FILE_NAME, OutsideFunction, find_function, kind_of, registered, short_name
 from datagen.records.files import content_digest, open_input
 from datagen.records.kinds import count_rows
 from datagen.records.reader import DOCUMENTS, Reader
@@ -33,20 +34,24 @@ from datagen.select.meaning import SIMILAR, THRESHOLD, Meaning
 from datagen.select.novelty import FamilyOf, NewDocuments, Novelty, itself, scan_notice, seed_family
 from datagen.select.subjects import Subject, SubjectReader, read_any, read_subjects
 from datagen.select.vectors import EmbeddedRow, Vectors
-from datagen.verify import VERIFIERS, Verifier, pick_verifier, verdict_of
+from datagen.verify import VERIFIERS, Verifier, outside_verifiers, pick_verifier, verdict_of
 
 ALL, NONE = "all", "none"
 UNVERIFIED = "unverified rows"
 DOCUMENT_RULES = ("empty", "repetition")
-"""The rules for a document: the others look at an answer to a prompt."""
+"""The rules for a document: the others look at an answer to a prompt. Rules of others look at rows of every kind."""
+MOST_REASON = 80
+"""Characters of the reason that a rule of others gives."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `datagen filter`."""
 
-    rule: list[str] = option([ALL], f"Rules to apply: all, none, or {', '.join(FILTERS)}. Repeatable.")
-    verify: list[str] = option([], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}. Repeatable.")
+    rule: list[str] = option([ALL], f"Rules to apply: all, none, {', '.join(FILTERS)}, or {FILE_NAME}. Repeatable.")
+    verify: list[str] = option(
+        [], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable."
+    )
     only_verified: bool = option(False, "Also drop rows for which a verifier has no verdict.")
     dedup: list[str] = option(
         [],
@@ -74,6 +79,28 @@ class Options:
     tag: bool = option(False, "Keep the rows (except near-duplicates), and write the reasons into details.tags.")
 
 
+class OutsideRule(OutsideFunction):
+    """A rule of others: a function from a row to the reason to drop it, or None."""
+
+    def __call__(self, record: Record) -> str | None:
+        """Return the reason to drop a row; CallFailed if the function raises, or returns something else."""
+        try:
+            reason = self.function(record)
+            if reason is not None and not (isinstance(reason, str) and reason.strip()):
+                raise TypeError(f"returned {kind_of(reason)}; a rule returns the reason to drop a row, a text, or None")
+        except (Exception, SystemExit) as error:
+            raise CallFailed("rule error", stage="filter", detail=self.faults.add(error)) from error
+        return None if reason is None else f"rule:{' '.join(reason.split())[:MOST_REASON]}"
+
+
+def outside_rule(name: str) -> OutsideRule:
+    """Return a rule of others by its name; InputError if there is none."""
+    rule = find_function("filter", name)
+    if rule is None:
+        raise unknown_value("--rule", name, (ALL, NONE, *FILTERS, *registered("filter"), FILE_NAME))
+    return OutsideRule(rule.plugin, rule.function)
+
+
 class Filter(Method):
     """Filter rows by rules, verifiers, benchmark overlap and near-duplicates."""
 
@@ -82,6 +109,9 @@ class Filter(Method):
         **REASONS,
         "similar": "The prompt, or the document, is too similar to that of an earlier row (--dedup).",
         "duplicate": "The prompt, or the document, is that of an earlier row (--dedup).",
+        "rule:NAME": "A rule FILE.py:NAME of --rule, or of a package, dropped the row, for the reason that it gave.",
+        "rule error": "A rule of --rule raised an exception, or returned something else than a text or None: "
+        "`record.error` has its words.",
         "wrong:NAME": "The response fails the verifier NAME of --verify.",
         "unverified:NAME": "--only-verified: the verifier NAME cannot tell whether the response is right.",
         SIMILAR: "The prompt, or the document, means what that of the row `record.nearest` means (--dedup semantic).",
@@ -102,6 +132,7 @@ class Filter(Method):
     options: Options
     dedup: Dedup
     rules: dict[str, Rule[Record]]
+    outside_rules: "list[OutsideRule]"
     verifiers: list[tuple[str, Verifier]]
     benchmarks: list[Benchmark]
     index: BenchmarkIndex
@@ -111,7 +142,11 @@ class Filter(Method):
         # 1. Apply all rules and verifiers to its answers, of which one without a reason is enough, and look for
         #    benchmarks.
         assert isinstance(record, Subject)
-        objections = [await self.reasons_against(view, is_document=record.is_document) for view in record.views]
+        try:
+            objections = [await self.reasons_against(view, is_document=record.is_document) for view in record.views]
+        except CallFailed as error:  # of a rule of others
+            yield fail(error, record=record.row, meta=record.meta)
+            return
         unverified = all(any(map(is_unverified, reasons)) for reasons in objections)
         if not self.options.only_verified:
             objections = [[reason for reason in reasons if not is_unverified(reason)] for reasons in objections]
@@ -154,6 +189,7 @@ class Filter(Method):
         rules = [rule for name, rule in self.rules.items() if not is_document or name in DOCUMENT_RULES]
         seen = as_seen(record) if rules else record
         reasons = [reason for rule in rules if (reason := rule(seen))]
+        reasons += [reason for rule in self.outside_rules if (reason := rule(record))]
         for name, verify in self.verifiers:
             verdict = None if record.response is None else await verdict_of(verify, record, record.response)
             if verdict is False:
@@ -185,11 +221,9 @@ class Filter(Method):
     def check(self) -> None:
         """Look up the rules and verifiers, and read the benchmarks."""
         names = self.options.rule
-        for name in names:
-            if name not in (*FILTERS, ALL, NONE):
-                raise unknown_value("--rule", name, (ALL, NONE, *FILTERS))
+        self.outside_rules = [outside_rule(name) for name in names if name not in (*FILTERS, ALL, NONE)]
         self.rules = {name: rule for name, rule in FILTERS.items() if ALL in names or name in names}
-        self.verifiers = [(name, pick_verifier(name)) for name in self.options.verify]
+        self.verifiers = [(short_name(name), pick_verifier(name)) for name in self.options.verify]
         self.dedup = read_dedup(self.options.dedup)
         if self.options.pool and self.dedup.words is None:
             raise InputError("--pool needs --dedup, such as --dedup 0.7")
@@ -197,6 +231,10 @@ class Filter(Method):
             raise InputError("--pool is compared by words alone: with --dedup semantic, put its rows before the others")
         self.benchmarks = read_benchmarks(self.options.against)
         self.index = BenchmarkIndex(self.benchmarks)
+
+    @property
+    def plugins(self) -> Sequence[OutsideFunction]:
+        return [*self.outside_rules, *outside_verifiers(verifier for _, verifier in self.verifiers)]
 
     def identity(self) -> dict[str, Any]:
         files = {"against": [spec.partition("#")[0] for spec in self.options.against], "pool": self.options.pool}

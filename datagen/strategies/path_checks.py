@@ -5,7 +5,7 @@ from typing import Protocol
 
 from datagen.records.record import Record
 from datagen.strategies.strategy import Answer, rejection_reason
-from datagen.verify import reference_answer, verify_all
+from datagen.verify import pick_verifier, reference_answer, verify_all
 from datagen.verify.answers import split_answer
 from datagen.verify.code import row_tests
 from datagen.verify.equations import equation_key
@@ -69,7 +69,7 @@ class ByTests:
 
     async def reasons(self, record: Record, gold: Sequence[Answer], chains: Sequence[Answer]) -> list[str | None]:
         """The input's program is run, too: unlike an answer, tests can say that it is wrong."""
-        verdicts = await verify_all(record, [path.response for path in (*gold, *chains)], [TESTS])
+        verdicts = await verify_all(record, [path.response for path in (*gold, *chains)], [pick_verifier(TESTS)])
         words = {True: None, False: "wrong_answer", None: "unverified_answer"}
         return [words[verdict] for verdict in verdicts]
 

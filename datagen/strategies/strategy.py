@@ -5,7 +5,7 @@ One answer is a row {"prompt", "response"}; several are one row {"prompt", "resp
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from datagen.engine.unobtained import ask
 from datagen.errors import CUT_ANSWER, CallFailed, InputError
 from datagen.llm.call import Completion
 from datagen.llm.model import Roles, gather_all
+from datagen.plugins import FILE_NAME, OutsideFunction
 from datagen.records.files import open_input
 from datagen.records.reader import PROMPTS, Reader
 from datagen.records.record import (
@@ -33,7 +34,15 @@ from datagen.records.record import (
     request_text,
     row_id,
 )
-from datagen.verify import UNVERIFIED, UNVERIFIED_WHY, VERIFIERS, pick_verifier, verify_all
+from datagen.verify import (
+    UNVERIFIED,
+    UNVERIFIED_WHY,
+    VERIFIERS,
+    Verifier,
+    outside_verifiers,
+    pick_verifier,
+    verify_all,
+)
 from datagen.verify.answers import split_answer
 from datagen.verify.equality import same_answer
 from datagen.verify.equations import equations_hold
@@ -61,7 +70,7 @@ NO_GOLD = {"no_gold": 'The row holds no known answer: a field "answer", or a res
 WRONG = tuple(WRONG_REASONS)
 """Why a chain of thought is not known to be right; see rejection_reason."""
 EXAMPLES = "Few-shot examples: a file of prompts with worked answers."
-VERIFY = f"Verify each answer with: {', '.join(VERIFIERS)}. Repeatable."
+VERIFY = f"Verify each answer with: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable."
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +245,9 @@ class Strategy(Method):
 
     async def verify(self, record: Record, answers: list[Answer]) -> list[Answer]:
         """Return answers with the verdicts of the verifiers of `--verify`, where there are any."""
-        names = getattr(self.options, "verify", None)
-        if not names:
+        if not self.verifiers:
             return answers
-        verdicts = await verify_all(record, [answer.response for answer in answers], names)
+        verdicts = await verify_all(record, [answer.response for answer in answers], self.verifiers.values())
         return [replace(answer, verified=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
 
     def accept(self, record: Record, details: Row, answers: list[Answer], place: object = 0) -> Candidate:
@@ -292,9 +300,17 @@ class Strategy(Method):
         path = getattr(self.options, "examples", None)
         return load_examples(path) if path else []
 
+    @cached_property
+    def verifiers(self) -> dict[str, Verifier]:
+        """The verifiers of `--verify` by name."""
+        return {name: pick_verifier(name) for name in getattr(self.options, "verify", ())}
+
+    @property
+    def plugins(self) -> Sequence[OutsideFunction]:
+        return outside_verifiers(self.verifiers.values())
+
     def check(self) -> None:
-        for name in getattr(self.options, "verify", ()):
-            pick_verifier(name)
+        _ = self.verifiers
         _ = self.examples  # a bad file ends the command before anything is sent
 
     def bound(self, record: Record, llm: Roles) -> int:

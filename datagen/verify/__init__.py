@@ -12,9 +12,10 @@ Used as a filter, as the check of rejection sampling (RFT, arXiv 2308.01825) and
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from datagen.errors import InputError, unknown_value
+from datagen.plugins import FILE_NAME, OutsideFunction, find_function, kind_of, registered
 from datagen.reasoning import split_thinking
 from datagen.records.columns import REFERENCES, normal_name
 from datagen.records.record import Record, request_text
@@ -91,10 +92,23 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
-async def verify_all(record: Record, responses: Iterable[str], names: Iterable[str]) -> list[bool | None]:
+class OutsideVerifier(OutsideFunction):
+    """A verifier of others. One that raises, or returns something else than a verdict, does not know."""
+
+    def __call__(self, record: Record, response: str) -> bool | None:
+        try:
+            verdict = self.function(record, response)
+            if verdict is not None and not isinstance(verdict, bool):
+                raise TypeError(f"returned {kind_of(verdict)}; a verdict is True, False or None")
+        except (Exception, SystemExit) as error:
+            self.faults.add(error)
+            return None
+        return verdict
+
+
+async def verify_all(record: Record, responses: Iterable[str], verifiers: Collection[Verifier]) -> list[bool | None]:
     """Return the verdict of several verifiers on each response, in order: False if one returns False, else None if one
     returns None, else True."""
-    verifiers = [pick_verifier(name) for name in names]
 
     async def verify(response: str) -> bool | None:
         verdicts = [await verdict_of(verifier, record, response) for verifier in verifiers]
@@ -111,13 +125,20 @@ async def verdict_of(verifier: Verifier, record: Record, response: str) -> bool 
 
 
 def pick_verifier(name: str) -> Verifier:
-    """Return a verifier by its name.
+    """Return a verifier by its name, which may be FILE.py:NAME or registered by a package.
 
     Raises:
         InputError: There is none of that name, or it cannot run here.
     """
     if name not in VERIFIERS:
-        raise unknown_value("verifier", name, VERIFIERS)
+        if outside := find_function("verifier", name):
+            return OutsideVerifier(outside.plugin, outside.function)
+        raise unknown_value("verifier", name, (*VERIFIERS, *registered("verifier"), FILE_NAME))
     if VERIFIERS[name] is verify_tests and (problem := sandbox_problem()):
         raise InputError(f"verifier tests: {problem}")
     return VERIFIERS[name]
+
+
+def outside_verifiers(verifiers: Iterable[object]) -> list[OutsideFunction]:
+    """Return those verifiers that are code of others."""
+    return [verifier for verifier in verifiers if isinstance(verifier, OutsideVerifier)]

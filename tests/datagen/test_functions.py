@@ -154,7 +154,7 @@ def test_a_failed_call_is_a_failed_row_that_names_the_line_and_is_called_again()
     outcome = respond(write_seeds(3), "mymodel.py:answer")
     assert outcome.result["funnel"]["failed"] == {"function error": 1}
     assert rows("out.rejected.jsonl")[0]["record"]["error"] == "mymodel.py:answer: KeyError: 'nope'"
-    assert [note for note in outcome.notes if note.endswith("mymodel.py:3 (1 call failed)")]
+    assert [note for note in outcome.notes if note.endswith("mymodel.py:3 (1 time)")]
     assert respond(Path("seeds.jsonl"), "mymodel.py:answer").run["requests"] == 1
 
 
@@ -190,14 +190,14 @@ def test_what_a_function_cannot_do_is_refused() -> None:
 
 
 def test_callables_in_memory_are_told_apart_by_what_they_close_over() -> None:
-    def made(word: str) -> Any:
+    def teacher_of(word: str) -> Any:
         return lambda messages: word
 
-    assert function_spec(made("a")).identity == function_spec(made("a")).identity
-    assert function_spec(made("a")).identity != function_spec(made("b")).identity
+    assert function_spec(teacher_of("a")).identity == function_spec(teacher_of("a")).identity
+    assert function_spec(teacher_of("a")).identity != function_spec(teacher_of("b")).identity
     two = [lambda messages: "a", lambda messages: "b"]
     assert function_spec(two[0]).identity != function_spec(two[1]).identity
-    assert function_spec(made("a"), "mine", "1").identity == "mine/1"
+    assert function_spec(teacher_of("a"), "mine", "1").identity == "mine/1"
 
 
 def test_an_object_with_call_and_a_bound_method_are_models() -> None:

@@ -11,7 +11,7 @@ from datagen.errors import InputError
 from datagen.records.files import dump_line
 from datagen.records.record import Record, Row
 from datagen.select.pairs import PairsVerified
-from datagen.verify import sandbox, verify_all
+from datagen.verify import pick_verifier, sandbox, verify_all
 from datagen.verify.programs import program_key
 from datagen.verify.sandbox import sandbox_problem
 from tests.jobs import digest, perform, respond, rows
@@ -132,7 +132,7 @@ def test_programs_run_beside_the_event_loop_one_for_each_processor(
 
     async def watch() -> list[int]:
         """Count the processes of the sandbox until all programs have ended; each program has four."""
-        verdicts = asyncio.create_task(verify_all(record, answers, ["tests"]))
+        verdicts = asyncio.create_task(verify_all(record, answers, [pick_verifier("tests")]))
         seen = []
         while not verdicts.done():
             seen.append(len(running(launcher)))

@@ -219,9 +219,9 @@ def test_a_function_that_fails_ends_the_run(body: str, says: str) -> None:
     ("spec", "says"),
     [
         ("nowhere", "no such folder"),
-        ("nowhere.py:f", "no such file"),
-        ("mine.py:g", r"no function g there \(found: f\)"),
-        ("broken.py:f", "cannot be imported"),
+        ("nowhere.py:f", "No such file"),
+        ("mine.py:g", r"has no g. It has f"),
+        ("broken.py:f", r"broken.py:1: cannot be loaded"),
         ("verifier:taste", "expected one of answer"),
         ("classifier:nowhere#x", "model nowhere: no folder here"),
         ("classifier:classifier#neutral", "name one of its labels: negative, positive"),

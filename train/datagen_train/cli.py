@@ -162,7 +162,7 @@ class Commands(CommandGroup):
             args = [args[0], *translated(args[0], args[1:])]
         return super().resolve_command(ctx, args)
 
-    def build(self, name: str) -> Any:
+    def build(self, name: str, words: Sequence[str] = ()) -> Any:
         """Build a command from its options; what it runs is imported when it runs."""
         from datagen.commands.flags import argument, fill_options, flags, make_command, method_parameters
 
@@ -174,7 +174,7 @@ class Commands(CommandGroup):
         if name == "score":
             from datagen_train.tools.score import RewardRanking
 
-            return make_command(name, line, method_parameters([RewardRanking], ""), run_score)
+            return make_command(name, line, method_parameters([RewardRanking]), run_score)
         arguments = (argument(*pair, several=name in SEVERAL) for pair in ARGUMENTS[name])
         parameters = [*arguments, *flags(OPTIONS[name])]
         check = partial(fill_options, OPTIONS[name])
@@ -193,7 +193,7 @@ class Sweeps(CommandGroup):
         for name, command in TRAINERS.items()
     }
 
-    def build(self, name: str) -> Any:
+    def build(self, name: str, words: Sequence[str] = ()) -> Any:
         return trainer_command(name, self.table[name].line, run_sweep, SweepOptions)
 
 

@@ -21,11 +21,8 @@ Returns:
 An exception ends the run: it says nothing about any answer.
 """
 
-import importlib.util
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datagen.errors import InputError
@@ -45,31 +42,6 @@ TIMEOUT = 60.0
 def completion_text(completion: str | Messages) -> str:
     """Return the text of a completion in either form."""
     return completion if isinstance(completion, str) else completion[-1]["content"]
-
-
-def import_function(path: str, name: str) -> RewardFunction:
-    """Import a reward function from the user's file.
-
-    Raises:
-        InputError: The file does not exist, cannot be imported, or defines no such function.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"--reward {path}:{name}: no such file {path}")
-    spec = importlib.util.spec_from_file_location(f"reward_{file.stem}", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"--reward {path}:{name}: {path} cannot be imported: {error!r}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        defined = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value))
-        raise InputError(f"--reward {path}:{name}: no function {name} there (found: {defined or 'none'})")
-    imported: RewardFunction = function
-    return imported
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,14 @@ import torch
 from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import Ids
 from datagen.llm.local.weights import CONTRACT, weights_digest
+from datagen.plugins import Plugin, find_plugin, kind_of
 from datagen.records.record import Record
 from datagen.verify import pick_verifier
 from datagen_train.data.sources import split_weight as split_weight
 from datagen_train.errors import TrainingStopped
 from datagen_train.models.reward_model import is_reward_model
 from datagen_train.rewards.classifier import Classifier
-from datagen_train.rewards.functions import RewardFunction, Score, Service, Verifier, import_function
+from datagen_train.rewards.functions import RewardFunction, Score, Service, Verifier
 from datagen_train.rewards.judge import JudgeReward
 from datagen_train.rewards.reward_model import load_reward
 
@@ -60,17 +60,24 @@ def load_function(spec: str) -> RewardFunction:
         return Verifier(pick_verifier(rest))
     if scheme == "judge":
         return JudgeReward(rest)
-    path, _, name = spec.rpartition(":")
-    if path.endswith(".py"):
-        return import_function(path, name)
+    if plugin := find_plugin("reward", spec):
+        return import_function(plugin)
     if is_reward_model(spec):
         return load_reward(spec)
     is_there = Path(spec).is_dir()
     problem = f"not a reward model's folder (no {CONTRACT} in it)" if is_there else "no such folder"
     raise InputError(
         f"--reward {spec}: {problem}. Expected FOLDER, classifier:PATH#LABEL[,chat], "
-        "file.py:NAME, verifier:NAME, judge:MODEL or http://..."
+        "FILE.py:NAME, verifier:NAME, judge:MODEL or http://..."
     )
+
+
+def import_function(plugin: Plugin) -> RewardFunction:
+    """Load a reward function; InputError if it cannot be loaded, or is no function."""
+    function: RewardFunction = plugin.load()
+    if not callable(function):
+        raise InputError(f"--reward {plugin.name}: is {kind_of(function)}, not a function")
+    return function
 
 
 def identity(specs: Iterable[str]) -> list[str]:
@@ -78,15 +85,15 @@ def identity(specs: Iterable[str]) -> list[str]:
     digests = []
     for spec in specs:
         name = split_weight(spec)[1]
-        path, file = Path(name.removeprefix("classifier:").partition("#")[0]), Path(name.rpartition(":")[0])
+        path = Path(name.removeprefix("classifier:").partition("#")[0])
         if name.startswith("judge:"):
             digest = JudgeReward(name.removeprefix("judge:")).judge_key
         elif path.is_dir():
             digest = weights_digest(path)
-        elif file.suffix == ".py" and file.is_file():
-            digest = sha256(file.read_bytes()).hexdigest()
         else:
-            digest = ""
+            kind = "verifier" if name.startswith("verifier:") else "reward"
+            plugin = find_plugin(kind, name.removeprefix("verifier:"))
+            digest = plugin.identity if plugin else ""
         digests.append(f"{spec} {digest}".strip())
     return digests
 

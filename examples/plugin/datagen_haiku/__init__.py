@@ -1,0 +1,1 @@
+"""A generator, a verifier and a model for datagen, each in a file of its own."""
