@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
@@ -128,10 +129,38 @@ def make_method_command(name: str, help: str, methods: Mapping[str, type[Method]
     def run(values: dict[str, Any]) -> int:
         from datagen.commands.run import run_method
 
-        call = choose(values)
-        return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}")
+        call, given = choose(values), {"name": name, "values": given_values(parameters, values)}
+        return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}", given)
 
-    return make_command(name, help, method_parameters(list(methods.values()), selector), run, choose)
+    parameters = method_parameters(list(methods.values()), selector)
+    return make_command(name, help, parameters, run, choose)
+
+
+def given_values(parameters: Parameters, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the defaults, as JSON holds them."""
+    return {
+        parameter.name: str(value) if isinstance(value, Path) else value
+        for parameter in parameters
+        if (value := values[parameter.name]) not in (None, parameter.default)
+    }
+
+
+def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
+    """Return the words for the values of a command: its arguments first, then its options in their order."""
+    arguments, options = [], []
+    for parameter in command.params:
+        value = values.get(parameter.name)
+        items = [str(item) for item in (value if isinstance(value, list) else [value])]
+        flag = max(parameter.opts, key=len)
+        if value is None or value is False:
+            continue
+        if parameter.param_type_name == "argument":
+            arguments += items
+        elif value is True:
+            options.append(flag)
+        else:
+            options += [word for item in items for word in (flag, item)]
+    return [*arguments, *options]
 
 
 def refuse_options_of_others(

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from datagen.commands.flags import value_words
 from datagen.commands.main import COMMANDS, Commands
 from datagen.errors import InputError, unknown_value
 from datagen.installation import program
@@ -115,21 +116,3 @@ def default_output(step: Step) -> str:
         return f"{step.name}.json"
     is_folder = step.run.startswith("train ") and step.run != "train score"
     return step.name if is_folder else f"{step.name}.jsonl"
-
-
-def value_words(command: Any, values: Mapping[str, Any]) -> list[str]:
-    """Return the words for the values of a command: its arguments first, then its options in their order."""
-    arguments, options = [], []
-    for parameter in command.params:
-        value = values.get(parameter.name)
-        items = [str(item) for item in (value if isinstance(value, list) else [value])]
-        flag = max(parameter.opts, key=len)
-        if value is None or value is False:
-            continue
-        if parameter.param_type_name == "argument":
-            arguments += items
-        elif value is True:
-            options.append(flag)
-        else:
-            options += [word for item in items for word in (flag, item)]
-    return [*arguments, *options]
