@@ -1,7 +1,7 @@
 """The card of a data set: what it is, how it was made, from what, at what cost, and what is not known of it.
 
-Everything in it is in the files: x.meta.json of each step, and the rows. Texts of models are escaped, or stand in blocks
-of code.
+Everything in it is in the files: x.meta.json of each step, and the rows. Texts of models are escaped, or stand in
+blocks of code.
 """
 
 import platform
@@ -93,7 +93,7 @@ def section(title: str, text: str) -> str:
 
 def head(packed: Packed) -> str:
     """Return what the hub reads, as YAML between two lines of hyphens."""
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"config_name": config.name, "data_files": [{"split": "train", "path": config.file}]}
         for config in packed.configs
     ]
@@ -133,13 +133,11 @@ def hub_sources(steps: Iterable[Step]) -> list[str]:
 
 def introduction(packed: Packed) -> str:
     """Say what it is."""
-    rows = sum(config.rows for config in packed.configs)
     made = " and ".join(dict.fromkeys(code(f"datagen {step.command}") for step in packed.steps))
     simulated = any(is_sim(model) for step in packed.steps for model in step.models)
     lines = [
         f"# {plain(packed.given.title)}",
-        f"{count_of(rows, 'row')} of synthetic data, made by {made} "
-        f"([datagen](https://pypi.org/project/datagen-train/) {__version__}).",
+        f"Synthetic data, made by {made} (datagen-train {__version__}).",
         *([f"**{SIM}**"] if simulated else []),
         *([] if packed.given.license else ["**No license was given for this data set.**"]),
         table(
@@ -295,9 +293,8 @@ def tables_of(step: Step) -> list[Any]:
 
 def contamination_lines(packed: Packed) -> list[str]:
     """Say which benchmarks the rows were compared with."""
-    names = sorted({
-        str(name) for step in packed.steps if step.command in CHECKED_BY for name in step.fingerprint.get("against") or ()
-    })  # fmt: skip
+    checks = (step.fingerprint.get("against") or () for step in packed.steps if step.command in CHECKED_BY)
+    names = sorted({str(name) for names in checks for name in names})
     lines = [f"Rows with a question of {', '.join(names)} were dropped."] if names else []
     for output in packed.outputs:
         for name, rows, questions, size, verdict in output.hits.table().lines if output.hits else ():

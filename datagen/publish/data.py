@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from datagen.commands.convert import COPY, Left, converted, kind_of_rows
-from datagen.errors import InputError, nothing_usable
+from datagen.errors import nothing_usable
+from datagen.publish.secrets import environment_secrets, refuse_secret
 from datagen.records.export import write_parquet
 from datagen.records.files import open_input
 from datagen.records.layout import META_KEYS, is_meta
@@ -20,10 +21,6 @@ from datagen.records.record import Row
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 """What the hub calls the sizes of data sets, by the number of rows below which they are."""
-SECRETS = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-"""Names of environment variables that hold a secret."""
-SHORTEST_SECRET = 12
-"""Characters of a value that is taken for a secret: a shorter one may be a word."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +108,3 @@ def whole(text: Any) -> str:
 def size_category(rows: int) -> str:
     """Return what the hub calls a number of rows."""
     return next((name for most, name in SIZES if rows < most), "n>10M")
-
-
-def environment_secrets() -> list[str]:
-    """Return the secrets in the environment, as far as their names tell."""
-    return [value for name, value in os.environ.items() if SECRETS.search(name) and len(value) >= SHORTEST_SECRET]
-
-
-def refuse_secret(place: str, value: object, secrets: list[str]) -> None:
-    """Raise InputError if a text or a row holds one of some secrets; the secret is not shown."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if any(secret in text for secret in secrets):
-        raise InputError(f"{place} holds the value of an environment variable that is a key; nothing was written")

@@ -19,8 +19,9 @@ from datagen.libraries import check_library
 from datagen.printing import printable
 from datagen.publish.card import MARK, Given, Packed, card, language_counts
 from datagen.publish.chain import Step, chain_of
-from datagen.publish.data import Config, config_name, environment_secrets, refuse_secret, write_rejected, write_rows
+from datagen.publish.data import Config, config_name, write_rejected, write_rows
 from datagen.publish.replay import Replay, write_replay
+from datagen.publish.secrets import environment_secrets, private_hosts, refuse_in_folder, refuse_secret
 from datagen.records.files import check_folder, nearest
 from datagen.records.places import refuse_overlap
 from datagen.records.record import Row
@@ -123,7 +124,10 @@ def fill(paths: Sequence[Path], folder: Path, options: Options) -> list[Config]:
     configs = write_configs(paths, folder, rejected=options.rejected)
     replay = write_replay(steps, folder / "replay") if options.journal else None
     text = card(describe(paths, steps, configs, replay, options))
-    refuse_secret(f"{options.output / CARD}: the card", text, environment_secrets())
+    secrets = [*environment_secrets(), *private_hosts(steps)]
+    refuse_secret(f"{options.output / CARD}: the card", text, secrets)
+    if replay:
+        refuse_in_folder(folder / "replay", secrets)
     (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return configs
 
@@ -136,10 +140,11 @@ def write_configs(paths: Sequence[Path], folder: Path, *, rejected: bool) -> lis
         if any(config.name == name for config in configs):
             raise InputError(f"{path}: two configurations would be called {name}; give one of the outputs another name")
         configs.append(write_rows(path, name, folder))
-    for path in paths if rejected else ():
-        if more := write_rejected(path.with_suffix(".rejected.jsonl"), f"{config_name(path)}_rejected", folder):
-            configs.append(more)
-    return configs
+    others = (
+        write_rejected(path.with_suffix(".rejected.jsonl"), f"{config_name(path)}_rejected", folder)
+        for path in (paths if rejected else ())
+    )
+    return [*configs, *filter(None, others)]
 
 
 def describe(
