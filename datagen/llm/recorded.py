@@ -6,7 +6,7 @@ from shutil import rmtree
 
 from datagen.errors import Outage
 from datagen.llm.call import Call, Layer, Reply
-from datagen.llm.database import JOURNAL, fill_new, new_name, one_line_errors, read_row_reply
+from datagen.llm.database import JOURNAL, connect, fill_new, new_name, one_line_errors, read_row_reply
 from datagen.llm.gather import read_only
 from datagen.llm.salvage import SavedRow
 
@@ -65,6 +65,8 @@ def write_bare(folder: Path) -> int:
             rows = database.execute(IN_ORDER)
             count = fill_new(path, (SavedRow(number, *row[1:]) for number, row in enumerate(rows, 1)), [])
         new_name(path).replace(path)
+        with closing(connect(path)) as database:
+            database.execute("PRAGMA journal_mode = DELETE")  # who only reads it makes no file beside it
         for other in [entry for entry in path.parent.iterdir() if entry != path]:
             rmtree(other) if other.is_dir() else other.unlink()
     return count

@@ -18,7 +18,7 @@ from datagen.commands.report import sentence_of
 from datagen.llm.prices import dollars
 from datagen.publish.chain import Step
 from datagen.publish.data import Config, size_category
-from datagen.publish.replay import Replay
+from datagen.publish.replay import Replay, known_commands
 from datagen.publish.terms import terms_of
 from datagen.records.makers import is_sim
 from datagen.records.record import Row
@@ -308,10 +308,13 @@ def commands_text(packed: Packed) -> str:
     """Say how to make the rows again, from the recorded answers or from new ones."""
     versions = f"datagen-train {__version__}, Python {platform.python_version()}"
     if packed.replay is None:
-        steps = "\n".join(
+        commands = [command.line for command in known_commands(packed.steps)] or [
             f"datagen {step.command}: {step.input_name or 'no input'} to {step.path.name}" for step in packed.steps
+        ]
+        return (
+            f"{fenced(chr(10).join(commands), 100_000)}\n\nAddresses of servers are left out. The inputs and the "
+            f"recorded answers are not part of the data set. Packed with {versions}."
         )
-        return f"{fenced(steps, 10_000)}\n\nPacked with {versions}. The recorded answers are not part of the data set."
     lines = "\n".join(["cd replay", *(command.line for command in packed.replay.commands)])
     answers = count_of(packed.replay.answers, "answer")
     return (

@@ -76,8 +76,7 @@ def write_replay(steps: Sequence[Step], folder: Path) -> Replay:
         InputError: A command cannot be run again by others, or would not make the same rows.
     """
     folder.mkdir()
-    inputs = Inputs(folder, {step.path.resolve(): step.path.name for step in steps})
-    refuse_same_names(steps)
+    inputs = inputs_of(steps, folder)
     commands = [command_of(step, inputs) for step in steps]
     if inputs.models:
         (folder / "models.toml").write_text(models_toml(inputs.models), encoding="utf-8")
@@ -91,22 +90,32 @@ def write_replay(steps: Sequence[Step], folder: Path) -> Replay:
     return Replay(commands, answers)
 
 
-def refuse_same_names(steps: Sequence[Step]) -> None:
-    """Raise InputError if two outputs have one name: they cannot lie in one folder."""
+def known_commands(steps: Sequence[Step]) -> list[Command]:
+    """Return the commands as others would run them; none if one of them is not known, or cannot be run by others."""
+    try:
+        inputs = inputs_of(steps, None)
+        return [command_of(step, inputs) for step in steps]
+    except InputError:
+        return []
+
+
+def inputs_of(steps: Sequence[Step], folder: Path | None) -> "Inputs":
+    """Return what collects the inputs of steps; raise InputError if two outputs cannot lie in one folder."""
     names = [step.path.name for step in steps]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{double}: two outputs of the chain have this name; give one of them another with -o")
+    return Inputs(folder, {step.path.resolve(): step.path.name for step in steps})
 
 
 class Inputs:
     """The files that commands read, copied into one folder under names of their own.
 
     Args:
-        folder: Where they go.
+        folder: Where they go. None: they are only named.
         names: The names of those that commands of the chain write there.
     """
 
-    def __init__(self, folder: Path, names: Mapping[Path, str]) -> None:
+    def __init__(self, folder: Path | None, names: Mapping[Path, str]) -> None:
         self._folder, self._names = folder, dict(names)
         self.models: dict[str, dict[str, Any]] = {}
         """Tables of models.toml, by alias."""
@@ -117,10 +126,8 @@ class Inputs:
         if place not in self._names:
             name = free_name(path.name, self._names.values())
             self._names[place] = name
-            if place.is_dir():
-                copytree(place, self._folder / name, ignore=ignore_patterns(".*"))
-            else:
-                copyfile(place, self._folder / name)
+            if self._folder is not None:
+                copy(place, self._folder / name)
         return self._names[place]
 
     def in_text(self, text: str, near: Path) -> str:
@@ -128,6 +135,14 @@ class Inputs:
         places = {part: place for part in spec_parts(text) for place in (Path(part), near / part) if is_there(place)}
         part = max(places, key=len, default="")
         return text.replace(part, self.name(places[part])) if part else text
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, without what is hidden in it."""
+    if source.is_dir():
+        copytree(source, target, ignore=ignore_patterns(".*"))
+    else:
+        copyfile(source, target)
 
 
 def free_name(name: str, names: Iterable[str]) -> str:

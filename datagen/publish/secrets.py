@@ -40,8 +40,8 @@ def refuse_secret(place: str, value: object, secrets: Sequence[str]) -> None:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if any(secret in text for secret in secrets):
         raise InputError(
-            f"{place} holds a key of the environment, the address of a private server or a folder of this machine, so it "
-            "is not published"
+            f"{place} holds a key of the environment, the address of a private server or a folder of this machine, so "
+            "it is not published"
         )
 
 

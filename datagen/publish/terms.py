@@ -42,7 +42,7 @@ KNOWN = (
         "https://ai.google.dev/gemini-api/terms",
     ),
     Terms(
-        names(r"(?:meta-)?llama-?(?:3[.-][1-9]|4)"),
+        names(r"(?:meta-)?llama-?(?:3\.[1-9]|3-[1-4]-|4)"),
         "Meta requires that the name of a model trained on output begins with Llama",
         "https://www.llama.com/llama3_1/license/",
     ),
