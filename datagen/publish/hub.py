@@ -23,12 +23,13 @@ class Hub:
     Args:
         repository: OWNER/NAME.
         kind: dataset or model.
+        quiet: Whether its library says nothing of progress and of what it tries again.
 
     Raises:
         InputError: There is no token, or it could be read on the way.
     """
 
-    def __init__(self, repository: str, kind: str) -> None:
+    def __init__(self, repository: str, kind: str, *, quiet: bool) -> None:
         endpoint = os.environ.get(ENDPOINT) or DEFAULT_ENDPOINT
         token = os.environ.get(TOKEN)
         if not token:
@@ -36,6 +37,10 @@ class Hub:
         if not is_unheard(endpoint):
             raise InputError(f"{ENDPOINT}: the token would go over http, where anybody can read it; use https")
         self._library = import_library("huggingface_hub", "to upload", "data")
+        if quiet:
+            utils = import_library("huggingface_hub.utils", "to upload", "data")
+            utils.disable_progress_bars()
+            utils.logging.set_verbosity_error()
         self._api = self._library.HfApi(endpoint=endpoint, token=token)
         self._repository, self._kind = repository, kind
 
@@ -101,6 +106,7 @@ def status_of(error: BaseException | None) -> int | None:
     return None
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, and of the one that led to it, if it says so."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return f"{line}: {first_line(error.__cause__)}" if isinstance(error, RuntimeError) and error.__cause__ else line

@@ -52,7 +52,7 @@ def run(sources: list[str], repository: str, options: Options) -> int:
         if options.dry_run:
             print("Nothing was sent.", file=sys.stderr)
             return 0
-        hub = Hub(repository, upload.kind)
+        hub = Hub(repository, upload.kind, quiet=options.quiet or not sys.stderr.isatty())
         make_repository(hub, repository, options)
         address = hub.commit(upload, options.message)
     if not options.quiet:
