@@ -79,7 +79,7 @@ def write_card(folder: RunFolder, sources: Sequence[Source], model: str, report:
         "",
         *(f"- {name}: {plain(finding)}" for name, finding in result["checks"].items()),
         "",
-        "Curves: [run/curves.svg](run/curves.svg). Every option: [run/config.json](run/config.json).",
+        "Curves: [run/curves.svg](run/curves.svg). Every option: `run/config.json` in the folder of the run.",
         "",
     ]
     (folder.saving / CARD).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
