@@ -37,6 +37,7 @@ from datagen.records.files import dump_line
 from datagen.records.record import Record, with_request
 from datagen.records.shapes import join_input
 from datagen.records.transcripts import split_transcript
+from datagen.report.markdown import fenced
 from datagen.report.text import cut
 from datagen.schemas import parse_schema
 from datagen.select import Rule, contamination, elimination, heuristics, instructions, minhash, novelty, wrapping
@@ -177,6 +178,7 @@ CALLS: dict[str, Call] = {
     "strategies.tree.tasks.play": lambda text: tasks.play(STATE, text),
     "verify.constraints.checks.count_keyword": lambda text: checks.count_keyword(text, "cat"),
     "verify.expressions.game24": lambda text: game24([Fraction(4)] * 4, text),
+    "report.markdown.fenced": lambda text: fenced(text, 100),
     "report.text.cut": lambda text: cut(text, len(text) // 2),
     "judge.difficulty.read_difficulty": lambda text: difficulty.read_difficulty(text, "K7M"),
     "llm.sim.game24.in_order": lambda text: in_order(text, "a", "b"),

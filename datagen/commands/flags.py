@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
@@ -132,16 +133,21 @@ def make_method_command(
     def run(values: dict[str, Any]) -> int:
         from datagen.commands.run import run_method
 
-        call = choose(values)
-        return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}")
+        call, given = choose(values), {"name": name, "values": given_values(parameters, values)}
+        return run_method(*call, name if call.method.variant == first else f"{name}-{call.method.variant}", given)
 
-    return make_command(
-        name,
-        help,
-        method_parameters(list(methods.values()), selector, list(dict.fromkeys((*methods, *others)))),
-        run,
-        choose,
-    )
+    variants = list(dict.fromkeys((*methods, *others)))
+    parameters = method_parameters(list(methods.values()), selector, variants)
+    return make_command(name, help, parameters, run, choose)
+
+
+def given_values(parameters: Parameters, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the defaults, as JSON holds them."""
+    return {
+        parameter.name: str(value) if isinstance(value, Path) else value
+        for parameter in parameters
+        if (value := values[parameter.name]) not in (None, parameter.default)
+    }
 
 
 def refuse_options_of_others(

@@ -176,6 +176,18 @@ COMMANDS = {
         example="datagen report seeds.evolve.jsonl",
         page="docs/report.md",
     ),
+    "pack": Command(
+        "datagen.publish.pack",
+        "Make outputs a data set for the Hugging Face hub: Parquet, a card, and what it takes to make them again.",
+        example="datagen pack seeds.evolve.jsonl --license cc-by-4.0 -o dataset",
+        page="docs/publish.md",
+    ),
+    "push": Command(
+        "datagen.publish.push",
+        "Upload a data set or a model to the Hugging Face hub, private by default.",
+        example="datagen push dataset OWNER/NAME --dry-run",
+        page="docs/publish.md",
+    ),
     "doctor": Command(
         "datagen.commands.doctor",
         "Look for servers, keys, libraries and faults; print the command to begin with.",

@@ -20,7 +20,7 @@ from datagen.llm.models_file import MODELS_FILE
 from datagen.printing import printable
 from datagen.records.files import output_stem
 from datagen.records.makers import is_sim, makers
-from datagen.records.record import BadLine
+from datagen.records.record import BadLine, Row
 from datagen.signals import on_stop
 from datagen.text import count_of
 
@@ -47,11 +47,13 @@ def run_method(
     run: RunOptions,
     role_models: Mapping[str, Sequence[str]],
     output_word: str | None = None,
+    command: Row | None = None,
 ) -> int:
     """Run one command from its parsed options, as `open_job` takes them; return the exit code.
 
     Args:
         output_word: What the name of the output adds to that of the input, if no -o is given. None: the method's name.
+        command: The command line as it was typed, for x.meta.json.
     """
     display = Display(quiet=run.quiet, verbose=run.verbose)
     if run.output is None and input_name != "-":
@@ -61,7 +63,8 @@ def run_method(
     if not method.embeds and not run.model and not all(models_of(method, role, role_models) for role in method.roles):
         named = default_models()
         run, is_demonstration = replace(run, model=named or ["sim"]), not named
-    with open_job(method, input_name, options, run, role_models) as job:
+    with open_job(method, input_name, options, run, role_models) as opened:
+        job = replace(opened, command=command or {})
         for note in {spec.note: None for specs in job.roles.values() for spec in specs if spec.note}:
             display.print(note)
         if run.json and job.output.piped:

@@ -4,9 +4,9 @@ Nothing here touches the terminal: results are in the Outcome, and a RunObserver
 """
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -24,13 +24,13 @@ from datagen.engine.shards import NoFiles, Shard, choose_shard
 from datagen.errors import InputError, Stopped
 from datagen.llm.batches.options import BatchOptions
 from datagen.llm.budget import StopReason
-from datagen.llm.call import Call, Reply
+from datagen.llm.call import Call, Layer, Reply
 from datagen.llm.model import JUDGE_PARAMS, Model, Roles
 from datagen.llm.models_file import MODELS_FILE
 from datagen.llm.parameters import LENGTHS
 from datagen.llm.prices import PriceTag, price_tags
 from datagen.llm.spec import Spec, parse_spec
-from datagen.llm.stack import StackOptions, build_stack
+from datagen.llm.stack import StackOptions, build_stack, ungated
 from datagen.prompts import Prompts
 from datagen.records.columns import parse_map
 from datagen.records.files import content_digest, input_digest
@@ -71,6 +71,10 @@ class Job:
     """Whether its calls go into batches."""
     ray: RayAddress | None = None
     """Where the workers are; None for a run without them."""
+    command: Row = field(default_factory=dict)
+    """The command line: its `name`, and the `values` that differ from the defaults; empty where none was typed."""
+    gate: Callable[[Layer], Layer] = ungated
+    """Returns what stands between the journal and the layer that sends the calls of a model."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +316,7 @@ async def run_job(job: Job, observer: RunObserver, earlier: Outcome | None = Non
         in_flight, roles = (crew.own_concurrency(job), crew.own_roles(job)) if crew else (run.in_flight, job.roles)
         limits = run.max_calls, in_flight, run.timeout, 60 * run.patience
         money = job.tags, run.cost_limit, name
-        stack = build_stack(roles, StackOptions(output.folder, *limits, output.label, *money, job.batch))
+        stack = build_stack(roles, StackOptions(output.folder, *limits, output.label, *money, job.batch, job.gate))
         engine = Engine(method, run, stack, output, observer, job.reader.name)
         fold = engine.fold
         began, start = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), monotonic()
@@ -372,6 +376,7 @@ def account_of(job: Job, engine: Engine, driver: "Driver | None") -> Row:
     """Return the numbers of a run, for x.meta.json."""
     stack = engine.stack
     return {
+        **({"command": job.command} if job.command else {}),
         "input": job.reader.name,
         "models": job.models,
         "ended": engine.stop.reason or "input",

@@ -123,6 +123,11 @@ class Stack:
         self.journal.close()
 
 
+def ungated(layer: Layer) -> Layer:
+    """Put nothing between the journal and the layer that sends the calls of a model."""
+    return layer
+
+
 @dataclass(frozen=True)
 class StackOptions:
     """How to reach the models."""
@@ -146,7 +151,7 @@ class StackOptions:
     """The digest of the command, under which the journal notes what has been paid for it."""
     batch: BatchOptions = BatchOptions()
     """Whether calls are collected for batches."""
-    gate: Callable[[Layer], Layer] = lambda layer: layer
+    gate: Callable[[Layer], Layer] = ungated
     """Returns what stands between the journal and the layer that sends the calls of a model."""
 
 

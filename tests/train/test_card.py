@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen_train.run.card_head import head, is_repository, shown_base
+from datagen_train.tools.merge import merge_card
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 LINE = st.sampled_from(
@@ -25,6 +26,7 @@ def fields(trainer: str = "sft", data: str = "rows.jsonl", model: str = "tiny", 
 def test_a_base_and_rows_of_the_hub_are_named() -> None:
     expected = {
         "base_model": "Qwen/Qwen3-0.6B",
+        "base_model_relation": "finetune",
         "datasets": ["openai/gsm8k"],
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -38,27 +40,27 @@ def test_a_base_and_rows_of_the_hub_are_named() -> None:
 def test_adapters_are_of_another_library() -> None:
     Path("out").mkdir()
     Path("out/adapter_config.json").write_text("{}")
-    assert fields()["library_name"] == "peft"
+    assert fields()["library_name"] == "peft" and "base_model_relation" not in fields()
+    assert fields(model="hf:Qwen/Qwen3-0.6B")["base_model_relation"] == "adapter"
 
 
 @pytest.mark.parametrize(
     ("card", "known"),
     [
-        ("---\nbase_model: Qwen/Qwen3-0.6B\nlicense: apache-2.0\n---\n", ("Qwen/Qwen3-0.6B", "apache-2.0")),
-        ("---\nlicense: 'mit'\nbase_model:\n  - \"google/gemma-3-1b\"\n---\n", ("google/gemma-3-1b", "mit")),
-        ("---\nbase_model: /home/ada/models/x\nlicense: My Own\n---\n", (None, None)),
-        ("---\nbase_model: ../x\n---\n", (None, None)),
-        ("base_model: a/b\n---\n", (None, None)),
-        ("---\nlicense: no\n---\n", (None, "no")),
-        ("# No head\n", (None, None)),
+        ("---\nbase_model: Qwen/Qwen3-0.6B\nlicense: apache-2.0\n---\n", "Qwen/Qwen3-0.6B"),
+        ("---\nlicense: 'mit'\nbase_model:\n  - \"google/gemma-3-1b\"\n---\n", "google/gemma-3-1b"),
+        ("---\nbase_model: /home/ada/models/x\n---\n", None),
+        ("---\nbase_model: ../x\n---\n", None),
+        ("base_model: a/b\n---\n", None),
+        ("# No head\n", None),
     ],
 )
-def test_of_a_folder_its_own_base_is_named_and_never_its_path(card: str, known: tuple[str | None, str | None]) -> None:
+def test_of_a_folder_its_own_base_is_named_and_never_its_path(card: str, known: str | None) -> None:
     folder = Path("home/ada/secret")
     folder.mkdir(parents=True)
     folder.joinpath("README.md").write_text(card)
     read = fields(model=str(folder.resolve()))
-    assert (read.get("base_model"), read.get("license")) == known
+    assert read.get("base_model") == known and "license" not in read
     assert "ada" not in json.dumps(read) and shown_base(str(folder.resolve())) == "secret"
 
 
@@ -74,7 +76,7 @@ def test_no_card_and_no_name_breaks_the_head(lines: list[str], data: str, model:
     Path("base/README.md").write_text("\n".join(["---", *lines, "---", ""]), encoding="utf-8")
     for name in ("base", model.replace("\0", "") or "tiny"):
         read = fields(data=data, model=name)
-        assert set(read) <= {"base_model", "license", "datasets", "library_name", "pipeline_tag", "tags"}
+        assert set(read) <= {"base_model", "base_model_relation", "datasets", "library_name", "pipeline_tag", "tags"}
         assert "base_model" not in read or (is_repository(read["base_model"]) and "\n" not in read["base_model"])
         assert read["tags"] == ["datagen", "sft"]
 
@@ -87,3 +89,13 @@ def test_the_card_of_a_run_has_the_head(base: str) -> None:
         "tags": ["datagen", "sft"],
     }
     assert card.text.lstrip().startswith("# base\n")
+
+
+def test_the_card_of_a_merged_model_has_the_head() -> None:
+    base = Path("hub/models--Qwen--Qwen3-0.6B/snapshots/0123abc")
+    base.mkdir(parents=True)
+    for is_reward, tag in ((False, "text-generation"), (True, "text-classification")):
+        text = merge_card(Path("merged"), Path("adapter"), base, None, is_reward=is_reward)
+        read = ModelCard(text).data.to_dict()
+        assert (read["base_model"], read["base_model_relation"]) == ("Qwen/Qwen3-0.6B", "finetune")
+        assert (read["library_name"], read["pipeline_tag"]) == ("transformers", tag)

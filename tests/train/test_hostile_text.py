@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen_train.run.report import code, plain
+from datagen.report.markdown import code, plain
 from tests.pty_screen import EVIL, NAME, obeyed, show
 
 HOSTILE = {"prompt": f"What is 1 + 1?{EVIL}", "response": f"two {EVIL}", "meta": {"model": f"m{EVIL}"}, EVIL: EVIL}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from datagen.errors import DatagenError, InputError
 from datagen.llm.local.generation import generate, load_full_model, open_model
@@ -43,6 +44,8 @@ def test_the_card_names_the_base_and_the_adapter(adapter: Path) -> None:
     assert f"the adapter `{adapter.name}` is folded into its base `{Path(base).name}`" in card
     assert "weights are in float32" in card
     head = card.split("---\n")[1]
+    assert ModelCard.load("merged/README.md").data.library_name == "transformers"
+    assert ModelCard.load(adapter / "README.md").data.library_name == "peft"
     assert "library_name: transformers" in head and "pipeline_tag: text-generation" in head and "- merge" in head
     assert str(adapter.parent) not in card, "no path of the user's"
 

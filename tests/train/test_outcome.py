@@ -11,11 +11,11 @@ from typer.testing import CliRunner, Result
 
 from datagen.commands.main import app
 from datagen.errors import InputError
+from datagen.report.markdown import plain
 from datagen_train import dpo, ppo, sft
 from datagen_train.options import DpoOptions, PretrainOptions, SftOptions, TrainerOptions, TrainOptions
 from datagen_train.policy_options import PpoOptions
 from datagen_train.run.outcome import Course, check_selection, fingerprint, has_changed, outcome
-from datagen_train.run.report import plain
 from datagen_train.run.reward_report import reservations
 from tests.train.runs import train
 from tests.train.tasks import problems, write_preferences, write_sft

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -375,6 +376,7 @@ def test_it_learns_from_an_untrained_start_and_says_how_well(trained: tuple[Path
     assert set(reward["by_source"]) == {"s0", "s1"}
     assert reward["interval"][0] <= reward["accuracy"] <= reward["interval"][1]
     card = (folder / "rm/README.md").read_text()
+    assert ModelCard(card).data.pipeline_tag == "text-classification"
     assert "Good enough for PPO" in card
     assert "always takes the longer answer" in card
     assert json.loads((folder / "rm/reward.json").read_text())["held_out_accuracy"] == reward["accuracy"]

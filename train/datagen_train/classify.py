@@ -25,6 +25,7 @@ from transformers import TrainingArguments, set_seed
 from datagen.errors import InputError
 from datagen.llm.local.generation import context_length
 from datagen.records.labelled import LABELLED, Labelled
+from datagen.report.markdown import code
 from datagen_train.data.labels import LabelledExample, collate_labelled, encode_labelled, encode_text
 from datagen_train.data.layouts import LABELLED_TEXTS
 from datagen_train.data.sources import Data
@@ -37,7 +38,6 @@ from datagen_train.options import ClassifyOptions, TrainOptions
 from datagen_train.rates import Rates
 from datagen_train.run.label_metrics import by_label, measure_labels, quality_table
 from datagen_train.run.progress import Terminal
-from datagen_train.run.report import code
 from datagen_train.run.session import Metrics, Session, open_session
 from datagen_train.run.steps import Watched
 from datagen_train.run.whole_batch import WholeBatch

@@ -32,6 +32,7 @@ from datagen.errors import InputError
 from datagen.llm.local.generation import Ids, generate
 from datagen.records.reader import PROMPTS
 from datagen.records.record import Record, request_text
+from datagen.report.markdown import code
 from datagen_train.data.sources import Data
 from datagen_train.data.split import Split
 from datagen_train.models.actor_critic import Batch, before_answer_tokens, forward_batch, make_batch
@@ -42,7 +43,6 @@ from datagen_train.rates import Rates
 from datagen_train.run.held_out import HeldOut
 from datagen_train.run.on_policy import HELD_OUT, EncodedPrompt, encode_prompts
 from datagen_train.run.progress import ANSWERING, Terminal, token_counter
-from datagen_train.run.report import code
 from datagen_train.run.rollout import SAMPLING_BATCH, answer_seeds
 from datagen_train.run.session import Session, open_session
 from datagen_train.run.whole_batch import WholeBatch

@@ -1,13 +1,13 @@
 """The head of a model card: what the Hugging Face hub reads of it, as YAML between two lines of hyphens.
 
 A base that is a folder of this machine has no name on the hub, and its path would tell strangers about the user's
-folders: the head names the base of that base instead, if its own card does, and otherwise none.
+folders: the head names the base of that base instead, if its own card does, and otherwise none. It names no license:
+that of a base is not always that of what is trained from it, and only the owner of the model can give one.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datagen.llm.local.hub import REPOSITORY
 from datagen.llm.local.weights import is_adapter
@@ -17,8 +17,6 @@ from datagen_train.run.manifest import CARD
 HEAD = re.compile(r"---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 LARGEST_HEAD = 1 << 16
 """Characters of a base's card that are read: it may come from anywhere."""
-LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-"""An identifier of the hub, such as apache-2.0."""
 
 
 def head(trainer: str, data: Sequence[str], model: str, folder: Path) -> str:
@@ -33,25 +31,24 @@ def head(trainer: str, data: Sequence[str], model: str, folder: Path) -> str:
     from huggingface_hub import ModelCardData
 
     data_sets = [match["name"] for name in data if (match := DATA_SET.fullmatch(name))]
+    base, is_part = base_name(model), is_adapter(folder)
+    relation = {"base_model": base, "base_model_relation": "adapter" if is_part else "finetune"} if base else {}
     fields = ModelCardData(
-        **base_fields(model),
+        **relation,
         datasets=data_sets or None,
-        library_name="peft" if is_adapter(folder) else "transformers",
+        library_name="peft" if is_part else "transformers",
         pipeline_tag="text-classification" if trainer in ("reward", "classify") else "text-generation",
         tags=["datagen", trainer],
     )
     return f"---\n{fields.to_yaml()}\n---\n"
 
 
-def base_fields(model: str) -> dict[str, Any]:
-    """Return the base by its name on the hub, and its license, as far as they are known."""
+def base_name(model: str) -> str | None:
+    """Return the base by its name on the hub, if it is known."""
     name, folder = model.removeprefix("hf:"), Path(model.removeprefix("hf:")).expanduser()
     if not folder.is_dir():
-        return {"base_model": name} if is_repository(name) else {}
-    known = read_fields(folder)
-    if cached := cached_name(folder):
-        known["base_model"] = cached
-    return known
+        return name if is_repository(name) else None
+    return cached_name(folder) or named_base(folder)
 
 
 def cached_name(folder: Path) -> str | None:
@@ -66,16 +63,15 @@ def is_repository(name: str) -> bool:
     return name.partition(":")[0] != "tiny" and not name.startswith(".") and bool(REPOSITORY.fullmatch(name))
 
 
-def read_fields(folder: Path) -> dict[str, Any]:
-    """Return the base and the license that the card in a folder names. Only values of the expected form are taken."""
+def named_base(folder: Path) -> str | None:
+    """Return the base that the card in a folder names, if that is a name on the hub."""
     try:
         with (folder / CARD).open(encoding="utf-8", errors="replace") as file:
             block = HEAD.match(file.read(LARGEST_HEAD))
     except OSError:
-        return {}
-    accepts: Mapping[str, Any] = {"base_model": is_repository, "license": LICENSE.fullmatch}
-    values = {name: scalar(block[1], name) for name in accepts} if block else {}
-    return {name: value for name, value in values.items() if value and accepts[name](value)}
+        return None
+    name = scalar(block[1], "base_model") if block else ""
+    return name if name and is_repository(name) else None
 
 
 def scalar(block: str, name: str) -> str:

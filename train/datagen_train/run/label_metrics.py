@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from datagen.report.markdown import plain
 from datagen_train.data.labels import LabelledExample
 from datagen_train.models.reward_model import Numbers
 from datagen_train.run.metrics import f1
-from datagen_train.run.report import plain
 
 
 @dataclass(frozen=True)

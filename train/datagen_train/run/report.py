@@ -1,6 +1,5 @@
 """What a run leaves for people: its curves, and a model card that says what the model was trained on."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -8,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from datagen.engine.output import read_meta
-from datagen.printing import printable
 from datagen.records.makers import is_sim
+from datagen.report.markdown import code, plain
 from datagen.report.plot import page, plot
 from datagen.report.training import PANELS
 from datagen_train.data.sources import Source
@@ -22,8 +21,6 @@ BETTER = {
     "macro_f1": 1, "reward": 1,
 }  # fmt: skip
 """Metrics with a known better direction: 1 if more is better, -1 if less is."""
-MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!&]")
-"""What Markdown does not take for text."""
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 NOT_ON_CARD = ("eval_entropy", "eval_logits")
 """Beginnings of the names of metrics that say nothing about how good a model is."""
@@ -82,7 +79,7 @@ def write_card(folder: RunFolder, sources: Sequence[Source], model: str, report:
         "",
         *(f"- {name}: {plain(finding)}" for name, finding in result["checks"].items()),
         "",
-        "Curves: [run/curves.svg](run/curves.svg). Every option: [run/config.json](run/config.json).",
+        "Curves: [run/curves.svg](run/curves.svg). Every option: `run/config.json` in the folder of the run.",
         "",
     ]
     (folder.saving / CARD).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
@@ -100,16 +97,6 @@ def _origin(sources: Sequence[Source], makers: Mapping[str, int]) -> str:
     is_simulated = any(map(is_sim, makers))
     note = " **`sim` is a procedural teacher, not a language model.**" if is_simulated else ""
     return f"{origin} {f'Written or judged by: {models}.' if models else 'The rows name no model.'}{note}"
-
-
-def plain(text: object) -> str:
-    """Write a text of others so that Markdown shows it as it is, in one line."""
-    return MARKUP.sub(r"\\\g<0>", printable(text).replace("\n", " "))
-
-
-def code(text: object) -> str:
-    """Write a name of others as code."""
-    return f"`{printable(text).replace(chr(10), ' ').replace('`', chr(39))}`"
 
 
 def _metrics_table(start: dict[str, float], end: dict[str, float]) -> list[str]:

@@ -22,6 +22,7 @@ from datagen.llm.local.hub import model_name, resolve_model
 from datagen.llm.local.weights import adapter_base, is_adapter
 from datagen.records.files import check_folder
 from datagen.records.places import paths_in, real_path, refuse_bytes, refuse_overlap
+from datagen.report.markdown import code, plain
 from datagen.signals import interrupt, on_stop
 from datagen_train.data.encode import Encoder
 from datagen_train.data.trained import read_trained, write_trained
@@ -34,7 +35,6 @@ from datagen_train.rewards.reward_model import RewardModel, load_reward
 from datagen_train.run.card_head import head, shown_base
 from datagen_train.run.folder import lock_folder
 from datagen_train.run.manifest import CARD, Manifest, remove_empty
-from datagen_train.run.report import code, plain
 from datagen_train.tools.options import MergeOptions
 
 ATOL = {torch.float32: 1e-3, torch.bfloat16: 5e-2}

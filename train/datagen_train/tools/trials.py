@@ -9,8 +9,8 @@ from typing import Any
 from datagen.installation import program, shown
 from datagen.printing import printable
 from datagen.records.files import replace_file, write_json
+from datagen.report.markdown import code, plain
 from datagen_train.run.folder import RunFolder
-from datagen_train.run.report import code, plain
 from datagen_train.tools.search import Settings, flag_name, folder_name
 
 LEARNED, NOT_LEARNED, UNKNOWN, FAILED = "learned", "nothing learned", "unknown", "failed"
