@@ -58,13 +58,15 @@ async def call(name: str, rows: Any, options: Mapping[str, Any], interrupt: Inte
     """
     options = dict(options)
     folder, progress = check_folder(options.pop("folder", None)), options.pop("progress", None)
-    method, reads, method_options, run, role_models = parse(name, rows, options)
+    parsed, values = parse(name, rows, options)
+    method, reads, method_options, run, role_models = parsed
     if not method.embeds and not run.model and not all(models_of(method, role, role_models) for role in method.roles):
         if not (models := default_models()):
             raise InputError(NO_MODEL)
         run = replace(run, model=models)
     source = input_name(rows, method.kind.text_key, folder) if reads else None
     with open_job(method, source, method_options, run, role_models) as job:
+        job = replace(job, command={"name": name, "values": {**values, **({"input": source} if source else {})}})
         if run.output is None:
             job = replace(job, output=InMemory(folder, f"{name}.jsonl"))
         elif job.output.piped:
@@ -76,8 +78,8 @@ async def call(name: str, rows: Any, options: Mapping[str, Any], interrupt: Inte
         return conclude(job, outcome, observer)
 
 
-def parse(name: str, rows: Any, options: Mapping[str, Any]) -> MethodCall:
-    """Return the call of a method, checked as a command line is.
+def parse(name: str, rows: Any, options: Mapping[str, Any]) -> tuple[MethodCall, dict[str, Any]]:
+    """Return the call of a method, checked as a command line is, and the values that it was given by their names.
 
     Raises:
         InputError: The command does not take such a keyword, or refuses its value.
@@ -91,7 +93,7 @@ def parse(name: str, rows: Any, options: Mapping[str, Any]) -> MethodCall:
     models = {role: functions.in_place(names) for role, names in parsed.role_models.items()}
     run = replace(parsed.run, model=functions.in_place(parsed.run.model))
     functions.refuse_unused()
-    return parsed._replace(run=run, role_models=models)
+    return parsed._replace(run=run, role_models=models), {k: texts(v) for k, v in values.items() if v is not None}
 
 
 def keyword_values(name: str, command: CheckedCommand, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +161,13 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
             return [functions.add(keyword, function, name) for name, function in value.items()]
         return [f"{name}={json.dumps(item)}" for name, item in value.items()]
     return functions.add(keyword, value) if callable(value) else value
+
+
+def texts(value: Any) -> Any:
+    """Return a value as JSON holds it."""
+    if isinstance(value, list):
+        return [texts(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) else str(value)
 
 
 def check_folder(folder: Any) -> Path:
