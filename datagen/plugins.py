@@ -119,8 +119,8 @@ def read_source(path: Path) -> bytes:
     """Return the contents of a file of Python; InputError if it cannot be read."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def digest_of(source: bytes) -> str:
@@ -160,7 +160,7 @@ def run_file(path: Path, source: bytes) -> ModuleType:
     LOADED.add(str(path))
     try:
         with folder_at_end(str(path.parent)), failures_explained(str(path)):
-            exec(compile(source, path, "exec"), vars(module))
+            exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except InputError:
         del sys.modules[module.__name__]
         raise
@@ -245,12 +245,15 @@ def kind_of(value: object) -> str:
 
 @contextmanager
 def folder_at_end(folder: str) -> Iterator[None]:
-    """Let a folder be searched for modules after all others."""
-    sys.path.append(folder)
+    """Let a folder be searched for modules after all others; one that is searched already stays where it is."""
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        if is_new and folder in sys.path:
+            sys.path.remove(folder)
 
 
 @contextmanager

@@ -379,6 +379,9 @@ def test_a_file_that_cannot_be_used_gives_one_line(text: str, problem: str) -> N
         output = datagen(*words, code=2)
         assert problem in output
         assert output.startswith("error: ") and output.count("\n") == 1, output
+    assert "name the function in it, as --model mine.py:NAME" in datagen(
+        "respond", "seeds.jsonl", "--model", "mine.py", code=2
+    )
 
 
 @pytest.mark.parametrize("path", ["with space/my model.py", "模型/回答.py", "a:b/c:d.py", "./-x.py", "x.py:y.py"])
@@ -438,6 +441,7 @@ def test_a_models_file_names_no_code() -> None:
     assert "models.toml: default: mine.py:answer is code" in text
 
 
+@pytest.mark.slow
 def test_a_recipe_sees_files_beside_it() -> None:
     Path("r").mkdir()
     Path("r/model.py").write_text("def count(messages):\n    return f'It is {len(messages[-1][\"content\"])}'\n")

@@ -181,6 +181,8 @@ def refuse_paths(text: str) -> None:
     # Not Path.is_file, which raises for a name that is too long to be a file's.
     if any(os.path.isfile(f"{text}/{name}") for name in ("config.json", "adapter_config.json")):
         raise InputError(f"model {text}: is a folder; name it as --model hf:{text}")
+    if text.endswith(".py") and os.path.isfile(text):
+        raise InputError(f"model {text}: is a file; name the function in it, as --model {text}:NAME")
     if text.endswith(".jsonl") and os.path.isfile(text):
         raise InputError(f"model {text}: is a file; recorded replies are named as --model replay:{text}")
 

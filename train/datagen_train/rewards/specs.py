@@ -4,7 +4,7 @@
     classifier:PATH#LABEL          any sequence classifier, with its own tokenizer: the logit of LABEL (classifier.py)
     classifier:PATH#LABEL,logprob  the log-probability of LABEL
     classifier:PATH#LABEL,chat     of prompt and answer, as public reward models are asked
-    file.py:NAME                   a function of yours (functions.py)
+    FILE.py:NAME                   a function of yours, or the name that a package registers for one (functions.py)
     verifier:NAME                  a verifier of answers: 1, 0, or no score where it does not know (functions.py)
     judge:MODEL, or                a language model: one point for each statement of a rubric that holds (judge.py)
     judge:RUBRIC=MODEL
@@ -60,10 +60,10 @@ def load_function(spec: str) -> RewardFunction:
         return Verifier(pick_verifier(rest))
     if scheme == "judge":
         return JudgeReward(rest)
-    if plugin := find_plugin("reward", spec):
-        return import_function(plugin)
     if is_reward_model(spec):
         return load_reward(spec)
+    if plugin := find_plugin("reward", spec):
+        return import_function(plugin)
     is_there = Path(spec).is_dir()
     problem = f"not a reward model's folder (no {CONTRACT} in it)" if is_there else "no such folder"
     raise InputError(
