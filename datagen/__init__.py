@@ -18,6 +18,7 @@ FUNCTIONS = (
 )
 """One for each command with methods."""
 OTHERS = {
+    "generator": "datagen.api.functions",
     "train": "datagen.api.training",
     "Rows": "datagen.api.rows",
     "Account": "datagen.api.rows",
@@ -27,7 +28,7 @@ OTHERS = {
     "InputError": "datagen.errors",
     "Outage": "datagen.errors",
 }
-"""The function that trains; what the functions return, warn of and raise: the module of each."""
+"""The module of each: the functions for plug-ins and for training; what functions return, warn of and raise."""
 __all__ = [*FUNCTIONS, *OTHERS, "__version__"]
 
 

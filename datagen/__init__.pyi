@@ -6,9 +6,11 @@ from typing import Any
 from datagen.api.rows import Rows as Rows
 
 Model = str | Callable[..., Any]
+Text = str | float | Path | Callable[..., Any]
 Models = Model | Sequence[Model] | Mapping[str, Callable[..., Any]] | None
-Texts = str | float | Path | Sequence[str | float | Path] | Mapping[str, Any] | None
+Texts = Text | Sequence[Text] | Mapping[str, Any] | None
 
+from datagen.api.functions import generator as generator
 from datagen.api.rows import Account as Account
 from datagen.api.rows import Incomplete as Incomplete
 from datagen.api.training import Trained as Trained
@@ -24,7 +26,7 @@ def self_instruct(
     rows: Any,
     /,
     *,
-    mode: str = 'paper',
+    mode: str | type = 'paper',
     lag: int = 32,
     threshold: float = 0.7,
     personas: str | Path | None = None,
@@ -58,13 +60,14 @@ def self_instruct(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 def evolve(
     rows: Any,
     /,
     *,
-    style: str = 'general',
+    style: str | type = 'general',
     rounds: int | None = None,
     max_growth: int = 120,
     lang: str = 'auto',
@@ -100,6 +103,7 @@ def evolve(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 def magpie(
@@ -219,7 +223,7 @@ def respond(
     rows: Any,
     /,
     *,
-    strategy: str = 'direct',
+    strategy: str | type = 'direct',
     k: int | None = None,
     verify: Texts = None,
     system: str | None = None,
@@ -266,13 +270,14 @@ def respond(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 def improve(
     rows: Any,
     /,
     *,
-    by: str = 'edit',
+    by: str | type = 'edit',
     most_growth: float = 1.5,
     pairs: bool = False,
     only_better: bool = False,
@@ -312,13 +317,14 @@ def improve(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 def judge(
     rows: Any,
     /,
     *,
-    by: str = 'score',
+    by: str | type = 'score',
     rubric: Texts = None,
     panel: bool = False,
     allow_self: bool = False,
@@ -357,6 +363,7 @@ def judge(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 def filter(
@@ -397,7 +404,7 @@ def pairs(
     rows: Any,
     /,
     *,
-    by: str = 'best_worst',
+    by: str | type = 'best_worst',
     margin: float = 0.0,
     tie: float = 0.1,
     near: float = 0.95,
@@ -413,4 +420,5 @@ def pairs(
     overwrite: bool = False,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...

@@ -6,14 +6,15 @@ from typing import Any
 from datagen.api.rows import Rows as Rows
 
 Model = str | Callable[..., Any]
+Text = str | float | Path | Callable[..., Any]
 Models = Model | Sequence[Model] | Mapping[str, Callable[..., Any]] | None
-Texts = str | float | Path | Sequence[str | float | Path] | Mapping[str, Any] | None
+Texts = Text | Sequence[Text] | Mapping[str, Any] | None
 
 async def self_instruct(
     rows: Any,
     /,
     *,
-    mode: str = 'paper',
+    mode: str | type = 'paper',
     lag: int = 32,
     threshold: float = 0.7,
     personas: str | Path | None = None,
@@ -47,13 +48,14 @@ async def self_instruct(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 async def evolve(
     rows: Any,
     /,
     *,
-    style: str = 'general',
+    style: str | type = 'general',
     rounds: int | None = None,
     max_growth: int = 120,
     lang: str = 'auto',
@@ -89,6 +91,7 @@ async def evolve(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 async def magpie(
@@ -208,7 +211,7 @@ async def respond(
     rows: Any,
     /,
     *,
-    strategy: str = 'direct',
+    strategy: str | type = 'direct',
     k: int | None = None,
     verify: Texts = None,
     system: str | None = None,
@@ -255,13 +258,14 @@ async def respond(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 async def improve(
     rows: Any,
     /,
     *,
-    by: str = 'edit',
+    by: str | type = 'edit',
     most_growth: float = 1.5,
     pairs: bool = False,
     only_better: bool = False,
@@ -301,13 +305,14 @@ async def improve(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 async def judge(
     rows: Any,
     /,
     *,
-    by: str = 'score',
+    by: str | type = 'score',
     rubric: Texts = None,
     panel: bool = False,
     allow_self: bool = False,
@@ -346,6 +351,7 @@ async def judge(
     patience: float = 10.0,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...
 
 async def filter(
@@ -386,7 +392,7 @@ async def pairs(
     rows: Any,
     /,
     *,
-    by: str = 'best_worst',
+    by: str | type = 'best_worst',
     margin: float = 0.0,
     tie: float = 0.1,
     near: float = 0.95,
@@ -402,4 +408,5 @@ async def pairs(
     overwrite: bool = False,
     folder: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Rows: ...

@@ -71,6 +71,10 @@ class Plugin:
     """Runs the code, the first time, and returns the object; InputError if it cannot be loaded."""
 
 
+IN_MEMORY: dict[str, Plugin] = {}
+"""Objects of this process, by the words that name them (`objects.py`)."""
+
+
 def find_plugin(kind: str, name: str) -> Plugin | None:
     """Return what a name means, without running any of its code; None if it is no FILE.py:NAME and not registered.
 
@@ -81,6 +85,8 @@ def find_plugin(kind: str, name: str) -> Plugin | None:
     Raises:
         InputError: There is no such file, or several packages register the name.
     """
+    if name in IN_MEMORY:
+        return IN_MEMORY[name]
     if match := REFERENCE.fullmatch(name):
         file, attribute = match.groups()
         source = read_source(Path(file))

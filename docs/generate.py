@@ -62,10 +62,12 @@ from typing import Any
 from datagen.api.rows import Rows as Rows
 
 Model = str | Callable[..., Any]
+Text = str | float | Path | Callable[..., Any]
 Models = Model | Sequence[Model] | Mapping[str, Callable[..., Any]] | None
-Texts = str | float | Path | Sequence[str | float | Path] | Mapping[str, Any] | None
+Texts = Text | Sequence[Text] | Mapping[str, Any] | None
 """
-STUB_OF_PACKAGE = """from datagen.api.rows import Account as Account
+STUB_OF_PACKAGE = """from datagen.api.functions import generator as generator
+from datagen.api.rows import Account as Account
 from datagen.api.rows import Incomplete as Incomplete
 from datagen.api.training import Trained as Trained
 from datagen.api.training import train as train
@@ -230,16 +232,20 @@ def function_stub(name: str, *, is_async: bool) -> str:
     """Return the declaration of a function of the API."""
     roles = {"model", *(role for method in load_methods(command_name(name)).values() for role in method.roles)}
     inputs = ["rows: Any", "/"] if reads_input(name) else []
-    keywords = [keyword_stub(keyword, roles) for keyword, _ in parameters_of(name)]
+    selector = COMMANDS[command_name(name)].selector
+    keywords = [keyword_stub(keyword, roles, selector) for keyword, _ in parameters_of(name)]
+    keywords += ["**options: Any"] if selector else []  # those of a plug-in
     lines = "".join(f"    {parameter},\n" for parameter in [*inputs, "*", *keywords])
     return f"{'async ' if is_async else ''}def {name}(\n{lines}) -> Rows: ...\n"
 
 
-def keyword_stub(keyword: inspect.Parameter, roles: Collection[str]) -> str:
+def keyword_stub(keyword: inspect.Parameter, roles: Collection[str], selector: str) -> str:
     """Return a keyword with the type of what it takes: more than its option holds, which is text."""
     kind, name = keyword.annotation, keyword.name
     if name in roles:
         text = "Models"
+    elif name == selector:
+        text = "str | type"
     elif kind == ONE_OR_MORE:
         text = "Texts"
     elif name in OWN_TYPES:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,10 +17,27 @@ from typing import Any
 import pytest
 
 import datagen
-from datagen import DatagenError, Incomplete, InputError, Outage, aio, evolve, filter, judge, pairs, respond, train
+from datagen import (
+    DatagenError,
+    Incomplete,
+    InputError,
+    Outage,
+    aio,
+    evolve,
+    filter,
+    generator,
+    judge,
+    pairs,
+    respond,
+    train,
+)
 from datagen.api.calls import LEFT_OUT, command_of
 from datagen.commands.main import COMMANDS, load_methods
-from datagen.engine.options import RunOptions
+from datagen.engine.options import RunOptions, option
+from datagen.llm.model import Roles
+from datagen.prompts import Prompt
+from datagen.records.record import Record, plain_prompt
+from datagen.strategies.strategy import Answer, Strategy
 from tests.datagen.test_cli import datagen as command_line
 from tests.server import Server, running
 
@@ -41,7 +58,7 @@ def lines(folder: Path) -> Path:
     return path
 
 
-def generator(folder: Path) -> Iterator[dict[str, str]]:
+def iterator(folder: Path) -> Iterator[dict[str, str]]:
     yield from dicts(folder)
 
 
@@ -60,7 +77,7 @@ def data_frame(folder: Path) -> Any:
 INPUTS: list[Callable[[Path], Any]] = [
     lambda _: PROMPTS,
     dicts,
-    generator,
+    iterator,
     lines,
     lambda folder: str(lines(folder)),
     data_set,
@@ -260,8 +277,8 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (PROMPTS, {}, "no model is named"),
     (PROMPTS, {"model": "sim", "output": "-"}, "a function returns its rows"),
     (PROMPTS, {"model": "sim", "folder": "nowhere"}, "no such folder nowhere"),
-    (PROMPTS, {"model": {"a": echo}, "style": echo}, "expected one of general"),
-    (PROMPTS, {"model": "sim", "map": echo}, "a function is accepted as a model"),
+    (PROMPTS, {"model": {"a": echo}, "style": echo}, "no subclass of"),
+    (PROMPTS, {"model": "sim", "limit": echo}, "expected a whole number"),
     ("What is 2 + 2?", {"model": "sim"}, "prompts in memory are a list"),
     ("nothing.jsonl", {"model": "sim"}, "no such file"),
     ({"train": []}, {"model": "sim"}, "take a split"),
@@ -318,6 +335,49 @@ def test_functions_as_models() -> None:
         respond(PROMPTS[:1], k=2, teacher=[Says("x"), Says("y")])
     rows = respond(PROMPTS[:1], k=2, teacher={"a": Says("x"), "b": Says("y")})
     assert sorted(rows[0]["responses"]) == ["x", "y"]
+
+
+@dataclass(frozen=True)
+class Marks:
+    k: int = option(1, "Answers for each prompt.", short="-k")
+    marks: int = option(1, "Exclamation marks.", least=0)
+
+
+class Shout(Strategy):
+    """Answer in capitals."""
+
+    options_type = Marks
+
+    def prompt(self, record: Record, template: str = "", **fields: str) -> Prompt:
+        return plain_prompt(record.prompt)
+
+    async def answer(self, record: Record, llm: Roles, prompt: Prompt, number: int) -> Answer:
+        reply = await self.ask(record, llm, prompt, number)
+        return Answer(reply.text.upper() + "!" * self.options.marks, reply)
+
+
+def test_functions_and_classes_in_memory_are_what_plug_ins_are() -> None:
+    def is_short(record: Any, response: str) -> bool:
+        return len(response) < 10
+
+    rows = [{"prompt": "a?", "response": "short"}, {"prompt": "b?", "response": "far too long"}]
+    kept = filter(rows, verify=is_short)
+    assert [row["response"] for row in kept] == ["short"]
+    dropped = filter(rows, rule=lambda record: "a question" if "a" in record.prompt else None)
+    assert [row["prompt"] for row in dropped] == ["b?"]
+    assert [row["reason"] for row in dropped.rejected] == ["rule:a question"]
+    loud = respond(PROMPTS[:1], strategy=Shout, marks=3, model=lambda messages: "quiet")
+    assert loud[0]["response"] == "QUIET!!!"
+    with pytest.raises(InputError, match="marks: no option of respond"):
+        respond(PROMPTS[:1], marks=3, model=echo)
+
+
+def test_a_generator_of_others() -> None:
+    haiku = generator(str(Path(__file__).parents[1] / "examples/plugin/datagen_haiku/generator.py:Haiku"))
+    rows = haiku(["frogs"], model=lambda messages: "an old silent pond", season="spring")
+    assert rows[0]["response"] == "an old silent pond"
+    with pytest.raises(InputError, match="no generator"):
+        generator("nobody")
 
 
 def test_objects_of_names_and_values_are_options() -> None:

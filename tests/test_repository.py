@@ -18,7 +18,7 @@ from tests.jobs import evolve, write_seeds
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "datagen": "errors streams signals subprocesses printing installation libraries text plugins parse reasoning "
-    "records schemas json_replies prompts verify llm engine judges select sources strategies generators report "
+    "records objects schemas json_replies prompts verify llm engine judges select sources strategies generators report "
     "commands api aio publish recipes",
     "datagen_train": "errors launch division options rates policy_options models data rewards run pretrain sft reward "
     "classify dpo distill ppo grpo tools cli",

@@ -7,13 +7,13 @@ and recorded, then it is raised; a second one does not wait.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from threading import Event, Thread
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from datagen.api.inputs import input_name
@@ -22,26 +22,36 @@ from datagen.api.rows import Account, InMemory, Rows, account_in_place, collect
 from datagen.commands.endings import DONE, ending_of
 from datagen.commands.flags import CheckedCommand, MethodCall, names_of, value_words
 from datagen.commands.main import Commands
+from datagen.commands.plugin_methods import plugin_command
 from datagen.engine.job import Job, Outcome, models_of, open_job, run_job
 from datagen.engine.options import TEMPLATE_PARAM
 from datagen.errors import InputError, nothing_usable
 from datagen.llm.default import VARIABLE, default_models
 from datagen.llm.models_file import MODELS_FILE
-from datagen.llm.spec import SpecName
+from datagen.objects import remember
 from datagen.records.record import Row
 from datagen.text import count_of
 
 T = TypeVar("T")
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 LEFT_OUT = ("help", "input", "json", "quiet", "verbose", "dry_run", "shard")
 """Parameters of a command that are no keywords of its function."""
 NO_MODEL = f"no model is named: model='NAME@URL', {VARIABLE}, or `default` in {MODELS_FILE}; model='sim' to try"
 
 
-@cache
-def command_of(name: str) -> CheckedCommand:
-    """Return a command of `datagen` by its name."""
+def command_of(name: str, options: Mapping[str, Any] = EMPTY) -> CheckedCommand:
+    """Return a command of `datagen` by its name, with the options of the variant that its keywords select.
+
+    A generator of others is a command, too: FILE.py:NAME, or a registered name.
+    """
     group = Commands(name="datagen")
-    return cast(CheckedCommand, group.build(name))
+    if name not in group.table:
+        if command := plugin_command(name, group.table):
+            return cast(CheckedCommand, command)
+        raise InputError(f"{name}: no generator; expected FILE.py:NAME, or a name that a package registers")
+    selector = group.table[name].selector
+    words = [f"--{selector}={options[selector]}"] if selector in options else []
+    return cast(CheckedCommand, group.build(name, words))
 
 
 async def call(name: str, rows: Any, options: Mapping[str, Any], interrupt: Interrupt | None = None) -> Rows:
@@ -84,16 +94,15 @@ def parse(name: str, rows: Any, options: Mapping[str, Any]) -> tuple[MethodCall,
     Raises:
         InputError: The command does not take such a keyword, or refuses its value.
     """
-    command, functions = command_of(name), Functions()
-    spellings = {keyword: spelled(keyword, value, functions) for keyword, value in options.items()}
+    objects: dict[str, Any] = {}
+    spellings = {keyword: spelled(keyword, value, objects) for keyword, value in options.items()}
+    command = command_of(name, spellings)
     values = keyword_values(name, command, spellings)
     if rows is not None:
         values["input"] = "rows"
-    parsed = cast(MethodCall, command.check_words(value_words(command, values), f"datagen {name}"))
-    models = {role: functions.in_place(names) for role, names in parsed.role_models.items()}
-    run = replace(parsed.run, model=functions.in_place(parsed.run.model))
-    functions.refuse_unused()
-    return parsed._replace(run=run, role_models=models), {k: texts(v) for k, v in values.items() if v is not None}
+    words = value_words(command, values)
+    given = {keyword: texts(value) for keyword, value in values.items() if value is not None}
+    return cast(MethodCall, command.check_words(words, f"datagen {name}")), given
 
 
 def keyword_values(name: str, command: CheckedCommand, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,50 +115,20 @@ def keyword_values(name: str, command: CheckedCommand, options: Mapping[str, Any
     return {parameters[keyword]: value for keyword, value in options.items()}
 
 
-class Functions:
-    """The functions in memory that a call names as its models: on the command line each stands by its name."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, tuple[str, SpecName]] = {}
-        """The keyword, and the model."""
-        self._used: set[str] = set()
-
-    def add(self, keyword: str, function: Any, name: str | None = None) -> str:
-        """Return the word for a function; InputError if it is another one that cannot be told apart."""
-        from datagen.llm.functions import function_spec
-
-        spec = function_spec(function, name)
-        word = SpecName(spec.identity)
-        word.spec = spec
-        _, other = self._by_name.setdefault(word, (keyword, word))
-        if other.spec.load and other.spec.load() is not function:
-            raise InputError(
-                f"{keyword}: two functions have the name {spec.name} and the same source; name them: "
-                f"{keyword}={{'NAME': FUNCTION, ...}}"
-            )
-        return str(word)
-
-    def in_place(self, names: Sequence[str]) -> list[str]:
-        """Return the models, with the functions where their names stand."""
-        self._used.update(self._by_name.keys() & set(names))
-        return [self._by_name[name][1] if name in self._by_name else name for name in names]
-
-    def refuse_unused(self) -> None:
-        """Raise InputError for a function that was given where no model is asked for."""
-        for name, (keyword, _) in self._by_name.items():
-            if name not in self._used:
-                raise InputError(f"{keyword}: expected a text; a function is accepted as a model, or as FILE.py:NAME")
-
-
-def spelled(keyword: str, value: Any, functions: Functions) -> Any:
+def spelled(keyword: str, value: Any, objects: dict[str, Any]) -> Any:
     """Return the value of a keyword as words can be made of it.
 
     An object of names and values is what the command line takes as text: `param={"top_k": 20}`,
-    `map={"prompt": "question"}`, `price={"m": "1/2"}`. One of names and functions is models:
-    `teacher={"mild": mild, "strict": strict}`.
+    `map={"prompt": "question"}`, `price={"m": "1/2"}`. One of names and functions
+    names them: `teacher={"mild": mild, "strict": strict}`.
+
+    Args:
+        keyword: Its name.
+        value: What it was given.
+        objects: The functions and classes of this call, by the words that name them; it is added to.
     """
     if isinstance(value, list | tuple):
-        return [spelled(keyword, item, functions) for item in value]
+        return [spelled(keyword, item, objects) for item in value]
     if isinstance(value, Mapping):
         if keyword == "map":
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items())
@@ -158,9 +137,20 @@ def spelled(keyword: str, value: Any, functions: Functions) -> Any:
         if keyword == "price":
             return [f"{name}={price}" for name, price in value.items()]
         if value and all(map(callable, value.values())):
-            return [functions.add(keyword, function, name) for name, function in value.items()]
+            return [named(keyword, item, objects, name) for name, item in value.items()]
         return [f"{name}={json.dumps(item)}" for name, item in value.items()]
-    return functions.add(keyword, value) if callable(value) else value
+    return named(keyword, value, objects) if callable(value) else value
+
+
+def named(keyword: str, value: Any, objects: dict[str, Any], name: str | None = None) -> str:
+    """Return the word that names a function or a class in memory; InputError if it is the word for another one."""
+    word = remember(value, name)
+    if objects.setdefault(word, value) is not value:
+        raise InputError(
+            f"{keyword}: two functions have the name {word.rpartition('/')[0]} and the same source; name them: "
+            f"{keyword}={{'NAME': FUNCTION, ...}}"
+        )
+    return word
 
 
 def texts(value: Any) -> Any:

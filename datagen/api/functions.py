@@ -24,22 +24,37 @@ def make_function(name: str) -> Callable[..., Rows]:
     """Return the function that runs a command and waits for it; `name` is a name in `datagen.FUNCTIONS`."""
 
     def function(rows: Any = None, /, **options: Any) -> Rows:
-        result = call_and_wait(command_name(name), rows, options)
-        for message in result.account.warnings:
-            warnings.warn(message, Incomplete, stacklevel=2)
-        return result
+        return with_warnings(call_and_wait(command_name(name), rows, options))
 
     return described(function, name)
+
+
+def generator(name: str) -> Callable[..., Rows]:
+    """Return the function of a generator of others: `FILE.py:NAME`, or a name that a package registers.
+
+    Raises:
+        InputError: There is none, or it cannot be loaded.
+    """
+
+    def function(rows: Any = None, /, **options: Any) -> Rows:
+        return with_warnings(call_and_wait(name, rows, options))
+
+    function.__doc__ = command_of(name).help
+    return function
+
+
+def with_warnings(rows: Rows) -> Rows:
+    """Warn of what was not obtained, at the line that has called the function; return the rows."""
+    for message in rows.account.warnings:
+        warnings.warn(message, Incomplete, stacklevel=3)
+    return rows
 
 
 def make_async_function(name: str) -> Callable[..., Awaitable[Rows]]:
     """Return the function that runs a command in the running event loop."""
 
     async def function(rows: Any = None, /, **options: Any) -> Rows:
-        result = await call(command_name(name), rows, options)
-        for message in result.account.warnings:
-            warnings.warn(message, Incomplete, stacklevel=2)
-        return result
+        return with_warnings(await call(command_name(name), rows, options))
 
     return described(function, name)
 

@@ -56,7 +56,7 @@ def plugin_variants(
     """
     word = selected(selector, words)
     plugin = find_plugin(kind, word) if word and word not in taken else None
-    return {plugin.name: load_method(plugin, kind)} if plugin else {}
+    return {word: load_method(plugin, kind)} if word and plugin else {}
 
 
 def selected(selector: str, words: Sequence[str]) -> str | None:
@@ -79,7 +79,7 @@ def load_method(plugin: Plugin, kind: str) -> type[Method]:
     """
     method, place = plugin.load(), f"{kind} {plugin.name}"
     if not (isinstance(method, type) and issubclass(method, Method)):
-        raise InputError(f"{place}: is {kind_of(method)}; a {kind} is a subclass of datagen.engine.method.Method")
+        raise InputError(f"{place}: is {kind_of(method)}, and no subclass of datagen.engine.method.Method")
     for name in ("name", "options_type"):
         if not hasattr(method, name):
             raise InputError(f"{place}: its class has no `{name}`")

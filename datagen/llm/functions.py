@@ -20,15 +20,13 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
-from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Call, Reply, Transient, refusal
 from datagen.llm.spec import Spec
-from datagen.plugins import DIGEST_LENGTH, Faults, kind_of
-from datagen.records.record import Row, canonical
+from datagen.plugins import Faults, kind_of
+from datagen.records.record import Row
 
 ModelFunction = Callable[..., str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]]
 """Takes messages and parameters; returns an answer, or an awaitable of it."""
@@ -36,55 +34,6 @@ FIELDS = {"text": str, "reasoning": str, "finish_reason": str, "usage": dict, "t
 """What a returned dict may hold."""
 BUSY = (429, 503, 529)
 """The statuses of a server that takes no more requests for now."""
-
-
-def function_spec(function: ModelFunction, name: str | None = None, digest: str | None = None) -> Spec:
-    """Return the spec of a callable in memory.
-
-    Args:
-        function: The model.
-        name: How rows call it; without it, its qualified name.
-        digest: Tells its version apart from others of this name. Without it, that of its source code and of the texts
-            and numbers that it closes over; what else it uses, such as the state of an object, is not seen.
-    """
-    name = name or qualified_name(function)
-    return Spec(f"{name}/{digest or source_digest(function)}", name, load=lambda: function)
-
-
-def qualified_name(function: Any) -> str:
-    """Return the name of a callable with its module; of an object, that of its class."""
-    function = function.func if isinstance(function, partial) else function
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def source_digest(function: Any) -> str:
-    """Return a digest of the source code of a callable, and of the plain values that it closes over."""
-    values: list[Any] = []
-    if isinstance(function, partial):
-        values, function = [function.args, *sorted(function.keywords.items())], function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    try:
-        source = inspect.getsource(named)
-    except (OSError, TypeError):
-        source = ""
-    plain = inspect.unwrap(named)
-    cells = tuple(cell.cell_contents for cell in getattr(plain, "__closure__", None) or ())
-    code = getattr(plain, "__code__", None)  # its constants and names tell two lambdas of one line apart
-    keywords = sorted((getattr(plain, "__kwdefaults__", None) or {}).items())
-    values += [cells, getattr(plain, "__defaults__", None), *keywords]
-    values += [code.co_consts, code.co_names] if code else []
-    return sha256(canonical([source, list(map(plain_value, values))])).hexdigest()[:DIGEST_LENGTH]
-
-
-def plain_value(value: Any) -> Any:
-    """Return a text, a number or a tuple of them as it is, and of anything else its type.
-
-    A list may be a state that changes while the model works; the text of an object changes from run to run.
-    """
-    if isinstance(value, tuple):
-        return list(map(plain_value, value))
-    return value if value is None or isinstance(value, str | int | float | bool) else type(value).__qualname__
 
 
 class FunctionModel:

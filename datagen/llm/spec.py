@@ -75,12 +75,6 @@ class Spec:
         return f"{self.name} at {self.urls[0]}" if self.urls else self.name
 
 
-class SpecName(str):
-    """The name of a model that is there already, such as a function in memory; it stands where specs stand."""
-
-    spec: Spec
-
-
 def parse_spec(text: str) -> Spec:
     """Parse a model spec. Nothing is sent.
 
@@ -91,8 +85,6 @@ def parse_spec(text: str) -> Spec:
     Raises:
         InputError: The text is no spec, its URL holds a secret, or the folder or file that it names cannot be used.
     """
-    if isinstance(text, SpecName):
-        return text.spec
     if text == "sim" or text.startswith("sim:"):
         from datagen.llm.sim import VERSION
 
@@ -110,7 +102,7 @@ def parse_spec(text: str) -> Spec:
     if text in models:
         return replace(file_spec(models[text], f"{MODELS_FILE}: [models.{text}]"), alias=text)
     if plugin := find_plugin("model", text):
-        return Spec(plugin.identity, text, load=plugin.load)
+        return Spec(plugin.identity, plugin.name, load=plugin.load)
     refuse_paths(text)
     spec = server_spec(text)
     if models and "@" not in text:

@@ -13,8 +13,9 @@ import pytest
 
 from datagen.errors import CallFailed, InputError
 from datagen.llm.call import Call, Reply, Transient
-from datagen.llm.functions import FunctionModel, function_spec, load_function
+from datagen.llm.functions import FunctionModel, load_function
 from datagen.llm.spec import parse_spec
+from datagen.objects import remember
 from tests.jobs import digest, respond, rows, write_seeds
 
 ANSWER = """
@@ -38,7 +39,7 @@ def write_model(text: str = ANSWER, path: str = "mymodel.py") -> str:
 def ask(function: Any, *, timeout: float = 5.0, **params: Any) -> Reply:
     """Send one call to a function."""
     call = Call(b"", "f", [{"role": "user", "content": "Hi"}], params, 0, 1, "answer", {})
-    return asyncio.run(FunctionModel(function_spec(function), timeout).send(call))
+    return asyncio.run(FunctionModel(parse_spec(remember(function)), timeout).send(call))
 
 
 def test_its_answers_become_rows_with_reasoning_usage_and_identity() -> None:
@@ -88,7 +89,7 @@ def test_a_function_cannot_change_the_request() -> None:
         return "gone"
 
     call = Call(b"", "f", [{"role": "user", "content": "Hi"}], {}, 0, 1, "answer", {})
-    asyncio.run(FunctionModel(function_spec(greedy), 5).send(call))
+    asyncio.run(FunctionModel(parse_spec(remember(greedy)), 5).send(call))
     assert call.messages == [{"role": "user", "content": "Hi"}]
 
 
@@ -193,11 +194,11 @@ def test_callables_in_memory_are_told_apart_by_what_they_close_over() -> None:
     def teacher_of(word: str) -> Any:
         return lambda messages: word
 
-    assert function_spec(teacher_of("a")).identity == function_spec(teacher_of("a")).identity
-    assert function_spec(teacher_of("a")).identity != function_spec(teacher_of("b")).identity
+    assert remember(teacher_of("a")) == remember(teacher_of("a"))
+    assert remember(teacher_of("a")) != remember(teacher_of("b"))
     two = [lambda messages: "a", lambda messages: "b"]
-    assert function_spec(two[0]).identity != function_spec(two[1]).identity
-    assert function_spec(teacher_of("a"), "mine", "1").identity == "mine/1"
+    assert remember(two[0]) != remember(two[1])
+    assert remember(teacher_of("a"), "mine").startswith("mine/")
 
 
 def test_an_object_with_call_and_a_bound_method_are_models() -> None:
@@ -210,7 +211,7 @@ def test_an_object_with_call_and_a_bound_method_are_models() -> None:
 
     assert ask(Server()).text == "called"
     assert ask(Server().answer).text == "bound"
-    function, names = load_function(function_spec(Server()))
+    function, names = load_function(parse_spec(remember(Server())))
     assert callable(function)
     assert names == frozenset()
 
