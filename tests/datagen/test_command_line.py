@@ -39,7 +39,7 @@ def call(*arguments: str, **env: str) -> Result:
         ),
         ("evolve x -o", "option '-o' requires an argument"),
         ("pairs", "datagen pairs: INPUT is missing. For example: datagen pairs samples.judge.jsonl"),
-        ("evolve x --style cod", "--style cod: expected one of general, code, math. Did you mean code?"),
+        ("evolve x --style cod", "--style cod: expected one of general, code, math, FILE.py:NAME. Did you mean code?"),
         ("evolve x\x1b[31m y\x1b[31m", r"datagen evolve: got unexpected extra argument(s) (y\x1b[31m)"),
     ],
 )
