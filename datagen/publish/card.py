@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from datagen import __version__
+import datagen
 from datagen.commands.report import sentence_of
 from datagen.llm.prices import dollars
 from datagen.publish.chain import Step
@@ -137,7 +137,7 @@ def introduction(packed: Packed) -> str:
     simulated = any(is_sim(model) for step in packed.steps for model in step.models)
     lines = [
         f"# {plain(packed.given.title)}",
-        f"Synthetic data, made by {made} (datagen-train {__version__}).",
+        f"Synthetic data, made by {made} (datagen-train {datagen.__version__}).",
         *([f"**{SIM}**"] if simulated else []),
         *([] if packed.given.license else ["**No license was given for this data set.**"]),
         table(
@@ -306,7 +306,7 @@ def contamination_lines(packed: Packed) -> list[str]:
 
 def commands_text(packed: Packed) -> str:
     """Say how to make the rows again, from the recorded answers or from new ones."""
-    versions = f"datagen-train {__version__}, Python {platform.python_version()}"
+    versions = f"datagen-train {datagen.__version__}, Python {platform.python_version()}"
     if packed.replay is None:
         commands = [command.line for command in known_commands(packed.steps)] or [
             f"datagen {step.command}: {step.input_name or 'no input'} to {step.path.name}" for step in packed.steps
