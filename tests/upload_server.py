@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.create(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.answer({"objects": [self.lfs_action(one) for one in json.loads(body)["objects"]]})
-        name, _, action = path.removeprefix("/api/").partition("/preupload/")
+        name, _, action = path.removeprefix("/api/").removesuffix("/revision/main").partition("/preupload/")
         if not action:
             name, _, action = name.partition("/commit/")
         repository = repositories.get(name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from datagen import __version__
+import datagen
 from datagen.commands.report import sentence_of
 from datagen.llm.prices import dollars
 from datagen.publish.chain import Step
@@ -117,9 +117,9 @@ def is_preference(packed: Packed) -> bool:
 
 def languages_of(packed: Packed) -> list[str]:
     """Return the languages of the rows: as given, or those that are common in the sample."""
-    found = packed.languages
+    counts = packed.languages
     return list(packed.given.languages) or [
-        name for name, count in found.most_common() if count >= COMMON_LANGUAGE * found.total()
+        name for name, count in counts.most_common() if count >= COMMON_LANGUAGE * counts.total()
     ]
 
 
@@ -133,11 +133,11 @@ def hub_sources(steps: Iterable[Step]) -> list[str]:
 
 def introduction(packed: Packed) -> str:
     """Say what it is."""
-    made = " and ".join(dict.fromkeys(code(f"datagen {step.command}") for step in packed.steps))
+    commands = " and ".join(dict.fromkeys(code(f"datagen {step.command}") for step in packed.steps))
     simulated = any(is_sim(model) for step in packed.steps for model in step.models)
     lines = [
         f"# {plain(packed.given.title)}",
-        f"Synthetic data, made by {made} (datagen-train {__version__}).",
+        f"Synthetic data, made by {commands} (datagen-train {datagen.__version__}).",
         *([f"**{SIM}**"] if simulated else []),
         *([] if packed.given.license else ["**No license was given for this data set.**"]),
         table(
@@ -224,17 +224,17 @@ def judges_text(steps: Iterable[Step]) -> str:
 
 def cost_text(steps: Iterable[Step]) -> str:
     """Say what the answers cost."""
-    asked = [step for step in steps if step.result.get("usage", {}).get("calls")]
-    if not asked:
+    paid_steps = [step for step in steps if step.result.get("usage", {}).get("calls")]
+    if not paid_steps:
         return "No model was asked, so nothing was paid."
     lines = []
-    for step in asked:
+    for step in paid_steps:
         usage = step.result["usage"]
         price = "unknown" if usage.get("cost") is None else dollars(usage["cost"])
         simulated = all(map(is_sim, step.models))
         cells = (f"{usage[name]:,}" for name in ("calls", "prompt_tokens", "completion_tokens"))
         lines.append([step.path.name, *cells, "simulated" if simulated else price])
-    parts = [f"**{plain(step.path.name)}**\n\n{page_table(one)}" for step in asked
+    parts = [f"**{plain(step.path.name)}**\n\n{page_table(one)}" for step in paid_steps
              for one in spending_tables(step.result.get("spending", []))[:1]]  # fmt: skip
     return "\n\n".join([table(["file", "answers", "prompt tokens", "completion tokens", "cost"], lines), *parts])
 
@@ -306,7 +306,7 @@ def contamination_lines(packed: Packed) -> list[str]:
 
 def commands_text(packed: Packed) -> str:
     """Say how to make the rows again, from the recorded answers or from new ones."""
-    versions = f"datagen-train {__version__}, Python {platform.python_version()}"
+    versions = f"datagen-train {datagen.__version__}, Python {platform.python_version()}"
     if packed.replay is None:
         commands = [command.line for command in known_commands(packed.steps)] or [
             f"datagen {step.command}: {step.input_name or 'no input'} to {step.path.name}" for step in packed.steps

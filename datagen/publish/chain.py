@@ -59,12 +59,12 @@ class Step:
     @property
     def models(self) -> dict[str, dict[str, Any]]:
         """The models that answered, each with its roles and the number of answers."""
-        found: dict[str, dict[str, Any]] = {}
+        models: dict[str, dict[str, Any]] = {}
         for part in self.result.get("spending", []):
-            entry = found.setdefault(str(part["model"]), {"roles": [], "answers": 0})
+            entry = models.setdefault(str(part["model"]), {"roles": [], "answers": 0})
             entry["roles"] = list(dict.fromkeys([*entry["roles"], str(part["role"])]))
             entry["answers"] += part["calls"]
-        return found
+        return models
 
 
 def chain_of(outputs: Iterable[Path]) -> list[Step]:

@@ -132,7 +132,7 @@ def test_the_card_says_how_to_use_the_model_and_what_to_expect(rows: str) -> Non
     result = train(classify, rows, output="out", model="tiny", **SHORT)
     assert set(result["labels"]) == set(WORDS)
     card = Path("out/README.md").read_text()
-    assert ModelCard(card).data.pipeline_tag == "text-classification"
+    assert ModelCard(card).data.to_dict()["pipeline_tag"] == "text-classification"
     guess = pipeline("text-classification", model="out")(classify.EXAMPLE)[0]
     assert f"# `{guess['label']}`: {guess['score']:.4f}" in card
 

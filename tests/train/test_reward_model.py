@@ -376,7 +376,7 @@ def test_it_learns_from_an_untrained_start_and_says_how_well(trained: tuple[Path
     assert set(reward["by_source"]) == {"s0", "s1"}
     assert reward["interval"][0] <= reward["accuracy"] <= reward["interval"][1]
     card = (folder / "rm/README.md").read_text()
-    assert ModelCard(card).data.pipeline_tag == "text-classification"
+    assert ModelCard(card).data.to_dict()["pipeline_tag"] == "text-classification"
     assert "Good enough for PPO" in card
     assert "always takes the longer answer" in card
     assert json.loads((folder / "rm/reward.json").read_text())["held_out_accuracy"] == reward["accuracy"]

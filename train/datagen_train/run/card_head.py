@@ -32,14 +32,15 @@ def head(trainer: str, data: Sequence[str], model: str, folder: Path) -> str:
 
     data_sets = [match["name"] for name in data if (match := DATA_SET.fullmatch(name))]
     base, is_part = base_name(model), is_adapter(folder)
-    relation = {"base_model": base, "base_model_relation": "adapter" if is_part else "finetune"} if base else {}
     fields = ModelCardData(
-        **relation,
+        base_model=base,
         datasets=data_sets or None,
         library_name="peft" if is_part else "transformers",
         pipeline_tag="text-classification" if trainer in ("reward", "classify") else "text-generation",
         tags=["datagen", trainer],
     )
+    if base:
+        fields["base_model_relation"] = "adapter" if is_part else "finetune"
     return f"---\n{fields.to_yaml()}\n---\n"
 
 
