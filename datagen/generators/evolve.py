@@ -13,9 +13,9 @@ Departures. The paper makes both calls and then eliminates; here a rewrite that 
 costs no further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too
 (the paper does not say), so a seed stays one prompt. Three rules are added (refused, answered, overgrown), and what
 stands around a rewrite is taken off (select/wrapping.py). The seeds themselves are not repeated in the output.
-WizardCoder and WizardMath report no elimination; here the rules hold for them as well, but for `--rule none`. Their papers stop evolving when
-a score on other data falls: that needs training, and `--rounds` may be raised one by one, since recorded answers are
-reused.
+WizardCoder and WizardMath report no elimination; here the rules hold for them as well, without `--rule none`. Their
+papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by one,
+since recorded answers are reused.
 """
 
 from collections import Counter, defaultdict

@@ -41,7 +41,7 @@ FSDP_HELP = (
 )
 DEEPSPEED_HELP = "DeepSpeed's configuration, a JSON file (pretrain, sft, dpo); in place of --fsdp."
 ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
-TOKENS_HELP = "Tokens with a loss, instead of --epochs: rows are repeated or left out, and never go beyond it. pretrain, sft, dpo."
+TOKENS_HELP = "Tokens with a loss to train on, instead of --epochs: rows are repeated or left out. pretrain, sft, dpo."
 TEMPLATE_HELP = (
     "Values of the chat template as a JSON object, such as '{\"enable_thinking\": false}'. They become its defaults, "
     "and are saved with the model."
