@@ -168,6 +168,7 @@ def test_arms_that_trained_on_other_numbers_of_tokens_are_not_compared() -> None
 # What is found
 
 
+@pytest.mark.slow
 def test_a_fault_that_costs_rows_is_found_and_what_only_looks_different_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -178,13 +179,14 @@ def test_a_fault_that_costs_rows_is_found_and_what_only_looks_different_is_not(
     assert report()["verdict"] in capsys.readouterr().out
     assert [len(arm["values"]) for arm in report()["arms"]] == [3, 3]
 
-    nothing = Options(switch="model=sim:noop=0.3#x,sim:noop=0.3#y", seeds=3, output="same", quiet=True)
+    nothing = Options(switch="model=sim:noop=0.3#r,sim:noop=0.3#s", seeds=3, output="same", quiet=True)
     assert run(recipe, nothing) == 0
     found = report("same")["difference"]
     assert found["low"] < 0 < found["high"] and found["deviation"] > 0
     assert report("same")["verdict"].startswith("No difference shown: the interval includes 0")
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on_and_ends_with_the_same_table() -> None:
     words = ["ablate", write_recipe(), "--switch", "evolved.rule=all,none", "--seeds", "2"]
     command = [sys.executable, "-m", "datagen", *words]

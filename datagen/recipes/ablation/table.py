@@ -168,7 +168,7 @@ def cells(report: Row) -> list[list[str]]:
 
 
 def arm_cells(arm: Row) -> list[str]:
-    means = [f"{fmean(arm[name]):,.0f}" for name in ("rows", "tokens")]
+    means = [f"{fmean(arm[name]):,.0f}" if any(arm[name]) else "-" for name in ("rows", "tokens")]
     measured = [f"{fmean(arm['values']):.4g}", f"{stdev(arm['values']):.2g}"]
     return [arm["label"], *measured, *means, f"{arm['calls']:,}", dollars(arm["cost"])]
 
