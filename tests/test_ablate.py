@@ -71,16 +71,16 @@ def test_the_points_of_student_t(freedom: int, point: float) -> None:
 
 def test_the_interval_is_that_of_paired_differences() -> None:
     # scipy.stats.ttest_rel([1.1, 1.3, 1.2, 1.25, 1.15], [1, 1, 1, 1, 1]).confidence_interval(0.95)
-    found = difference([1.1, 1.3, 1.2, 1.25, 1.15], [1.0] * 5)
-    assert (found.mean, found.deviation) == (pytest.approx(0.2), pytest.approx(0.0790569415))
-    assert (found.low, found.high) == (pytest.approx(0.1018378, abs=1e-7), pytest.approx(0.2981622, abs=1e-7))
-    assert found.is_shown and found.needed == 3  # t(2) s / sqrt(3) = 0.196
+    gap = difference([1.1, 1.3, 1.2, 1.25, 1.15], [1.0] * 5)
+    assert (gap.mean, gap.deviation) == (pytest.approx(0.2), pytest.approx(0.0790569415))
+    assert (gap.low, gap.high) == (pytest.approx(0.1018378, abs=1e-7), pytest.approx(0.2981622, abs=1e-7))
+    assert gap.is_shown and gap.needed == 3  # t(2) s / sqrt(3) = 0.196
 
 
 def test_an_interval_with_0_says_how_many_seeds_would_show_the_difference() -> None:
-    found = difference([0.3, -0.1, 0.1], [0.0, 0.0, 0.0])
-    assert not found.is_shown and found.low < 0 < found.high
-    assert found.needed == 18  # t(17) 0.2 / sqrt(18) = 0.0995, t(16) 0.2 / sqrt(17) = 0.1028
+    gap = difference([0.3, -0.1, 0.1], [0.0, 0.0, 0.0])
+    assert not gap.is_shown and gap.low < 0 < gap.high
+    assert gap.needed == 18  # t(17) 0.2 / sqrt(18) = 0.0995, t(16) 0.2 / sqrt(17) = 0.1028
     assert difference([1.0, 1.0], [1.0, 1.0]).needed is None
 
 
@@ -181,8 +181,8 @@ def test_a_fault_that_costs_rows_is_found_and_what_only_looks_different_is_not(
 
     nothing = Options(switch="model=sim:noop=0.3#r,sim:noop=0.3#s", seeds=3, output="same", quiet=True)
     assert run(recipe, nothing) == 0
-    found = report("same")["difference"]
-    assert found["low"] < 0 < found["high"] and found["deviation"] > 0
+    gap = report("same")["difference"]
+    assert gap["low"] < 0 < gap["high"] and gap["deviation"] > 0
     assert report("same")["verdict"].startswith("No difference shown: the interval includes 0")
 
 

@@ -75,9 +75,9 @@ def run(recipe: str, options: Options) -> int:
         return code
 
     # 3. Compare.
-    found = read_arms(study, switch, measure, folder)
-    check_tokens(found)
-    report = as_dict(path.stem, switch, study, measure, found)
+    results = read_arms(study, switch, measure, folder)
+    check_tokens(results)
+    report = as_dict(path.stem, switch, study, measure, results)
     write_json(folder / REPORT, report)
     replace_file(folder / "ablation.md", markdown(report).encode())
     print(printable((folder / REPORT).read_text() if options.json else "\n".join(text_lines(report))))

@@ -1,4 +1,4 @@
-"""What an ablation found: the measure of each arm and seed, their paired difference, and what each arm took."""
+"""What an ablation shows: the measure of each arm and seed, their paired difference, and what each arm took."""
 
 import json
 from collections.abc import Sequence
@@ -122,20 +122,20 @@ def check_tokens(arms: Sequence[Arm]) -> None:
             raise DatagenError(f"the arms trained on {shown} tokens, which differ by more than 1 %: {way}")
 
 
-def verdict(switch: Switch, measure: Measure, arms: Sequence[Arm], found: Difference) -> str:
-    """Say in a sentence what was found."""
+def verdict(switch: Switch, measure: Measure, arms: Sequence[Arm], gap: Difference) -> str:
+    """Say in a sentence what that shows."""
     first, second = switch.labels()
     name, seeds = measure.result.name, len(arms[0].values)
-    if found.is_shown:
-        is_better = (found.mean < 0) == measure.less_is_better
-        more = "less" if found.mean < 0 else "more"
+    if gap.is_shown:
+        is_better = (gap.mean < 0) == measure.less_is_better
+        more = "less" if gap.mean < 0 else "more"
         return (
-            f"{switch.name}={first} {'helps' if is_better else 'hurts'}: {abs(found.mean):.4g} {more} {name} than with "
+            f"{switch.name}={first} {'helps' if is_better else 'hurts'}: {abs(gap.mean):.4g} {more} {name} than with "
             f"{second} ({seeds} seeds)."
         )
-    if not (found.mean or found.deviation):
+    if not (gap.mean or gap.deviation):
         return f"No difference shown: {name} is the same in both arms, with every seed."
-    number = f"about {found.needed}" if found.needed else f"more than {MOST_SEEDS}"
+    number = f"about {gap.needed}" if gap.needed else f"more than {MOST_SEEDS}"
     return (
         f"No difference shown: the interval includes 0 ({seeds} seeds). A difference of this size would take {number} "
         "seeds to show."
@@ -144,7 +144,7 @@ def verdict(switch: Switch, measure: Measure, arms: Sequence[Arm], found: Differ
 
 def as_dict(recipe: str, switch: Switch, study: Study, measure: Measure, arms: Sequence[Arm]) -> Row:
     """Return all of it for `ablation.json`; no time and no path, so that it is the same after every stop."""
-    found = difference(arms[0].values, arms[1].values)
+    gap = difference(arms[0].values, arms[1].values)
     return {
         "recipe": recipe,
         "switch": switch.name,
@@ -153,8 +153,8 @@ def as_dict(recipe: str, switch: Switch, study: Study, measure: Measure, arms: S
         "seeds": len(arms[0].values),
         "seeds_vary": list(study.vary),
         "arms": [vars(arm) for arm in arms],
-        "difference": vars(found),
-        "verdict": verdict(switch, measure, arms, found),
+        "difference": vars(gap),
+        "verdict": verdict(switch, measure, arms, gap),
     }
 
 
@@ -162,9 +162,9 @@ def cells(report: Row) -> list[list[str]]:
     """Return the table: a line for each arm, and one for their difference."""
     heading = [report["switch"], report["measure"], "sd", "rows", "tokens", "calls", "cost"]
     table = [heading, *(arm_cells(arm) for arm in report["arms"])]
-    found = report["difference"]
-    interval = f"{found['low']:+.4g} to {found['high']:+.4g}"
-    return [*table, ["difference", f"{found['mean']:+.4g}", f"{found['deviation']:.2g}", interval, "", "", ""]]
+    gap = report["difference"]
+    interval = f"{gap['low']:+.4g} to {gap['high']:+.4g}"
+    return [*table, ["difference", f"{gap['mean']:+.4g}", f"{gap['deviation']:.2g}", interval, "", "", ""]]
 
 
 def arm_cells(arm: Row) -> list[str]:
