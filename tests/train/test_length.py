@@ -33,8 +33,8 @@ def test_files_of_any_size_are_trained_on_for_as_many_tokens(monkeypatch: pytest
     monkeypatch.setattr(Sft, "training_step", count)
     for rows in (10, 200):  # several passes over the first, a part of the second
         counted.clear()
-        options = {"tokens": 600, "batch_size": 16, "held_out": 0.0, "eval_every": 1000}
-        result = train(sft, write_rows(f"{rows}.jsonl", rows), output=f"out-{rows}", **options)
+        file, output = write_rows(f"{rows}.jsonl", rows), f"out-{rows}"
+        result = train(sft, file, output=output, tokens=600, batch_size=16, held_out=0.0, eval_every=1000)
         assert sum(counted) == result["trained_on"]["tokens"]
         assert 580 < sum(counted) <= 600
         assert result["steps"] == len(counted) == -(-result["trained_on"]["sequences"] // 16)
