@@ -42,6 +42,7 @@ results:
   kept: {file: evolved.meta.json, value: result.funnel.kept}
   test rows: {file: test.meta.json, value: result.funnel.kept}
 """
+EVAL = "  eval: {run: train eval, model: hf:sft, data: test.jsonl, generate: 0, all: true}\n"
 T_POINTS = {1: 12.706204736, 2: 4.302652730, 4: 2.776445105, 9: 2.262157163, 30: 2.042272456, 99: 1.984216952}
 """scipy.stats.t.ppf(0.975, degrees of freedom)."""
 
@@ -220,11 +221,9 @@ def test_one_budget_covers_both_arms_and_all_seeds() -> None:
 
 @pytest.mark.slow
 def test_both_arms_train_on_as_many_tokens_and_the_harmful_one_is_worse() -> None:
-    recipe = write_recipe(TRAINED)
+    recipe = write_recipe(TRAINED.replace(EVAL, ""))
     assert run(recipe, Options(switch="evolved.rule=all,none", seeds=2, measure="loss", output="out", quiet=True)) == 0
     kept, all_rows = report()["arms"]
     assert all(2900 < tokens <= 3000 for arm in (kept, all_rows) for tokens in arm["tokens"])
     assert all(few < many for few, many in zip(kept["rows"], all_rows["rows"], strict=True))
     assert report()["less_is_better"] and report()["difference"]["mean"] < 0
-    losses = [json.loads(Path(f"out/eval-{arm}-1.json").read_text())["loss"] for arm in ("a", "b")]
-    assert losses == pytest.approx([arm["values"][1] for arm in (kept, all_rows)], rel=1e-3)
