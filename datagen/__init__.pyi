@@ -69,6 +69,7 @@ def evolve(
     *,
     style: str | type = 'general',
     rounds: int | None = None,
+    rule: Texts = None,
     max_growth: int = 120,
     lang: str = 'auto',
     reasoning: str = 'keep',

@@ -57,6 +57,7 @@ async def evolve(
     *,
     style: str | type = 'general',
     rounds: int | None = None,
+    rule: Texts = None,
     max_growth: int = 120,
     lang: str = 'auto',
     reasoning: str = 'keep',

@@ -56,11 +56,13 @@ def evolve(
     rounds: int = 4,
     style: str = "general",
     lang: str = "auto",
+    rule: Sequence[str] = ("all",),
     **run: Any,
 ) -> Outcome:
     """Run `datagen evolve` as its command does, without terminal output."""
     method = STYLES[style]
-    return perform(method, seeds, model, output, method.options_type(rounds=rounds, lang=lang), **run)
+    options = method.options_type(rounds=rounds, lang=lang, rule=list(rule))
+    return perform(method, seeds, model, output, options, **run)
 
 
 def respond(

@@ -35,8 +35,7 @@ from datagen.api.calls import LEFT_OUT, command_of
 from datagen.commands.main import COMMANDS, load_methods
 from datagen.engine.options import RunOptions, option
 from datagen.llm.model import Roles
-from datagen.prompts import Prompt
-from datagen.records.record import Record, plain_prompt
+from datagen.records.record import Prompt, Record, plain_prompt
 from datagen.strategies.strategy import Answer, Strategy
 from tests.datagen.test_cli import datagen as command_line
 from tests.server import Server, running

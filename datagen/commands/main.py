@@ -146,6 +146,12 @@ COMMANDS = {
         example="datagen recipes --show wizard",
         page="docs/recipes.md",
     ),
+    "ablate": Command(
+        "datagen.recipes.ablation.command",
+        "Does a switch help? A recipe with it on and off, on equally many training tokens, over several seeds.",
+        example="datagen ablate elimination --switch evolved.rule=all,none",
+        page="docs/ablate.md",
+    ),
     "review": Command(
         "datagen.commands.review",
         "Rank answers by hand, blind, on a local page.",

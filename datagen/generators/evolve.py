@@ -13,13 +13,13 @@ Departures. The paper makes both calls and then eliminates; here a rewrite that 
 costs no further call, and the equality question comes before the answer. An in-breadth rewrite replaces its parent too
 (the paper does not say), so a seed stays one prompt. Three rules are added (refused, answered, overgrown), and what
 stands around a rewrite is taken off (select/wrapping.py). The seeds themselves are not repeated in the output.
-WizardCoder and WizardMath report no elimination; here the rules hold for them as well. Their papers stop evolving when
-a score on other data falls: that needs training, and `--rounds` may be raised one by one, since recorded answers are
-reused.
+WizardCoder and WizardMath report no elimination; here the rules hold for them as well, without `--rule none`. Their
+papers stop evolving when a score on other data falls: that needs training, and `--rounds` may be raised one by one,
+since recorded answers are reused.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from datagen.engine.method import Method, Table
 from datagen.engine.options import option
 from datagen.engine.reasoning import reasoning_option
 from datagen.engine.unobtained import ask
-from datagen.errors import UNPARSED, CallFailed, InputError
+from datagen.errors import UNPARSED, CallFailed, InputError, unknown_value
 from datagen.judges.judges import REMINDER
 from datagen.llm.model import Roles
 from datagen.parse import parse_verdict
@@ -47,7 +47,7 @@ from datagen.records.record import (
     row_id,
     with_request,
 )
-from datagen.select import first_reason
+from datagen.select import Rule, first_reason
 from datagen.select.elimination import BEFORE_ANSWER, MAX_GROWTH, ON_ANSWER, ON_VERDICT, REASONS, Step
 from datagen.select.wrapping import unwrap
 from datagen.text import count_words
@@ -62,6 +62,7 @@ SAMPLING: dict[str, Any] = {"max_tokens": 2048}
 """The length is that of section 4.2. Its temperature 1 and top_p 0.9 are left to the server; some refuse the two."""
 VERDICT_SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 1024}
 UNREAD_CHECKS = "unread equality checks"
+ALL, NONE = "all", "none"
 CALLS_PER_ROUND = 3
 """Rewrite, equality question, answer."""
 ROUNDS_HELP = "Rounds of rewriting for each seed. [4; code: 3, math: 5]"
@@ -75,6 +76,11 @@ class Options:
     """Options of `datagen evolve`."""
 
     rounds: int = option(4, ROUNDS_HELP, least=1, most=SAMPLES_PER_PASS)
+    rule: list[str] = option(
+        [ALL],
+        f"Elimination rules to apply: all, none, or {', '.join(REASONS)}. Without no_gain the judge is not "
+        "asked. Repeatable.",
+    )
     max_growth: int = option(MAX_GROWTH, "Maximum number of words a rewrite may add; longer ones are dropped.", least=1)
     lang: str = option("auto", "Language of the prompt templates: en, zh, or auto (that of the seed).")
     reasoning: str = reasoning_option()
@@ -196,24 +202,25 @@ class Evolve(Method):
             child = unwrap(rewrite.text, request)
             meta["words_after"] = count_words(child)
             step = Step(request, child, max_growth=self.options.max_growth)
-            if reason := first_reason(BEFORE_ANSWER, step):
+            if reason := first_reason(self.rules(BEFORE_ANSWER), step):
                 return reject(reason, stage="rewrite", record=subject, reply=rewrite.text, meta=meta)
 
             # 3. Ask whether anything was gained. A verdict that cannot be read is a failed call, never an opinion.
             subject["child"] = child
-            meta["judge"] = llm.model("judge").identity
-            question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
-            reminder = self.prompts[REMINDER].render(form=FORM)
-            verdict = await llm.chat("judge", question, parse=read_verdict, reminder=reminder, **VERDICT_SAMPLING)
-            if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
-                return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
+            if self.rules(ON_VERDICT):
+                meta["judge"] = llm.model("judge").identity
+                question = self.prompts[f"evolve/equal{language}"].render(first=request, second=child)
+                reminder = self.prompts[REMINDER].render(form=FORM)
+                verdict = await llm.chat("judge", question, parse=read_verdict, reminder=reminder, **VERDICT_SAMPLING)
+                if reason := first_reason(ON_VERDICT, Step(request, child, verdict=verdict.value)):
+                    return reject(reason, stage="judge", record=subject, reply=verdict.text, meta=meta)
 
             # 4. Answer the rewrite with no other context, and eliminate by the answer.
             prompt = with_request(parent["prompt"], child)
             meta["model"] = llm.model("teacher", sample).identity
             answer = await llm.chat("teacher", plain_prompt(prompt), sample=sample, **SAMPLING)
             meta |= {"finish_reason": answer.finish_reason, "usage": answer.usage}
-            if reason := first_reason(ON_ANSWER, Step(request, child, response=answer.text)):
+            if reason := first_reason(self.rules(ON_ANSWER), Step(request, child, response=answer.text)):
                 return reject(reason, stage="answer", record=subject, reply=answer.text, meta=meta)
         except CallFailed as error:
             return fail(error, record=subject, meta=meta)
@@ -242,8 +249,15 @@ class Evolve(Method):
             usage=None,
         )
 
+    def rules(self, rules: Sequence[Rule[Step]]) -> list[Rule[Step]]:
+        """Return those of some rules that `--rule` names."""
+        return [rule for rule in rules if {ALL, rule.__name__} & set(self.options.rule)]
+
     def check(self) -> None:
         lang = self.options.lang
+        for name in self.options.rule:
+            if name not in (ALL, NONE, *REASONS):
+                raise unknown_value("--rule", name, (ALL, NONE, *REASONS))
         if lang not in LANGUAGES:
             raise InputError(f"--lang {lang}: expected {', '.join(LANGUAGES)}")
         if lang == "zh" and self.frame:
@@ -254,7 +268,7 @@ class Evolve(Method):
         return self.options.rounds
 
     def bound(self, record: Record, llm: Roles) -> int:
-        return self.options.rounds * CALLS_PER_ROUND
+        return self.options.rounds * (CALLS_PER_ROUND if self.rules(ON_VERDICT) else CALLS_PER_ROUND - 1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ my-model#2026-11@http://...              the tag separates versions that the ser
 hf:out/policy, hf:Qwen/Qwen3-0.6B        a folder, or a model of the hub, run in this process
 replay:replies.jsonl                     recorded replies
 mymodel.py:answer                        a function in a file, or the name that a package registers for one
-sim:refuse=0.05,leak=0.05                the procedural teacher with faults
+sim:refuse=0.05,leak=0.05                the procedural teacher with faults; sim:leak=0.05#2 draws other replies
 """
 
 import os
@@ -108,6 +108,17 @@ def parse_spec(text: str) -> Spec:
     if models and "@" not in text:
         return replace(spec, note=f"{text} is not in {MODELS_FILE}: asking {spec.urls[0]} for it.")
     return spec
+
+
+def with_tag(text: str, tag: str) -> str:
+    """Return the spec of the same model under one more tag, so that it is asked anew; `hf:` and `replay:` have none."""
+    if text.startswith(("hf:", "replay:")):
+        return text
+    if text == "sim":
+        return f"sim:#{tag}"
+    match = None if text.startswith("sim:") else ADDRESS.fullmatch(with_scheme(text))
+    name, address = (match[1], f"@{match[2]}") if match else (text, "")
+    return f"{name}{'-' if '#' in name else '#'}{tag}{address}"
 
 
 def server_spec(text: str) -> Spec:

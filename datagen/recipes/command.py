@@ -1,6 +1,7 @@
 """`datagen run RECIPE`: the commands of a recipe, one after the other."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def run(recipe: str, options: Options) -> int:
 
     path = find_recipe(recipe)
     folder = Path(options.output or path.stem)
-    loaded = load_recipe(path, parse_changes(options), folder)
+    changes = parse_changes(options.set, options.model, options.max_cost, options.max_calls)
+    loaded = load_recipe(path, changes, folder)
     lines = plan(loaded)
     chosen = select(lines, Selection(options.start, options.only))
     if options.dry_run:
@@ -63,10 +65,19 @@ def run(recipe: str, options: Options) -> int:
     return code
 
 
-def parse_changes(options: Options) -> dict[str, Any]:
-    """Return what is to be changed, by name; a value is read as YAML: a number, true, [a, b], or text."""
+def parse_changes(
+    texts: Sequence[str], model: Sequence[str], max_cost: float | None, max_calls: int | None
+) -> dict[str, Any]:
+    """Return what is to be changed, by name.
+
+    Args:
+        texts: NAME=VALUE; a value is read as YAML: a number, true, [a, b], or text.
+        model: The models of every step that names none; empty for those of the recipe.
+        max_cost: The cap of all steps in dollars; None for that of the recipe.
+        max_calls: The same in calls.
+    """
     changes: dict[str, Any] = {}
-    for text in options.set:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"--set {text}: expected NAME=VALUE or STEP.OPTION=VALUE")
@@ -76,5 +87,5 @@ def parse_changes(options: Options) -> dict[str, Any]:
             changes[name] = value
         if isinstance(changes[name], dict):  # a model's name with ": " in it is text
             changes[name] = value
-    given = {"model": options.model or None, "max_cost": options.max_cost, "max_calls": options.max_calls}
+    given = {"model": list(model) or None, "max_cost": max_cost, "max_calls": max_calls}
     return changes | {name: value for name, value in given.items() if value is not None}

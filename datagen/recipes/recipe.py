@@ -98,13 +98,13 @@ def bundled_folder() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parent / "examples"
 
 
-def bundled() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
-    return {path.stem: path for path in sorted(bundled_folder().glob("recipes/*.yaml"))}
+def bundled(folder: str = "recipes") -> dict[str, Path]:
+    """Return the recipes of a folder that comes with the package, by name."""
+    return {path.stem: path for path in sorted(bundled_folder().glob(f"{folder}/*.yaml"))}
 
 
-def find_recipe(name: str) -> Path:
-    """Return the file of a recipe from its path, or from the name of a bundled one.
+def find_recipe(name: str, folder: str = "recipes") -> Path:
+    """Return the file of a recipe from its path, or from the name of one in a folder that comes with the package.
 
     Raises:
         InputError: There is none.
@@ -114,7 +114,7 @@ def find_recipe(name: str) -> Path:
         if not path.is_file():
             raise InputError(f"{name}: no such file")
         return path
-    recipes = bundled()
+    recipes = bundled(folder)
     if name not in recipes:
         raise unknown_value("recipe", name, recipes)
     return recipes[name]

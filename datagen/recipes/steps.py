@@ -15,7 +15,7 @@ from datagen.installation import program
 from datagen.plugins import REFERENCE
 from datagen.recipes.recipe import Recipe, Step
 
-WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review")
+WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "ablate", "review")
 """Commands that are no step: they talk to somebody, or leave no file for the next one."""
 CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
 PRINTED = ("train eval",)

@@ -189,3 +189,15 @@ def test_every_parent_is_a_seed_or_a_row_of_the_output() -> None:
     output = rows("out.jsonl")
     written = {row["id"] for row in output} | {row["meta"]["seed_id"] for row in output}
     assert {parent for row in output for parent in row["meta"]["parents"]} <= written
+
+
+def test_only_the_rules_that_are_named_eliminate(server: Server) -> None:
+    equal, leaked = "Both ask the same.\nVerdict: equal", "{prompt} #Rewritten Prompt#: why?"
+    assert play(server, Script(equal=equal), SEED, rounds=1)["rejected"] == {"no_gain": 1}
+    script = Script(equal=equal)
+    assert play(server, script, SEED, rounds=1, rule=("leaked", "apology"), output="some.jsonl")["kept"] == 1
+    assert script.requests("equal") == [] and rows("some.jsonl")[0]["meta"]["judge"] is None
+    lake = {"prompt": "Name a lake."}  # what was answered before is not asked again
+    rejected = play(server, Script(rewrite=leaked), lake, rounds=1, rule=["leaked"], output="leaked.jsonl")["rejected"]
+    assert rejected == {"leaked": 1}
+    assert play(server, Script(rewrite=leaked), lake, rounds=1, rule=["none"], output="none.jsonl")["kept"] == 1

@@ -41,8 +41,7 @@ FSDP_HELP = (
 )
 DEEPSPEED_HELP = "DeepSpeed's configuration, a JSON file (pretrain, sft, dpo); in place of --fsdp."
 ALLOW_SELF_HELP = "Allow a judge of --reward to score answers of its own model family."
-
-
+TOKENS_HELP = "Tokens with a loss to train on, instead of --epochs: rows are repeated or left out. pretrain, sft, dpo."
 TEMPLATE_HELP = (
     "Values of the chat template as a JSON object, such as '{\"enable_thinking\": false}'. They become its defaults, "
     "and are saved with the model."
@@ -134,6 +133,7 @@ class TrainOptions:
 
     epochs: float | None = option(None, "Epochs (passes over the data). [3; reward: 1]", least=0.01, panel=STEPS)
     steps: int | None = option(None, "Optimiser steps, instead of --epochs.", least=1, panel=STEPS)
+    tokens: int | None = option(None, TOKENS_HELP, least=1, panel=STEPS)
     batch_size: int = option(32, "Batch size: rows per optimiser step, per process.", least=1, panel=STEPS)
     accumulate: int = option(1, "Gradient-accumulation steps (micro-batches per optimiser step).", least=1, panel=STEPS)
     learning_rate: float | None = option(None, "Peak learning rate. [depends on trainer, model and LoRA]", panel=STEPS)
@@ -195,7 +195,7 @@ class TrainerOptions:
     can_shard: ClassVar[bool] = False
     """Whether the trainer trains a model that is divided among the processes."""
     takes_deepspeed: ClassVar[bool] = False
-    """Whether the trainer trains a model that DeepSpeed has wrapped."""
+    """Whether the trainer trains a model that DeepSpeed has wrapped; these also read --tokens."""
 
     def check(self, training: TrainOptions) -> None:
         """Raise InputError for a value that does not exist, and for options that do not fit together.
@@ -210,6 +210,9 @@ class TrainerOptions:
             check_sharding(training, can_shard=self.can_shard, sampler=getattr(self, "sampler", None))
         if training.deepspeed:
             check_deepspeed(training, takes_deepspeed=self.takes_deepspeed)
+        if training.tokens and (not self.takes_deepspeed or training.steps or training.epochs):
+            why = "--steps and --epochs say it, too" if self.takes_deepspeed else "pretrain, sft and dpo take it"
+            raise InputError(f"--tokens says how long to train; {why}: leave it out")
         template_values(training.chat_template_kwargs)
         check_template_name(training.template)
         if training.batch_size % training.accumulate:

@@ -28,7 +28,8 @@ class Rates:
     def fill(self, options: TrainOptions) -> TrainOptions:
         """Return the options with the defaults of the trainer."""
         best = "last" if self.keeps_last_of_tiny and options.is_tiny else "loss"
-        return replace(options, epochs=options.epochs or self.epochs, best=options.best or best)
+        epochs = 1.0 if options.tokens else options.epochs or self.epochs
+        return replace(options, epochs=epochs, best=options.best or best)
 
     def pick(self, options: TrainOptions) -> float:
         """Return the peak learning rate of a run: the given one, or the default for what is trained."""
@@ -40,7 +41,8 @@ class Rates:
 
     def least_steps(self, options: TrainOptions) -> int:
         """Return the least number of steps of a run."""
-        return self.toy_steps if options.epochs is None and is_toy(options) else 1
+        is_default = options.epochs is None and options.tokens is None
+        return self.toy_steps if is_default and is_toy(options) else 1
 
 
 def is_toy(options: TrainOptions) -> bool:

@@ -78,9 +78,13 @@ class Sim:
 
 
 def parse_sim(spec: str) -> Sim:
-    """Parse `sim` or `sim:skill=RATE,fault=RATE,...`; raise InputError for an unknown name or a rate beyond 0 to 1."""
+    """Parse `sim` or `sim:skill=RATE,fault=RATE,...[#TAG]`; another tag draws other replies.
+
+    Raises:
+        InputError: A name is unknown, or a rate is not from 0 to 1.
+    """
     rates: dict[str, float] = {}
-    for part in filter(None, spec.partition(":")[2].split(",")):
+    for part in filter(None, spec.partition(":")[2].partition("#")[0].split(",")):
         name, _, value = part.partition("=")
         try:
             rates[name] = float(value)

@@ -26,6 +26,7 @@ from datagen.signals import on_stop
 from datagen_train.data.checks import CheckInput, run_checks
 from datagen_train.data.encode import Encoder
 from datagen_train.data.layouts import Layout
+from datagen_train.data.length import fill
 from datagen_train.data.sources import Data, Sources
 from datagen_train.data.split import Account, Example, Row, Split, choose_sides, split_rows
 from datagen_train.data.table import EncodeJob
@@ -96,6 +97,7 @@ class Session:
         self.loaded: Loaded
         self.encoder: Encoder
         self.findings: dict[str, str] = {}
+        self.length: dict[str, Any] = {}  # with --tokens: what is trained on in all
 
     def config(self) -> dict[str, Any]:
         """Return everything that decides the model: options, and digests of data and base model."""
@@ -192,6 +194,8 @@ class Session:
             raise InputError(f"{self.sources}: no row is left to train on: {self.account.losses()}")
         if is_main():
             write_trained(self.folder.path, split.trained | trained_by(self.options.model))
+        if self.options.tokens:
+            split.train, self.length["trained_on"] = fill(split.train, self.options.tokens, self.options.seed)
         self.terminal.say(self.account.summary())
         if not self.sources.is_plain:
             self.report_check("files", self.sources.summary())
@@ -322,6 +326,7 @@ class Session:
                 "rows": self.account.as_dict(),
                 "checks": self.findings,
                 "steps": trainer.state.global_step,
+                **self.length,
                 "learned": result.learned,
                 "outcome": result.sentence,
                 "best_step": trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
