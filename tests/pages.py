@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = {"commands.md", "reasons.md", "README.zh.md"}
-"""Pages made from the help, whose examples name files of the reader, and a translation with the blocks of its original."""
+"""Made from the help, with files of the reader in examples; and a translation, with the blocks of its original."""
 PAGES = [page for page in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))) if page.name not in NOT_RUN]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
