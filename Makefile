@@ -1,5 +1,6 @@
 # make demo   run the main job offline, from nothing but Python
 # make test   the fast suite        make test-slow   kill loops        make lint        make bench
+# make site   the documentation as a site, in build/site
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ RECORDED := $(BIN)/datagen evolve examples/demo/seeds.jsonl --rounds 2 -q -o dem
 DEMO := $(BIN)/datagen evolve examples/seeds.jsonl -o demo/seeds.evolve.jsonl \
     --model sim:refuse=0.05,leak=0.05,noop=0.05,malformed=0.02
 
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo test test-slow lint bench docs site clean
 
 demo: $(VENV)/base
 	@mkdir -p demo
@@ -41,8 +42,15 @@ bench: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
 
+# The pages are copied, since the README and others lie beside docs/ and their links must hold.
+site: build/venv/site
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	cp -r README.md README.zh.md CHANGELOG.md CONTRIBUTING.md docs build/pages
+	build/venv/bin/zensical build --clean --strict
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build .cache
 
 $(VENV)/base: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,4 +59,9 @@ $(VENV)/base: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/base
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+build/venv/site: pyproject.toml
+	@test -x build/venv/bin/python || $(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check '.[site]'
 	@touch $@

@@ -12,9 +12,9 @@ from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = {"commands.md", "reasons.md"}
-"""Pages made from the help: their examples name files of the reader."""
-PAGES = [page for page in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))) if page.name not in GENERATED]
+NOT_RUN = {"commands.md", "reasons.md", "README.zh.md"}
+"""Made from the help, with files of the reader in examples; and a translation, with the blocks of its original."""
+PAGES = [page for page in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))) if page.name not in NOT_RUN]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 

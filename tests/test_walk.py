@@ -3,7 +3,7 @@
 One walk begins in a checkout, with everything installed, and goes to the end; its commands run in processes that have
 the libraries. The other begins in an environment that holds nothing but the wheel and what it needs, and installs what
 the tool says is missing; so it needs the package index. It ends with the first model and what is asked of it: the same
-lines follow as in the checkout.
+lines follow as in the checkout. What needs no library of an extra is tried so on every version of Python that is here.
 """
 
 import json
@@ -38,19 +38,29 @@ def environment() -> dict[str, str]:
 
 
 def run(command: str, folder: Path) -> str:
-    """Run a shell command as it is typed; return what it printed on standard error.
+    """Run a shell command as `ended` does; return what it printed on standard error."""
+    return ended(command, folder).stderr
+
+
+def output(command: str, folder: Path) -> str:
+    """Run a shell command as `ended` does; return what it printed on standard output."""
+    return ended(command, folder).stdout
+
+
+def ended(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell command as it is typed; return the process that has ended.
 
     It must succeed. Only PPO may end with the line that a toy got no better: it has eight held-out prompts.
     """
-    ran = subprocess.run(
+    process = subprocess.run(
         command, shell=True, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     is_short = re.search(r"train (dpo|ppo)", command)  # a toy on some thirty pairs, five of them held out
-    nothing_learned = ran.returncode == 3 and is_short and "error: nothing was learned: " in ran.stderr
-    output = f"{command}\nexit code {ran.returncode}\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
-    assert ran.returncode == 0 or nothing_learned, output
-    assert "Traceback" not in ran.stderr
-    return ran.stderr
+    nothing_learned = process.returncode == 3 and is_short and "error: nothing was learned: " in process.stderr
+    report = f"{command}\nexit code {process.returncode}\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
+    assert process.returncode == 0 or nothing_learned, report
+    assert "Traceback" not in process.stderr
+    return process
 
 
 def walk(first: str, folder: Path, *, left_out: re.Pattern[str] | None = None) -> list[str]:
@@ -103,11 +113,64 @@ def test_from_make_demo_to_a_dpo_and_a_ppo_model(tmp_path: Path) -> None:
     check_policies(check_data(lines, folder), folder)
 
 
-def test_from_the_wheel_in_a_bare_environment(tmp_path: Path) -> None:
-    python = tmp_path / "env/bin/python"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this project."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(f"{sys.executable} -m pip wheel --quiet --no-deps --wheel-dir . {ROOT}", folder)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def interpreter(version: str) -> str | None:
+    """Return a Python of this version, such as 3.12, of the path or of pyenv."""
+    of_pyenv = sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    return next(iter(of_pyenv[-1:]), None) or shutil.which(f"python{version}")
+
+
+EVERY_HELP = """
+import contextlib, io, sys
+from datagen.commands.main import COMMANDS, app
+from datagen_train.cli import TOOLS, TRAINERS
+names = [[name] for name in COMMANDS] + [["train", name] for name in [*TRAINERS, *TOOLS, "sweep"]]
+for words in [[], *names]:
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        try:
+            app([*words, "--help"])
+        except SystemExit as end:
+            assert not end.code, (words, end.code)
+    assert "Usage: " in shown.getvalue(), words
+assert not {"torch", "transformers", "datasets", "pyarrow"} & sys.modules.keys()
+"""
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_base_install_works_on_each_python(version: str, wheel: Path, tmp_path: Path) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} here")
+    assert f'"Programming Language :: Python :: {version}"' in (ROOT / "pyproject.toml").read_text()
+    run(f"{python} -m venv env", tmp_path)
+    run(f"env/bin/python -m pip install --quiet {wheel}", tmp_path)
+    (tmp_path / "help.py").write_text(EVERY_HELP)
+    shutil.copy(ROOT / "examples/seeds.jsonl", tmp_path)
+    for command, words in {
+        "env/bin/datagen --version": "datagen-train ",
+        "env/bin/python -m datagen --version": "datagen-train ",
+        "_DATAGEN_COMPLETE=source_bash env/bin/datagen": "complete",
+        "_DATAGEN_COMPLETE=complete_bash COMP_WORDS='datagen ev' COMP_CWORD=1 env/bin/datagen": "evolve",
+        "env/bin/datagen agents": "name: datagen",
+        "env/bin/datagen recipes --show wizard": "run: evolve",
+        "env/bin/python help.py": "",
+        "env/bin/datagen evolve seeds.jsonl --rounds 1 --model sim -o - -q": '"prompt": ',
+        "env/bin/datagen doctor --json": '"machine"',
+    }.items():
+        assert words in output(command, tmp_path), command
+
+
+def test_from_the_wheel_in_a_bare_environment(wheel: Path, tmp_path: Path) -> None:
     run(f"{sys.executable} -m venv env", tmp_path)
-    run(f"{python} -m pip wheel --quiet --no-deps --wheel-dir dist {ROOT}", tmp_path)
-    run(f"{python} -m pip install --quiet dist/*.whl", tmp_path)
+    run(f"env/bin/python -m pip install --quiet {wheel}", tmp_path)
     shutil.copy(ROOT / "examples/seeds.jsonl", tmp_path)
     lines = walk("env/bin/datagen evolve seeds.jsonl", tmp_path, left_out=AFTER_SFT)
     check_data(lines, tmp_path)

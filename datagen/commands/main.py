@@ -200,6 +200,12 @@ COMMANDS = {
         example="datagen doctor --model qwen3:8b@http://127.0.0.1:11434/v1",
         page="docs/models.md",
     ),
+    "agents": Command(
+        "datagen.commands.agents",
+        "Print the guide for coding agents: from seeds to a trained model, with the check after each step.",
+        example="datagen agents > SKILL.md",
+        page="docs/agents.md",
+    ),
     "train": Command(
         "datagen_train.cli",
         "Train a model: pretrain, sft, reward, classify, dpo, distill, ppo, grpo; sweep, eval, score, merge, chat.",

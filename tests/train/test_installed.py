@@ -58,7 +58,7 @@ def test_sdist_and_wheel_hold_the_package_under_its_own_name(dist: Path) -> None
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"datagen_train/cli.py", "datagen/py.typed", "datagen_train/py.typed"} <= set(names)
+    assert {"datagen_train/cli.py", "datagen/py.typed", "datagen_train/py.typed", "datagen/agents.md"} <= set(names)
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"datagen", "datagen_train"}
     with tarfile.open(sdist) as archive:
