@@ -1,4 +1,4 @@
-"""The recipe for the whole way, killed twice: rows, models, measurements and the page are those of an undisturbed run."""
+"""The whole way in one recipe, killed twice: rows, models, measures, page are those of a run that was left alone."""
 
 import json
 import os
