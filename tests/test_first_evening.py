@@ -15,7 +15,7 @@ import pytest
 from datagen.records.files import content_digest
 
 FOLDER = "first-evening"
-SMALL = {"rounds": 2, "k": 3, "sft_steps": 6, "reward_steps": 4, "ppo_steps": 2, "dpo_steps": 4, "max_tokens": 8}
+SMALL = {"rounds": 1, "k": 3, "sft_steps": 6, "reward_steps": 4, "ppo_steps": 2, "dpo_steps": 4, "max_tokens": 8}
 MODELS = ("sft", "rm", "ppo", "dpo")
 
 

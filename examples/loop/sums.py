@@ -4,10 +4,11 @@ demonstrations.jsonl   responses to learn from: the second skill, and sums whose
                        cases; a model trained on them knows sums, and makes this error by habit
 prompts.jsonl          sums with the right answer, for verifiers and for exact match
 prompts-1.jsonl, ...   the same, divided among rounds, so that no round answers a prompt that was trained on
+seeds.jsonl            a few sums, without answers, to evolve
 sums.test.jsonl        sums that are in no other file
 other.test.jsonl       the same for the second skill
 
-The recipes read what `python ../loop/sums.py --prompts 2000 --rounds 3 --gzip` writes in examples/sums.
+The recipes read what `python ../loop/sums.py --prompts 2000 --rounds 3 --seeds 100 --gzip` writes in examples/sums.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def write(name: str, rows: Iterable[Row], *, is_packed: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write small sums in words.")
-    defaults = {"most": 5, "prompts": 3000, "demonstrations": 3000, "test": 200, "rounds": 0, "seed": 0}
+    defaults = {"most": 5, "prompts": 3000, "demonstrations": 3000, "test": 200, "rounds": 0, "seeds": 0, "seed": 0}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--gzip", action="store_true")
@@ -89,6 +90,8 @@ def main() -> None:
     for round_number in range(options.rounds):
         size = len(prompts) // options.rounds
         files[f"prompts-{round_number + 1}"] = prompts[round_number * size : (round_number + 1) * size]
+    if options.seeds:
+        files["seeds"] = [{"prompt": row["prompt"]} for row in sums[-options.seeds :]]
     for name, rows in files.items():
         write(f"{name}.jsonl", rows, is_packed=options.gzip)
 
