@@ -51,11 +51,11 @@ def left(place: str) -> dict[str, object]:
     """Return what a run has left: its rows, the accounts of them, its models, its measurements and its page."""
     folder = Path(place, FOLDER)
     files = [*folder.glob("*.jsonl"), *folder.glob("eval-*.json"), folder / "report.html"]
-    found: dict[str, object] = {path.name: path.read_bytes() for path in files}
-    found |= {path.name: json.loads(path.read_bytes())["result"] for path in folder.glob("*.meta.json")}
+    parts: dict[str, object] = {path.name: path.read_bytes() for path in files}
+    parts |= {path.name: json.loads(path.read_bytes())["result"] for path in folder.glob("*.meta.json")}
     reports = {name: json.loads((folder / name / "run/report.json").read_bytes()) for name in MODELS}
-    found |= {f"{name} report": report["result"] for name, report in reports.items()}
-    return found | {name: content_digest(folder / name / "model.safetensors") for name in MODELS}
+    parts |= {f"{name} report": report["result"] for name, report in reports.items()}
+    return parts | {name: content_digest(folder / name / "model.safetensors") for name in MODELS}
 
 
 @pytest.mark.slow
