@@ -32,7 +32,7 @@ def start(place: str) -> "subprocess.Popen[str]":
 
 def finish(run: "subprocess.Popen[str]") -> str:
     """Wait for the recipe to end; return the table that it prints."""
-    table, messages = run.communicate(timeout=600)
+    table, messages = run.communicate(timeout=1800)
     assert run.returncode == 0, messages
     return table
 
