@@ -250,7 +250,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stacking", "distil-reasoning", "rft-math"])
+@pytest.mark.parametrize("name", ["stacking", "distil-reasoning", "rft-math", "ultrafeedback"])
 def test_a_bundled_recipe_has_the_results_that_it_names(name: str) -> None:
     ran = run(name, "-q")
     assert ran.returncode == 0, ran.stderr
