@@ -269,7 +269,8 @@ def test_every_bundled_recipe_is_whole(name: str) -> None:
 
 def test_the_sums_of_the_recipes_are_what_their_script_writes() -> None:
     script = bundled_folder() / "loop/sums.py"
-    subprocess.run([sys.executable, script, "--prompts", "2000", "--rounds", "3", "--seeds", "100", "--gzip"], check=True)
+    sizes = "--prompts 2000 --rounds 3 --seeds 100 --gzip".split()
+    subprocess.run([sys.executable, script, *sizes], check=True)
     written = sorted(Path().glob("*.gz"))
     assert len(written) == 8
     for path in written:
