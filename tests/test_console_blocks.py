@@ -20,12 +20,10 @@ from tests.sim_server import play_sim
 ADDRESS = re.compile(r"https?://[\w.]+:\d+/v1")
 NOT_RUN = re.compile(r"(python3? -m )?(pip install|venv|benchmarks|pytest)\b|make |git clone |source ")
 """How commands begin that set the project up, or measure it for minutes."""
-TRAINING = re.compile(r"\btrain (?!check\b|-)|\bhf:|examples/loop/")
+TRAINING = re.compile(r"\btrain (?!check\b|-)|\bhf:|\brun rlhf\b")
 TOY = re.compile(r"^error: nothing was learned: ", re.MULTILINE)
 """What training may end with where some sixty pairs of a toy are all there is; it differs between processors."""
-SCORES = re.compile(r"^(sft|ppo|dpo) .* (-?\d+\.\d+) +(\d\.\d+) +(\d\.\d+)$", re.MULTILINE)
-"""The rows of the table of the recipe: reward, exact match, other skill."""
-DATAGEN = re.compile(r"^(\$ )?(\w+=\S* )*(datagen|torchrun|sh examples/\S+) .*", re.MULTILINE)
+DATAGEN = re.compile(r"^(\$ )?(\w+=\S* )*(datagen|torchrun) .*", re.MULTILINE)
 
 
 def trains(page: Path) -> bool:
@@ -103,19 +101,6 @@ def test_the_commands_of_a_page_run_in_an_empty_folder(page: Path, shell: Shell)
         assert code == command.exit_code or (code == 3 and TOY.search(output)), report
         missing = first_missing(command.shown, output, any_number=bool(TRAINING.search(command.text)))
         assert missing is None, f"not in the output: {missing}\n{report}"
-        if command.text.endswith("rlhf.sh"):
-            check_recipe(output)
-
-
-def check_recipe(output: str) -> None:
-    """Check the table of the recipe: both policies end far above the model that they start from."""
-    scores = {name: list(map(float, numbers)) for name, *numbers in SCORES.findall(output)}
-    assert scores.keys() == {"sft", "ppo", "dpo"}, output
-    for policy in ("ppo", "dpo"):
-        reward, exact, other = scores[policy]
-        assert exact >= scores["sft"][1] + 0.3, "the habit is unlearned"
-        assert reward > scores["sft"][0] + 0.5
-        assert other >= 0.85, "the second skill is not the price"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -212,6 +212,19 @@ def test_a_step_that_fails_ends_the_recipe_with_its_exit_code() -> None:
     assert not Path("try/samples.jsonl").exists()
 
 
+def test_a_report_shows_what_the_steps_before_it_have_written_and_follows_their_changes() -> None:
+    recipe = str(write_recipe(RECIPE.replace("results:", "  page: {run: report}\nresults:")))
+    Path("try").mkdir()
+    Path("try/other.jsonl").write_text('{"prompt": "A stranger."}\n')
+    assert run(recipe).returncode == 0
+    page = Path("try/page.html").read_text()
+    assert all(f"{name}.jsonl" in page for name in ("evolved", "samples", "ranked")) and "other.jsonl" not in page
+    assert "4/4 page: done before" in run(recipe).stderr
+    changed = run(recipe, "--set", "answers=4")
+    assert changed.returncode == 0 and "page: done before" not in changed.stderr
+    assert Path("try/page.html").read_text() != page
+
+
 def test_an_exit_code_that_a_step_accepts_lets_the_recipe_go_on() -> None:
     text = RECIPE.replace("    rounds: 1", "    rounds: 1\n    n: 200\n    model: sim:noop=0.9")
     assert run(str(write_recipe(text))).returncode == 3
@@ -237,7 +250,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stacking", "distil-reasoning", "rft-math"])
+@pytest.mark.parametrize("name", ["stacking", "distil-reasoning", "rft-math", "ultrafeedback"])
 def test_a_bundled_recipe_has_the_results_that_it_names(name: str) -> None:
     ran = run(name, "-q")
     assert ran.returncode == 0, ran.stderr
@@ -252,6 +265,18 @@ def test_every_bundled_recipe_is_whole(name: str) -> None:
     written = {line.output for line in plan(recipe)}
     for result in recipe.results:
         assert {result.file.partition("/")[0], result.file.replace(".meta.json", ".jsonl")} & written, result
+
+
+def test_the_sums_of_the_recipes_are_what_their_script_writes() -> None:
+    script = bundled_folder() / "loop/sums.py"
+    sizes = "--prompts 2000 --rounds 3 --seeds 100 --gzip".split()
+    subprocess.run([sys.executable, script, *sizes], check=True)
+    written = sorted(Path().glob("*.gz"))
+    assert len(written) == 8
+    for path in written:
+        assert gzip.decompress(path.read_bytes()) == gzip.decompress((bundled_folder() / "sums" / path).read_bytes())
+    parts = [gzip.decompress(Path(f"prompts-{n}.jsonl.gz").read_bytes()) for n in (1, 2, 3)]
+    assert gzip.decompress(Path("prompts.jsonl.gz").read_bytes()).startswith(b"".join(parts))
 
 
 def test_the_tasks_of_the_recipes_are_what_their_script_writes(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""`datagen report FILES...`: one page of HTML about outputs and training runs (report/)."""
+"""`datagen report FILES...`: one page of HTML about outputs, training runs and evaluations (report/)."""
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from datagen.commands.main import COMMANDS, load_methods
 from datagen.engine.method import Method
@@ -20,22 +21,42 @@ from datagen.records.places import paths_in, refuse_overlap
 from datagen.records.record import Row
 from datagen.records.usage import USAGE_COUNTS
 from datagen.report.cards import fitting, rejected_groups, sample_row
+from datagen.report.evaluations import evaluation_table, is_evaluation
 from datagen.report.lineage import Ancestry
 from datagen.report.outputs import BenchmarkHits, Output, OutputSection, output_section
 from datagen.report.page import Overview, is_page, render
 from datagen.report.rows import read_figures, texts_of
 from datagen.report.similarity import measure, seed_of
+from datagen.report.tables import PageTable
 from datagen.report.training import TrainingSection, is_run, training_section
 from datagen.select.contamination import BenchmarkIndex, read_benchmarks
 from datagen.text import count_of
 
-ARGUMENTS = (("files", "Outputs and folders of training runs. [all in the working folder]", True, True),)
+ARGUMENTS = (
+    (
+        "files",
+        "Outputs, folders of training runs, and what `datagen train eval` has printed. [all in the working folder]",
+        True,
+        True,
+    ),
+)
 MOST_FILES = 60
 """Sections of a page."""
 MOST_BYTES = 800_000
 """Bytes of the sample rows and of the rejected rows of a page, over all of its files."""
 TRIES = 4
 """Rows that are looked at for each sample row: some may be too long."""
+
+
+class Sources(NamedTuple):
+    """What a page is about."""
+
+    files: list[Path]
+    """Files of rows."""
+    runs: list[Path]
+    """Folders of training runs."""
+    evaluations: list[Path]
+    """Files of JSON."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +73,10 @@ class Options:
 
 def run(files: list[str] | None, options: Options) -> int:
     """Write the page; return the exit code."""
-    paths, folders = sort_arguments(files or outputs_here())
+    paths, folders, evaluations = sources = sort_arguments(files or outputs_here())
     page_path = None if options.output == "-" else Path(options.output)
     if page_path:
-        check_target(page_path, [*paths, *folders], options)
+        check_target(page_path, [path for kind in sources for path in kind], options)
     outputs = in_flow_order([read_output(path, options, partial(say, options)) for path in paths])
     anchors = {output.path: f"file-{place}" for place, output in enumerate(outputs, 1)}
     ancestry = Ancestry(
@@ -65,7 +86,8 @@ def run(files: list[str] | None, options: Options) -> int:
     ancestry.look_for([row for output in outputs for row in output.figures.sample.rows])
     sections = [make_section(output, outputs, anchors, ancestry, options.samples) for output in outputs]
     runs = [training_section(folder, f"run-{place}") for place, folder in enumerate(folders, 1)]
-    page = render(overview(outputs, sections, runs), sections, runs).encode(errors="backslashreplace")
+    top = overview(outputs, sections, runs, evaluation_table(evaluations))
+    page = render(top, sections, runs).encode(errors="backslashreplace")
     if page_path is None:
         sys.stdout.buffer.write(page)
         return 0
@@ -81,7 +103,7 @@ def say(options: Options, text: str) -> None:
 
 
 def outputs_here() -> list[str]:
-    """Return the outputs and the training runs of the working folder, in the order in which they were begun.
+    """Return the outputs of the working folder in the order in which they were begun, its runs and evaluations.
 
     Raises:
         InputError: There are none.
@@ -96,16 +118,16 @@ def outputs_here() -> list[str]:
     names = [str(path) for _, path in sorted(outputs)]
     if not names and not runs:
         raise InputError("no output and no training run in this folder; name some: datagen report FILES...")
-    return names + runs
+    return names + runs + [str(path) for path in sorted(Path().glob("*.json")) if is_evaluation(path)]
 
 
-def sort_arguments(names: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Return the files of rows and the folders of runs among some names; a folder of outputs stands for these.
+def sort_arguments(names: Sequence[str]) -> Sources:
+    """Return what some names are; a folder of outputs stands for these.
 
     Raises:
         InputError: A name is neither, or there are too many.
     """
-    files, folders = list[Path](), list[Path]()
+    files, folders, evaluations = list[Path](), list[Path](), list[Path]()
     for name in dict.fromkeys(names):
         path = Path(name)
         if path.is_dir() and is_run(path):
@@ -116,15 +138,18 @@ def sort_arguments(names: Sequence[str]) -> tuple[list[Path], list[Path]]:
             if not inside and not runs:
                 raise InputError(f"{name}: a folder with no output of datagen and no training run")
             files, folders = files + inside, folders + runs
+            evaluations += [file for file in sorted(path.glob("*.json")) if is_evaluation(file)]
         elif path.name.endswith((".rejected.jsonl", ".meta.json")):
             raise InputError(f"{name}: belongs to an output; name the file of rows, and it is read, too")
         elif not path.exists():
             raise InputError(f"{name}: no such file or folder{nearest(path, Path.exists)}")
+        elif is_evaluation(path):
+            evaluations.append(path)
         else:
             files.append(path)
     if len(files) + len(folders) > MOST_FILES:
         raise InputError(f"{len(files) + len(folders)} files and runs, and a page holds {MOST_FILES}; name fewer")
-    return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
+    return Sources(*(list(dict.fromkeys(kind)) for kind in (files, folders, evaluations)))
 
 
 def check_target(page: Path, read: Sequence[Path], options: Options) -> None:
@@ -211,7 +236,12 @@ def sentence_of(command: str, reason: str) -> str | None:
     return reason_sentence(method, reason) if method else COMMON_REASONS.get(reason)
 
 
-def overview(outputs: Sequence[Output], sections: Sequence[OutputSection], runs: Sequence[TrainingSection]) -> Overview:
+def overview(
+    outputs: Sequence[Output],
+    sections: Sequence[OutputSection],
+    runs: Sequence[TrainingSection],
+    evaluations: PageTable,
+) -> Overview:
     """Return what stands at the top of the page."""
     usages = [output.result["usage"] for output in outputs if output.meta]
     costs = [usage["cost"] for usage in usages]
@@ -229,7 +259,7 @@ def overview(outputs: Sequence[Output], sections: Sequence[OutputSection], runs:
         cells = [(one.name, one.anchor), (f"datagen {one.command}", ""), (data, names.get(data, ""))]
         lines.append([*cells, *[("", "")] * 4])
     folder = Path().resolve().name
-    return Overview(folder or "Report", tiles, lines, [])
+    return Overview(folder or "Report", tiles, lines, evaluations, [])
 
 
 def overview_line(output: Output, section: OutputSection) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "ablate"
 CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
 PRINTED = ("train eval",)
 """Commands that print their result; it goes to a file."""
+REPORT = "report"
+"""The command that reads whatever is there; in a recipe, what the steps before it have written."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ def plan(recipe: Recipe) -> list[Line]:
     Raises:
         InputError: A step names no command, an option that its command does not take, or a value that it refuses.
     """
-    lines = [command_line(step, recipe.models) for step in recipe.steps]
+    lines: list[Line] = []
     outputs: dict[str, str] = {}
-    for line in lines:
+    for step in recipe.steps:
+        if step.run == REPORT and "files" not in step.values:
+            step = replace(step, values={**step.values, "files": list(outputs)})
+        line = command_line(step, recipe.models)
         if other := outputs.get(line.output):
-            raise InputError(f"{line.step.place}: {line.step.name} writes {line.output}, as {other} does")
-        outputs[line.output] = line.step.name
+            raise InputError(f"{step.place}: {step.name} writes {line.output}, as {other} does")
+        outputs[line.output] = step.name
+        lines.append(line)
     return lines
 
 
@@ -114,8 +120,8 @@ def find_command(step: Step) -> tuple[Any, str]:
 
 
 def default_output(step: Step) -> str:
-    """Return the name of what a step writes: a folder for a model, JSON for what is printed, else rows."""
-    if step.run in PRINTED:
-        return f"{step.name}.json"
+    """Return the name of what a step writes: a folder for a model, JSON for what is printed, a page, else rows."""
+    if step.run in PRINTED or step.run == REPORT:
+        return f"{step.name}.json" if step.run in PRINTED else f"{step.name}.html"
     is_folder = step.run.startswith("train ") and step.run != "train score"
     return step.name if is_folder else f"{step.name}.jsonl"

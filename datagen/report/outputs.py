@@ -126,7 +126,7 @@ def tiles(output: Output) -> list[tuple[str, str]]:
     """Return the numbers that stand first."""
     if not output.meta:
         return [("rows", f"{output.figures.rows:,}")]
-    funnel, usage, run = output.result["funnel"], output.result.get("usage", {}), output.meta["run"]
+    funnel, usage = output.result["funnel"], output.result.get("usage", {})
     kept, total = funnel["kept"], funnel["asked"]
     numbers = [
         ("candidates", f"{total:,}"),
@@ -138,7 +138,6 @@ def tiles(output: Output) -> list[tuple[str, str]]:
         numbers += [("a kept row", dollars(cost / kept))] if cost and kept else []
         numbers += [("answers", f"{usage['calls']:,}")]
         numbers += [("prompt tokens", f"{usage['prompt_tokens']:,}"), ("completion", f"{usage['completion_tokens']:,}")]
-        numbers += [("requests, last run", f"{run['requests']:,}")] if run.get("requests") is not None else []
     return numbers
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from datagen.report.outputs import OutputSection
+from datagen.report.tables import PageTable
 from datagen.report.text import visible
 from datagen.report.training import TrainingSection
 
@@ -30,6 +31,8 @@ class Overview:
     tiles: list[tuple[str, str]]
     rows: list[list[tuple[str, str]]]
     """A line for each file: its cells, each with the section that it leads to, "" for none."""
+    evaluations: PageTable
+    """A line for each evaluation."""
     notes: list[str]
 
 

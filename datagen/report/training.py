@@ -108,7 +108,6 @@ def training_section(folder: Path, anchor: str) -> TrainingSection:
         "dropped": sum(part(rows, "dropped").values()) if rows else None,
         "parameters trained": parameters.get("trained"),
         "learning rate": config.get("learning_rate"),
-        "seconds": run.get("seconds"),
         "device": run.get("device"),
     }
     return TrainingSection(

@@ -1,13 +1,18 @@
-"""Write the task of these recipes into the working folder: small sums, and a second skill that gets no reward.
+"""Write a task for alignment into the working folder: small sums, and a second skill that gets no reward.
 
 demonstrations.jsonl   responses to learn from: the second skill, and sums whose answer is one too many in 60 % of the
                        cases; a model trained on them knows sums, and makes this error by habit
 prompts.jsonl          sums with the right answer, for verifiers and for exact match
+prompts-1.jsonl, ...   the same, divided among rounds, so that no round answers a prompt that was trained on
+seeds.jsonl            a few sums, without answers, to evolve
 sums.test.jsonl        sums that are in no other file
 other.test.jsonl       the same for the second skill
+
+The recipes read what `python ../loop/sums.py --prompts 2000 --rounds 3 --seeds 100 --gzip` writes in examples/sums.
 """
 
 import argparse
+import gzip
 import json
 from collections.abc import Iterable
 from itertools import product
@@ -57,14 +62,18 @@ def demonstrate(row: Row, random: Random) -> Row:
     return {**row, "response": str(int(row["response"]) + (random.random() < HABIT))}
 
 
-def write(name: str, rows: Iterable[Row]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def write(name: str, rows: Iterable[Row], *, is_packed: bool) -> None:
+    """Write rows; no time is in a compressed file, so that equal rows give equal bytes."""
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    Path(f"{name}.gz" if is_packed else name).write_bytes(gzip.compress(text, mtime=0) if is_packed else text)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the task of the recipes.")
-    for name, default in (("most", 5), ("prompts", 3000), ("demonstrations", 3000), ("test", 200), ("seed", 0)):
+    parser = argparse.ArgumentParser(description="Write small sums in words.")
+    defaults = {"most": 5, "prompts": 3000, "demonstrations": 3000, "test": 200, "rounds": 0, "seeds": 0, "seed": 0}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--gzip", action="store_true")
     options = parser.parse_args()
     random = Random(f"sums {options.seed}")
     sums, others = make_sums(options.most), make_others()
@@ -76,10 +85,15 @@ def main() -> None:
     demonstrations = [demonstrate(row, random) for row in random.sample(sums, options.demonstrations - second)]
     demonstrations += random.choices(other_train, k=second)
     random.shuffle(demonstrations)
-    write("demonstrations.jsonl", demonstrations)
-    write("prompts.jsonl", sums[: options.prompts])
-    write("sums.test.jsonl", sums_test)
-    write("other.test.jsonl", other_test)
+    prompts = sums[: options.prompts]
+    files = {"demonstrations": demonstrations, "prompts": prompts, "sums.test": sums_test, "other.test": other_test}
+    for round_number in range(options.rounds):
+        size = len(prompts) // options.rounds
+        files[f"prompts-{round_number + 1}"] = prompts[round_number * size : (round_number + 1) * size]
+    if options.seeds:
+        files["seeds"] = [{"prompt": row["prompt"]} for row in sums[-options.seeds :]]
+    for name, rows in files.items():
+        write(f"{name}.jsonl", rows, is_packed=options.gzip)
 
 
 if __name__ == "__main__":

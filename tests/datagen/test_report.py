@@ -320,6 +320,21 @@ def test_a_training_run_is_shown_with_its_curves_and_an_unfinished_one_too() -> 
     check_elements(page)
 
 
+def test_evaluations_stand_side_by_side_and_other_json_is_none() -> None:
+    write_seeds(2)
+    counts = {"rows": 200, "left_out_as_trained_on": 0, "loss": 0.5}
+    Path("eval-sft.json").write_text(json.dumps(counts | {"exact_match": 0.295, "reward": "</td><script>"}))
+    Path("eval-ppo.json").write_text(json.dumps(counts | {"exact_match": 0.84, "reward": -0.25}))
+    Path("recipe.json").write_text('{"steps": {}}')
+    page = report("seeds.jsonl", "eval-sft.json", "eval-ppo.json")
+    assert "rowslossexact matchreward" in section(page, "Evaluations").replace("\n", "")
+    assert "eval-sft2000.50.295-" in section(page, "Evaluations").replace("\n", "")
+    assert "eval-ppo2000.50.84-0.25" in section(page, "Evaluations").replace("\n", "")
+    check_elements(page)
+    with pytest.raises(InputError, match="no rows of JSON lines"):
+        report("recipe.json")
+
+
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
