@@ -13,7 +13,7 @@ from datagen.errors import InputError, unknown_value
 from datagen.installation import program
 from datagen.recipes.recipe import Recipe, Step
 
-WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review")
+WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "review", "pack", "push")
 """Commands that are no step: they talk to somebody, or leave no file for the next one."""
 CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
 PRINTED = ("train eval",)
