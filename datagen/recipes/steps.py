@@ -15,7 +15,10 @@ from datagen.installation import program
 from datagen.plugins import REFERENCE
 from datagen.recipes.recipe import Recipe, Step
 
-WRITES_NOTHING = ("chat", "check", "doctor", "trace", "run", "recipes", "ablate", "review")
+WRITES_NOTHING = (
+    *("chat", "check", "doctor", "agents", "trace", "run", "recipes", "ablate", "review"),
+    *("pack", "push"),
+)
 """Commands that are no step: they talk to somebody, or leave no file for the next one."""
 CHOSEN_BY_RUN = ("output", "json", "dry_run", "shard")
 PRINTED = ("train eval",)
