@@ -16,7 +16,7 @@ from random import Random
 from statistics import fmean
 
 from benchmarks.common import Line, main
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.judges.agreement import Pair, RowSums, counts, measure
 from datagen.judges.compare import Comparison
 from datagen.judges.replies import FIRST

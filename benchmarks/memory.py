@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common import Line, in_fresh_process, main, run, write_rows
 from benchmarks.remote import serving
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from tests.memory import COMMANDS, growth_of
 
 

@@ -16,7 +16,7 @@ from time import perf_counter
 
 from benchmarks.common import Line, in_fresh_process, main, respond, run, write_rows
 from benchmarks.remote import echo, serving
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.llm.model import Roles
 from datagen.llm.spec import parse_spec
 from datagen.llm.stack import StackOptions, build_stack

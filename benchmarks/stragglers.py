@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks.common import Ask, Line, main, run, write_rows
 from benchmarks.remote import serving
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.method import Method
 from tests.server import evolve_answer, lognormal
 

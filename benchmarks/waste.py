@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common import Ask, Line, main, run, write_rows
 from benchmarks.remote import Remote, echo, serving
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from tests.server import ALL, Faults, evolve_answer
 
 METHODS = load_methods("evolve")

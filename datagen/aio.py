@@ -5,14 +5,14 @@ A call that is cancelled ends at once, as after `kill -9`: what was recorded is 
 
 from typing import Any
 
-from datagen import FUNCTIONS
+import datagen
 
-__all__ = list(FUNCTIONS)
+__all__ = list(datagen.FUNCTIONS)
 
 
 def __getattr__(name: str) -> Any:
     """Make the function that is used."""
-    if name not in FUNCTIONS:
+    if name not in datagen.FUNCTIONS:
         raise AttributeError(f"module 'datagen.aio' has no attribute {name!r}")
     from datagen.api.functions import make_async_function
 

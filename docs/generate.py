@@ -16,7 +16,8 @@ import typer
 from datagen import FUNCTIONS
 from datagen.api.functions import ONE_OR_MORE, command_name, parameters_of, reads_input
 from datagen.commands.flags import flags
-from datagen.commands.main import COMMANDS, Command, app, load_methods
+from datagen.commands.main import app
+from datagen.commands.table import COMMANDS, Command, load_methods
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.engine.reasons import COMMON_REASONS

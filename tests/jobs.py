@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Job, Outcome, open_job, run_job
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions

@@ -32,7 +32,7 @@ from datagen import (
     train,
 )
 from datagen.api.calls import LEFT_OUT, command_of
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.engine.options import RunOptions, option
 from datagen.llm.model import Roles
 from datagen.records.record import Prompt, Record, plain_prompt

@@ -211,8 +211,8 @@ def test_an_edited_plug_in_is_another_command() -> None:
 
 
 BAD_METHODS = [
-    ("def Mine(): ...", "is a value of type function; a generator is a subclass of datagen.engine.method.Method"),
-    ("class Mine: ...", "is the class Mine; a generator is a subclass"),
+    ("def Mine(): ...", "is a value of type function, and no subclass of datagen.engine.method.Method"),
+    ("class Mine: ...", "is the class Mine, and no subclass"),
     ("class Mine(Method): ...", "its class has no `name`"),
     ("class Mine(Method):\n    name = 'mine'", "its class has no `options_type`"),
     ("class Mine(Method):\n    name = 'mine'\n    options_type = int", "is the class int, not a dataclass"),
@@ -529,7 +529,7 @@ def test_doctor_lists_plug_ins_and_what_is_wrong_with_them(package: Callable[...
         "broken.py:1: cannot be loaded: OSError: no disk",
         "lost 1.5: no_such_module:f: no_such_module: cannot be loaded: ModuleNotFoundError",
         "model slow: its parameter response has no default",
-        "strategy odd: is a value of type function; a strategy is a subclass of",
+        "strategy odd: is a value of type function, and no subclass of",
     ):
         assert problem in text
     assert "Traceback" not in text

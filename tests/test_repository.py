@@ -150,7 +150,8 @@ def test_the_wheel_holds_the_prompts_and_runs_without_the_checkout() -> None:
 EVERY_HELP = """
 from importlib.util import find_spec
 from typer.testing import CliRunner
-from datagen.commands.main import COMMANDS, app
+from datagen.commands.main import app
+from datagen.commands.table import COMMANDS
 from datagen_train.cli import TOOLS, TRAINERS
 
 assert not any(map(find_spec, ("torch", "transformers", "trl", "datasets"))), "the environment is not bare"

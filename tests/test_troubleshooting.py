@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.engine.reasons import COMMON_REASONS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -130,7 +130,8 @@ def interpreter(version: str) -> str | None:
 
 EVERY_HELP = """
 import contextlib, io, sys
-from datagen.commands.main import COMMANDS, app
+from datagen.commands.main import app
+from datagen.commands.table import COMMANDS
 from datagen_train.cli import TOOLS, TRAINERS
 names = [[name] for name in COMMANDS] + [["train", name] for name in [*TRAINERS, *TOOLS, "sweep"]]
 for words in [[], *names]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from datagen.api.calls import LEFT_OUT, call, call_and_wait, command_of
 from datagen.api.rows import Incomplete, Rows
-from datagen.commands.main import COMMANDS
+from datagen.commands.table import COMMANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 OWN = {

@@ -3,8 +3,8 @@
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from datagen.commands.main import COMMANDS, load_methods
 from datagen.commands.plugin_methods import GENERATOR, load_method
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.errors import InputError
 from datagen.llm.functions import load_function
 from datagen.llm.spec import Spec

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.engine.method import Method
 from datagen.engine.options import option
 from datagen.engine.output import read_meta

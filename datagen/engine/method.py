@@ -1,6 +1,6 @@
 """The interface of a method: what a generator, a strategy or a judge declares to the engine.
 
-The table of commands (commands/main.py) names the classes: one, or one for each variant of a command, as in
+The table of commands (commands/table.py) names the classes: one, or one for each variant of a command, as in
 `respond --strategy`.
 """
 

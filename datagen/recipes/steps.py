@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datagen.commands.flags import names_of, value_words
-from datagen.commands.main import COMMANDS, Commands
+from datagen.commands.main import Commands
 from datagen.commands.plugin_methods import plugin_command
+from datagen.commands.table import COMMANDS
 from datagen.errors import InputError, unknown_value
 from datagen.installation import program
 from datagen.plugins import REFERENCE

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.forecast import DryRun, dry_run
 from datagen.engine.job import open_job
 from datagen.engine.method import Method

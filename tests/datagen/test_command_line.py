@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import datagen
-from datagen.commands.main import COMMANDS, app
+from datagen.commands.main import app
+from datagen.commands.table import COMMANDS
 from datagen_train.cli import TOOLS, TRAINERS
 from tests.jobs import write_seeds
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import datagen
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.method import Method
 from datagen.llm.call import BadAnswer, read_reply
 from datagen.records.files import dump_line

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError
 from datagen.generators.improve import Options, rejection_reason

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.engine.method import Method
 from datagen.prompts import Prompts
 from datagen.records.files import dump_line

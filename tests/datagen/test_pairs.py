@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from datagen.commands.main import app, load_methods
+from datagen.commands.main import app
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError
 from datagen.records.files import dump_line

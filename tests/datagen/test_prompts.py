@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.errors import InputError
 from datagen.prompts import SHIPPED, Prompts, parse_template
 from datagen.records.record import plain_prompt

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.errors import InputError, Stopped
 from datagen.generators.backtranslate import Backtranslate
 from datagen.generators.constraints import Constraints

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.commands.main import COMMANDS, load_methods
+from datagen.commands.table import COMMANDS, load_methods
 from datagen.engine.method import Method
 from datagen.engine.reasons import COMMON_REASONS, reason_sentence
 from datagen.llm.vectors import NO_VECTOR

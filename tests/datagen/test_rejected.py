@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.method import Method
 from datagen.records.files import dump_line
 from datagen.records.record import Row

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import load_methods
 from datagen.commands.report import Options, run
+from datagen.commands.table import load_methods
 from datagen.engine.reasons import reason_sentence
 from datagen.errors import InputError
 from datagen.judges.difficulty import Options as DifficultyOptions

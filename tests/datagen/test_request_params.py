@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.errors import InputError
 from datagen.generators.evolve import VERDICT_SAMPLING, Evolve
 from datagen.llm.model import merge_judge_params

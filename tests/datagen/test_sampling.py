@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.records.files import dump_line

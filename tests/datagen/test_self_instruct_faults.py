@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.llm.sim import SimRandom
 from datagen.llm.sim.instructions import tasks
 from tests.jobs import perform, rows

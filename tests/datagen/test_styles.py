@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome, open_job, run_job
 from datagen.engine.options import RunOptions
 from datagen.generators.evolve import CODE_OPERATORS, DOWNWARD, UPWARD, Evolve

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.records.files import dump_line
 from tests.jobs import perform, write_seeds
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome
 from datagen.errors import InputError, ParseError
 from datagen.records.files import dump_line

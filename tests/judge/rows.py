@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome
 from datagen.records.files import dump_line
 from datagen.records.record import Row

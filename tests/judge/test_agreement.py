@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.judges.agreement import Agreement, Pair, RowSums, counts, measure, read_checks, save_checks
 from datagen.records.files import dump_line
 from datagen.records.record import Row, keep

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.errors import InputError
 from datagen.judges.compare import Comparison
 from datagen.judges.judges import LETTERS, draw_labels, impartial

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.errors import ParseError
 from datagen.judges.difficulty import Options, interval_of, read_difficulty
 from tests.jobs import evolve, perform, rows, write_seeds

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from datagen.commands.main import COMMANDS, app, load_methods
+from datagen.commands.main import app
+from datagen.commands.table import COMMANDS, load_methods
 from tests.jobs import rows
 
 QUESTIONS = Path(__file__).parents[2] / "examples/questions.jsonl"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.errors import InputError, ParseError
 from datagen.judges.rank import merge_ranks, read_order
 from datagen.records.record import Row

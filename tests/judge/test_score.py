@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import open_job
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.engine.job import Outcome
 from datagen.records.layout import pack_meta
 from datagen.records.record import Row

@@ -19,7 +19,7 @@ from trl import (
 )
 
 from datagen.commands import convert
-from datagen.commands.main import load_methods
+from datagen.commands.table import load_methods
 from datagen.records.files import dump_line
 from datagen.records.record import Row
 from datagen.select.filter import Filter, Options

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datagen.commands.main import Command, CommandGroup, make_app, make_group
+from datagen.commands.main import CommandGroup, make_app, make_group
+from datagen.commands.table import Command
 from datagen_train.options import (
     ClassifyOptions,
     DpoOptions,
