@@ -99,15 +99,29 @@ def parse_spec(text: str) -> Spec:
         path = Path(text.removeprefix("replay:"))
         return Spec(f"replay:{path.name}/{content_digest(path)[:16]}", text)
     models = read_models_file().models
-    if text in models:
-        return replace(file_spec(models[text], f"{MODELS_FILE}: [models.{text}]"), alias=text)
-    if plugin := find_plugin("model", text):
-        return Spec(plugin.identity, plugin.name, load=plugin.load)
+    if known := known_spec(text, models):
+        return known
     refuse_paths(text)
     spec = server_spec(text)
     if models and "@" not in text:
         return replace(spec, note=f"{text} is not in {MODELS_FILE}: asking {spec.urls[0]} for it.")
     return spec
+
+
+def known_spec(text: str, models: Mapping[str, FileModel]) -> Spec | None:
+    """Return the spec of a name of models.toml or of a plug-in, with or without a tag behind it; None for others.
+
+    Args:
+        text: NAME[#tag].
+        models: Those of models.toml.
+    """
+    name, _, tag = (text, "", "") if text in models or find_plugin("model", text) else text.partition("#")
+    if model := models.get(name):
+        tagged = replace(model, tag="-".join(filter(None, (model.tag, tag))))
+        return replace(file_spec(tagged, f"{MODELS_FILE}: [models.{name}]"), alias=name)
+    if plugin := find_plugin("model", name):
+        return Spec(f"{plugin.identity}#{tag}" if tag else plugin.identity, plugin.name, load=plugin.load)
+    return None
 
 
 def with_tag(text: str, tag: str) -> str:

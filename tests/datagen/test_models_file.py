@@ -1,6 +1,7 @@
 """The file models.toml: models with an address, a key and settings of their own."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from datagen.errors import InputError
 from datagen.llm.default import default_models
 from datagen.llm.models_file import FIELDS, Access
-from datagen.llm.spec import OPENAI_URL, Spec, parse_spec
+from datagen.llm.spec import OPENAI_URL, Spec, parse_spec, with_tag
 from datagen.records.record import Row
 from tests.jobs import digest, respond, write_seeds
 from tests.server import Server, running
@@ -50,6 +51,16 @@ def test_a_model_with_everything() -> None:
         alias="teacher",
     )
     assert parse_spec("m@http://127.0.0.1:9/v1") == Spec("m", "m", ("http://127.0.0.1:9/v1",))
+
+
+def test_a_tag_behind_a_known_name_is_another_version_of_that_model() -> None:
+    """An ablation asks every model anew for each seed: a name that is not known would go to another server."""
+    Path("models.toml").write_text(EVERYTHING)
+    tagged = parse_spec(with_tag("teacher", "3"))
+    assert tagged == replace(parse_spec("teacher"), identity="org/deep%23seek#june-3")
+    Path("mine.py").write_text("def answer(messages): return 'x'\n")
+    plain, again = parse_spec("mine.py:answer"), parse_spec(with_tag("mine.py:answer", "3"))
+    assert (again.name, again.identity) == (plain.name, f"{plain.identity}#3")
 
 
 def test_the_example_of_the_page_can_be_read() -> None:
