@@ -19,6 +19,7 @@ from datagen.errors import InputError
 from datagen.recipes.recipe import bundled, bundled_folder, load_recipe
 from datagen.recipes.steps import plan
 from tests.jobs import rows, write_seeds
+from tests.server import Server, running
 
 RECIPE = """
 about: A try.
@@ -296,3 +297,17 @@ def test_yaml_of_a_bundled_recipe_can_be_copied_and_run_elsewhere() -> None:
     assert yaml.safe_load(shown.stdout)["steps"]
     Path("mine.yaml").write_text(shown.stdout)
     assert run("mine.yaml", "--dry-run").returncode == 0
+
+
+def test_the_steps_know_the_models_of_the_working_folder() -> None:
+    with running(Server()) as server:
+        table = f'[models.teacher]\nname = "m"\nurl = "{server.url}"\nprice = {{input = 1, output = 2}}\n'
+        Path("models.toml").write_text(table)
+        recipe = str(write_recipe())
+        forecast = run(recipe, "--dry-run", "--model", "teacher")
+        assert "no price is known" not in forecast.stdout, forecast.stdout
+        ran = run(recipe, "--only", "evolved", "--model", "teacher")
+        assert ran.returncode == 0, ran.stderr
+        assert server.log
+    assert json.loads(Path("try/evolved.meta.json").read_text())["result"]["usage"]["cost"] > 0
+    assert Path("try/models.toml").read_text() == table, "the line that is typed alone knows them, too"

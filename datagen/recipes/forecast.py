@@ -18,6 +18,7 @@ from datagen.engine.forecast import DryRun, dry_run
 from datagen.engine.job import open_job
 from datagen.errors import DatagenError
 from datagen.llm.prices import dollars
+from datagen.recipes.runner import share_models_file
 from datagen.recipes.steps import Line
 from datagen.records.makers import is_sim
 
@@ -117,6 +118,7 @@ def rehearsal_folder(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
         for name in outputs:
             if (folder / name).exists():
                 (Path(place) / name).symlink_to((folder / name).resolve())
+        share_models_file(Path(place))
         os.chdir(place)
         try:
             yield

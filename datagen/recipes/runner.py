@@ -16,6 +16,7 @@ from pathlib import Path
 from datagen.commands.endings import AT_CAP
 from datagen.commands.next_steps import IN_RECIPE
 from datagen.errors import InputError
+from datagen.llm.models_file import MODELS_FILE
 from datagen.recipes.recipe import Recipe
 from datagen.recipes.state import State
 from datagen.recipes.steps import Line
@@ -58,6 +59,7 @@ def run_steps(
         quiet: Whether the steps print warnings and errors alone.
     """
     state = State(folder)
+    share_models_file(folder)
     for line in chosen:
         place = f"step {lines.index(line) + 1}/{len(lines)} {line.step.name}"
         if state.is_done(line):
@@ -80,6 +82,13 @@ def run_steps(
             replace_file(folder / line.output, text)
         state.end(line)
     return 0
+
+
+def share_models_file(folder: Path) -> None:
+    """Let the commands that run in a folder read the models.toml of the working folder, unless that one has its own."""
+    here, there = Path(MODELS_FILE).absolute(), folder / MODELS_FILE
+    if here.exists() and not os.path.lexists(there):
+        there.symlink_to(os.path.relpath(here, folder.resolve()))
 
 
 def ending_line(recipe: Recipe, place: str, code: int, caps: Sequence[str]) -> str:
