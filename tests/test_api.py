@@ -428,7 +428,7 @@ def test_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         warnings.simplefilter("ignore", Incomplete)
         answers = respond(["What is 2 + 3?"], model="hf:sft", max_tokens=4)
     assert answers.account.funnel["asked"] == 1
-    with pytest.raises(DatagenError, match=r"other options"):
+    with pytest.raises(DatagenError, match=r"steps: 20 then, 30 now"):
         train("sft", rows, model="tiny", steps=30, learning_rate=0.1, output="sft")
 
 

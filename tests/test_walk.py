@@ -145,6 +145,13 @@ assert not {"torch", "transformers", "datasets", "pyarrow"} & sys.modules.keys()
 """
 
 
+FROM_PYTHON = """
+import datagen
+rows = datagen.evolve(["Name a river in Peru.", "How do I make a strong password?"], rounds=1, model="sim")
+print(len(rows), "rows")
+"""
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_base_install_works_on_each_python(version: str, wheel: Path, tmp_path: Path) -> None:
     python = interpreter(version)
@@ -154,6 +161,7 @@ def test_the_base_install_works_on_each_python(version: str, wheel: Path, tmp_pa
     run(f"{python} -m venv env", tmp_path)
     run(f"env/bin/python -m pip install --quiet {wheel}", tmp_path)
     (tmp_path / "help.py").write_text(EVERY_HELP)
+    (tmp_path / "api.py").write_text(FROM_PYTHON)
     shutil.copy(ROOT / "examples/seeds.jsonl", tmp_path)
     for command, words in {
         "env/bin/datagen --version": "datagen-train ",
@@ -165,6 +173,7 @@ def test_the_base_install_works_on_each_python(version: str, wheel: Path, tmp_pa
         "env/bin/python help.py": "",
         "env/bin/datagen evolve seeds.jsonl --rounds 1 --model sim -o - -q": '"prompt": ',
         "env/bin/datagen doctor --json": '"machine"',
+        "env/bin/python api.py": "2 rows",
     }.items():
         assert words in output(command, tmp_path), command
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -36,6 +36,7 @@ TALKING = ("chat", "check", "sweep")
 """Commands for people."""
 LAST_LINES = 20
 """Lines that are kept to say why a process has failed."""
+ERROR = "error: "
 ERRORS: Mapping[int, type[DatagenError]] = {InputError.exit_code: InputError, Outage.exit_code: Outage}
 
 
@@ -88,15 +89,19 @@ def train(
     code, printed, last = run_process(["train", name, *words], is_watched() if progress is None else progress)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    errors = [line.removeprefix("error: ") for line in last if line.startswith("error: ")]
     if code not in (DONE, SHORT):
-        message = errors[-1] if errors else "\n".join(last) or f"exit code {code}"
-        raise ERRORS.get(code, DatagenError)(f"train {name}: {message}")
+        raise ERRORS.get(code, DatagenError)(f"train {name}: {error_in(last) or f'exit code {code}'}")
     if code == SHORT:
         warnings.warn(" ".join(last[-1:]), Incomplete, stacklevel=2)
     report: Row = json.loads(printed)
     path = values.get("output") or report.get("output")
     return Trained(Path(path) if path else None, report)
+
+
+def error_in(lines: Sequence[str]) -> str:
+    """Return the error that ends what a command has said, without its mark; all lines where none is marked."""
+    starts = [number for number, line in enumerate(lines) if line.startswith(ERROR)]
+    return "\n".join(lines[starts[-1] :] if starts else lines).removeprefix(ERROR)
 
 
 def default_output(name: str, rows: Any) -> str:
