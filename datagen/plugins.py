@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from traceback import extract_tb
@@ -288,22 +288,22 @@ def line_of(error: BaseException, place: str) -> str:
 
 
 @cache
-def all_registered() -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:
+def all_registered() -> Mapping[str, Mapping[str, tuple[metadata.EntryPoint, ...]]]:
     """Return what the installed packages register: by kind and name, several where several packages took one name."""
-    table: dict[str, dict[str, tuple[EntryPoint, ...]]] = {}
-    for point in entry_points(group=GROUP):
+    table: dict[str, dict[str, tuple[metadata.EntryPoint, ...]]] = {}
+    for point in metadata.entry_points(group=GROUP):
         kind, _, name = point.name.partition(".")
         names = table.setdefault(kind, {})
         names[name] = (*names.get(name, ()), point)
     return MappingProxyType(table)
 
 
-def registered(kind: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+def registered(kind: str) -> Mapping[str, tuple[metadata.EntryPoint, ...]]:
     """Return what is registered of a kind, by name. No code of the packages is run."""
     return all_registered().get(kind, {})
 
 
-def registered_plugin(kind: str, name: str, points: tuple[EntryPoint, ...]) -> Plugin:
+def registered_plugin(kind: str, name: str, points: tuple[metadata.EntryPoint, ...]) -> Plugin:
     """Return a registered object; InputError if several packages register its name."""
     if len(points) > 1:
         packages = " and ".join(sorted(map(package_of, points)))
@@ -312,12 +312,12 @@ def registered_plugin(kind: str, name: str, points: tuple[EntryPoint, ...]) -> P
     return Plugin(name, f"{name}/{package_of(point)}/{module_digest(point)}", partial(load_registered, point))
 
 
-def package_of(point: EntryPoint) -> str:
+def package_of(point: metadata.EntryPoint) -> str:
     """Return the package that registers something, with its version."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
 
 
-def load_registered(point: EntryPoint) -> Any:
+def load_registered(point: metadata.EntryPoint) -> Any:
     """Import the object of an entry point; InputError if it cannot be imported."""
     place = f"{package_of(point)}: {point.value}"
     try:
@@ -329,14 +329,14 @@ def load_registered(point: EntryPoint) -> Any:
         raise InputError(f"{place}: {error}") from error
 
 
-def module_file(point: EntryPoint) -> Path | None:
+def module_file(point: metadata.EntryPoint) -> Path | None:
     """Return the file of an entry point's module; None if there is none."""
     with failures_explained(point.module):
         spec = find_spec(point.module)
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
-def module_digest(point: EntryPoint) -> str:
+def module_digest(point: metadata.EntryPoint) -> str:
     """Return the digest of the file of an entry point's module."""
     try:
         file = module_file(point)

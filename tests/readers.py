@@ -142,12 +142,12 @@ CALLS: dict[str, Call] = {
     "generators.improve.rejection_reason": lambda text: improve.rejection_reason(
         record(), text, f"{text} so", improve.Options()
     ),
-    "judge.rank.read_order": lambda text: rank.read_order(text, LABELS),
-    "judge.replies.read_verdict": lambda text: replies.read_verdict(text, LABELS),
-    "judge.replies.judge_verdict": lambda text: replies.judge_verdict(text, LABELS),
-    "judge.points.find_points": lambda text: points.find_points(text, LABELS, MOST),
-    "judge.points.read_points": lambda text: points.read_points(text, LABELS, MOST),
-    "judge.points.points_in_line": lambda line: points.points_in_line(line, "K7M", points.Names(LABELS, MOST)),
+    "judges.rank.read_order": lambda text: rank.read_order(text, LABELS),
+    "judges.replies.read_verdict": lambda text: replies.read_verdict(text, LABELS),
+    "judges.replies.judge_verdict": lambda text: replies.judge_verdict(text, LABELS),
+    "judges.points.find_points": lambda text: points.find_points(text, LABELS, MOST),
+    "judges.points.read_points": lambda text: points.read_points(text, LABELS, MOST),
+    "judges.points.points_in_line": lambda line: points.points_in_line(line, "K7M", points.Names(LABELS, MOST)),
     "json_replies.read_items": lambda text: json_replies.read_items(text, "tasks", SCHEMA),
     "json_replies.reading_of": lambda text: json_replies.reading_of({"a": text}, SCHEMA, text),
     "llm.sim.structured.text_for": lambda text: structured.text_for({"minLength": 5}, text),
@@ -180,7 +180,7 @@ CALLS: dict[str, Call] = {
     "verify.expressions.game24": lambda text: game24([Fraction(4)] * 4, text),
     "report.markdown.fenced": lambda text: fenced(text, 100),
     "report.text.cut": lambda text: cut(text, len(text) // 2),
-    "judge.difficulty.read_difficulty": lambda text: difficulty.read_difficulty(text, "K7M"),
+    "judges.difficulty.read_difficulty": lambda text: difficulty.read_difficulty(text, "K7M"),
     "llm.sim.game24.in_order": lambda text: in_order(text, "a", "b"),
     "records.record.with_request": lambda text: with_request([{"role": "user", "content": "a"}], text),
     "records.comparisons.two": lambda text: comparisons.two(text, text, text, lambda value: None),
@@ -236,8 +236,8 @@ OTHERS: dict[str, Call] = {
         read_result(line.encode(errors="replace"))
         for line in (text, json.dumps({"custom_id": text, "response": {"status_code": 200, "body": text}}))
     ],
-    "judge.replies.soft_share": lambda text: replies.soft_share(completion(text), LABELS),
-    "judge.replies.expected_value": lambda text: replies.expected_value(completion(text), 0, 5),
+    "judges.replies.soft_share": lambda text: replies.soft_share(completion(text), LABELS),
+    "judges.replies.expected_value": lambda text: replies.expected_value(completion(text), 0, 5),
     "records.files.dump_line": lambda text: dump_line({"prompt": text}),
     "select.contamination.hits": lambda text: contamination.BenchmarkIndex([contamination.Benchmark("b", [text])]).hits(
         text

@@ -140,13 +140,13 @@ def slow_readers(modules: Iterable[ModuleType]) -> Iterator[str]:
             yield f"{name}: {worst}: {MOST:,} characters take {seconds:.1f} s"
 
 
-PROMPT = ("judge", "parse", "strategies", "verify")
+PROMPT = ("judges", "parse", "strategies", "verify")
 """Verifiers, and what reads the replies of a model."""
 SECONDS, SECONDS_OF_DOCUMENT = 6.0, 30.0
 """For MOST characters on a busy machine; a document is parsed as Markdown, once, before the first call."""
 KNOWN: dict[str, str] = {
-    "judge.points.read_points": "_",
-    "judge.replies.read_verdict": ",:",
+    "judges.points.read_points": "_",
+    "judges.replies.read_verdict": ",:",
     "parse.find_verdict": "Verdict: the ",
     "select.instructions.needs_media": "\n",
     "select.elimination.refused": " ",

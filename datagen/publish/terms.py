@@ -16,13 +16,13 @@ class Terms(NamedTuple):
     """What a provider says of the answers of its models."""
 
     names: re.Pattern[str]
-    """Of models, from the beginning or behind a slash."""
+    """What a part of a model's name, between slashes, begins with."""
     statement: str
     link: str
 
 
 def names(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:.*/)?(?:{pattern})", re.IGNORECASE)
+    return re.compile(pattern, re.IGNORECASE)
 
 
 KNOWN = (
@@ -60,5 +60,6 @@ def terms_of(model: str) -> str:
     """Return what is known of the terms of a model, by its identity."""
     if is_sim(model):
         return SIM
-    entry = next((entry for entry in KNOWN if entry.names.match(model.removeprefix("hf:"))), None)
+    parts = model.removeprefix("hf:").split("/")
+    entry = next((entry for entry in KNOWN if any(map(entry.names.match, parts))), None)
     return f"{entry.statement} (by its name; {entry.link}, as of {READ_ON})" if entry else UNKNOWN
