@@ -318,6 +318,7 @@ def test_functions_as_models() -> None:
         return lambda messages: {"text": word, "usage": {"prompt_tokens": 2, "completion_tokens": 3}}
 
     rows = respond(PROMPTS[:2], k=2, teacher=[make("x"), make("y")])
+    assert rows.account.cost is None, "nobody has said what these cost"
     assert [sorted(row["responses"]) for row in rows] == [["x", "y"], ["x", "y"]]
     rows = respond(PROMPTS[:2], k=2, teacher={"x": make("x"), "y": make("y")}, price={"x": "1/2", "y": "1/2"})
     assert rows.account.cost == pytest.approx(4 * (2 * 1 + 3 * 2) / 1e6)

@@ -48,8 +48,8 @@ class Account:
     @property
     def cost(self) -> float | None:
         """Dollars, of all answers that the rows are made from; None where a price is not known."""
-        usage = self.result["usage"]
-        return None if usage.get("unpriced") else float(usage.get("cost") or 0.0)
+        cost: float | None = self.result["usage"]["cost"]
+        return cost
 
     @property
     def requests(self) -> int:
