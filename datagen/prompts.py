@@ -149,12 +149,25 @@ class Prompts:
     def __getitem__(self, name: str) -> Template:
         """Return a template, such as `evolve/equal`; `.zh` at the end of its name asks for the Chinese one."""
         if name not in self._loaded:
-            stem, _, language = name.partition(".")
-            file = f"{stem}.{language or 'en'}.md"
-            replacement = self._folder / file if self._folder else None
-            path = replacement if replacement and replacement.is_file() else self._origin(file)
-            if file not in self._texts and not path.is_file():
-                raise InputError(f"prompt {name}: no such file {path}")
-            text = self._texts[file] if file in self._texts else read_text(path)
-            self._loaded[name] = parse_template(stem, text)
+            if name not in self:
+                raise InputError(f"prompt {name}: no such file {self._path(name)}")
+            file = file_of(name)
+            text = self._texts[file] if file in self._texts else read_text(self._path(name))
+            self._loaded[name] = parse_template(name.partition(".")[0], text)
         return self._loaded[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a template of this name."""
+        return file_of(name) in self._texts or self._path(name).is_file()
+
+    def _path(self, name: str) -> Path:
+        """Return the path of a template: the user's if there is one."""
+        file = file_of(name)
+        replacement = self._folder / file if self._folder else None
+        return replacement if replacement and replacement.is_file() else self._origin(file)
+
+
+def file_of(name: str) -> str:
+    """Return the file of a template in a folder of prompts."""
+    stem, _, language = name.partition(".")
+    return f"{stem}.{language or 'en'}.md"

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from datagen.commands.terminal import Display
@@ -21,9 +22,7 @@ def notebook() -> Any:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None or not hasattr(shell, "kernel"):
         return None
-    from IPython import display
-
-    return display
+    return import_module("IPython.display")
 
 
 def is_watched() -> bool:

@@ -255,10 +255,9 @@ def load_rubric(prompts: Prompts, name: str) -> Template:
     path = Path(name)
     if path.suffix == ".md" and path.is_file():
         return read_template(path.stem, path)
-    try:
-        return prompts[f"rubrics/{name}"]
-    except FileNotFoundError:
-        raise InputError(f"--rubric {name}: no such rubric, and no file NAME.md") from None
+    if f"rubrics/{name}" not in prompts:
+        raise InputError(f"--rubric {name}: no such rubric, and no file NAME.md")
+    return prompts[f"rubrics/{name}"]
 
 
 def statements(rubric: Template) -> list[str]:

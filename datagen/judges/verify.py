@@ -38,7 +38,9 @@ VERDICTS = {"right": True, "wrong": False, "unknown": None}
 class Options:
     """Options of `datagen judge --by verify`."""
 
-    verify: list[str] = option(["answer"], f"verify: verifier to use: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable.")
+    verify: list[str] = option(
+        ["answer"], f"verify: verifier to use: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable.", file=True
+    )
 
 
 @dataclass

@@ -48,9 +48,11 @@ MOST_REASON = 80
 class Options:
     """Options of `datagen filter`."""
 
-    rule: list[str] = option([ALL], f"Rules to apply: all, none, {', '.join(FILTERS)}, or {FILE_NAME}. Repeatable.")
+    rule: list[str] = option(
+        [ALL], f"Rules to apply: all, none, {', '.join(FILTERS)}, or {FILE_NAME}. Repeatable.", file=True
+    )
     verify: list[str] = option(
-        [], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable."
+        [], f"Drop rows whose response fails this verifier: {', '.join(VERIFIERS)}, {FILE_NAME}. Repeatable.", file=True
     )
     only_verified: bool = option(False, "Also drop rows for which a verifier has no verdict.")
     dedup: list[str] = option(

@@ -32,7 +32,7 @@ class Options:
     """Options of `datagen respond --strategy cot`."""
 
     k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
-    verify: list[str] = option([], VERIFY)
+    verify: list[str] = option([], VERIFY, file=True)
     examples: Path | None = option(None, EXAMPLES)
     turns: int = turns_option()
     reasoning: str = reasoning_option()

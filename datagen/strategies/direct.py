@@ -41,7 +41,7 @@ class Options:
     """Options of `datagen respond --strategy direct`."""
 
     k: int = option(1, "Samples per prompt. [1; vote and rft: 8, mcr: 5]", least=1, most=SAMPLES_PER_PASS)
-    verify: list[str] = option([], VERIFY)
+    verify: list[str] = option([], VERIFY, file=True)
     system: str | None = option(None, "System message; orca draws one of the sixteen of Orca for each prompt.")
     schema: Path | None = option(None, "direct: file with a JSON Schema; the response is JSON that is valid by it.")
     turns: int = turns_option()

@@ -56,7 +56,7 @@ class Options:
     """Options of `datagen respond --strategy mcr`."""
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
-    verify: list[str] = option([], VERIFY)
+    verify: list[str] = option([], VERIFY, file=True)
     corpus: Path | None = option(None, "mcr: corpus to retrieve from: documents as rows, or lines of text.")
     hops: int = option(HOPS, "mcr: maximum number of follow-up questions per chain.", least=1, most=20)
     reasoning: str = reasoning_option()

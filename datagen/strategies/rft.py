@@ -61,7 +61,7 @@ class Options:
     """Options of `datagen respond --strategy rft`."""
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
-    verify: list[str] = option([], VERIFY)
+    verify: list[str] = option([], VERIFY, file=True)
     examples: Path | None = option(None, EXAMPLES)
     reasoning: str = reasoning_option()
 

@@ -30,7 +30,7 @@ class Options:
     """Options of `datagen respond --strategy vote`."""
 
     k: int = option(CHAINS, "Chains per prompt.", least=1, most=SAMPLES_PER_PASS)
-    verify: list[str] = option([], VERIFY)
+    verify: list[str] = option([], VERIFY, file=True)
     examples: Path | None = option(None, EXAMPLES)
     least_share: float = option(
         LEAST_SHARE, "vote: minimum share of the chains with the winning answer.", least=0, most=1

@@ -183,6 +183,7 @@ def test_bounds_of_the_ratio(options: dict[str, Any], bounds: tuple[float, float
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(few: str, options: dict[str, Any], says: str) -> None:
+    Path("rewards.py").write_text(REWARDS)
     with pytest.raises(InputError, match=says) as refused:
         train(grpo, few, settings(**options), model="nowhere", output="out", steps=1)
     assert "\n" not in str(refused.value)
