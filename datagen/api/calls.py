@@ -23,7 +23,7 @@ from datagen.commands.endings import DONE, ending_of
 from datagen.commands.flags import CheckedCommand, MethodCall, names_of, value_words
 from datagen.commands.main import Commands
 from datagen.commands.plugin_methods import plugin_command
-from datagen.engine.job import Job, Outcome, models_of, open_job, run_job
+from datagen.engine.job import Job, Outcome, lacks_models, open_job, run_job
 from datagen.engine.options import TEMPLATE_PARAM
 from datagen.errors import InputError, nothing_usable
 from datagen.llm.default import VARIABLE, default_models
@@ -70,7 +70,7 @@ async def call(name: str, rows: Any, options: Mapping[str, Any], interrupt: Inte
     folder, progress = check_folder(options.pop("folder", None)), options.pop("progress", None)
     parsed, values = parse(name, rows, options)
     method, reads, method_options, run, role_models = parsed
-    if not method.embeds and not run.model and not all(models_of(method, role, role_models) for role in method.roles):
+    if lacks_models(method, run, role_models):
         if not (models := default_models()):
             raise InputError(NO_MODEL)
         run = replace(run, model=models)

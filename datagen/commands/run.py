@@ -10,7 +10,7 @@ from datagen.commands.endings import SHORT, Ending, ending_of, ending_of_input, 
 from datagen.commands.next_steps import after_rows, is_step
 from datagen.commands.terminal import Display, funnel_lines
 from datagen.engine.forecast import dry_run
-from datagen.engine.job import Job, Outcome, models_of, open_job, run_job, tune_garbage_collector
+from datagen.engine.job import Job, Outcome, lacks_models, open_job, run_job, tune_garbage_collector
 from datagen.engine.method import Method
 from datagen.engine.options import RunOptions
 from datagen.errors import InputError, nothing_usable
@@ -60,7 +60,7 @@ def run_method(
         stem = f"{output_stem(input_name)}." if input_name else ""
         run = replace(run, output=f"{stem}{output_word or method.name}.jsonl")
     is_demonstration = False
-    if not method.embeds and not run.model and not all(models_of(method, role, role_models) for role in method.roles):
+    if lacks_models(method, run, role_models):
         named = default_models()
         run, is_demonstration = replace(run, model=named or ["sim"]), not named
     with open_job(method, input_name, options, run, role_models) as opened:

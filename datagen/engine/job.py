@@ -236,6 +236,11 @@ def models_of(
     return role_models.get(role) or role_models.get(method.stand_ins.get(role, role))
 
 
+def lacks_models(method: type[Method], run: RunOptions, role_models: Mapping[str, Sequence[str]]) -> bool:
+    """Whether some role has no model that the user gave, so that the default ones are needed."""
+    return not (method.embeds or run.model or all(models_of(method, role, role_models) for role in method.roles))
+
+
 def refuse_unknown_price(roles: Mapping[str, Sequence[Spec]], tags: Mapping[str, PriceTag]) -> None:
     """Raise InputError if the price of a model is unknown, so that no cap in dollars can be kept."""
     for spec in (spec for specs in roles.values() for spec in specs):

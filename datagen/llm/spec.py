@@ -115,11 +115,14 @@ def known_spec(text: str, models: Mapping[str, FileModel]) -> Spec | None:
         text: NAME[#tag].
         models: Those of models.toml.
     """
-    name, _, tag = (text, "", "") if text in models or find_plugin("model", text) else text.partition("#")
+    plugin = None if text in models else find_plugin("model", text)
+    name, _, tag = (text, "", "") if text in models or plugin else text.partition("#")
     if model := models.get(name):
         tagged = replace(model, tag="-".join(filter(None, (model.tag, tag))))
         return replace(file_spec(tagged, f"{MODELS_FILE}: [models.{name}]"), alias=name)
-    if plugin := find_plugin("model", name):
+    if tag:
+        plugin = find_plugin("model", name)
+    if plugin:
         return Spec(f"{plugin.identity}#{tag}" if tag else plugin.identity, plugin.name, load=plugin.load)
     return None
 

@@ -1,7 +1,7 @@
 """`datagen run RECIPE`: the commands of a recipe, one after the other."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from datagen.printing import printable
 from datagen.recipes.recipe import find_recipe, load_recipe
 from datagen.recipes.results import result_lines
 from datagen.recipes.runner import Selection, run_steps, select
-from datagen.recipes.steps import plan
+from datagen.recipes.steps import Line, plan
 
 ARGUMENTS = (("recipe", "A file (.yaml), or the name of a recipe of `datagen recipes`."),)
 
@@ -50,19 +50,29 @@ def run(recipe: str, options: Options) -> int:
     lines = plan(loaded)
     chosen = select(lines, Selection(options.start, options.only))
     if options.dry_run:
-        from datagen.recipes.forecast import forecast_lines
-
-        for line in chosen:
-            say(f"{line.step.name}: {line.typed(folder)}")
-        print(printable("\n".join(forecast_lines(lines, folder))))
+        rehearse(lines, chosen, folder, say)
         return 0
-    if any(line.step.run.startswith("train ") for line in chosen):
-        check_extra(f"datagen run {recipe}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_ready(f"datagen run {recipe}", chosen, folder)
     code = run_steps(loaded, lines, chosen, folder, (lambda text: None) if options.quiet else say, options.quiet)
     if code == 0 and options.only is None and (table := result_lines(loaded, folder)):
         print(printable("\n".join(table)))
     return code
+
+
+def rehearse(lines: Sequence[Line], chosen: Sequence[Line], folder: Path, say: Callable[[str], None]) -> None:
+    """Show the command of each chosen step, and what all steps would cost."""
+    from datagen.recipes.forecast import forecast_lines
+
+    for line in chosen:
+        say(f"{line.step.name}: {line.typed(folder)}")
+    print(printable("\n".join(forecast_lines(lines, folder))))
+
+
+def make_ready(command: str, chosen: Sequence[Line], folder: Path) -> None:
+    """Make the folder of a recipe; raise InputError if a step trains, and what that needs is not installed."""
+    if any(line.step.run.startswith("train ") for line in chosen):
+        check_extra(command)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def parse_changes(

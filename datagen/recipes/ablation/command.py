@@ -6,11 +6,10 @@ from pathlib import Path
 
 from datagen.engine.options import option
 from datagen.errors import InputError
-from datagen.libraries import check_extra
 from datagen.printing import printable
 from datagen.recipes.ablation.arms import lay_out, load_arms, parse_switch
 from datagen.recipes.ablation.table import as_dict, check_tokens, markdown, pick_measure, read_arms, text_lines
-from datagen.recipes.command import parse_changes
+from datagen.recipes.command import make_ready, parse_changes, rehearse
 from datagen.recipes.recipe import find_recipe
 from datagen.recipes.runner import run_steps
 from datagen.recipes.steps import plan
@@ -60,15 +59,9 @@ def run(recipe: str, options: Options) -> int:
     measure = pick_measure(study, arms[0].results, options.measure)
     lines = plan(study.recipe)
     if options.dry_run:
-        from datagen.recipes.forecast import forecast_lines
-
-        for line in lines:
-            say(f"{line.step.name}: {line.typed(folder)}")
-        print(printable("\n".join(forecast_lines(lines, folder))))
+        rehearse(lines, lines, folder, say)
         return 0
-    if any(line.step.run.startswith("train ") for line in lines):
-        check_extra(f"datagen ablate {recipe}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_ready(f"datagen ablate {recipe}", lines, folder)
 
     # 2. Run those that are not done.
     if code := run_steps(study.recipe, lines, lines, folder, say, quiet=True):
